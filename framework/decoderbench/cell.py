@@ -1,0 +1,113 @@
+"""Cell: one combination of a grid with one seed, resolved down to every default. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from typing import Any
+
+from decoderbench.experiment import AugmentationOptions, EvaluationOptions, TrainingOptions
+from decoderbench.labels import Charset
+from decoderbench.options import ImageOptions, Options
+from decoderbench.specs import ImageSpec, LabelSpec
+
+
+class ResolvedComponent(Options):
+    """A variant of one axis: its label in tables, the component's name and every option."""
+
+    label: str
+    use: str
+    options: dict[str, Any]
+
+    source: str
+    """Digest of the source file that defines the component: an edited plugin is another component."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the result: everything but the label."""
+        return self.model_dump(mode="json", exclude={"label"})
+
+
+class ResolvedLabels(Options):
+    """What the labels of the experiment are made of, as the data audit found it."""
+
+    charset: str
+    max_length: int
+    frames_needed: int
+
+    def spec(self) -> LabelSpec:
+        """Return the spec that decoders are built from."""
+        return LabelSpec(charset=Charset(self.charset), max_length=self.max_length, frames_needed=self.frames_needed)
+
+
+class Cell(Options):
+    """What to train, what it is called, and what the plan found out about it without training."""
+
+    experiment: str
+    dataset: str
+    encoder: ResolvedComponent
+    bridge: ResolvedComponent
+    decoder: ResolvedComponent
+    seed: int
+    image: ImageOptions
+    labels: ResolvedLabels
+    augmentation: AugmentationOptions
+    training: TrainingOptions
+    evaluation: EvaluationOptions
+    data_hash: str
+
+    frames: int | None = None
+    """T of the memory; None if the encoder cannot be built."""
+
+    param_count: float | None = None
+    """Parameters of the whole recogniser, in millions."""
+
+    gmacs: float | None = None
+    """Multiply-accumulates to transcribe one image, in units of 10^9; None if they cannot be counted."""
+
+    infeasible: str | None = None
+    """Why the cell cannot be trained, or None."""
+
+    @property
+    def variant(self) -> tuple[str, str, str]:
+        """The labels of the row that this cell's seeds share: encoder, bridge, decoder."""
+        return self.encoder.label, self.bridge.label, self.decoder.label
+
+    @property
+    def title(self) -> str:
+        """What a person calls the cell."""
+        return " / ".join((*self.variant, f"seed {self.seed}"))
+
+    @property
+    def cell_id(self) -> str:
+        """A readable slug and a digest of everything that decides the result; also the folder's name."""
+        decisive = {
+            "components": [part.identity() for part in (self.encoder, self.bridge, self.decoder)],
+            **self.model_dump(
+                mode="json",
+                include={"seed", "image", "labels", "augmentation", "training", "evaluation", "data_hash"},
+            ),
+        }
+        canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return f"{_slug('-'.join((*self.variant, str(self.seed))))}-{digest}"
+
+    def image_spec(self) -> ImageSpec:
+        """Return the spec that the encoder is built from."""
+        return ImageSpec(channels=self.image.channels, height=self.image.height, width=self.image.width)
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Return a 63-bit seed for one purpose.
+
+    Cells of one seed share the streams whose purpose they share: all see the same batches with the same
+    augmentation, and one encoder starts from the same weights under every decoder.
+    """
+    digest = hashlib.sha256(json.dumps([seed, *purpose]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _slug(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:80] or "cell"

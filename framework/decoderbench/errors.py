@@ -1,0 +1,51 @@
+"""What can go wrong for a user, and the exit status that each kind of mistake earns.
+
+A message names the thing, the rule, what was given and the next move; lower case, no trailing period.
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class DecoderBenchError(Exception):
+    """Base of every error that a user can cause; the command line prints it without a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(DecoderBenchError):
+    """One or more mistakes in an experiment; all of them are listed, one a line."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class UnknownNameError(DecoderBenchError):
+    """A component is asked for that nobody registered."""
+
+
+class PluginError(DecoderBenchError):
+    """A plugin cannot be loaded, or two plugins claim one name."""
+
+
+class InfeasibleError(DecoderBenchError):
+    """No cell of a grid can be trained."""
+
+
+class DataError(DecoderBenchError):
+    """Images or labels that cannot be used as they are."""
+
+    exit_code = 3
+
+
+class DivergedError(DecoderBenchError):
+    """Training produced a number that is not finite."""
+
+    exit_code = 1
+
+
+def did_you_mean(given: str, known: Sequence[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the nearest known name, or an empty string."""
+    near = get_close_matches(given.lower(), known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,108 @@
+"""Transcribe rows of the data and score them: one function for validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from decoderbench.batches import Batches, in_order, to_float
+from decoderbench.errors import DivergedError
+from decoderbench.experiment import EvaluationOptions
+from decoderbench.metrics import (
+    Metric,
+    character_error_rate,
+    edit_distances,
+    exact_match,
+    nats_per_character,
+    one_minus_ned,
+)
+from decoderbench.recognizer import Recognizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a recogniser read in each image, and the scores over all of them."""
+
+    keys: Sequence[str]
+    references: Sequence[str]
+    hypotheses: Sequence[str]
+    log_prob: Sequence[float]
+    """Of the hypothesis, nats, as `Hypotheses` defines it."""
+
+    nll: Sequence[float | None]
+    """-log p(reference | image), nats; None where the charset cannot spell the reference."""
+
+    scores: Mapping[str, float | None]
+
+    def columns(self) -> dict[str, Sequence[object]]:
+        """Return what `predictions.parquet` holds."""
+        return {
+            "sample": self.keys,
+            "reference": self.references,
+            "hypothesis": self.hypotheses,
+            "log_prob": self.log_prob,
+            "nll": self.nll,
+            "edit_distance": edit_distances(self.references, self.hypotheses),
+        }
+
+
+def evaluate(
+    recognizer: Recognizer,
+    batches: Batches,
+    rows: NDArray[np.int64],
+    options: EvaluationOptions,
+    metrics: Sequence[Metric] = (),
+) -> Evaluation:
+    """Transcribe and score `rows`. Decoders see images only; labels are scored apart, for the nll.
+
+    Raises:
+        DivergedError: if a score is not a finite number.
+    """
+    hypotheses: list[str] = []
+    log_prob: list[float] = []
+    nll: list[float] = []
+    recognizer.eval()
+    with torch.inference_mode():
+        for batch_rows in in_order(rows, options.batch_size):
+            images, labels = batches.gather(batch_rows)
+            memory = recognizer.memory(to_float(images))
+            read = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
+            scored = recognizer.decoder.nll(memory, labels)
+            for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
+                hypotheses.append(batches.charset.decode(ids[:length]))
+            log_prob += read.log_prob.tolist()
+            nll += scored.tolist()
+    _refuse_not_finite(np.array(log_prob), "log_prob of a transcription")
+    spellable = batches.spellable[rows]
+    _refuse_not_finite(np.array(nll)[spellable], "nll of a label")
+
+    store = batches.store
+    references = [store.labels[row] for row in rows]
+    spelled = [reference for reference, can in zip(references, spellable, strict=True) if can]
+    scores = {
+        "exact_match": exact_match(references, hypotheses),
+        "cer": character_error_rate(references, hypotheses),
+        "one_minus_ned": one_minus_ned(references, hypotheses),
+        "nats_per_char": nats_per_character(np.array(nll)[spellable].tolist(), spelled),
+        **{metric.name: metric.score(references, hypotheses) for metric in metrics},
+    }
+    return Evaluation(
+        keys=[store.keys[row] for row in rows],
+        references=references,
+        hypotheses=hypotheses,
+        log_prob=log_prob,
+        nll=[value if can else None for value, can in zip(nll, spellable, strict=True)],
+        scores=scores,
+    )
+
+
+def _refuse_not_finite(values: NDArray[np.float64], what: str) -> None:
+    if len(bad := np.flatnonzero(~np.isfinite(values))):
+        raise DivergedError(f"{what} is {values[bad[0]]} for {len(bad)} of {len(values)} images")

@@ -1,0 +1,284 @@
+"""Experiment: what a TOML file says, as data. The same models are the Python API. No torch here.
+
+Component options stay raw in here; the registry, which knows the components, checks them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from decoderbench.errors import ConfigError, DataError, did_you_mean
+from decoderbench.labels import Charset
+from decoderbench.options import ImageOptions, Options
+from decoderbench.toml_lines import line_of
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+"""Safe as a folder, in HTML, in CSV and on a command line."""
+
+Location = tuple[str | int, ...]
+
+
+class ComponentChoice(BaseModel):
+    """A component by name; every other key is one of its options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    use: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, given: object) -> object:
+        return {"use": given} if isinstance(given, str) else given
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as given."""
+        return dict(self.model_extra or {})
+
+
+class LabelOptions(Options):
+    """What labels may be; found in the data where it is left out."""
+
+    charset: str | None = None
+    """Characters that labels may hold, in the order of their ids; all characters of the data if left out."""
+
+    max_length: int | None = Field(default=None, ge=1)
+    """Characters that a label may have; the longest of the data if left out."""
+
+    @field_validator("charset")
+    @classmethod
+    def _no_repeats(cls, given: str | None) -> str | None:
+        if given is not None:
+            try:
+                Charset(given)
+            except DataError as error:
+                raise ValueError(str(error)) from None
+        return given
+
+
+class AugmentationOptions(Options):
+    """Random changes to training images, drawn for each image anew; all off by default."""
+
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    """Largest rotation to either side, degrees."""
+
+    shear: float = Field(default=0.0, ge=0, le=1)
+    """Largest horizontal shear to either side, as a share of the height."""
+
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    """Largest change of size, as a share, drawn for each axis."""
+
+    translate: float = Field(default=0.0, ge=0, le=1)
+    """Largest shift to either side, as a share of the height, drawn for each axis."""
+
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """Largest change of contrast, as a share."""
+
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Largest change of brightness, as a share of the range from black to white."""
+
+    noise: float = Field(default=0.0, ge=0, le=1)
+    """Largest standard deviation of Gaussian noise, as a share of the range from black to white."""
+
+
+class TrainingOptions(Options):
+    """How every cell is trained. The budget is counted in steps, the same for all."""
+
+    steps: int = Field(default=2000, ge=1)
+    """Optimiser steps."""
+
+    batch_size: int = Field(default=64, ge=1)
+    """Images a step."""
+
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak learning rate of AdamW, reached after the warm-up and then lowered to zero along a cosine."""
+
+    warmup_steps: int = Field(default=100, ge=0)
+    """Steps in which the learning rate rises from zero."""
+
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay of AdamW, on weights of two or more dimensions."""
+
+    clip_norm: float = Field(default=5.0, gt=0)
+    """Largest norm of the gradient; a larger one is scaled down to it."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of encoder and bridge; auto is bfloat16 where the hardware has it. Decoders get float32."""
+
+    validate_every: int | None = Field(default=None, ge=1)
+    """Steps between two validations; a tenth of all steps if left out."""
+
+    keep: Literal["best", "last"] = "best"
+    """Which weights are tested: the best on the validation split (exact match, then nats), or the last."""
+
+
+class EvaluationOptions(Options):
+    """How transcriptions are made and timed."""
+
+    batch_size: int = Field(default=256, ge=1)
+    """Images a batch."""
+
+    beam_size: int = Field(default=1, ge=1)
+    """Width of the beam; one is best path for CTC and greedy for the others."""
+
+
+class Grid(Options):
+    """The axes: every combination of one variant of each is a cell. A variant's label is its name in tables."""
+
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Each combination is trained once with each seed."""
+
+    encoder: dict[str, ComponentChoice] = Field(min_length=1)
+    """Encoders by label."""
+
+    bridge: dict[str, ComponentChoice] = Field(min_length=1)
+    """Bridges by label."""
+
+    decoder: dict[str, ComponentChoice] = Field(min_length=1)
+    """Decoders by label."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _usable_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed is listed twice; list each once")
+        if bad := [seed for seed in seeds if not 0 <= seed < 2**63]:
+            raise ValueError(f"seeds lie between 0 and 2**63 - 1, given {bad[0]}")
+        return seeds
+
+    @field_validator("encoder", "bridge", "decoder")
+    @classmethod
+    def _readable_labels(cls, variants: dict[str, ComponentChoice]) -> dict[str, ComponentChoice]:
+        for label in variants:
+            if not label.strip() or not label.isprintable() or len(label) > 64:
+                raise ValueError(f"label {label!r} must be 1 to 64 printable characters; rename it")
+        return variants
+
+
+class Experiment(Options):
+    """One experiment: data, image size, training and the grid of components to compare."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """Names the folder under results/ and the rows of a table."""
+
+    dataset: ComponentChoice
+    """The registered dataset to use, and its options; relative paths start at the experiment file's folder."""
+
+    grid: Grid
+    image: ImageOptions = ImageOptions()
+    labels: LabelOptions = LabelOptions()
+    augmentation: AugmentationOptions = AugmentationOptions()
+    training: TrainingOptions = TrainingOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    allow: tuple[str, ...] = ()
+    """Codes of data problems to accept; each is then counted below every table."""
+
+    def as_given(self) -> dict[str, Any]:
+        """Return what was set, without the defaults, as plain data."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """Read an experiment from a TOML file.
+
+    Raises:
+        ConfigError: listing every mistake in syntax, keys and values with file, line and key.
+    """
+    data, text = read_toml(path)
+    return parse_experiment(data, source=str(path), text=text)
+
+
+def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
+    """Return a TOML file as plain data and as text; raise `ConfigError` if it is not one."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return tomllib.loads(text), text
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: no such file; give the path of an experiment's .toml file"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path}: not valid TOML: {error}"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read as UTF-8 text: {error}"]) from None
+
+
+def parse_experiment(data: Mapping[str, Any], *, source: str, text: str = "") -> Experiment:
+    """Validate plain data; `source` and `text` say where it came from, for the messages."""
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        problems = [describe(source, text, *_explain(problem, Experiment)) for problem in error.errors()]
+        raise ConfigError(problems) from None
+
+
+def describe(source: str, text: str, location: Location, message: str) -> str:
+    """Return `file:line: key: message`; the line is left out where the key is not in the file."""
+    line = line_of(text, location)
+    where = f"{source}:{line}" if line else source
+    return f"{where}: {'.'.join(map(str, location))}: {message}"
+
+
+def explain_options(error: ValidationError, model: type[BaseModel]) -> list[tuple[Location, str]]:
+    """Return the location and the message of each mistake in a component's options."""
+    return [_explain(problem, model) for problem in error.errors()]
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Turn `training.steps=500` and the like into nested data; a value that is not TOML is a string."""
+    data: dict[str, Any] = {}
+    problems = []
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        for line in (f"{key} = {value}", f'{key} = "{value}"'):
+            try:
+                data = merge(data, tomllib.loads(line))
+                break
+            except tomllib.TOMLDecodeError:
+                continue
+        else:
+            equals = ""
+        if not equals:
+            problems.append(f"--set {assignment}: must be key=value, as in training.steps=500")
+    if problems:
+        raise ConfigError(problems)
+    return data
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` laid over it, table by table."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        merged[key] = merge(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> tuple[Location, str]:
+    location: Location = problem["loc"]
+    message, given = problem["msg"], problem["input"]
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        return location, f"unknown key{did_you_mean(str(location[-1]), known)}; known: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return location, "is missing; every experiment needs it"
+    message = message.removeprefix("Value error, ")
+    if not isinstance(given, Mapping | list | tuple) and repr(given) not in message:
+        message = f"{message}, given {given!r}"
+    return location, message[0].lower() + message[1:]
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+    """Return the keys that are known at a location of a model."""
+    for key in location:
+        field = model.model_fields.get(str(key))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    return sorted(model.model_fields)

@@ -1,0 +1,303 @@
+"""The cache of decoded images: each is decoded and resized once, then mapped into memory by whoever trains.
+
+A cache is a folder named by the hash of the data and the image options. It is built beside its place under a
+lock and renamed when complete, so that it is either whole or absent. No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from decoderbench.datasets import Dataset, Sample, Split
+from decoderbench.decoding import ImageOptions, decode_all, to_pixels
+from decoderbench.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "ImageOptions",
+    "ImageStore",
+    "compute_data_hash",
+    "default_cache_dir",
+    "open_store",
+    "read_store",
+    "to_pixels",
+]
+
+FORMAT_VERSION = 1
+logger = logging.getLogger("decoderbench")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStore:
+    """All images of a dataset, mapped into memory; row i is sample i.
+
+    Attributes:
+        directory: where it lies; `read_store` opens it again without the dataset.
+        images: (N, C, H, W) uint8, mapped copy-on-write, so that `torch.from_numpy` takes it as it is.
+        keys: N names of samples.
+        labels: N labels.
+        splits: N splits.
+        pixel_hashes: N sha256 of the pixels after resizing; empty where unreadable.
+        unreadable: row -> reason; the pixels of such a row are zero.
+        data_hash: hex digest over the dataset's fingerprint and the image options.
+    """
+
+    directory: Path
+    images: NDArray[np.uint8]
+    keys: tuple[str, ...]
+    labels: tuple[str, ...]
+    splits: tuple[Split, ...]
+    pixel_hashes: tuple[str, ...]
+    unreadable: dict[int, str]
+    data_hash: str
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def indices(self, split: Split) -> NDArray[np.int64]:
+        """Return the rows of the readable images of `split`, ascending."""
+        rows = (row for row, its_split in enumerate(self.splits) if its_split == split)
+        return np.fromiter((row for row in rows if row not in self.unreadable), dtype=np.int64)
+
+
+def default_cache_dir() -> Path:
+    """Return `$DECODERBENCH_CACHE`, else `$XDG_CACHE_HOME/decoderbench`, else `~/.cache/decoderbench`."""
+    if own := os.environ.get("DECODERBENCH_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "decoderbench"
+
+
+def open_store(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    options: ImageOptions,
+    *,
+    cache_dir: Path | None = None,
+    allow_unreadable: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageStore:
+    """Open the cache of a dataset's images, building it first if need be.
+
+    Several processes may ask at once: one builds, the others wait for it. A damaged cache is set aside and
+    built again.
+
+    Args:
+        dataset: where the images come from.
+        samples: `dataset.samples()`, all of them.
+        options: what each image becomes.
+        cache_dir: default: `default_cache_dir()`.
+        allow_unreadable: accept images that cannot be decoded; they are listed in `ImageStore.unreadable`.
+        workers: processes that decode; default: one per usable core.
+        progress: called with the number of images done and their total while a cache is built.
+
+    Raises:
+        DataError: there is no sample, an image cannot be decoded, or the cache cannot be written.
+    """
+    if not samples:
+        raise DataError(f"dataset {dataset.name!r} has no samples")
+    cache_dir = cache_dir or default_cache_dir()
+    stamp = dataset.stamp()
+    data_hash = compute_data_hash(dataset, options, cache_dir=cache_dir, stamp=stamp)
+    directory = cache_dir / "images" / data_hash[:32]
+    try:
+        store = read_store(directory)
+    except DataError:
+        build = _Build(dataset, samples, options, data_hash, allow_unreadable, stamp)
+        store = _build_store(build, directory, workers, progress)
+    if (store.keys, store.labels, store.splits) != _columns(samples):
+        raise DataError(
+            f"dataset {dataset.name!r} has other samples than the cache {directory} under the same "
+            "fingerprint; its fingerprint() must cover every key, label and split"
+        )
+    if not allow_unreadable:
+        _refuse_unreadable(store.unreadable, store.keys)
+    return store
+
+
+def compute_data_hash(
+    dataset: Dataset, options: ImageOptions, *, cache_dir: Path | None = None, stamp: str | None = None
+) -> str:
+    """Return the hex digest over the dataset's fingerprint and the image options; no image is decoded."""
+    fingerprint = _fingerprint(dataset, stamp or dataset.stamp(), cache_dir or default_cache_dir())
+    return _digest(FORMAT_VERSION, fingerprint, options.model_dump())
+
+
+def read_store(directory: Path) -> ImageStore:
+    """Open a cache that exists, by its folder alone: what a worker does whose parent has opened it before.
+
+    Raises:
+        DataError: it is absent, damaged, or of another version.
+    """
+    try:
+        digest, _, body = (directory / "meta.json").read_bytes().partition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            raise ValueError("meta.json: sha256 mismatch")
+        meta: dict[str, Any] = json.loads(body)
+        images = cast("np.memmap[Any, Any]", np.load(directory / "images.npy", mmap_mode="c"))
+        size = (directory / "images.npy").stat().st_size
+        if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
+            raise ValueError(f"images.npy: {images.dtype} {images.shape} instead of uint8 {meta['shape']}")
+        if size != images.offset + images.nbytes:
+            raise ValueError(f"images.npy: {size:,} bytes instead of {images.offset + images.nbytes:,}")
+        return ImageStore(
+            directory=directory,
+            images=images,
+            keys=tuple(meta["keys"]),
+            labels=tuple(meta["labels"]),
+            splits=tuple(meta["splits"]),
+            pixel_hashes=tuple(meta["pixel_hashes"]),
+            unreadable=dict(meta["unreadable"]),
+            data_hash=meta["data_hash"],
+        )
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"cache of images {directory} cannot be used: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One building of a cache: everything is checked before anything is published."""
+
+    dataset: Dataset
+    samples: Sequence[Sample]
+    options: ImageOptions
+    data_hash: str
+    allow_unreadable: bool
+    stamp: str | None
+
+    def publish(self, directory: Path, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+        """Build in a folder beside `directory`, then rename; what lies there is left by a dead builder."""
+        building = directory.with_name(f"{directory.name}.building")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        try:
+            self._write(building, workers, progress)
+            if self.stamp is not None and self.dataset.stamp() != self.stamp:
+                raise DataError(f"dataset {self.dataset.name!r} changed while its images were read; run again")
+            building.replace(directory)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def _write(self, building: Path, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+        shape = (len(self.samples), self.options.channels, self.options.height, self.options.width)
+        file = building / "images.npy"
+        # Makes the header and a sparse file of the right size.
+        offset = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape).offset
+        decoded = decode_all(
+            self.dataset,
+            self.options,
+            count=len(self.samples),
+            file=file,
+            offset=offset,
+            workers=workers,
+            progress=progress,
+        )
+        keys, labels, splits = _columns(self.samples)
+        if not self.allow_unreadable:
+            _refuse_unreadable(decoded.unreadable, keys)
+        meta = {
+            "shape": shape,
+            "data_hash": self.data_hash,
+            "keys": keys,
+            "labels": labels,
+            "splits": splits,
+            "pixel_hashes": decoded.pixel_hashes,
+            "unreadable": list(decoded.unreadable.items()),
+        }
+        body = json.dumps(meta).encode()
+        (building / "meta.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        for path in (file, building / "meta.json"):
+            with path.open("r+b") as handle:
+                os.fsync(handle.fileno())
+
+
+def _columns(samples: Sequence[Sample]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Split, ...]]:
+    return (
+        tuple(sample.key for sample in samples),
+        tuple(sample.label for sample in samples),
+        tuple(sample.split for sample in samples),
+    )
+
+
+def _build_store(
+    build: _Build, directory: Path, workers: int | None, progress: Callable[[int, int], None] | None
+) -> ImageStore:
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(directory):
+            if directory.exists():
+                try:
+                    return read_store(directory)  # another process has built it meanwhile
+                except DataError as error:
+                    damaged = directory.with_name(f"{directory.name}.damaged")
+                    shutil.rmtree(damaged, ignore_errors=True)
+                    directory.replace(damaged)
+                    logger.warning("%s; it is set aside as %s and built again", error, damaged.name)
+            build.publish(directory, workers, progress)
+    except OSError as error:
+        size = len(build.samples) * build.options.channels * build.options.height * build.options.width
+        raise DataError(
+            f"cannot write the cache of images {directory}: {error.strerror or error}; it takes "
+            f"{size / 1e6:,.0f} MB: free that much, or point DECODERBENCH_CACHE elsewhere"
+        ) from error
+    return read_store(directory)
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Hold the one lock of a cache; the system releases it when its holder dies."""
+    lock = FileLock(directory.with_name(f"{directory.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("waiting for another process, which builds the cache of images %s", directory)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> str:
+    """Return the dataset's fingerprint, remembered under its stamp where it has one."""
+    if stamp is None:
+        return dataset.fingerprint()
+    memo = cache_dir / "fingerprints" / f"{_digest(dataset.name, stamp)[:32]}.json"
+    with suppress(OSError, ValueError):
+        return str(json.loads(memo.read_bytes()))
+    fingerprint = dataset.fingerprint()
+    if dataset.stamp() == stamp:
+        with suppress(OSError):  # a cache that cannot be written is reported when the images are
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            draft = memo.with_suffix(f".{os.getpid()}")
+            draft.write_text(json.dumps(fingerprint), encoding="utf-8")
+            draft.replace(memo)
+    return fingerprint
+
+
+def _refuse_unreadable(unreadable: Mapping[int, str], keys: Sequence[str]) -> None:
+    if unreadable:
+        named = "".join(f"\n  {keys[row]!r}: {unreadable[row]}" for row in list(unreadable)[:10])
+        more = f"\n  and {len(unreadable) - 10:,} more" if len(unreadable) > 10 else ""
+        raise DataError(
+            f"{len(unreadable):,} of {len(keys):,} images cannot be decoded; replace them, or accept it with "
+            f"allow = ['unreadable_image'] in the experiment or --allow unreadable_image{named}{more}"
+        )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,106 @@
+"""Charset and Labels: the one form in which texts cross a boundary.
+
+Ids index the experiment's charset. Blank, start, end and padding symbols belong to the decoder family that
+needs them and never appear here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from decoderbench.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Charset:
+    """An ordered set of characters (Unicode code points); the order fixes the ids.
+
+    Raises:
+        DataError: if it is empty or holds a character twice.
+    """
+
+    characters: str
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ids = {character: index for index, character in enumerate(self.characters)}
+        if not ids:
+            raise DataError("charset is empty; give at least one character")
+        if len(ids) != len(self.characters):
+            twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
+            raise DataError(f"charset holds {', '.join(map(repr, twice))} more than once; remove the repeats")
+        object.__setattr__(self, "_ids", ids)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Charset:
+        """Return the smallest charset that spells all `texts`, in code point order."""
+        return cls("".join(sorted(set().union(*texts))))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def missing(self, text: str) -> str:
+        """Return the characters of `text` that are outside the charset, each once, sorted."""
+        return "".join(sorted(set(text) - self._ids.keys()))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`; raise `DataError` if a character is outside the charset."""
+        if missing := self.missing(text):
+            named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in missing)
+            raise DataError(
+                f"text {text!r} has characters outside the charset: {named}; extend the charset or clean the data"
+            )
+        return [self._ids[character] for character in text]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text that `ids` spell."""
+        return "".join(self.characters[index] for index in ids)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A batch of labels on the device of the images.
+
+    Attributes:
+        ids: (B, L) int64, ids into the charset; positions past a label's end hold 0 and mean nothing.
+        lengths: (B,) int64.
+        longest: the largest length in the batch, known on the host, so that nobody has to ask the device.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    longest: int
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str],
+        charset: Charset,
+        *,
+        max_length: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Labels:
+        """Encode `texts`, padded to `max_length` (default: the longest text)."""
+        import torch
+
+        longest = max(map(len, texts), default=0)
+        width = longest if max_length is None else max_length
+        if longest > width:
+            raise DataError(f"a label has {longest} characters, max_length is {width}; raise max_length")
+        ids = torch.zeros(len(texts), width, dtype=torch.int64)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = torch.tensor(charset.encode(text), dtype=torch.int64)
+        lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64)
+        return cls(ids.to(device), lengths.to(device), longest)
+
+    def mask(self) -> Tensor:
+        """Return (B, L) bool, true inside each label."""
+        import torch
+
+        return torch.arange(self.ids.shape[1], device=self.ids.device) < self.lengths[:, None]  # (B, L)

@@ -1,0 +1,43 @@
+"""Recognizer: encoder, bridge and decoder in a row, and the number format that each runs in."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from decoderbench.contracts import Bridge, Decoder, Encoder, Hypotheses
+from decoderbench.labels import Labels
+
+
+class Recognizer(nn.Module):
+    """decoder(bridge(encoder(images))).
+
+    Encoder and bridge run under autocast in `dtype` (None: float32). The decoder gets its memory in
+    float32 and runs in it, so that an nll is exact for every decoder.
+    """
+
+    def __init__(self, encoder: Encoder, bridge: Bridge, decoder: Decoder, *, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder.to(memory_format=torch.channels_last)
+        self.bridge = bridge
+        self.decoder = decoder
+        self.dtype = dtype
+
+    def memory(self, images: Tensor) -> Tensor:
+        """Return the memory (B, T, D) in float32 of images (B, C, H, W) in [-1, 1]."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        autocast = torch.autocast(images.device.type, dtype=self.dtype) if self.dtype else nullcontext()
+        with autocast:
+            memory = self.bridge(self.encoder(images))
+        return cast(Tensor, memory.float())
+
+    def nll(self, images: Tensor, labels: Labels) -> Tensor:
+        """Return -log p(text | image) in nats, (B,)."""
+        return self.decoder.nll(self.memory(images), labels)
+
+    def transcribe(self, images: Tensor, *, beam_size: int = 1) -> Hypotheses:
+        """Read images (B, C, H, W)."""
+        return self.decoder.transcribe(self.memory(images), beam_size=beam_size)

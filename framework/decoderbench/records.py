@@ -1,0 +1,180 @@
+"""RunRecord and the directory that holds them: results/<experiment>/cells/<slug>-<hash>/.
+
+A cell is done when its `result.json` exists: it is written last and appears in one piece. So whatever stopped a
+run, running it again trains what has no result. No torch here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import Field, ValidationError
+
+from decoderbench.cell import Cell
+from decoderbench.errors import DataError
+from decoderbench.options import Options
+
+logger = logging.getLogger("decoderbench")
+
+Status = Literal["done", "failed", "oom", "diverged", "infeasible"]
+
+
+class Cost(Options):
+    """What a cell costs, measured on the device that the record names. None where it was not measured."""
+
+    train_samples_per_sec: float | None = None
+    """Images a second while training, validation left out."""
+
+    infer_samples_per_sec: float | None = None
+    """Images a second while transcribing the test split in batches."""
+
+    latency_ms: float | None = None
+    """Median time to transcribe one image alone, the device synchronised."""
+
+    peak_memory_mb: float | None = None
+    """Peak memory in MB (10^6 bytes): of the accelerator's allocator, else resident memory of the process."""
+
+    train_seconds: float | None = None
+    """Wall time of training, validation included."""
+
+
+class RunRecord(Options):
+    """The result of one cell."""
+
+    cell: Cell
+    status: Status
+    reason: str = ""
+    """Why there is no result, in a sentence; empty if done."""
+
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    """On the test split, by name; rates are fractions of 1. None where a metric is not defined."""
+
+    num_test: int | None = None
+    """Images that the metrics are taken over."""
+
+    kept_step: int | None = None
+    """The optimiser step whose weights were tested."""
+
+    cost: Cost = Cost()
+    device: str = ""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Date, versions, machine and commit of the run."""
+
+
+class Plan(Options):
+    """All cells of an experiment in grid order, and what was said about the data."""
+
+    experiment: str
+    command: str
+    """The command line that made the plan."""
+
+    cells: tuple[Cell, ...]
+    data_notes: tuple[str, ...] = ()
+    """One line for each thing that a reader of the table must know about the data."""
+
+
+class ResultsDirectory:
+    """Everything that a run of one experiment leaves behind. The only place that writes there."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def cell_directory(self, cell: Cell) -> Path:
+        """Return where the artefacts of a cell lie."""
+        return self.path / "cells" / cell.cell_id
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write `plan.json`, which gives tables their rows and their order."""
+        write_atomically(self.path / "plan.json", plan.model_dump_json(indent=1).encode())
+
+    def read_plan(self) -> Plan:
+        """Read `plan.json`; raise `DataError` if there is none or it is damaged."""
+        path = self.path / "plan.json"
+        try:
+            return Plan.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: no plan.json, so no run was made here; give a results folder") from None
+        except ValidationError:
+            raise DataError(f"{path}: damaged, not a plan; run the experiment again to write it anew") from None
+
+    def read(self, cell: Cell) -> RunRecord | None:
+        """Return a cell's record, or None if it has none. A damaged one is set aside, said so, and is none."""
+        path = self.cell_directory(cell) / "result.json"
+        try:
+            return RunRecord.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            aside = path.with_suffix(".json.damaged")
+            path.replace(aside)
+            logger.warning("%s: damaged, not a record; kept as %s, the cell will run again", path, aside.name)
+            return None
+
+    def publish(self, record: RunRecord) -> None:
+        """Make a record the result of its cell."""
+        directory = self.cell_directory(record.cell)
+        write_atomically(directory / "cell.json", record.cell.model_dump_json(indent=1).encode())
+        write_atomically(directory / "result.json", record.model_dump_json(indent=1).encode())
+
+    def forget(self, cell: Cell) -> None:
+        """Take a cell's result away, so that it runs again."""
+        (self.cell_directory(cell) / "result.json").unlink(missing_ok=True)
+
+    @contextmanager
+    def lease(self, cell: Cell, *, wait: bool = False) -> Iterator[bool]:
+        """Hold a cell for this process; yields False if another process holds it and `wait` is off.
+
+        The system frees the lease of a process that dies, so nothing ever has to be unlocked by hand.
+        """
+        directory = self.cell_directory(cell)
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / "lock")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it appears whole or not at all, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Add one JSON object to a `.jsonl` file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a `.jsonl` file, none if it is missing; a torn last line is left out."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

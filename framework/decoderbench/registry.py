@@ -1,0 +1,172 @@
+"""Registry: the one typed door to the registered components, and the check of what an experiment says of them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from decoderbench.contracts import Bridge, Decoder, Encoder
+from decoderbench.datasets import Dataset
+from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
+from decoderbench.experiment import NAME_PATTERN, ComponentChoice, Location, explain_options
+from decoderbench.metrics import Metric
+from decoderbench.options import ComponentConfig
+from decoderbench.plugin_manager import Plugins
+
+T = TypeVar("T")
+Problem = tuple[Location, str]
+
+
+@dataclass(frozen=True)
+class Registered(Generic[T]):
+    """A component class, and who brought it."""
+
+    kind: str
+    name: str
+    component: type[T]
+    origin: str
+
+    @property
+    def config_class(self) -> type[ComponentConfig]:
+        """The component's options; a metric has none."""
+        return getattr(self.component, "Config", ComponentConfig)
+
+    def source_digest(self) -> str:
+        """Return a digest of the file that defines the class: an edited component is another component."""
+        return hashlib.sha256(Path(inspect.getfile(self.component)).read_bytes()).hexdigest()[:16]
+
+
+class Shelf(Mapping[str, Registered[T]]):
+    """The registered components of one kind, by name."""
+
+    def __init__(self, kind: str, base: type[T]) -> None:
+        self.kind, self.base = kind, base
+        self._components: dict[str, Registered[T]] = {}
+
+    def __getitem__(self, name: str) -> Registered[T]:
+        try:
+            return self._components[name]
+        except KeyError:
+            raise UnknownNameError(self.unknown(name)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._components))
+
+    def __len__(self) -> int:
+        return len(self._components)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._components
+
+    def unknown(self, name: str) -> str:
+        """Return what to tell somebody who asked for a name that is not here."""
+        known = list(self)
+        return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; registered: {', '.join(known) or 'none'}"
+
+    def add(self, component: object, plugin: str, origin: str) -> None:
+        """Put a class on the shelf; raise `PluginError` if it is not fit for it or its name is taken."""
+        who = f"plugin {plugin} ({origin})"
+        if not (inspect.isclass(component) and issubclass(component, self.base)):
+            raise PluginError(
+                f"{who} offers {component!r} as {self.kind}; offer a class derived from {self.base.__name__}"
+            )
+        if missing := sorted(getattr(component, "__abstractmethods__", ())):
+            raise PluginError(f"{who}: {self.kind} {component.__name__} does not implement {', '.join(missing)}")
+        name = getattr(component, "name", None)
+        if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+            raise PluginError(
+                f"{who}: {self.kind} {component.__name__} has the name {name!r}; give it one of a-z, 0-9, _ . -"
+            )
+        config = getattr(component, "Config", None)
+        if self.kind != "metric" and not (inspect.isclass(config) and issubclass(config, ComponentConfig)):
+            raise PluginError(f"{who}: {self.kind} {name!r} has no options; nest a Config derived from ComponentConfig")
+        if name in self._components:
+            other = self._components[name]
+            raise PluginError(
+                f"two plugins register {self.kind} {name!r}: {_home(other.component)} of {other.origin} and "
+                f"{_home(component)} of {origin}; rename one"
+            )
+        self._components[name] = Registered(self.kind, name, component, origin)
+
+    def configure(self, choice: ComponentChoice) -> tuple[Registered[T], ComponentConfig]:
+        """Return the component that an experiment chose, and its options with all defaults.
+
+        Raises:
+            UnknownNameError: if nobody registered the name.
+            ValidationError: if the options are wrong; `problems` explains them.
+        """
+        registered = self[choice.use]
+        return registered, registered.config_class.model_validate(choice.options)
+
+    def problems(self, choice: ComponentChoice) -> list[Problem]:
+        """Return what is wrong with a choice, each with its place below the choice."""
+        if choice.use not in self:
+            return [(("use",), self.unknown(choice.use))]
+        try:
+            self.configure(choice)
+        except ValidationError as error:
+            whose = f"{self.kind} {choice.use!r}: "
+            return [(place, whose + text) for place, text in explain_options(error, self[choice.use].config_class)]
+        return []
+
+
+class Registry:
+    """Every component that the loaded plugins offer.
+
+    Raises:
+        PluginError: if two plugins claim one name.
+    """
+
+    def __init__(self, plugins: Plugins) -> None:
+        self.plugins = plugins
+        # mypy would have a concrete class here; a shelf takes the contract.
+        self.encoders: Shelf[Encoder] = Shelf("encoder", Encoder)  # type: ignore[type-abstract]
+        self.bridges: Shelf[Bridge] = Shelf("bridge", Bridge)  # type: ignore[type-abstract]
+        self.decoders: Shelf[Decoder] = Shelf("decoder", Decoder)  # type: ignore[type-abstract]
+        self.datasets: Shelf[Dataset] = Shelf("dataset", Dataset)  # type: ignore[type-abstract]
+        self.metrics: Shelf[Metric] = Shelf("metric", Metric)  # type: ignore[type-abstract]
+        for shelf in self.shelves():
+            for plugin, hook in plugins.hooks(f"register_{shelf.kind}s"):
+                try:
+                    offered = [component for components in hook() for component in components]
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - one plugin must not stop the others
+                    plugins.report_broken(plugin, error, doing=f"raised in register_{shelf.kind}s")
+                    continue
+                for component in offered:
+                    shelf.add(component, plugin, plugins.origins.get(plugin, plugin))
+
+    def shelves(self) -> tuple[Shelf[Any], ...]:
+        """Return the shelf of each kind."""
+        return self.encoders, self.bridges, self.decoders, self.datasets, self.metrics
+
+    def problems(self, data: Mapping[str, Any]) -> list[Problem]:
+        """Return what is wrong with the component names and options of an experiment, as plain data.
+
+        Works on data that is wrong elsewhere too, so that one reading reports every mistake.
+        """
+        grid = data.get("grid")
+        axes = grid if isinstance(grid, Mapping) else {}
+        choices: list[tuple[Shelf[Any], Location, Any]] = [(self.datasets, ("dataset",), data.get("dataset"))]
+        for shelf in (self.encoders, self.bridges, self.decoders):
+            variants = axes.get(shelf.kind)
+            if isinstance(variants, Mapping):
+                choices += [(shelf, ("grid", shelf.kind, label), given) for label, given in variants.items()]
+        found: list[Problem] = []
+        for shelf, place, given in choices:
+            try:
+                choice = ComponentChoice.model_validate(given)
+            except ValidationError:
+                continue  # the experiment's own check reports it
+            found += [(place + below, text) for below, text in shelf.problems(choice)]
+        return found
+
+
+def _home(component: type) -> str:
+    return f"{component.__module__}.{component.__qualname__}"

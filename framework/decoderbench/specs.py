@@ -1,0 +1,68 @@
+"""The shapes that components promise each other, known before anything is built.
+
+Shape letters, here and everywhere: B batch, C channels, H W height and width, T frames of the memory,
+D frame width, L label length, S decoding steps, V vocabulary. No torch here.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from decoderbench.labels import Charset
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What enters the encoder: (B, channels, height, width), values in [-1, 1]."""
+
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMapSpec:
+    """What an encoder yields: (B, channels, height, width)."""
+
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSpec:
+    """What a bridge yields, the memory: (B, length, dim).
+
+    `left_to_right` says whether frame t lies left of frame t + 1 in the image; CTC needs that.
+    """
+
+    length: int
+    dim: int
+    left_to_right: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSpec:
+    """What the labels of an experiment are made of.
+
+    `max_length` bounds the characters of a label and of an autoregressive transcription.
+    `frames_needed` is the largest number of frames that CTC needs for one of the labels at hand: its length
+    plus its adjacent equal pairs, as the data audit counted it; without data, the bound 2 * max_length - 1.
+    """
+
+    charset: Charset
+    max_length: int
+    frames_needed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise ValueError(f"max_length must be at least 1, given {self.max_length}")
+        if self.frames_needed == 0:
+            object.__setattr__(self, "frames_needed", 2 * self.max_length - 1)
+
+
+def ctc_frames_needed(text: str) -> int:
+    """Return the fewest frames in which CTC can spell `text`: a blank must part equal neighbours.
+
+    Graves et al. 2006, "Connectionist Temporal Classification".
+    """
+    return len(text) + sum(left == right for left, right in pairwise(text))

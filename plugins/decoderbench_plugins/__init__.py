@@ -1,0 +1,15 @@
+"""The components that decoderbench ships, registered just as a stranger's would be.
+
+One walk of this package finds them: a new component is a new file, and no list is edited.
+"""
+
+import pkgutil
+from collections.abc import Iterable
+
+from decoderbench import hookimpl
+
+
+@hookimpl
+def plugin_modules() -> Iterable[str]:
+    """Every module below this package."""
+    return [module.name for module in pkgutil.walk_packages(__path__, __name__ + ".")]

@@ -1,0 +1,1 @@
+"""Bridges: feature maps to memory."""

@@ -1,0 +1,30 @@
+"""Height stacked into channels: one frame a column, and nothing of the column is averaged away."""
+
+from typing import final
+
+from torch import Tensor
+
+from decoderbench import FeatureMapSpec, SequenceBridge, SequenceSpec, hookimpl
+
+
+@final
+class StackHeight(SequenceBridge):
+    """T = W, D = C * H, channels outermost."""
+
+    name = "stack_height"
+
+    @staticmethod
+    def frames_of(features: FeatureMapSpec) -> SequenceSpec:
+        return SequenceSpec(
+            length=features.width, dim=features.channels * features.height, left_to_right=True
+        )
+
+    @staticmethod
+    def to_frames(features: Tensor) -> Tensor:
+        return features.flatten(1, 2).transpose(1, 2)  # (B, W, C*H)
+
+
+@hookimpl
+def register_bridges() -> list[type[StackHeight]]:
+    """Offer the bridge of this file."""
+    return [StackHeight]

@@ -1,0 +1,1 @@
+"""Decoders: memory to text."""

@@ -1,0 +1,128 @@
+"""Any CNN of timm up to a stage of your choice, optionally without further reduction of the width.
+
+Wightman 2019, "PyTorch Image Models". The stride (2, 1) of later layers follows Shi et al. 2015 (CRNN).
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from decoderbench import (
+    ComponentConfig,
+    ConfigError,
+    Encoder,
+    ImageSpec,
+    InfeasibleError,
+    UnknownNameError,
+    did_you_mean,
+    hookimpl,
+    limit_width_reduction,
+    probe_features,
+)
+
+
+@final
+class TimmCNN(Encoder):
+    """The feature map of one stage of a timm model; layers that only later stages need are dropped."""
+
+    name = "timm_cnn"
+
+    class Config(ComponentConfig):
+        """Which model, and where to tap it."""
+
+        model: str = "resnet18"
+        """Name of a model of timm, as `timm.list_models()` gives it."""
+
+        stage: int = Field(default=2, ge=0)
+        """Which feature map to take: an index into the model's `feature_info`. In most models, stage i reduces
+        the image by 2^(i+1), so that stage 2 is reduced by 8; where the first stage reduces by 4 (ConvNeXt),
+        stage 1 is."""
+
+        pretrained: bool = False
+        """Start from the weights that timm publishes for the model; they are fetched and cached on first use."""
+
+        keep_width: Literal[0, 1, 2, 4, 8, 16, 32] = 0
+        """The largest reduction of the width; 0 sets no limit. Where the width would shrink further, strides
+        (2, 2) become (2, 1). With 4, an image 128 wide gives 32 columns at every later stage."""
+
+    def __init__(self, config: Config, image: ImageSpec) -> None:
+        super().__init__(config, image)
+        self.network = _build(config, image)
+        self._channels_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
+        try:
+            if config.keep_width:
+                limit_width_reduction(self, image, config.keep_width)
+            self.features = probe_features(self, image)
+        except InfeasibleError as error:
+            raise InfeasibleError(
+                f"timm model {config.model!r} cannot have keep_width = {config.keep_width}: {error}; "
+                f"choose another model or an earlier stage, or leave keep_width out"
+            ) from error
+        except Exception as error:
+            raise InfeasibleError(
+                f"timm model {config.model!r} cannot read images of {image.height}x{image.width} (height x width) "
+                f"up to stage {config.stage}: {_first_line(error)}; choose an earlier stage, larger images or "
+                f"another model"
+            ) from error
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor
+        (features,) = self.network(images)
+        return features.permute(0, 3, 1, 2) if self._channels_last else features
+
+
+def _build(config: TimmCNN.Config, image: ImageSpec) -> nn.Module:
+    """Return timm's feature extractor for the one stage, on the default device; check the options first."""
+    import timm  # takes seconds, and listing the plugins must not
+
+    if not timm.is_model(config.model):
+        raise UnknownNameError(
+            f"unknown timm model {config.model!r}{did_you_mean(config.model, timm.list_models())}; "
+            f"timm.list_models() names them all"
+        )
+    create: Callable[..., Any] = partial(timm.create_model, config.model, features_only=True, in_chans=image.channels)
+    try:
+        with torch.device("meta"):
+            stages = create(out_indices=(0,)).feature_info.info
+    except Exception as error:
+        raise ConfigError(
+            [f"timm model {config.model!r} offers no feature maps: {_first_line(error)}; choose another model"]
+        ) from error
+    if config.stage >= len(stages):
+        offered = ", ".join(f"{index} (reduction {stage['reduction']})" for index, stage in enumerate(stages))
+        raise ConfigError([f"timm model {config.model!r} has no stage {config.stage}; choose one of {offered}"])
+    pretrained = config.pretrained and torch.get_default_device().type != "meta"
+    try:
+        network: nn.Module = create(out_indices=(config.stage,), pretrained=pretrained)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise ConfigError(
+            [
+                f"weights of timm model {config.model!r} cannot be loaded: {_first_line(error)}; connect to the "
+                f"internet once, so that they are cached, or set pretrained = false"
+            ]
+        ) from error
+    _drop_later_blocks(network)
+    return network
+
+
+def _drop_later_blocks(network: Any) -> None:
+    """Delete the blocks after the stage asked for, which timm's EfficientNets and MobileNets keep and run."""
+    if isinstance(getattr(network, "blocks", None), nn.Sequential):
+        (info,) = network.feature_info.get_dicts()
+        del network.blocks[info["stage"] :]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+@hookimpl
+def register_encoders() -> Iterable[type[Encoder]]:
+    """Offer timm's CNNs."""
+    return [TimmCNN]

@@ -1,0 +1,182 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from decoderbench import Charset, ConfigError, DataError, Dataset, Sample
+from decoderbench.audit import CODES, audit
+from decoderbench.images import ImageOptions, open_store
+from decoderbench.specs import ctc_frames_needed
+
+GOOD = [Sample("1", "ab", "train"), Sample("2", "aab", "train"), Sample("3", "ba", "val"), Sample("4", "b", "test")]
+
+
+def with_train(*labels):
+    return GOOD + [Sample(f"bad{i}", label, "train") for i, label in enumerate(labels)]
+
+
+class Gray(Dataset):
+    """An image of the given brightness for each sample; None cannot be decoded."""
+
+    name = "gray"
+
+    def samples(self):
+        return [sample for sample, _ in self.config]
+
+    def load_image(self, index):
+        brightness = self.config[index][1]
+        if brightness is None:
+            raise OSError("truncated")
+        return Image.new("L", (4, 4), brightness)
+
+    def fingerprint(self):
+        return "gray"
+
+
+def store_of(tmp_path, *rows):
+    dataset = Gray(rows, Path())
+    return open_store(dataset, dataset.samples(), ImageOptions(), cache_dir=tmp_path, allow_unreadable=True, workers=1)
+
+
+def test_sound_labels_give_the_label_spec():
+    found = audit(GOOD)
+    assert found.counts == {"train": 2, "val": 1, "test": 1}
+    assert found.lengths == {1: 1, 2: 2, 3: 1}
+    assert (found.problems, found.left_out, found.unspellable) == ((), (), ())
+    assert found.label_spec.charset == Charset("ab")
+    assert (found.label_spec.max_length, found.label_spec.frames_needed) == (3, 4)
+    assert found.footnotes() == []
+    assert "2 train, 1 val, 1 test" in found.lines()[0]
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=3))
+def test_frames_and_length_bound_every_label(labels):
+    splits = ["train", "val", "test"] + ["train"] * len(labels)
+    found = audit([Sample(str(i), t, s) for i, (t, s) in enumerate(zip(labels, splits, strict=False))])
+    assert found.frames_needed == max(map(ctc_frames_needed, labels))
+    assert found.max_length == max(map(len, labels))
+
+
+@pytest.mark.parametrize(
+    ("code", "label", "said"),
+    [
+        ("outside_charset", "aé", "'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)"),
+        ("too_long", "aaaa", "'aaaa' has 4 characters, max_length is 3"),
+        ("empty_label", "", "at least one character"),
+    ],
+)
+def test_each_problem_is_refused_by_name_and_can_be_allowed(code, label, said):
+    samples, options = with_train(label), {"charset": Charset("ab"), "max_length": 3}
+    with pytest.raises(DataError) as caught:
+        audit(samples, **options)
+    message = str(caught.value)
+    assert f"{code}: " in message
+    assert said in message
+    assert "'bad0'" in message
+    assert f'allow = ["{code}"]' in message
+    assert f"--allow {code}" in message
+    assert caught.value.exit_code == 3
+    found = audit(samples, allow=[code], **options)
+    assert found.left_out == (4,)
+    assert found.counts["train"] == 2
+    assert found.unspellable == (() if code == "empty_label" else (4,))
+    assert found.footnotes() == [f"{code}: allowed, in 1 of 5 samples"]
+    assert code in "\n".join(found.lines())
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\0", "\n", "\r", "\t", "\x1b", "\x85", "\u200b", "\u202e", "\u2066", "\u2028", "\ufeff", "\ud800"],
+)
+def test_a_character_that_nobody_sees_is_refused_with_its_code_point(character):
+    with pytest.raises(DataError, match=rf"control_character: .*U\+{ord(character):04X}"):
+        audit(with_train(f"a{character}b"))
+    audit(with_train(f"a{character}b"), allow=["control_character"])
+
+
+def test_a_charset_that_names_a_joiner_wants_it():
+    assert audit(with_train("a\u200db"), charset=Charset("ab\u200d")).problems == ()
+
+
+def test_ordinary_hostile_labels_are_no_problem():
+    labels = ["NA", "007", "=1+1", " a ", '"', ",", "e\u0301", "\ue5dc", "ſ", "<b>", "中"]
+    assert audit(with_train(*labels)).problems == ()
+
+
+def test_all_problems_are_listed_at_once_with_ten_keys_each():
+    with pytest.raises(DataError) as caught:
+        audit(with_train(*[""] * 12, "aaaaa"), max_length=4)
+    message = str(caught.value)
+    assert "2 kinds of problems" in message
+    assert "12 in all: 'bad0', 'bad1'" in message
+    assert "and 2 more" in message
+
+
+def test_an_allowed_problem_of_test_stays_in_the_denominator():
+    found = audit([*GOOD, Sample("5", "aaaa", "test")], max_length=3, allow={"too_long"})
+    assert found.counts["test"] == 2
+    assert (found.left_out, found.unspellable) == ((), (4,))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_an_empty_split_is_refused(split):
+    with pytest.raises(DataError, match=f"split '{split}' has no samples"):
+        audit([sample for sample in GOOD if sample.split != split])
+
+
+def test_a_split_whose_samples_are_all_left_out_is_refused():
+    with pytest.raises(DataError, match="split 'train' has no sample left"):
+        audit([Sample("1", "", "train"), *GOOD[2:]], allow={"empty_label"})
+
+
+def test_an_unknown_code_is_a_mistake_in_the_experiment():
+    with pytest.raises(ConfigError, match="unknown code 'to_long'; did you mean 'too_long'"):
+        audit(GOOD, allow={"to_long"})
+
+
+def test_notes_tell_what_a_person_should_know():
+    samples = [*GOOD, Sample("5", "e\u0301", "test")]
+    notes = "\n".join(audit(samples, charset=Charset("abe\u0301z"), notes=["from the dataset"]).notes)
+    assert "from the dataset" in notes
+    assert "that train never shows: 1 ('e', '\u0301' (U+0301 COMBINING ACUTE ACCENT))" in notes
+    assert "that no label holds: 'z'" in notes
+    assert "not in Unicode normal form C: 1" in notes
+
+
+def test_images_add_what_labels_cannot_show(tmp_path):
+    rows = [
+        (GOOD[0], 10),
+        (GOOD[1], 20),
+        (GOOD[2], 30),
+        (GOOD[3], 40),
+        (Sample("twin", "a", "train"), 40),
+        (Sample("broken", "a", "test"), None),
+        (Sample("spare", "a", "train"), 50),
+    ]
+    store = store_of(tmp_path, *rows)
+    samples = [sample for sample, _ in rows]
+    with pytest.raises(DataError) as caught:
+        audit(samples).with_images(store)
+    message = str(caught.value)
+    assert "unreadable_image: an image cannot be decoded, as 'broken': OSError: truncated" in message
+    assert "duplicate_across_splits: '4' and 'twin' are one image, in 'test' and 'train'" in message
+    assert "conflicting_labels: '4' and 'twin' are one image, labelled 'b' and 'a'" in message
+
+    found = audit(samples, allow=CODES).with_images(store)
+    assert [(problem.code, problem.count) for problem in found.problems] == [
+        ("unreadable_image", 1),
+        ("duplicate_across_splits", 2),
+        ("conflicting_labels", 2),
+    ]
+    assert found.left_out == (4, 5)
+    assert found.counts == {"train": 3, "val": 1, "test": 1}
+    assert [list(found.rows(store, split)) for split in ("train", "val", "test")] == [[0, 1, 6], [2], [3]]
+
+
+def test_an_audit_can_be_written_as_json():
+    found = audit(with_train("a\ud800"), allow=CODES)
+    assert json.loads(json.dumps(asdict(found)))["characters"] == "ab\ud800"

@@ -1,0 +1,330 @@
+import csv
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from decoderbench import DataError, Dataset
+from decoderbench.audit import audit
+from decoderbench.images import ImageOptions, open_store
+from decoderbench_plugins.datasets.folder import Folder
+
+REAL = Path(__file__).parents[2] / "../shared/data"
+ALL_TRAIN = (1.0, 0.0, 0.0)
+HOSTILE = ["NA", "null", "007", "1e5", "=1+1", "a,b", 'say "x"', " outer ", "e\u0301", "None", "True", "\ue5dc", "#"]
+
+
+def make(folder, names, sub="images", content=None):
+    (folder / sub).mkdir(exist_ok=True, parents=True)
+    for index, name in enumerate(names):
+        (folder / sub / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.new("L", (4, 4), index % 256).save(folder / sub / name, "PNG")
+    return folder
+
+
+def table(folder, rows, header=("filename", "label")):
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return folder
+
+
+def opened(folder, **options):
+    return Folder(Folder.Config(path=folder.name, **options), folder.parent)
+
+
+def labels(folder, **options):
+    samples = opened(folder, fractions=ALL_TRAIN, **options).samples()
+    return {sample.key: sample.label for sample in samples}
+
+
+def split_sizes(samples):
+    counts = Counter(sample.split for sample in samples)
+    return [counts[split] for split in ("train", "val", "test")]
+
+
+# Labels
+
+
+@given(st.lists(st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
+def test_labels_come_out_of_a_table_as_they_went_in(tmp_path_factory, texts):
+    folder = tmp_path_factory.mktemp("set")
+    names = [f"{index}.png" for index in range(len(texts))]
+    for name in names:
+        (folder / name).touch()
+    table(folder, zip(names, texts, strict=True))
+    assert labels(folder) == dict(zip(names, texts, strict=True))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
+    make(tmp_path, ["a.png"])
+    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbffilename,label\r\n./a.png,x\r\n")
+    assert labels(tmp_path) == {"a.png": "x"}
+
+
+def test_a_table_may_be_tab_separated(tmp_path):
+    make(tmp_path, ["a.png", "sub/b.png"])
+    (tmp_path / "gt.txt").write_bytes(b'a.png\t "x\ty" \r\nsub/b.png\t007\n\n')
+    assert labels(tmp_path) == {"a.png": ' "x\ty" ', "sub/b.png": "007"}
+
+
+def test_labels_may_lie_beside_the_images(tmp_path):
+    make(tmp_path, ["a.png", "b.bin.png", "c.nrm.png", "none.png"], sub="")
+    (tmp_path / "a.gt.txt").write_text(" x \n")
+    (tmp_path / "b.bin.gt.txt").write_text("y")
+    (tmp_path / "c.gt.txt").write_text("z\r\n")
+    assert labels(tmp_path) == {"a.png": " x ", "b.bin.png": "y", "c.nrm.png": "z"}
+    assert "1 images in" in opened(tmp_path, fractions=ALL_TRAIN).notes()[0]
+
+
+def test_labels_may_be_the_file_names(tmp_path):
+    make(tmp_path, ["226md.png", "226md_2.png", "x-7.png"], sub="")
+    assert labels(tmp_path) == {"226md.png": "226md", "226md_2.png": "226md", "x-7.png": "x-7"}
+    pattern = r"(?P<label>.)$"
+    assert set(labels(tmp_path, filename_pattern=pattern).values()) == {"d", "2", "7"}
+
+
+def test_files_that_are_no_images_and_hidden_ones_are_not_looked_at(tmp_path):
+    make(tmp_path, ["a.png", ".hidden.png", ".thumbnails/b.png"], sub="")
+    (tmp_path / "readme.md").write_text("x")
+    assert labels(tmp_path) == {"a.png": "a"}
+    assert opened(tmp_path, fractions=ALL_TRAIN).notes() == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "said"),
+    [
+        ([["gone.png", "x"]], ("filename", "label"), r"labels.csv line 2: 'gone.png' does not exist"),
+        ([["a.png", "x"], ["./a.png", "y"]], ("filename", "label"), "line 3: 'a.png' is named before, in .* line 2"),
+        ([["a.png", "x"]], ("file", "label"), "needs one column 'filename'; its columns: file, label"),
+        ([["a.png", "x", "y"]], ("filename", "label"), "line 2 has not as many fields as the header"),
+        ([["a.png"]], ("filename", "label"), "line 2 has not as many fields as the header"),
+        ([], ("filename", "label"), "has no labelled images"),
+        ([["../set.png", "x"]], ("filename", "label"), "'../set.png' leaves the folder"),
+        ([["a/../../b.png", "x"]], ("filename", "label"), "leaves the folder"),
+        ([["/etc/passwd", "x"]], ("filename", "label"), "'/etc/passwd' leaves the folder"),
+        ([["a\0.png", "x"]], ("filename", "label"), r"'a\\x00.png' does not exist"),
+        ([["n" * 300, "x"]], ("filename", "label"), "does not exist"),
+        ([["", "x"]], ("filename", "label"), "'.' is not a regular file"),
+        ([["sub", "x"]], ("filename", "label"), "'sub' is not a regular file"),
+        ([["outside.png", "x"]], ("filename", "label"), "'outside.png' is a link that leaves the folder"),
+        ([["linked/secret.png", "x"]], ("filename", "label"), "'linked/secret.png' is a link that leaves"),
+        ([["fifo.png", "x"]], ("filename", "label"), "'fifo.png' is not a regular file"),
+        ([["zero.png", "x"]], ("filename", "label"), "'zero.png' is a link that leaves the folder"),
+        ([["circle.png", "x"]], ("filename", "label"), "'circle.png' does not exist"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused_by_name(tmp_path, rows, header, said):
+    folder = table(make(tmp_path / "set", ["a.png", "sub/b.png"]), rows, header)
+    images = folder / "images"
+    make(tmp_path, ["secret.png"], sub="elsewhere")
+    (images / "outside.png").symlink_to(tmp_path / "elsewhere" / "secret.png")
+    (images / "linked").symlink_to(tmp_path / "elsewhere")
+    (images / "zero.png").symlink_to("/dev/zero")
+    (images / "circle.png").symlink_to("circle.png")
+    os.mkfifo(images / "fifo.png")
+    with pytest.raises(DataError, match=said) as caught:
+        labels(folder)
+    assert caught.value.exit_code == 3
+
+
+def test_a_link_within_the_folder_is_followed(tmp_path):
+    folder = table(make(tmp_path, ["a.png"]), [["link.png", "x"]])
+    (folder / "images" / "link.png").symlink_to("a.png")
+    assert labels(folder) == {"link.png": "x"}
+
+
+def test_a_link_is_not_passed_over_where_file_names_are_labels(tmp_path):
+    folder = make(tmp_path / "set", ["a.png"])
+    (folder / "images" / "b.png").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"'b.png' is a link that leaves the folder"):
+        labels(folder)
+
+
+def test_a_file_name_that_is_not_utf8_is_refused(tmp_path):
+    folder = make(tmp_path, ["a.png"])
+    shutil.copy(folder / "images" / "a.png", os.fsencode(folder / "images") + b"/b\xff.png")
+    with pytest.raises(DataError, match=r"'b\\udcff.png' is not valid UTF-8"):
+        labels(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("labels.csv", b"filename,label\na.png,\xff\n", "labels.csv line 2 is not UTF-8"),
+        ("labels.csv", b'filename,label\na.png,"x\n', "labels.csv line 2 is not CSV: unexpected end"),
+        ("labels.txt", b"a.png\tx\nb.png y\n", "labels.txt line 2 is not file name, tab, label"),
+        ("images/z.gt.txt", b"x", r"1 .gt.txt in .* lack an image: 'z.gt.txt'"),
+        ("images/_.png", b"x", "file name '_.png' does not match filename_pattern"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_refused_by_name(tmp_path, name, content, said):
+    (make(tmp_path, ["a.png"]) / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        labels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"path": "gone"}, "gone is not a folder"),
+        ({"path": ".", "images": "gone"}, "gone is not a folder; check the option images"),
+        ({"path": ".", "labels": "csv"}, "labels.csv is not a regular file"),
+        ({"path": ".", "labels": "tab"}, "labels.txt is not a regular file"),
+        ({"path": ".", "group_column": "book"}, "are columns of labels.csv"),
+        ({"path": "."}, "has no labelled images"),
+    ],
+)
+def test_a_folder_without_what_the_options_name_is_refused(tmp_path, options, said):
+    with pytest.raises(DataError, match=said):
+        Folder(Folder.Config(**options), tmp_path).samples()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fractions": (0.5, 0.1, 0.1)}, "must sum to 1"),
+        ({"filename_pattern": "(x)"}, "no group named label"),
+        ({"filename_pattern": "("}, "needs a regular expression"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, said):
+    with pytest.raises(ValidationError, match=said):
+        Folder.Config(path=".", **options)
+
+
+# Splits
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40),
+    cuts=st.tuples(st.integers(0, 10), st.integers(0, 10)),
+    seed=st.integers(0, 3),
+)
+def test_fractions_hold_to_within_one_group(sizes, cuts, seed):
+    low, high = sorted(cuts)
+    fractions = (low / 10, (high - low) / 10, (10 - high) / 10)
+    groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    dealt = Dataset.deal_splits(groups, fractions, seed=seed)
+    assert len(set(zip(groups, dealt, strict=True))) == len(sizes)
+    for split, fraction in zip(("train", "val", "test"), fractions, strict=True):
+        assert abs(dealt.count(split) - fraction * len(groups)) <= max(sizes)
+    backwards = Dataset.deal_splits(groups[::-1], fractions, seed=seed)
+    assert backwards[::-1] == dealt
+
+
+def test_another_seed_deals_otherwise(tmp_path):
+    make(tmp_path, [f"{index}.png" for index in range(100)])
+    splits = [[s.split for s in opened(tmp_path, split_seed=seed).samples()] for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+    assert [split_sizes(opened(tmp_path, split_seed=seed).samples()) for seed in (0, 1)] == [[70, 10, 20]] * 2
+
+
+def test_a_column_may_give_the_splits(tmp_path):
+    rows = [["a.png", "x", "train"], ["b.png", "x", "Validation"], ["c.png", "x", "test"]]
+    folder = table(make(tmp_path, ["a.png", "b.png", "c.png"]), rows, ("filename", "label", "part"))
+    assert [s.split for s in opened(folder, split_column="part").samples()] == ["train", "val", "test"]
+
+
+def test_without_val_its_share_is_taken_out_of_train(tmp_path):
+    names = [f"{index:02}.png" for index in range(40)]
+    rows = [[name, "x", "test" if index >= 32 else "train"] for index, name in enumerate(names)]
+    folder = table(make(tmp_path, names), rows, ("filename", "label", "split"))
+    samples = opened(folder, split_column="split").samples()
+    assert split_sizes(samples) == [28, 4, 8]
+    assert all(sample.split == "test" for sample in samples[32:])
+
+
+@pytest.mark.parametrize(
+    ("splits", "options", "said"),
+    [
+        (["train", "dev", "test"], {}, "line 3: column 'split' holds 'dev'; it may hold train, val, test, valid"),
+        (["train", "val", "val"], {}, "split 'test' received none of the 3 samples"),
+        (["train", "test", "val"], {"group_column": "label"}, "1 groups of column 'label' lie in several splits"),
+        (["train", "test", "val"], {"group_column": "book"}, "needs one column 'book'"),
+    ],
+)
+def test_splits_that_do_not_fit_are_refused(tmp_path, splits, options, said):
+    rows = [[f"{index}.png", "x", split] for index, split in enumerate(splits)]
+    folder = table(make(tmp_path, [row[0] for row in rows]), rows, ("filename", "label", "split"))
+    with pytest.raises(DataError, match=said):
+        opened(folder, split_column="split", **options).samples()
+
+
+def test_too_few_samples_for_every_split_are_refused(tmp_path):
+    make(tmp_path, ["a.png", "b.png"])
+    with pytest.raises(DataError, match="split 'test' received none of the 2 samples"):
+        opened(tmp_path).samples()
+
+
+# Fingerprint
+
+
+def test_the_fingerprint_follows_content_not_place(tmp_path):
+    folder = table(make(tmp_path / "one", ["a.png", "b.png"]), [["a.png", "x"], ["b.png", "y"]])
+    original = opened(folder, fractions=ALL_TRAIN).fingerprint()
+    moved = Path(shutil.copytree(folder, tmp_path / "two"))
+    assert opened(moved, fractions=ALL_TRAIN).fingerprint() == original
+    table(moved, [["b.png", "y"], ["a.png", "x"]])
+    assert opened(moved, fractions=ALL_TRAIN).fingerprint() == original
+    table(moved, [["b.png", "y"], ["a.png", "X"]])
+    assert opened(moved, fractions=ALL_TRAIN).fingerprint() != original
+    (folder / "images" / "a.png").write_bytes((folder / "images" / "b.png").read_bytes())
+    assert opened(folder, fractions=ALL_TRAIN).fingerprint() != original
+
+
+def test_the_stamp_follows_any_change_of_a_file(tmp_path, monkeypatch):
+    folder = make(tmp_path, ["a.png"])
+    assert opened(folder, fractions=ALL_TRAIN).stamp() is None  # made a moment ago
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    first = opened(folder, fractions=ALL_TRAIN).stamp()
+    assert opened(folder, fractions=ALL_TRAIN).stamp() == first
+    status = (folder / "images" / "a.png").stat()
+    (folder / "images" / "a.png").write_bytes(b"x" * status.st_size)
+    os.utime(folder / "images" / "a.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert opened(folder, fractions=ALL_TRAIN).stamp() != first
+
+
+# The real sets
+
+
+def real(name, **options):
+    if not (REAL / name).is_dir():
+        pytest.skip(f"the data set {name} is not beside the project, in ../shared/data")
+    return Folder(Folder.Config(path=str(REAL / name), **options), Path())
+
+
+def test_captchas_of_wilhelmy_open(tmp_path):
+    dataset = real("captcha_wilhelmy")
+    samples = dataset.samples()
+    assert split_sizes(samples) == [749, 107, 214]
+    found = audit(samples)
+    assert (len(found.characters), found.max_length) == (19, 5)
+    store = open_store(dataset, samples, ImageOptions(), cache_dir=tmp_path)
+    assert store.images.shape == (1070, 1, 32, 128)
+    assert found.with_images(store).problems == ()
+
+
+def test_no_photograph_of_iiit5k_is_in_two_splits():
+    dataset = real("iiit5k_h64", group_column="source")
+    with (REAL / "iiit5k_h64" / "labels.csv").open(newline="", encoding="utf-8") as file:
+        source = {row["filename"]: row["source"] for row in csv.DictReader(file)}
+    homes = {(source[sample.key], sample.split) for sample in dataset.samples()}
+    assert len(homes) == len(set(source.values()))
+    assert split_sizes(dataset.samples()) == pytest.approx([2847, 407, 813], abs=15)
+
+
+def test_lines_of_early_prints_keep_their_outer_blanks():
+    texts = [sample.label for sample in real("lines_earlyprint").samples()]
+    assert sum(text != text.strip() for text in texts) == 149
+    assert sum("," in text for text in texts) == 125
+
+
+def test_lines_of_uw3_keep_their_quotes():
+    texts = [sample.label for sample in real("lines_uw3").samples()]
+    assert (sum('"' in text for text in texts), sum("," in text for text in texts)) == (3, 171)

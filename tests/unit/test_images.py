@@ -1,0 +1,396 @@
+import errno
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from decoderbench import DataError, Dataset, Sample
+from decoderbench.images import ImageOptions, default_cache_dir, open_store, read_store, to_pixels
+from decoderbench.options import ComponentConfig
+
+SMALL = ImageOptions(height=4, width=8)
+
+
+class Drawn(Dataset):
+    """Image i is a plain one of brightness i; a subclass breaks one thing."""
+
+    name = "drawn"
+    Config = ComponentConfig
+    count = 30
+
+    def samples(self):
+        return [Sample(f"{i}.png", str(i), ("train", "val", "test")[i % 3]) for i in range(self.count)]
+
+    def load_image(self, index):
+        return Image.new("L", (16, 8), index)
+
+    def fingerprint(self):
+        return "1"
+
+
+def opened(dataset, tmp_path, options=SMALL, **arguments):
+    return open_store(dataset, dataset.samples(), options, cache_dir=tmp_path / "cache", **arguments)
+
+
+def drawn(**overrides):
+    return type("Changed", (Drawn,), overrides)(None, Path())
+
+
+def left_over(tmp_path):
+    return [path.name for path in (tmp_path / "cache").rglob("*") if path.suffix not in ("", ".lock")]
+
+
+# Conversion
+
+
+@pytest.mark.parametrize(
+    ("image", "gray"),
+    [
+        (Image.new("1", (2, 2), 1), 255),
+        (Image.new("RGBA", (2, 2), (0, 0, 0, 0)), 255),
+        (Image.new("RGBA", (2, 2), (0, 0, 0, 255)), 0),
+        (Image.new("LA", (2, 2), (0, 128)), 127),
+        (Image.new("CMYK", (2, 2), (0, 0, 0, 255)), 0),
+        (Image.new("I;16", (2, 2), 65535), 255),
+        (Image.new("I;16", (2, 2), 128 * 257), 128),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_every_mode_becomes_gray_by_rule(image, gray):
+    assert set(to_pixels(image, SMALL).ravel()) == {gray}
+
+
+def test_a_transparent_palette_entry_is_white():
+    image = Image.new("P", (2, 2), 0)
+    image.putpalette([0, 0, 0])
+    image.info["transparency"] = 0
+    assert set(to_pixels(image, SMALL).ravel()) == {255}
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_mode_without_a_range_is_refused(mode):
+    with pytest.raises(DataError, match=f"mode '{mode}' has no defined range"):
+        to_pixels(Image.new(mode, (2, 2)), SMALL)
+
+
+@given(width=st.integers(1, 90), height=st.integers(1, 30), channels=st.sampled_from([1, 3]))
+def test_padding_keeps_the_aspect_and_repeats_the_last_column(width, height, channels):
+    options = ImageOptions(height=8, width=24, channels=channels, resize="pad")
+    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    pixels = to_pixels(Image.fromarray(noise), options)
+    drawn_width = min(24, max(1, round(width * 8 / height)))
+    assert pixels.shape == (channels, 8, 24)
+    assert (pixels[:, :, drawn_width - 1 :] == pixels[:, :, drawn_width - 1 : drawn_width]).all()
+
+
+def test_color_is_channels_first():
+    pixels = to_pixels(Image.new("RGB", (3, 3), (1, 2, 3)), ImageOptions(height=4, width=8, channels=3))
+    assert [set(plane.ravel()) for plane in pixels] == [{1}, {2}, {3}]
+
+
+# Decoding files
+
+
+def encoded(image, kind="PNG", **options):
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def one_bit_png(size):
+    return encoded(Image.new("1", (size, size)))
+
+
+def rotated():
+    image = Image.new("L", (4, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "JPEG", exif=exif)
+
+
+def test_a_file_is_turned_upright():
+    assert Dataset.decode(BytesIO(rotated())).size == (2, 4)
+
+
+PLAIN = encoded(Image.new("L", (40, 20), 7))
+TWO_FRAMES = encoded(Image.new("L", (2, 2)), "GIF", save_all=True, append_images=[Image.new("L", (2, 2), 9)])
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (one_bit_png(2001), DataError, "2001 x 2001 pixels"),
+        (one_bit_png(10_000), DataError, "more than 4,000,000 pixels"),
+        (one_bit_png(14_000), DataError, "more than 4,000,000 pixels"),
+        (TWO_FRAMES, DataError, "2 frames"),
+        (PLAIN[:50], OSError, "truncated"),
+        (b"", OSError, "cannot identify"),
+        (b"<html>not found</html>", OSError, "cannot identify"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", OSError, "cannot identify"),
+    ],
+    ids=["4 Mpx", "100 Mpx", "196 Mpx", "two frames", "truncated", "empty", "a web page", "PostScript"],
+)
+def test_a_file_that_is_not_one_image_is_refused(content, error, message):
+    with pytest.raises(error, match=message):
+        Dataset.decode(BytesIO(content))
+
+
+# The cache
+
+
+def test_forked_workers_and_none_give_the_same_store(tmp_path):
+    one = opened(drawn(count=200), tmp_path / "one", workers=1)
+    two = opened(drawn(count=200), tmp_path / "two", workers=2)
+    assert one.images.shape == (200, 1, 4, 8)
+    assert (one.images[:, 0, 0, 0] == np.arange(200)).all()
+    assert np.array_equal(one.images, two.images)
+    assert (one.pixel_hashes, one.data_hash) == (two.pixel_hashes, two.data_hash)
+    assert len(set(one.pixel_hashes)) == 200
+    assert list(one.indices("val")) == list(range(1, 200, 3))
+
+
+def test_a_cached_image_is_not_decoded_again(tmp_path):
+    first = opened(Drawn(None, Path()), tmp_path)
+
+    def fail(self, index):
+        raise AssertionError("decoded again")
+
+    again = opened(drawn(load_image=fail), tmp_path)
+    assert np.array_equal(first.images, again.images)
+    assert (first.keys, first.labels, first.splits) == (again.keys, again.labels, again.splits)
+    by_folder = read_store(first.directory)
+    assert (by_folder.data_hash, by_folder.labels) == (first.data_hash, first.labels)
+
+
+def test_the_store_may_be_written_to_without_harm(tmp_path):
+    opened(Drawn(None, Path()), tmp_path).images[:] = 9  # torch warns of arrays that are read-only
+    assert opened(Drawn(None, Path()), tmp_path).images.max() == 29
+
+
+def test_data_and_options_decide_on_the_hash(tmp_path):
+    stores = [
+        opened(Drawn(None, Path()), tmp_path),
+        opened(Drawn(None, Path()), tmp_path, ImageOptions(height=4, width=9)),
+        opened(drawn(fingerprint=lambda self: "2"), tmp_path),
+    ]
+    assert len({store.data_hash for store in stores}) == 3
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("DECODERBENCH_CACHE", raising=False)
+    assert default_cache_dir() == tmp_path / "decoderbench"
+    monkeypatch.setenv("DECODERBENCH_CACHE", str(tmp_path / "own"))
+    assert default_cache_dir() == tmp_path / "own"
+
+
+def test_progress_ends_at_the_total(tmp_path):
+    seen = []
+    opened(Drawn(None, Path()), tmp_path, workers=2, progress=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen)
+    assert seen[-1] == (30, 30)
+
+
+def partly_unreadable(self, index):
+    if index % 2:
+        raise ValueError("no such luck")
+    return Image.new("L", (1, 1), index)
+
+
+def test_unreadable_images_are_named_and_nothing_is_published(tmp_path):
+    with pytest.raises(DataError) as caught:
+        opened(drawn(load_image=partly_unreadable), tmp_path)
+    message = str(caught.value)
+    assert "15 of 30 images cannot be decoded" in message
+    assert "'1.png': ValueError: no such luck" in message
+    assert "and 5 more" in message
+    assert left_over(tmp_path) == []
+
+
+def test_unreadable_images_can_be_allowed(tmp_path):
+    store = opened(drawn(load_image=partly_unreadable), tmp_path, allow_unreadable=True)
+    assert list(store.unreadable) == list(range(1, 30, 2))
+    assert list(store.indices("train")) == list(range(0, 30, 6))
+    assert store.pixel_hashes[1] == ""
+    with pytest.raises(DataError, match="15 of 30 images"):
+        opened(drawn(load_image=partly_unreadable), tmp_path)
+
+
+def test_an_interrupted_build_publishes_nothing(tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(Drawn(None, Path()), tmp_path, workers=2, progress=interrupt)
+    assert left_over(tmp_path) == []
+    assert len(opened(Drawn(None, Path()), tmp_path)) == 30
+
+
+def test_a_worker_that_dies_is_an_error(tmp_path):
+    def die(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(DataError, match="a worker process died"):
+        opened(drawn(load_image=die), tmp_path, workers=2)
+    assert left_over(tmp_path) == []
+
+
+def cut_short(directory):
+    with (directory / "images.npy").open("r+b") as file:
+        file.truncate(500)
+
+
+def grow(directory):
+    with (directory / "images.npy").open("ab") as file:
+        file.write(b"0")
+
+
+def change_label(directory):
+    meta = (directory / "meta.json").read_bytes()
+    (directory / "meta.json").write_bytes(meta.replace(b'"29"', b'"28"'))
+
+
+def lose_meta(directory):
+    (directory / "meta.json").unlink()
+
+
+def empty_array(directory):
+    (directory / "images.npy").write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, grow, change_label, lose_meta, empty_array])
+def test_a_damaged_cache_is_set_aside_and_built_again(tmp_path, caplog, damage):
+    directory = opened(Drawn(None, Path()), tmp_path).directory
+    damage(directory)
+    with caplog.at_level(logging.WARNING, "decoderbench"):
+        store = opened(Drawn(None, Path()), tmp_path)
+    assert (store.images[:, 0, 0, 0] == np.arange(30)).all()
+    assert "set aside" in caplog.messages[0]
+    assert len(caplog.messages) == 1
+    assert directory.with_suffix(".damaged").is_dir()
+
+
+def test_a_full_disk_is_an_error_that_says_so(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
+    try:
+        with pytest.raises(DataError, match=f"{os.strerror(errno.EFBIG)}; it takes 8 MB: free that much"):
+            opened(Drawn(None, Path()), tmp_path, ImageOptions(height=256, width=1024), workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert left_over(tmp_path) == []
+
+
+def test_a_cache_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(DataError, match="cannot write the cache of images"):
+        opened(Drawn(None, Path()), tmp_path)
+
+
+def test_samples_must_be_part_of_the_fingerprint(tmp_path):
+    opened(Drawn(None, Path()), tmp_path)
+    relabelled = drawn(samples=lambda self: [Sample(s.key, "?", s.split) for s in Drawn.samples(self)])
+    with pytest.raises(DataError, match=r"its fingerprint\(\) must cover"):
+        opened(relabelled, tmp_path)
+
+
+def test_no_samples_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="'drawn' has no samples"):
+        opened(drawn(count=0), tmp_path)
+
+
+def test_a_stamp_spares_the_fingerprint_until_it_changes(tmp_path):
+    class Stamped(Drawn):
+        current = "a"
+        asked = 0
+
+        def stamp(self):
+            return self.current
+
+        def fingerprint(self):
+            Stamped.asked += 1
+            return self.current
+
+    dataset = Stamped(None, Path())
+    opened(dataset, tmp_path)
+    opened(dataset, tmp_path)
+    assert Stamped.asked == 1
+    dataset.current = "b"
+    opened(dataset, tmp_path)
+    assert Stamped.asked == 2
+
+
+def test_data_that_change_while_they_are_read_are_an_error(tmp_path):
+    stamps = iter("aab")
+    with pytest.raises(DataError, match="changed while its images were read"):
+        opened(drawn(stamp=lambda self: next(stamps)), tmp_path)
+    assert [name for name in left_over(tmp_path) if not name.endswith(".json")] == []
+
+
+# Processes
+
+SCRIPT = """
+    import sys, time
+    from pathlib import Path
+    from PIL import Image
+    from decoderbench import Dataset, Sample
+    from decoderbench.images import ImageOptions, open_store
+
+    class Slow(Dataset):
+        name = "slow"
+        def samples(self):
+            return [Sample(str(i), "x", "train") for i in range(40)]
+        def load_image(self, index):
+            with Path(sys.argv[2]).open("a") as log:
+                log.write("x")
+            time.sleep(float(sys.argv[3]))
+            return Image.new("L", (8, 4), index)
+        def fingerprint(self):
+            return "slow"
+
+    slow = Slow(None, Path())
+    store = open_store(slow, slow.samples(), ImageOptions(), cache_dir=Path(sys.argv[1]), workers=2)
+    print(store.images[:, 0, 0, 0].sum(), "torch" in sys.modules)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+
+    def run(pause):
+        command = [sys.executable, "-W", "error", script, tmp_path / "cache", tmp_path / "log", str(pause)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return run
+
+
+def test_of_two_processes_one_builds(start, tmp_path):
+    processes = [start(0.01), start(0.01)]
+    answers = [process.communicate(timeout=30) for process in processes]
+    assert answers == [("780 False\n", "")] * 2
+    assert len((tmp_path / "log").read_text()) == 40
+
+
+def test_a_killed_build_leaves_no_trace_after_the_next(start, tmp_path):
+    process = start(0.2)
+    while not (tmp_path / "log").exists():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)  # ends when the workers have let go of the output, too
+    assert [path.suffix for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()] == [".building"]
+    assert start(0).communicate(timeout=30) == ("780 False\n", "")
+    assert [path.suffix for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()] == [""]

@@ -1,0 +1,373 @@
+"""The report: from published records to frame, tables and figures."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+
+from decoderbench.cell import Cell, ResolvedComponent, ResolvedLabels
+from decoderbench.errors import DataError, PluginError
+from decoderbench.experiment import AugmentationOptions, EvaluationOptions, TrainingOptions
+from decoderbench.options import ImageOptions
+from decoderbench.records import Cost, Plan, ResultsDirectory, RunRecord, append_line
+from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
+
+COLUMNS = [
+    *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason"),
+    *("exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs"),
+    *("train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "peak_memory_mb", "train_seconds"),
+    *("frames", "device", "cell_id"),
+]
+COMMAND = "decoderbench report results/demo"
+FIGURES = ["accuracy_vs_steps.svg", "accuracy_vs_latency.svg"]
+HOSTILE = [
+    r"50%_a & b {x} ~ ^ \ ",
+    "a|b `c` <script>alert(1)</script> --> ]]>",
+    "_x_ *y* [z](http://a) $\\frac{1}{0}$ &lt; 50% <!--",
+    "\"q\", 'r'; a\rb\nc",
+    "=1+1",
+    "[t] * ~~u~~ ＃漢字",
+]
+
+
+def make_cell(decoder: str = "CTC", seed: int = 0, *, encoder: str = "ResNet", **changes: Any) -> Cell:
+    def component(label: str) -> ResolvedComponent:
+        return ResolvedComponent(label=label, use="x", options={"label": label}, source="s")
+
+    fields: dict[str, Any] = {
+        "experiment": "demo",
+        "dataset": "captcha",
+        "encoder": component(encoder),
+        "bridge": component("columns"),
+        "decoder": component(decoder),
+        "seed": seed,
+        "image": ImageOptions(),
+        "labels": ResolvedLabels(charset="ab", max_length=5, frames_needed=9),
+        "augmentation": AugmentationOptions(),
+        "training": TrainingOptions(),
+        "evaluation": EvaluationOptions(),
+        "data_hash": "0",
+        "frames": 16,
+        "param_count": 11.2,
+        "gmacs": 0.0456,
+    }
+    return Cell(**fields | changes)
+
+
+def make_record(cell: Cell, exact_match: float = 0.5, **changes: Any) -> RunRecord:
+    metrics = {
+        "exact_match": exact_match,
+        "cer": 1 - exact_match,
+        "one_minus_ned": 0.75,
+        "nats_per_char": 0.125,
+    }
+    fields: dict[str, Any] = {
+        "cell": cell,
+        "status": "done",
+        "metrics": metrics,
+        "num_test": 1000,
+        "cost": Cost(latency_ms=2.0, train_samples_per_sec=5000.0),
+        "device": "cpu",
+        "environment": {"date": f"2026-01-0{1 + cell.seed}", "machine": "box", "torch": "2.10"},
+    }
+    return RunRecord(**fields | changes)
+
+
+def publish(path: Path, cells: list[Cell], records: list[RunRecord], **plan: Any) -> ResultsDirectory:
+    directory = ResultsDirectory(path)
+    fields = {"experiment": "demo", "command": "decoderbench run demo.toml", "cells": tuple(cells)} | plan
+    directory.write_plan(Plan(**fields))
+    for record in records:
+        directory.publish(record)
+    return directory
+
+
+def publish_mixed(path: Path) -> ResultsDirectory:
+    """Publish a row of two done and one diverged, one infeasible row, and one pending row."""
+    attention = [make_cell("Attention", seed) for seed in range(3)]
+    wide = [make_cell("Wide", seed, infeasible="needs 9 frames, has 4") for seed in range(2)]
+    return publish(
+        path,
+        [*attention, *wide, make_cell("Later")],
+        [
+            make_record(attention[0], 0.9),
+            make_record(attention[1], status="diverged", reason="loss was nan"),
+            make_record(attention[2], 0.8, num_test=999),
+            *(make_record(cell, status="infeasible", reason="needs 9 frames, has 4") for cell in wide),
+        ],
+        data_notes=("3 labels are _longer_ than 5",),
+    )
+
+
+def table_rows(markdown: str) -> list[list[str]]:
+    """Return the text of each cell of the table as a reader sees it; fail on markup in one."""
+    rows: list[list[str]] = []
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
+    for before, token in pairwise(tokens):
+        if token.type == "tr_open":
+            rows.append([])
+        if before.type == "td_open":
+            assert {child.type for child in token.children or ()} <= {"text"}
+            rows[-1].append("".join(child.content for child in token.children or ()))
+    return rows[1:]
+
+
+def test_frame_has_the_fixed_columns_and_types_in_plan_order(tmp_path: Path) -> None:
+    cells = [make_cell("B", seed=2**62), make_cell("A", frames=None, param_count=None)]
+    publish(tmp_path, cells, [make_record(cells[1], num_test=None), make_record(cells[0])])
+    frame = load_frame(tmp_path)
+    assert list(frame.columns) == COLUMNS
+    assert frame["decoder"].tolist() == ["B", "A"]
+    assert frame["seed"].tolist() == [2**62, 0]
+    assert frame["frames"].tolist() == [16, pd.NA]
+    assert {name: str(frame[name].dtype) for name in ("seed", "num_test", "frames", "cer")} == {
+        "seed": "int64",
+        "num_test": "Int64",
+        "frames": "Int64",
+        "cer": "float64",
+    }
+    assert frame[["rectifier", "latency_ms", "device"]].values.tolist()[0] == ["none", 2.0, "cpu"]
+    assert frame["cell_id"].tolist() == [cell.cell_id for cell in cells]
+
+
+def test_metrics_of_a_cell_without_result_are_missing_not_zero(tmp_path: Path) -> None:
+    frame = load_results(publish_mixed(tmp_path).path).recorded
+    metrics = ["exact_match", "cer", "one_minus_ned", "nats_per_char"]
+    assert frame["status"].tolist() == ["done", "diverged", "done", "infeasible", "infeasible"]
+    assert frame[metrics].isna().all(axis="columns").tolist() == [False, True, False, True, True]
+
+
+def test_labels_come_from_the_plan_since_a_variant_can_be_renamed(tmp_path: Path) -> None:
+    old, new = make_cell("lstm + ctc"), make_cell("LSTM & CTC")
+    new = new.model_copy(update={"decoder": old.decoder.model_copy(update={"label": "LSTM & CTC"})})
+    assert old.cell_id == new.cell_id
+    publish(tmp_path, [new], [make_record(old)])
+    assert load_frame(tmp_path)["decoder"].tolist() == ["LSTM & CTC"]
+
+
+def test_further_metrics_then_plugin_columns(tmp_path: Path) -> None:
+    cells = [make_cell(seed=seed) for seed in range(3)]
+    records = [make_record(cell, metrics={"zeta": 0.25, "alpha": None}) for cell in cells]
+    publish(tmp_path, cells, records)
+    frame = load_frame(
+        tmp_path, extra_columns=lambda record: {"words": record.cell.seed + 1} if record.cell.seed else {}
+    )
+    assert list(frame.columns) == [*COLUMNS, "alpha", "zeta", "words"]
+    assert frame["zeta"].tolist() == [0.25] * 3
+    assert frame["words"].tolist() == [pd.NA, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["cer", "cell_id", "zeta"])
+def test_a_column_that_exists_is_refused(tmp_path: Path, name: str) -> None:
+    cell = make_cell()
+    publish(tmp_path, [cell], [make_record(cell, metrics={"zeta": 1.0})])
+    with pytest.raises(PluginError, match=f"report column '{name}' exists already; give .* another name"):
+        load_frame(tmp_path, extra_columns=lambda record: {name: 1})
+
+
+def test_a_metric_cannot_pose_as_a_fixed_column(tmp_path: Path) -> None:
+    cell = make_cell()
+    publish(tmp_path, [cell], [make_record(cell, metrics={"seed": 1.0})])
+    with pytest.raises(PluginError, match="report column 'seed' exists already"):
+        load_frame(tmp_path)
+
+
+def test_summary_counts_done_seeds_and_takes_the_sample_deviation(tmp_path: Path) -> None:
+    summary = summarize(load_results(publish_mixed(tmp_path).path).cells)
+    assert summary["decoder"].tolist() == ["Attention", "Wide", "Later"]
+    assert summary["num_seeds"].tolist() == [2, 0, 0]
+    assert summary["num_cells"].tolist() == [3, 2, 1]
+    assert summary["exact_match_mean"][0] == pytest.approx(0.85)
+    assert summary["exact_match_std"][0] == pytest.approx(0.1 / 2**0.5)
+    assert summary["latency_ms"].isna().tolist() == [False, True, True]
+    assert summary["status"].tolist() == ["diverged", "infeasible", "pending"]
+    assert summary["reasons"].tolist() == [
+        "diverged: loss was nan",
+        "infeasible: needs 9 frames, has 4",
+        "pending",
+    ]
+
+
+def test_one_seed_has_no_spread(tmp_path: Path) -> None:
+    cell = make_cell()
+    publish(tmp_path, [cell], [make_record(cell, 0.98765)])
+    assert summarize(load_frame(tmp_path))["cer_std"].isna().all()
+    text = markdown_table(load_results(tmp_path))
+    assert table_rows(text)[0][3:8] == ["98.8", "1.2", "75.0", "0.125", "1"]
+    assert "±" not in text
+    assert "one seed a row, so no spread is shown" in text
+
+
+def test_table_keeps_rows_without_result_and_says_why_below(tmp_path: Path) -> None:
+    text = markdown_table(load_results(publish_mixed(tmp_path).path))
+    rows = {row[2]: row[3:] for row in table_rows(text)}
+    assert rows["Attention"] == [
+        *("85.0 ± 7.1", "15.0 ± 7.1", "75.0 ± 0.0", "0.125 ± 0.000"),
+        *("2 of 3 (note 1)", "11.2", "0.0456", "2.00", "5000"),
+    ]
+    assert rows["Wide"] == [*["n/a"] * 4, "0 of 2 (note 2)", *["n/a"] * 4]
+    assert rows["Later"] == [*["n/a"] * 4, "0 of 1", *["n/a"] * 4]
+    assert text.splitlines()[-4:] == [
+        "- ± is the sample standard deviation over the seeds of a row, here 2 seeds",
+        "- note 1, diverged: loss was nan (ResNet / columns / Attention, seed 1)",
+        "- note 2, infeasible: needs 9 frames, has 4 (ResNet / columns / Wide, seeds 0, 1)",
+        "- pending: 1 of 6 cells",
+    ]
+
+
+def test_report_page_names_data_method_and_provenance(tmp_path: Path) -> None:
+    page = write_report(publish_mixed(tmp_path).path, command=COMMAND).read_text(encoding="utf-8")
+    for line in (
+        "- 3 labels are \\_longer\\_ than 5",
+        "- Weights tested: best on the validation split (exact match, then nats).",
+        "- Images in the test split: 1000, 999.",
+        "    decoderbench run demo.toml",
+        f"    {COMMAND}",
+        "- date: 2026-01-01 to 2026-01-03",
+        "- torch: 2.10",
+        "- device: cpu",
+    ):
+        assert line in page.splitlines()
+    assert "**" not in page
+
+
+def test_a_plan_without_records_is_all_pending(tmp_path: Path) -> None:
+    publish(tmp_path, [make_cell(seed=seed) for seed in range(2)], [])
+    page = write_report(tmp_path, command=COMMAND).read_text(encoding="utf-8")
+    assert table_rows(page)[0][3:8] == [*["n/a"] * 4, "0 of 2"]
+    assert "- pending: 2 of 2 cells" in page
+    frame = load_frame(tmp_path)
+    assert list(frame.columns) == COLUMNS
+    assert (len(frame), len(summarize(frame))) == (0, 0)
+    assert (tmp_path / "cells.csv").read_text() == ",".join(COLUMNS) + "\n"
+    assert not any((tmp_path / name).exists() for name in FIGURES)
+
+
+def test_a_folder_without_a_plan_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no plan\.json"):
+        write_report(tmp_path, command=COMMAND)
+
+
+def publish_hostile(path: Path) -> Path:
+    cells = [make_cell(label, encoder=HOSTILE[0]) for label in HOSTILE]
+    records = [make_record(cell) for cell in cells[:-1]]
+    failed = make_record(cells[-1], status="failed", reason="x\n\n# y | `z` \x1b[31m<b>")
+    directory = publish(path, cells, [*records, failed], data_notes=("# not a heading",))
+    for cell in cells:
+        history = directory.cell_directory(cell) / "history.jsonl"
+        for step in (1, 2):
+            append_line(history, {"step": step, "val_exact_match": 0.5})
+    write_report(path, command=COMMAND)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report whose labels and reasons are full of markup; only read it."""
+    return publish_hostile(tmp_path_factory.mktemp("hostile"))
+
+
+def test_csv_gives_hostile_labels_back_unchanged(hostile: Path) -> None:
+    read = pd.read_csv(hostile / "cells.csv", dtype=str, keep_default_na=False)
+    assert read["decoder"].tolist() == HOSTILE
+    assert read["reason"].tolist()[-1] == "x\n\n# y | `z` \x1b[31m<b>"
+    assert read[["exact_match", "param_count", "seed"]].values.tolist()[5] == ["", "11.2", "0"]
+    assert float(read["gmacs"][0]) == 0.0456
+
+
+def test_markdown_shows_hostile_labels_as_they_are(hostile: Path) -> None:
+    page = (hostile / "report.md").read_text(encoding="utf-8")
+    rows = table_rows(page)
+    assert {row[0] for row in rows} == {HOSTILE[0].strip()}
+    shown = [label.replace("\r", " ").replace("\n", " ").strip() for label in HOSTILE]
+    assert [row[2] for row in rows] == shown
+    assert "\x1b" not in page
+    tokens = MarkdownIt("commonmark").enable("table").parse(page)
+    assert not any("html" in inner.type for token in tokens for inner in (token, *(token.children or ())))
+    headings = [token.map[0] for token in tokens if token.type == "heading_open" and token.map]
+    assert [page.splitlines()[line] for line in headings] == [
+        "# demo",
+        "## Data",
+        "## Figures",
+        "## How it was measured",
+        "## Provenance",
+    ]
+
+
+def test_latex_escapes_every_cell_and_note(hostile: Path) -> None:
+    text = (hostile / "table.tex").read_text(encoding="utf-8")
+    first = r"50\%\_a \& b \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}"
+    assert rf"{first} & columns & {first} & 50.0 & " in text
+    assert rf"{first} & columns & {{[}}t] {{*}} \textasciitilde{{}}\textasciitilde{{}}u" in text
+    assert r"\$\textbackslash{}frac\{1\}\{0\}\$ \&lt;" in text
+    assert r"x  \# y \textbar{} \textasciigrave{}z\textasciigrave{}  {[}31m\textless{}b\textgreater{}" in text
+    assert text.startswith(f"% {COMMAND}\n")
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    rows = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
+    assert len(rows) == len(HOSTILE)
+    assert all(row.endswith(r" \\") for row in rows)
+
+
+def test_figures_show_hostile_labels_as_they_are(hostile: Path) -> None:
+    for name in FIGURES:
+        drawing = ElementTree.parse(hostile / name)
+        texts = " ".join("".join(element.itertext()) for element in drawing.findall(".//{*}text"))
+        for label in HOSTILE[:-1]:
+            assert "".join(label.split()) in "".join(texts.split())
+        assert not drawing.findall(".//{*}script")
+
+
+def test_figures_are_the_same_bytes_each_time_and_embedded(hostile: Path, tmp_path: Path) -> None:
+    again = publish_hostile(tmp_path)
+    for name in FIGURES:
+        assert (again / name).read_bytes() == (hostile / name).read_bytes()
+        assert f"]({name})" in (again / "report.md").read_text(encoding="utf-8")
+
+
+def test_curves_are_a_thin_line_a_seed_and_a_thick_mean(tmp_path: Path) -> None:
+    cells = [make_cell(seed=seed) for seed in range(3)]
+    directory = publish(tmp_path, cells, [make_record(cell) for cell in cells])
+    for cell in cells[1:]:
+        for step in (1, 2, 1, 2):  # cut off after two steps, then begun anew
+            history = directory.cell_directory(cell) / "history.jsonl"
+            append_line(history, {"step": step, "val_exact_match": cell.seed / 2})
+    write_report(tmp_path, command=COMMAND)
+    paths = ElementTree.parse(tmp_path / FIGURES[0]).findall(".//{*}path[@clip-path]")
+    curves = [path for path in paths if "#0072b2" in path.get("style", "")]
+    heights = [[point.split()[1] for point in re.split("[ML]", path.get("d", ""))[1:]] for path in curves]
+    assert [len(points) for points in heights] == [2, 2, 2]
+    middle, top, mean = (float(points[0]) for points in heights)
+    assert mean == pytest.approx((middle + top) / 2)
+    assert ["stroke-width: 1.8" in path.get("style", "") for path in curves] == [False, False, True]
+
+
+def test_figures_without_data_are_taken_away(tmp_path: Path) -> None:
+    cell = make_cell()
+    directory = publish(tmp_path, [cell], [make_record(cell, cost=Cost())])
+    for name in FIGURES:
+        (tmp_path / name).write_text("of an earlier report")
+    append_line(directory.cell_directory(cell) / "history.jsonl", {"step": 1, "val_exact_match": 0.5})
+    page = write_report(tmp_path, command=COMMAND).read_text(encoding="utf-8")
+    assert "accuracy_vs_steps.svg" in page
+    assert "accuracy_vs_latency.svg" not in page
+    assert [(tmp_path / name).exists() for name in FIGURES] == [True, False]
+
+
+def test_the_table_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
+    publish_mixed(tmp_path)
+    code = (
+        "import sys; from decoderbench.report import load_results, markdown_table;"
+        "markdown_table(load_results(sys.argv[1]));"
+        "print({'torch', 'matplotlib', 'jinja2'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"

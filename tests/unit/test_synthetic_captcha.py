@@ -1,0 +1,96 @@
+import hashlib
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from captcha.image import ImageCaptcha
+from pydantic import ValidationError
+
+from decoderbench import DataError
+from decoderbench_plugins.datasets.synthetic_captcha import SyntheticCaptcha
+
+
+def captchas(**options):
+    return SyntheticCaptcha(SyntheticCaptcha.Config(**{"train": 6, "val": 3, "test": 3, **options}), Path())
+
+
+def pixels(dataset, index):
+    dataset.samples()
+    return dataset.load_image(index).tobytes()
+
+
+def test_samples_are_texts_of_the_charset():
+    samples = captchas(charset="ab7", min_length=2, max_length=5, train=300).samples()
+    assert [sum(s.split == split for s in samples) for split in ("train", "val", "test")] == [300, 3, 3]
+    assert {len(s.label) for s in samples} == {2, 3, 4, 5}
+    assert set("".join(s.label for s in samples)) == set("ab7")
+    assert len({s.key for s in samples}) == len(samples)
+
+
+def test_a_larger_set_holds_the_smaller_one():
+    small, large = captchas(), captchas(train=20, val=9)
+    assert large.samples()[:6] == small.samples()[:6]
+    assert large.samples()[20:23] == small.samples()[6:9]
+    assert pixels(large, 20) == pixels(small, 6)
+
+
+def test_samples_differ_within_and_between_splits():
+    dataset = captchas(charset="1", max_length=4)
+    assert len({pixels(dataset, index) for index in range(12)}) == 12
+
+
+def test_an_image_is_the_same_in_any_order_thread_and_process():
+    dataset = captchas()
+    dataset.samples()
+    backwards = [pixels(dataset, index) for index in reversed(range(12))][::-1]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda index: pixels(dataset, index), range(12))) == backwards
+    code = (
+        "import hashlib; from pathlib import Path;"
+        "from decoderbench_plugins.datasets.synthetic_captcha import SyntheticCaptcha as S;"
+        "d = S(S.Config(train=6, val=3, test=3), Path()); d.samples();"
+        "print(hashlib.sha256(d.load_image(3).tobytes()).hexdigest())"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == hashlib.sha256(backwards[3]).hexdigest()
+
+
+def test_captchas_of_others_stay_random():
+    pixels(captchas(), 0)
+    drawn = {ImageCaptcha().generate_image("12").tobytes() for _ in range(3)}
+    assert len(drawn) == 3
+
+
+def test_noise_can_be_left_out():
+    dataset, plain = captchas(charset="1"), captchas(charset="1", noise=False)
+    assert pixels(dataset, 0) != pixels(plain, 0)
+    assert dataset.samples() == plain.samples()
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"charset": "01234567"}, {"noise": False}, {"train": 7}])
+def test_every_option_is_in_the_fingerprint(other):
+    assert captchas().fingerprint() == captchas().fingerprint()
+    assert captchas().fingerprint() != captchas(**other).fingerprint()
+
+
+def test_another_seed_draws_other_texts_and_images():
+    assert captchas(seed=1).samples() != captchas().samples()
+    assert pixels(captchas(seed=1), 0) != pixels(captchas(), 0)
+
+
+@pytest.mark.parametrize(("character", "named"), [("中", "U+4E2D"), (" ", "U+0020"), ("\U0001f600", "U+1F600")])
+def test_a_character_that_the_font_lacks_is_refused(character, named):
+    with pytest.raises(DataError, match=rf"cannot draw .*{named.replace('+', '.')}"):
+        captchas(charset=f"0{character}").samples()
+
+
+def test_a_repeated_character_is_refused():
+    with pytest.raises(DataError, match="more than once"):
+        captchas(charset="00").samples()
+
+
+def test_lengths_must_be_in_order():
+    with pytest.raises(ValidationError, match="min_length 5 is larger than max_length 4"):
+        captchas(min_length=5)

@@ -1,0 +1,235 @@
+"""timm's CNNs as encoders: declared shapes, the width kept, and nothing else changed."""
+
+import copy
+import re
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from decoderbench import ConfigError, ImageSpec, InfeasibleError, UnknownNameError
+from decoderbench_plugins.encoders.timm_cnn import TimmCNN
+
+SMALL = ["resnet10t", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"]
+FAMILIES = [
+    *SMALL,
+    "cspdarknet53",
+    "dla46_c",
+    "hgnet_tiny",
+    "legacy_seresnet18",
+    "regnetx_002",
+    "repvgg_a0",
+    "resnetblur18",
+    "selecsls42b",
+    "tf_efficientnet_lite0",
+    "vgg11_bn",
+    "xception41",
+]
+MORE_FAMILIES = [
+    "densenet121",
+    "densenetblur121d",
+    "ecaresnet50d",
+    "edgenext_xx_small",
+    "fastvit_t8",
+    "ghostnetv2_100",
+    "hrnet_w18_small",
+    "mambaout_femto",
+    "nf_regnet_b0",
+    "nfnet_l0",
+    "pnasnet5large",
+    "regnetz_005",
+    "res2net50_26w_4s",
+    "resnest14d",
+    "resnetaa50",
+    "resnetv2_50",
+    "rexnetr_100",
+    "starnet_s1",
+    "tf_efficientnet_cc_b0_4e",
+    "tf_mixnet_s",
+    "vovnet39a",
+]
+SIZES = [(32, 96), (32, 128), (40, 160), (64, 200)]
+
+
+def spec(height: int = 32, width: int = 128, channels: int = 1) -> ImageSpec:
+    return ImageSpec(channels=channels, height=height, width=width)
+
+
+def build(model: str, image: ImageSpec | None = None, **options: object) -> TimmCNN:
+    return TimmCNN(TimmCNN.Config.model_validate({"model": model, **options}), image or spec())
+
+
+def on_meta(model: str, image: ImageSpec | None = None, **options: object) -> TimmCNN:
+    with torch.device("meta"):
+        return build(model, image, **options)
+
+
+def forward(encoder: nn.Module, image: ImageSpec) -> Tensor:
+    device = next(encoder.parameters()).device
+    features: Tensor = encoder(torch.zeros(2, image.channels, image.height, image.width, device=device))
+    return features
+
+
+def declared(encoder: TimmCNN) -> tuple[int, ...]:
+    return 2, encoder.features.channels, encoder.features.height, encoder.features.width
+
+
+@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("keep_width", [0, 4])
+def test_declared_features_are_those_of_a_forward(model: str, keep_width: int) -> None:
+    for stage, (height, width), channels in zip([2, 3, 2, 3], SIZES, [1, 3, 3, 1], strict=True):
+        image = spec(height, width, channels)
+        encoder = build(model, image, stage=stage, keep_width=keep_width)
+        assert forward(encoder, image).shape == declared(encoder)
+
+
+@pytest.mark.parametrize(
+    "model", [*FAMILIES, *(pytest.param(model, marks=pytest.mark.slow) for model in MORE_FAMILIES)]
+)
+def test_kept_width_is_exact_and_all_else_stays(model: str) -> None:
+    plain, kept = on_meta(model, stage=3), on_meta(model, stage=3, keep_width=4)
+    assert declared(kept) == (2, plain.features.channels, plain.features.height, 32)
+    assert forward(kept, spec()).shape == declared(kept)
+    assert {name: p.shape for name, p in kept.named_parameters()} == {
+        name: p.shape for name, p in plain.named_parameters()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [*FAMILIES, *MORE_FAMILIES])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("keep_width", [0, 2, 4, 8])
+def test_declared_features_hold_for_every_family_size_and_limit(
+    model: str, height: int, width: int, keep_width: int
+) -> None:
+    for channels, stage in [(1, 1), (3, 2), (1, 3)]:
+        image = spec(height, width, channels)
+        encoder = on_meta(model, image, stage=stage, keep_width=keep_width)
+        assert forward(encoder, image).shape == declared(encoder)
+
+
+@pytest.mark.parametrize(("keep_width", "width"), [(1, 128), (2, 64), (4, 32), (8, 16), (16, 8), (32, 4)])
+@pytest.mark.parametrize(("model", "stage"), [("test_resnet", 4), ("test_convnext", 3)])
+def test_keep_width_is_the_largest_reduction(model: str, stage: int, keep_width: int, width: int) -> None:
+    encoder = on_meta(model, stage=stage, keep_width=keep_width)
+    assert (encoder.features.height, encoder.features.width) == (1, width)
+
+
+def test_a_limit_that_is_never_reached_changes_nothing() -> None:
+    plain, kept = build("resnet10t", stage=2), build("resnet10t", stage=2, keep_width=8)
+    kept.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 1, 32, 128)
+    assert torch.equal(plain.eval()(images), kept.eval()(images))
+
+
+def test_kept_columns_see_what_lies_above_them() -> None:
+    encoder = build("test_resnet", stage=3, keep_width=4).eval()
+    images = torch.zeros(1, 1, 32, 128)
+    marked = images.clone()
+    marked[..., 64:68] = 1
+    change = (encoder(marked) - encoder(images)).abs().sum(dim=(0, 1, 2))
+    assert change.argmax().item() in (15, 16, 17)
+
+
+@pytest.mark.parametrize("model", [*SMALL, "xception41"])
+def test_features_are_those_of_the_whole_model(model: str) -> None:
+    torch.manual_seed(0)
+    encoder = build(model, stage=2).eval()
+    torch.manual_seed(0)
+    whole = timm.create_model(model, features_only=True, out_indices=(2,), in_chans=1).eval()
+    images = torch.randn(2, 1, 32, 128)
+    (expected,) = whole(images)
+    assert torch.equal(encoder(images), expected)
+
+
+@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("keep_width", [0, 4])
+def test_every_parameter_receives_a_gradient(model: str, keep_width: int) -> None:
+    encoder = build(model, stage=2, keep_width=keep_width)
+    encoder(torch.randn(2, 1, 32, 64)).square().sum().backward()
+    assert [name for name, parameter in encoder.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("keep_width", [0, 4])
+def test_building_touches_no_statistics(keep_width: int) -> None:
+    encoder = build("resnet10t", stage=3, keep_width=keep_width)
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert encoder.training
+    assert all(norm.training for norm in norms)
+    assert all(norm.num_batches_tracked == 0 for norm in norms)
+    assert all(norm.running_mean.eq(0).all() and norm.running_var.eq(1).all() for norm in norms)
+
+
+def test_weights_depend_on_the_seed_and_not_on_keep_width() -> None:
+    weights = []
+    for keep_width in (0, 4, 0):
+        torch.manual_seed(3)
+        weights.append(build("test_resnet", stage=3, keep_width=keep_width).state_dict())
+    assert all(torch.equal(weights[0][name], other[name]) for other in weights for name in weights[0])
+
+
+def test_maps_with_channels_last_are_turned() -> None:
+    encoder = on_meta("mambaout_femto", spec(32, 96), stage=1)
+    assert declared(encoder) == (2, 96, 4, 12)
+    assert forward(encoder, spec(32, 96)).shape == (2, 96, 4, 12)
+
+
+def test_building_on_meta_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    on_meta("test_efficientnet", keep_width=4)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_survives_a_copy_and_a_round_trip_of_its_weights() -> None:
+    encoder = build("test_convnext", stage=3, keep_width=4).eval()
+    images = torch.randn(2, 1, 32, 128)
+    twin = build("test_convnext", stage=3, keep_width=4).eval()
+    twin.load_state_dict(encoder.state_dict())
+    assert torch.equal(encoder(images), twin(images))
+    assert torch.equal(encoder(images), copy.deepcopy(encoder)(images))
+
+
+def test_unknown_model() -> None:
+    with pytest.raises(UnknownNameError, match=re.escape("unknown timm model 'resnet81'; did you mean 'resnet")):
+        build("resnet81")
+
+
+def test_unknown_stage_names_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match=r"'test_resnet' has no stage 9; choose one of 0 \(reduction 2\), 1 \(red"):
+        build("test_resnet", stage=9)
+
+
+def test_model_without_feature_maps() -> None:
+    with pytest.raises(ConfigError, match="timm model 'tresnet_m' offers no feature maps: "):
+        build("tresnet_m")
+
+
+def test_images_that_are_too_small() -> None:
+    with pytest.raises(
+        InfeasibleError, match=r"'inception_v3' cannot read images of 8x8 \(height x width\) up to stage 2"
+    ):
+        on_meta("inception_v3", spec(8, 8))
+
+
+def test_width_that_shrinks_without_a_stride() -> None:
+    with pytest.raises(InfeasibleError, match="timm model 'inception_v3' cannot have keep_width = 4: its layers no"):
+        on_meta("inception_v3", spec(128, 128), stage=4, keep_width=4)
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("no route to host\nretrying")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
+    with pytest.raises(
+        ConfigError, match="weights of timm model 'resnet18' cannot be loaded: no route to host; connect"
+    ):
+        build("resnet18", pretrained=True)
+    on_meta("resnet18", pretrained=True)
+
+
+@pytest.mark.parametrize("keep_width", [-4, 3, 64])
+def test_keep_width_is_a_power_of_two(keep_width: int) -> None:
+    with pytest.raises(ValueError, match="keep_width"):
+        TimmCNN.Config.model_validate({"keep_width": keep_width})
