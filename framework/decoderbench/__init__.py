@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from decoderbench.experiment import Experiment as Experiment
     from decoderbench.experiment import load_experiment as load_experiment
     from decoderbench.hookspecs import hookimpl as hookimpl
-    from decoderbench.keep_width import drop_unused_layers as drop_unused_layers
     from decoderbench.keep_width import limit_width_reduction as limit_width_reduction
     from decoderbench.keep_width import probe_features as probe_features
     from decoderbench.labels import Charset as Charset
@@ -63,7 +62,7 @@ _HOMES = {
     ],
     "experiment": ["Experiment", "load_experiment"],
     "hookspecs": ["hookimpl"],
-    "keep_width": ["drop_unused_layers", "limit_width_reduction", "probe_features"],
+    "keep_width": ["limit_width_reduction", "probe_features"],
     "labels": ["Charset", "Labels"],
     "metrics": ["Metric"],
     "options": ["ComponentConfig"],

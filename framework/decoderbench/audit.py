@@ -183,7 +183,9 @@ def audit(
             found.add("empty_label", row, "a label has at least one character")
         if not invisible.isdisjoint(label):
             named = _named(invisible & set(label))
-            found.add("control_character", row, f"{label!r} holds {named}, unseen on a page; if wanted, name it in charset")
+            found.add(
+                "control_character", row, f"{label!r} holds {named}, unseen on a page; if wanted, name it in charset"
+            )
     problems = found.allowed_by(allowed)
     unspellable = found.rows["outside_charset"] | found.rows["too_long"]
     left_out = found.left_out()

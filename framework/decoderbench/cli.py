@@ -174,9 +174,6 @@ def main() -> None:
     except DecoderBenchError as error:
         err.print(f"{error}", markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted; finished cells are kept, run the same command again to go on", markup=False)
-        sys.exit(130)
     except BrokenPipeError:
         # Whoever read the output has gone; Python must not fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -252,20 +249,24 @@ def _run(
     from decoderbench.report import load_results, markdown_table
 
     results = results or Path("results") / experiment.name
-    with progress_for(out) as progress:
-        registry.plugins.add(progress, "progress")
-        frame = runner.run(
-            experiment,
-            results=results,
-            device=device,
-            select=select,
-            retry_failed=retry_failed,
-            registry=registry,
-            base_dir=base_dir,
-            command=_command(),
-            echo=lambda line: out.print(line, markup=False),
-            images_done=progress.images_done,
-        )
+    try:
+        with progress_for(out) as progress:
+            registry.plugins.add(progress, "progress")
+            frame = runner.run(
+                experiment,
+                results=results,
+                device=device,
+                select=select,
+                retry_failed=retry_failed,
+                registry=registry,
+                base_dir=base_dir,
+                command=_command(),
+                echo=lambda line: out.print(line, markup=False),
+                images_done=progress.images_done,
+            )
+    except KeyboardInterrupt:
+        err.print("interrupted; finished cells are kept, run the same command again to go on", markup=False)
+        raise typer.Exit(130) from None
     out.print(markdown_table(load_results(results)), markup=False)
     out.print(f"report: {results / 'report.md'}", markup=False)
     if failed := int(frame["status"].isin(["failed", "oom", "diverged"]).sum()):

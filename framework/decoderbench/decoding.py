@@ -127,10 +127,10 @@ class _RowDecoder:
 def decode_all(
     dataset: Dataset,
     options: ImageOptions,
-    *,
     count: int,
     file: Path,
     offset: int,
+    *,
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Decoded:

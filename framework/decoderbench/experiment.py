@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -127,6 +128,18 @@ class EvaluationOptions(Options):
     """Width of the beam; one is best path for CTC and greedy for the others."""
 
 
+class Exclusion(Options):
+    """Combinations to leave out: those that have all the labels given here."""
+
+    encoder: str | None = None
+    bridge: str | None = None
+    decoder: str | None = None
+
+    def fits(self, variant: Mapping[str, str]) -> bool:
+        """Return whether a combination, labels by axis, is to be left out."""
+        return all(variant[axis] == label for axis, label in self.model_dump(exclude_none=True).items())
+
+
 class Grid(Options):
     """The axes: every combination of one variant of each is a cell. A variant's label is its name in tables."""
 
@@ -141,6 +154,15 @@ class Grid(Options):
 
     decoder: dict[str, ComponentChoice] = Field(min_length=1)
     """Decoders by label."""
+
+    exclude: tuple[Exclusion, ...] = ()
+    """Combinations to leave out, by their labels, as in `{ encoder = "coarse", decoder = "CTC" }`."""
+
+    def variants(self) -> list[dict[str, str]]:
+        """Return the label of each axis for every combination, decoders innermost."""
+        axes = {"encoder": self.encoder, "bridge": self.bridge, "decoder": self.decoder}
+        combinations = (dict(zip(axes, labels, strict=True)) for labels in product(*axes.values()))
+        return [one for one in combinations if not any(exclusion.fits(one) for exclusion in self.exclude)]
 
     @field_validator("seeds")
     @classmethod
@@ -158,6 +180,20 @@ class Grid(Options):
             if not label.strip() or not label.isprintable() or len(label) > 64:
                 raise ValueError(f"label {label!r} must be 1 to 64 printable characters; rename it")
         return variants
+
+
+    @model_validator(mode="after")
+    def _usable_exclusions(self) -> Self:
+        for exclusion in self.exclude:
+            named = exclusion.model_dump(exclude_none=True)
+            if not named:
+                raise ValueError("an empty exclusion leaves out everything; name a label of an axis")
+            for axis, label in named.items():
+                if label not in (known := list(getattr(self, axis))):
+                    raise ValueError(f"exclude names the unknown {axis} {label!r}{did_you_mean(label, known)}")
+        if not self.variants():
+            raise ValueError("exclude leaves no combination; take an exclusion out")
+        return self
 
 
 class Experiment(Options):

@@ -149,11 +149,10 @@ def read_store(directory: Path) -> ImageStore:
             raise ValueError("meta.json: sha256 mismatch")
         meta: dict[str, Any] = json.loads(body)
         images = cast("np.memmap[Any, Any]", np.load(directory / "images.npy", mmap_mode="c"))
-        size = (directory / "images.npy").stat().st_size
         if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
             raise ValueError(f"images.npy: {images.dtype} {images.shape} instead of uint8 {meta['shape']}")
-        if size != images.offset + images.nbytes:
-            raise ValueError(f"images.npy: {size:,} bytes instead of {images.offset + images.nbytes:,}")
+        if (directory / "images.npy").stat().st_size != images.offset + images.nbytes:
+            raise ValueError("images.npy: not as long as its header says")
         return ImageStore(
             directory=directory,
             images=images,
@@ -180,8 +179,8 @@ class _Build:
     stamp: str | None
 
     def publish(self, directory: Path, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
-        """Build in a folder beside `directory`, then rename; what lies there is left by a dead builder."""
-        building = directory.with_name(f"{directory.name}.building")
+        """Build in a folder beside `directory`, then rename; the lock is held."""
+        building = directory.with_suffix(".building")
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
         try:
@@ -197,15 +196,7 @@ class _Build:
         file = building / "images.npy"
         # Makes the header and a sparse file of the right size.
         offset = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape).offset
-        decoded = decode_all(
-            self.dataset,
-            self.options,
-            count=len(self.samples),
-            file=file,
-            offset=offset,
-            workers=workers,
-            progress=progress,
-        )
+        decoded = decode_all(self.dataset, self.options, shape[0], file, offset, workers=workers, progress=progress)
         keys, labels, splits = _columns(self.samples)
         if not self.allow_unreadable:
             _refuse_unreadable(decoded.unreadable, keys)
@@ -221,8 +212,8 @@ class _Build:
         body = json.dumps(meta).encode()
         (building / "meta.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         for path in (file, building / "meta.json"):
-            with path.open("r+b") as handle:
-                os.fsync(handle.fileno())
+            with path.open("r+b") as written:
+                os.fsync(written.fileno())
 
 
 def _columns(samples: Sequence[Sample]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Split, ...]]:
@@ -238,12 +229,13 @@ def _build_store(
 ) -> ImageStore:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
+        _remove_dead_builds(directory)
         with _lock(directory):
             if directory.exists():
                 try:
                     return read_store(directory)  # another process has built it meanwhile
                 except DataError as error:
-                    damaged = directory.with_name(f"{directory.name}.damaged")
+                    damaged = directory.with_suffix(".damaged")
                     shutil.rmtree(damaged, ignore_errors=True)
                     directory.replace(damaged)
                     logger.warning("%s; it is set aside as %s and built again", error, damaged.name)
@@ -257,10 +249,16 @@ def _build_store(
     return read_store(directory)
 
 
+def _remove_dead_builds(directory: Path) -> None:
+    for building in directory.parent.glob("*.building"):
+        with suppress(Timeout), FileLock(building.with_suffix(".lock")).acquire(timeout=0):
+            shutil.rmtree(building, ignore_errors=True)
+
+
 @contextmanager
 def _lock(directory: Path) -> Iterator[None]:
     """Hold the one lock of a cache; the system releases it when its holder dies."""
-    lock = FileLock(directory.with_name(f"{directory.name}.lock"))
+    lock = FileLock(directory.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -295,7 +293,7 @@ def _refuse_unreadable(unreadable: Mapping[int, str], keys: Sequence[str]) -> No
         more = f"\n  and {len(unreadable) - 10:,} more" if len(unreadable) > 10 else ""
         raise DataError(
             f"{len(unreadable):,} of {len(keys):,} images cannot be decoded; replace them, or accept it with "
-            f"allow = ['unreadable_image'] in the experiment or --allow unreadable_image{named}{more}"
+            f'allow = ["unreadable_image"] in the experiment or --allow unreadable_image{named}{more}'
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +84,9 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[
         ConfigError: if a component refuses its options for another reason than the image's size.
     """
     grid = experiment.grid
-    axes = [
-        [_part(shelf, label, choice) for label, choice in variants.items()]
-        for shelf, variants in (
-            (registry.encoders, grid.encoder),
-            (registry.bridges, grid.bridge),
-            (registry.decoders, grid.decoder),
-        )
-    ]
+    encoders = {label: _part(registry.encoders, label, choice) for label, choice in grid.encoder.items()}
+    bridges = {label: _part(registry.bridges, label, choice) for label, choice in grid.bridge.items()}
+    decoders = {label: _part(registry.decoders, label, choice) for label, choice in grid.decoder.items()}
     image = ImageSpec(channels=experiment.image.channels, height=experiment.image.height, width=experiment.image.width)
     labels = ResolvedLabels(
         charset=data.audit.characters,
@@ -101,7 +95,9 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[
     )
     sizes = _Sizes(image, labels)
     cells = []
-    for encoder, bridge, decoder in itertools.product(*axes):
+    for variant in grid.variants():
+        encoder, bridge = encoders[variant["encoder"]], bridges[variant["bridge"]]
+        decoder = decoders[variant["decoder"]]
         size = sizes.of(encoder, bridge, decoder)
         cells += [
             Cell(

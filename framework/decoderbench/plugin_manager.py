@@ -163,7 +163,8 @@ def _add(plugins: Plugins, name: str, plugin: object, origin: str) -> None:
         plugins.manager.register(plugin, name)
         plugins.manager.check_pending()
     except pluggy.PluginValidationError as error:
-        plugins.manager.unregister(plugin)
+        if plugins.manager.is_registered(plugin):
+            plugins.manager.unregister(plugin)
         message = str(error).replace("\n", " ")
         known = [hook for hook in vars(hookspecs) if not hook.startswith("_")]
         unknown = next((word for word in message.split("'") if word.startswith(("register_", "cell_", "run_"))), "")

@@ -1,12 +1,6 @@
 """On which line of a TOML file a key stands. tomllib keeps no positions, and a message should name one."""
 
-import re
 import tomllib
-
-_HEADER = re.compile(r"^\s*\[\[?(?P<key>[^\[\]]+)\]\]?\s*(#.*)?$")
-_ASSIGNMENT = re.compile(
-    r"""^\s*(?P<key>(?:"[^"]*"|'[^']*'|[^=#"'\s.]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[^=#"'\s.]+))*)\s*="""
-)
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
@@ -15,10 +9,10 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
     best: tuple[int, int] | None = None  # (keys matched, line)
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            path = table = _keys(header["key"])
-        elif assignment := _ASSIGNMENT.match(line):
-            path = table + _keys(assignment["key"])
+        if line.lstrip().startswith("["):
+            path = table = _path(line) or table
+        elif key := _key(line):
+            path = table + key
         else:
             continue
         if wanted[: len(path)] == path and (best is None or len(path) > best[0]):
@@ -26,14 +20,25 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
     return best[1] if best else None
 
 
-def _keys(dotted: str) -> tuple[str, ...]:
-    """Split a dotted TOML key, quoted parts included."""
+def _key(line: str) -> tuple[str, ...]:
+    """Return the key that a line assigns to: what stands before the first `=` that is not part of a quoted key."""
+    for position, character in enumerate(line):
+        if character == "=" and (path := _path(line[:position] + "= 0")):
+            return path
+    return ()
+
+
+def _path(line: str) -> tuple[str, ...]:
+    """Return the nested keys of a line of TOML, which holds one of each."""
     keys: list[str] = []
     try:
-        inner: object = tomllib.loads(f"{dotted} = 0")
+        inner: object = tomllib.loads(line)
     except tomllib.TOMLDecodeError:
-        return (dotted,)
-    while isinstance(inner, dict):
-        (key, inner), *_ = inner.items()
-        keys.append(key)
+        return ()
+    while inner and isinstance(inner, dict | list):
+        if isinstance(inner, dict):
+            keys.append(next(iter(inner)))
+            inner = inner[keys[-1]]
+        else:
+            inner = inner[0]
     return tuple(keys)

@@ -392,5 +392,6 @@ def test_a_killed_build_leaves_no_trace_after_the_next(start, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=10)  # ends when the workers have let go of the output, too
     assert [path.suffix for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()] == [".building"]
+    (tmp_path / "cache" / "images" / "another.building").mkdir()
     assert start(0).communicate(timeout=30) == ("780 False\n", "")
     assert [path.suffix for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()] == [""]

@@ -59,7 +59,9 @@ def _svg(draw: Callable[[Figure, Axes], None]) -> bytes:
         # Text stays text in the file, and the reader's font may have what ours lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "decoderbench", "svg.fonttype": "none", "font.size": 9})
+        matplotlib.rcParams.update(
+            {"svg.hashsalt": "decoderbench", "svg.fonttype": "none", "font.size": 9, "lines.markersize": 5}
+        )
         figure = Figure(figsize=(9, 4.8), dpi=72, layout="constrained")  # 72: a pixel is a point
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
@@ -86,6 +88,8 @@ def _curves(results: Results) -> pd.DataFrame:
 
 
 def _draw_steps(figure: Figure, axes: Axes, curves: pd.DataFrame, summary: pd.DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     lines: list[Line2D] = []
     labels = []
     for _, row in summary.iterrows():
@@ -97,10 +101,11 @@ def _draw_steps(figure: Figure, axes: Axes, curves: pd.DataFrame, summary: pd.Da
         for seed in seeds if len(seeds) > 1 else []:
             axes.plot(seed["step"], seed["val_exact_match"], dash, color=colour, linewidth=0.6, alpha=0.5)
         mean = own.groupby("step")["val_exact_match"].mean()
-        lines += axes.plot(mean.index, mean, dash, color=colour, linewidth=1.8, marker=marker, markersize=4)
-        lines[-1].set_markevery((0.0, 0.1))  # of the axes, so that many validations do not hide the line
+        lines += axes.plot(mean.index, mean, dash, color=colour, linewidth=1.8, marker=marker)
+        lines[-1].set_markevery(max(1, len(mean) // 10))
         labels.append(row["label"])
     axes.set(xlabel="Optimiser steps", ylabel="Exact match on the validation split (%)", ylim=(-2, 102))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     # Labels come later: `legend` itself leaves out those that start with an underscore.
     legend = figure.legend(lines, [""] * len(lines), loc="outside right upper", frameon=False)
     for text, label in zip(legend.get_texts(), labels, strict=True):
@@ -125,6 +130,8 @@ def _draw_latency(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(y=0.15)
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, 100)])
     _annotate(figure, axes, points)
 
 

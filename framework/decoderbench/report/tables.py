@@ -17,7 +17,7 @@ from decoderbench.report.frame import VARIANT, Results, summarize
 
 MISSING = "n/a"
 
-_MARKDOWN_MARKS = re.compile(r"[\\`\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^[#>+-]")
+_MARKDOWN_MARKS = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^[#>+-]")
 _LATEX_MARKS = str.maketrans(
     {
         **{mark: f"\\{mark}" for mark in "&%$#_{}"},

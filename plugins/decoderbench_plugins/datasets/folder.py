@@ -8,11 +8,10 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Literal, final
+from pathlib import Path
+from posixpath import basename, normpath, splitext
+from typing import Literal, NamedTuple, final
 
 from PIL.Image import Image
 from pydantic import field_validator
@@ -27,8 +26,7 @@ SPLIT_NAMES: dict[str, Split] = {**{split: split for split in SPLITS}, "valid": 
 SHOWN = 10
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     name: str
     label: str
     split: str
@@ -96,13 +94,10 @@ class Folder(Dataset):
         return self.decode(self._folder / self._samples[index].key)
 
     def fingerprint(self) -> str:
-        with ThreadPoolExecutor(8) as pool:
-            digests = list(pool.map(_sha256, self._paths()))
-        rows = [(s.key, s.label, s.split, d) for s, d in zip(self._samples, digests, strict=True)]
-        return _digest(rows)
+        return _digest([(s.key, s.label, s.split, _sha256(f"{self._folder}/{s.key}")) for s in self._samples])
 
     def stamp(self) -> str | None:
-        status = [os.stat(path) for path in self._paths()]  # noqa: PTH116  # twice as fast, 100,000 times
+        status = [os.stat(f"{self._folder}/{s.key}") for s in self._samples]  # noqa: PTH116  # faster than Path
         newest = max(max(s.st_mtime, s.st_ctime) for s in status)
         if newest > time.time() - 2:
             return None  # a second change could bear the same time
@@ -137,9 +132,6 @@ class Folder(Dataset):
     def _files(self) -> dict[str, bool]:
         """What lies in the folder of images, by relative name; true for a regular file, false for a link."""
         return dict(_walk(str(self._folder), ""))
-
-    def _paths(self) -> list[str]:
-        return [f"{self._folder}/{sample.key}" for sample in self._samples]
 
     @cached_property
     def _samples(self) -> list[Sample]:
@@ -180,8 +172,7 @@ class Folder(Dataset):
         if problems:
             raise DataError(
                 f"{len(problems):,} names do not stand for one image each in {self._folder}; "
-                "correct them, or the option images:"
-                + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+                "correct them, or the option images:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
             )
 
     def _splits(self, rows: Sequence[_Row]) -> list[Split]:
@@ -224,7 +215,7 @@ def _refusal(folder: Path, name: str) -> str | None:
     """Return why `name` may not be opened, or None; nothing is opened to find out."""
     if not _is_utf8(name):
         return "is not valid UTF-8"
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if name.startswith(("/", "../")) or name == "..":
         return "leaves the folder"
     try:
         target = (folder / name).resolve(strict=True)
@@ -246,7 +237,7 @@ def _read_csv(file: Path, split_column: str | None, group_column: str | None) ->
             place = f"{file.name} line {reader.line_num}"
             if None in record or None in record.values():
                 raise DataError(f"{place} has not as many fields as the header; quote those with commas")
-            name = str(PurePosixPath(record["filename"]))
+            name = normpath(record["filename"])
             group = record[group_column] if group_column else name
             yield _Row(name, record["label"], record[split_column] if split_column else "", group, place)
     except csv.Error as error:
@@ -260,33 +251,29 @@ def _read_tab(file: Path) -> Iterator[_Row]:
         if not line:
             continue
         if not tab:
-            raise DataError(
-                f"{file} line {number} is not file name, tab, label; see the option labels: {line!r}"
-            )
-        name = str(PurePosixPath(name))
+            raise DataError(f"{file} line {number} is not file name, tab, label; see the option labels: {line!r}")
+        name = normpath(name)
         yield _Row(name, label, "", name, f"{file.name} line {number}")
 
 
 def _read_sidecars(folder: Path, files: dict[str, bool]) -> Iterator[_Row]:
     unused = {name for name in files if name.endswith(".gt.txt")}
     for name in sorted(filter(_is_image, files)):
-        path = PurePosixPath(name)
-        for stem in (path.stem, path.name.split(".")[0]):
-            sidecar = str(path.with_name(f"{stem}.gt.txt"))
+        inner = name.removesuffix(basename(name))
+        for stem in (splitext(name)[0], inner + basename(name).split(".")[0]):
+            sidecar = f"{stem}.gt.txt"
             if files.get(sidecar):
                 unused.discard(sidecar)
                 label = _text(folder / sidecar).removesuffix("\n").removesuffix("\r")
                 yield _Row(name, label, "", sidecar, sidecar)
                 break
     if unused:
-        raise DataError(
-            f"{len(unused):,} .gt.txt in {folder} are links or lack an image: {_few(sorted(unused))}"
-        )
+        raise DataError(f"{len(unused):,} .gt.txt in {folder} are links or lack an image: {_few(sorted(unused))}")
 
 
 def _read_file_names(names: Iterable[str], pattern: re.Pattern[str]) -> Iterator[_Row]:
     for name in sorted(names):
-        match = pattern.search(PurePosixPath(name).stem)
+        match = pattern.search(splitext(basename(name))[0])
         if match is None or match["label"] is None:
             raise DataError(f"file name {name!r} does not match filename_pattern {pattern.pattern!r}")
         yield _Row(name, match["label"], "", name, "file name")
@@ -308,7 +295,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    return splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _few(names: Sequence[str]) -> str:
@@ -317,7 +304,8 @@ def _few(names: Sequence[str]) -> str:
 
 def _sha256(path: str) -> str:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # twice as fast as Path
+            return hashlib.sha256(file.read()).hexdigest()
     except OSError as error:
         raise DataError(f"image {path} cannot be read: {error.strerror}") from error
 

@@ -1,0 +1,61 @@
+"""The rules of `nll`."""
+
+import torch
+
+from decoderbench.autoregressive import AutoregressiveDecoder
+from decoderbench.labels import Labels
+from decoderbench.testing.rules import TOLERANCE, require, require_close
+from decoderbench.testing.subject import CHARSET, LABELS, TEXTS, DecoderUnderCheck, nll_of, nll_of_each, texts_up_to
+
+
+def scores_each_image(subject: DecoderUnderCheck) -> None:
+    """`nll` gives one finite float32 number an image, (B,)."""
+    nll = nll_of(subject.built(), subject.draw(len(TEXTS)), TEXTS)
+    require(
+        nll.shape == (len(TEXTS),) and nll.dtype == torch.float32,
+        got=f"{nll.dtype} of shape {tuple(nll.shape)} for {len(TEXTS)} images",
+        do="sum over the characters and the end of each text, in float32, and keep the batch",
+    )
+    strange = {text: value.item() for text, value in zip(TEXTS, nll, strict=True) if not value.isfinite()}
+    require(not strange, got=f"{strange}", do="stay in log space: log_softmax, not softmax and log")
+
+
+def scores_each_image_alone(subject: DecoderUnderCheck) -> None:
+    """In eval mode a batch has the `nll` of its single images, however wide its labels are padded."""
+    decoder, memory = subject.built(), subject.draw(len(TEXTS))
+    singles = torch.cat([nll_of(decoder, image[None], [text]) for image, text in zip(memory, TEXTS, strict=True)])
+    together = nll_of(decoder, memory, TEXTS)
+    require_close("in a batch an nll of", together, singles, do="mix nothing across the batch, mask what is padding")
+    short = TEXTS[:4]
+    labels = Labels.from_texts(short, CHARSET, max_length=LABELS.max_length)
+    scribbled = Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.longest)
+    with torch.no_grad():
+        padded = decoder.nll(memory[: len(short)], scribbled)
+    require_close(
+        "under other padding an nll of", padded, singles[: len(short)], do="look at no id outside Labels.mask()"
+    )
+
+
+def is_a_probability(subject: DecoderUnderCheck) -> None:
+    """exp(-nll) summed over texts is at most 1, and is 1 over all that CTC can spell."""
+    texts = texts_up_to(subject.longest if subject.is_ctc else LABELS.max_length)
+    smallest = 1 - TOLERANCE if subject.is_ctc else 0.0
+    for total in (-nll_of_each(subject.built(), subject.draw(2), texts)).exp().sum(dim=1).tolist():
+        require(
+            smallest <= total <= 1 + TOLERANCE,
+            got=f"{total:.6g} over the {len(texts)} texts of up to {len(texts[-1])} of two characters",
+            do="normalise over the whole vocabulary, predict the next token and not the one that is read, "
+            "charge for the end of a text, and sum over characters instead of averaging",
+        )
+
+
+def forces_what_it_steps(subject: DecoderUnderCheck) -> None:
+    """`teacher_forced_logits` gives what `step` gives."""
+    decoder = subject.built()
+    assert isinstance(decoder, AutoregressiveDecoder)
+    tokens = torch.tensor([[decoder.start, *CHARSET.encode(text)] for text in ("aab", "bab", "bba")])
+    memory = subject.draw(len(tokens))
+    with torch.no_grad():
+        forced = decoder.teacher_forced_logits(memory, tokens)
+        stepped = AutoregressiveDecoder.teacher_forced_logits(decoder, memory, tokens)
+    require_close("a logit of", forced, stepped, do="mask later tokens; read the same token at the same step in both")

@@ -1,0 +1,160 @@
+"""The rules of encoders and bridges, which both read a map (B, C, H, W)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decoderbench.contracts import Bridge, Encoder
+from decoderbench.errors import InfeasibleError
+from decoderbench.specs import FeatureMapSpec, ImageSpec, SequenceSpec
+from decoderbench.testing.rules import (
+    ask,
+    build_on_meta,
+    configure,
+    require,
+    require_close,
+    require_gradients,
+    require_input_gradient,
+    require_reproducible,
+    require_unchanged,
+    seeded,
+)
+
+Map = ImageSpec | FeatureMapSpec
+
+IMAGES = [(1, 32, 128), (3, 32, 128), (1, 32, 96), (3, 48, 160)]  # channels, height, width
+FEATURES = [(7, 3, 5), (8, 1, 9), (5, 4, 1), (6, 1, 1), (12, 4, 32)]
+
+
+def check_encoder(cls: type[Encoder], **options: object) -> None:
+    """Check an encoder class with the given options; raise `ConformanceError` at the first rule that it breaks."""
+    config = configure("encoder", Encoder, cls, options)
+    images = [ImageSpec(channels=channels, height=height, width=width) for channels, height, width in IMAGES]
+    ask(f"encoder {cls.name!r}", _Stage(lambda image: cls(config, image), images), RULES)
+
+
+def check_bridge(cls: type[Bridge], **options: object) -> None:
+    """Check a bridge class with the given options; raise `ConformanceError` at the first rule that it breaks."""
+    config = configure("bridge", Bridge, cls, options)
+    maps = [FeatureMapSpec(channels=channels, height=height, width=width) for channels, height, width in FEATURES]
+    ask(f"bridge {cls.name!r}", _Stage(lambda features: cls(config, features), maps), RULES)
+
+
+@dataclass
+class _Stage:
+    """An encoder or a bridge under check, to be built for one of several maps."""
+
+    make: Callable[[Any], Encoder | Bridge]
+    offered: list[Any]
+
+    @cached_property
+    def inputs(self) -> list[Map]:
+        """The maps that it does not refuse."""
+        accepted, reasons = [], []
+        for spec in self.offered:
+            try:
+                self.build(spec)
+                accepted.append(spec)
+            except InfeasibleError as error:
+                reasons.append(str(error))
+        require(bool(accepted), got="; ".join(reasons), do=f"accept one of these at least: {self.offered}")
+        return accepted
+
+    def build(self, spec: Map | None = None) -> Encoder | Bridge:
+        """Build it for a map, the first one by default, with the weights of one seed."""
+        spec = spec or self.inputs[0]
+        return seeded(lambda: self.make(spec))
+
+
+def _draw(spec: Map, batch: int) -> Tensor:
+    """Draw values in [-1, 1], in the memory format that a recogniser uses."""
+    drawn = 2 * torch.rand(batch, spec.channels, spec.height, spec.width) - 1
+    return drawn.contiguous(memory_format=torch.channels_last)
+
+
+def _declared(stage: Encoder | Bridge) -> tuple[int, ...]:
+    """Return the shape of one image's output, as the stage declares it."""
+    spec: FeatureMapSpec | SequenceSpec = stage.features if isinstance(stage, Encoder) else stage.memory
+    if isinstance(spec, SequenceSpec):
+        return spec.length, spec.dim
+    return spec.channels, spec.height, spec.width
+
+
+def _yields_what_it_declares(stage: _Stage) -> None:
+    """What forward yields has the shape that `features` or `memory` declares, in float32."""
+    for spec in stage.inputs:
+        built = stage.build(spec).eval()
+        with torch.no_grad():
+            output = built(_draw(spec, 2))
+        require(
+            output.shape == (2, *_declared(built)),
+            got=f"{tuple(output.shape)} where (2, {', '.join(map(str, _declared(built)))}) is declared, for {spec}",
+            do="declare what comes; an encoder can ask probe_features",
+        )
+        require(output.dtype == torch.float32, got=f"{output.dtype}", do="leave number formats to the recogniser")
+
+
+def _reads_each_image_alone(stage: _Stage) -> None:
+    """In eval mode a batch gives what its single images give, and leaves its input as it is."""
+    for spec in stage.inputs:
+        built = stage.build(spec).eval()
+        inputs = _draw(spec, 3)
+        before = inputs.clone()
+        with torch.no_grad():
+            together = built(inputs)
+            require_unchanged("batch", before, inputs)
+            singles = torch.cat([built(single[None]) for single in inputs])
+        require_close("in a batch a value of", together, singles, do="mix nothing across the batch in eval mode")
+
+
+def _trains_every_parameter(stage: _Stage) -> None:
+    """A gradient reaches every parameter and, through a bridge, the features."""
+    built, inputs = stage.build(), _draw(stage.inputs[0], 2).requires_grad_()
+    torch.autograd.backward(built(inputs).square().sum())
+    require_gradients(built)
+    if isinstance(built, Bridge):
+        require_input_gradient("features", inputs)
+
+
+def _starts_with_fresh_statistics(stage: _Stage) -> None:
+    """Building it leaves BatchNorm as it starts: mean 0, variance 1, no batch counted."""
+    for name, norm in stage.build().named_modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
+            buffers = dict(norm.named_buffers())
+            fresh = buffers["running_mean"].eq(0).all() and buffers["running_var"].eq(1).all()
+            require(
+                bool(fresh) and buffers["num_batches_tracked"].item() == 0,
+                got=f"changed statistics in {name}",
+                do="find shapes with probe_features, which touches nothing; load no trained weights in a check",
+            )
+
+
+def _is_reproducible(stage: _Stage) -> None:
+    """The seed decides the weights, and a state_dict holds all of them."""
+    inputs = _draw(stage.inputs[0], 2)
+    require_reproducible(lambda: stage.make(stage.inputs[0]), lambda built: built(inputs))
+
+
+def _builds_on_meta(stage: _Stage) -> None:
+    """It builds on the meta device, where the plan asks for shapes and cost, and declares the same there."""
+    for spec in stage.inputs:
+        on_meta, on_cpu = build_on_meta(partial(stage.make, spec)), stage.build(spec)
+        require(
+            _declared(on_meta) == _declared(on_cpu),
+            got=f"{_declared(on_meta)} there and {_declared(on_cpu)} on the CPU, for {spec}",
+            do="derive the declaration from shapes, not from values",
+        )
+
+
+RULES = (
+    _yields_what_it_declares,
+    _reads_each_image_alone,
+    _trains_every_parameter,
+    _starts_with_fresh_statistics,
+    _is_reproducible,
+    _builds_on_meta,
+)

@@ -1,0 +1,96 @@
+"""A decoder under check: the memories and labels it is built for, and what the rules ask of it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from decoderbench.autoregressive import AutoregressiveDecoder
+from decoderbench.contracts import Decoder, Hypotheses
+from decoderbench.ctc import CTCDecoder
+from decoderbench.labels import Charset, Labels
+from decoderbench.options import ComponentConfig
+from decoderbench.specs import LabelSpec, SequenceSpec
+from decoderbench.testing.rules import require, seeded
+
+CHARSET = Charset("ab")
+LABELS = LabelSpec(charset=CHARSET, max_length=3)
+TEXTS = ["", "a", "b", "ab", "ba", "aab"]
+SIZES = [(5, 7), (1, 3), (9, 1), (12, 33)]  # T, D
+
+
+@dataclass
+class DecoderUnderCheck:
+    """A decoder class and its options."""
+
+    cls: type[Decoder]
+    config: ComponentConfig
+
+    @cached_property
+    def memories(self) -> list[SequenceSpec]:
+        """The memories off which `infeasible` lets it read `LABELS`; the rules use the first."""
+        offered = [SequenceSpec(length=length, dim=dim, left_to_right=True) for length, dim in SIZES]
+        reasons = [self.cls.infeasible(self.config, spec, LABELS) for spec in offered]
+        accepted = [spec for spec, reason in zip(offered, reasons, strict=True) if reason is None]
+        require(bool(accepted), got="; ".join(map(str, reasons)), do=f"accept one of these (T, D) at least: {SIZES}")
+        return accepted
+
+    @property
+    def is_ctc(self) -> bool:
+        """Whether the family of the decoder is CTC."""
+        return issubclass(self.cls, CTCDecoder)
+
+    @property
+    def is_autoregressive(self) -> bool:
+        """Whether the family of the decoder is the autoregressive one."""
+        return issubclass(self.cls, AutoregressiveDecoder)
+
+    @property
+    def longest(self) -> int:
+        """The bound of a transcription: T for CTC, `max_length` for autoregressive decoders, else the larger."""
+        if self.is_autoregressive:
+            return LABELS.max_length
+        frames = self.memories[0].length
+        return frames if self.is_ctc else max(frames, LABELS.max_length)
+
+    def build(self) -> Decoder:
+        """Build it, in training mode."""
+        return self.cls(self.config, self.memories[0], LABELS)
+
+    def built(self, seed: int = 0) -> Decoder:
+        """Build it from a seed, in eval mode."""
+        return seeded(self.build, seed).eval()
+
+    def draw(self, batch: int) -> Tensor:
+        """Draw a memory (B, T, D)."""
+        return torch.randn(batch, self.memories[0].length, self.memories[0].dim)
+
+
+def transcribe(decoder: Decoder, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+    """Transcribe as evaluation does."""
+    with torch.inference_mode():
+        return decoder.transcribe(memory, beam_size=beam_size)
+
+
+def texts_of(hypotheses: Hypotheses) -> list[str]:
+    """Return what was read."""
+    rows = zip(hypotheses.ids.tolist(), hypotheses.lengths.tolist(), strict=True)
+    return [CHARSET.decode(ids[:length]) for ids, length in rows]
+
+
+def texts_up_to(longest: int) -> list[str]:
+    """Return every text of at most `longest` characters, the shortest first."""
+    return ["".join(text) for length in range(longest + 1) for text in product(CHARSET.characters, repeat=length)]
+
+
+def nll_of(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor:
+    """Return -log p of a text for each image, (B,)."""
+    with torch.no_grad():
+        return decoder.nll(memory, Labels.from_texts(texts, CHARSET))
+
+
+def nll_of_each(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor:
+    """Return -log p of every text for each image, (B, number of texts)."""
+    return torch.stack([nll_of(decoder, image.expand(len(texts), -1, -1), texts) for image in memory])

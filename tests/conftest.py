@@ -1,0 +1,71 @@
+"""Fixtures for all tests: a cache of their own, one thread, and an experiment that trains in a second."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from running import TINY_PLUGIN
+
+from decoderbench.plugin_manager import build_plugin_manager
+from decoderbench.registry import Registry
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DECODERBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    """Everything that is installed."""
+    return Registry(build_plugin_manager())
+
+
+@pytest.fixture
+def tiny_registry() -> Registry:
+    """Everything that is installed, and components that are small enough to train in a test."""
+    return Registry(build_plugin_manager([str(TINY_PLUGIN)]))
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """An experiment of three cells on a hundred drawn images, as plain data."""
+    return {
+        "name": "tiny",
+        "dataset": {
+            "use": "synthetic_captcha",
+            "charset": "01",
+            "min_length": 1,
+            "max_length": 2,
+            "train": 64,
+            "val": 16,
+            "test": 20,
+            "width": 80,
+            "height": 40,
+        },
+        "image": {"height": 16, "width": 32},
+        "training": {"steps": 6, "batch_size": 8, "validate_every": 3, "precision": "float32"},
+        "grid": {
+            "seeds": [0],
+            "encoder": {"tiny": {"use": "tiny_cnn"}},
+            "bridge": {"columns": {"use": "mean_height"}},
+            "decoder": {
+                "loop": {"use": "lstm_cell", "hidden_dim": 8},
+                "ctc": {"use": "lstm_ctc", "hidden_dim": 8},
+                "attention": {"use": "attention_lstm", "hidden_dim": 8, "embed_dim": 4},
+            },
+        },
+    }

@@ -1,0 +1,287 @@
+"""The command line: what it prints, what it leaves behind, and its exit status."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+from running import TINY_PLUGIN, start_command, to_toml
+
+from decoderbench import cli
+
+BAD = """
+name = "bad"
+[dataset]
+use = "synthetic_captchas"
+[image]
+hieght = 32
+[training]
+steps = "many"
+learning_rate = -1
+[grid]
+seeds = [0, 0]
+[grid.encoder]
+small = { use = "tiny_cnn", strides = 4 }
+[grid.bridge]
+columns = "mean_height"
+[grid.decoder]
+ctc = { use = "lstm_ctc", hidden_dim = "wide" }
+loop = { use = "lstm_cel" }
+"""
+
+
+def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line in this process; return exit status, stdout and stderr."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["decoderbench", *arguments])
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            status = exit_.code
+    printed = capfd.readouterr()
+    return int(status or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def tiny_file(tiny: dict[str, Any], tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.toml"
+    file.write_text(to_toml(tiny))
+    return file
+
+
+@pytest.fixture
+def captchas(tmp_path: Path) -> Path:
+    """Forty images of two digits, named by their labels."""
+    folder = tmp_path / "my captchas"
+    folder.mkdir()
+    for number in range(10, 50):
+        image = Image.new("L", (64, 32), "white")
+        ImageDraw.Draw(image).text((8 + number % 3, 8), str(number), fill="black")
+        image.save(folder / f"{number}.png")
+    return folder
+
+
+def test_run_prints_the_table_and_where_the_report_is(
+    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "out"
+    arguments = ["run", str(tiny_file), "--results", str(results), "-p", str(TINY_PLUGIN), "--device", "cpu"]
+    status, out, err = call(capfd, *arguments, "--seeds", "0,1", "--set", "training.steps=2", "-k", "ctc")
+    assert status == 0, err
+    assert "samples  64 train, 16 val, 20 test" in out
+    assert "[2/2] tiny / columns / ctc / seed 1: exact match" in out
+    assert f"report: {results}/report.md" in out
+    assert "decoderbench run" in (results / "report.md").read_text()
+
+    status, printed, _ = call(capfd, "report", str(results))
+    assert status == 0
+    (table,) = {out[out.index("| Encoder") : out.index("\n\n", out.index("| Encoder"))]}
+    assert table in printed
+
+
+def test_every_mistake_of_a_file_is_reported_at_once(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(BAD)
+    status, _, err = call(capfd, "run", str(file), "-p", str(TINY_PLUGIN), "--results", str(tmp_path / "out"))
+    assert status == 2
+    for said in (
+        f"{file}:4: dataset.use: unknown dataset 'synthetic_captchas'; did you mean 'synthetic_captcha'?",
+        f"{file}:6: image.hieght: unknown key; did you mean 'height'?",
+        f"{file}:8: training.steps: input should be a valid integer",
+        f"{file}:9: training.learning_rate: input should be greater than 0, given -1",
+        f"{file}:11: grid.seeds: a seed is listed twice",
+        f"{file}:13: grid.encoder.small.strides: encoder 'tiny_cnn': unknown key; did you mean 'stride'?",
+        f"{file}:17: grid.decoder.ctc.hidden_dim: decoder 'lstm_ctc': input should be a valid integer",
+        f"{file}:18: grid.decoder.loop.use: unknown decoder 'lstm_cel'; did you mean 'lstm_cell'?",
+        "8 mistakes in",
+    ):
+        assert said in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        (b"name = ", "not valid TOML"),
+        (b"name = '\xff'", "cannot be read as UTF-8"),
+        (b"", "name: is missing"),
+        (b"name = '../up'", "name: string should match pattern"),
+        (b"[a]\n[a]\n", "not valid TOML"),
+    ],
+)
+def test_a_file_that_is_no_experiment(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    file = tmp_path / "file.toml"
+    if content is not None:
+        file.write_bytes(content)
+    status, _, err = call(capfd, "plan", str(file))
+    assert status == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "training.steps"], "must be key=value"),
+        (["--set", "training.stepz=3"], "training.stepz: unknown key; did you mean 'steps'?"),
+        (["--seeds", "one"], "must be whole numbers"),
+        (["--device", "gpu"], "--device gpu: cannot be used here"),
+        (["-k", "nothing"], "selects none of 3 cells"),
+        (["-p", "no_such_module"], "plugin no_such_module could not be loaded"),
+        (["--plugins-dir", "no_such_folder"], "no such folder"),
+        (["--allow", "too_lng"], "unknown code 'too_lng'; did you mean 'too_long'?"),
+    ],
+)
+def test_usage_mistakes_exit_with_2(
+    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    results = tmp_path / "out"
+    status, _, err = call(capfd, "run", str(tiny_file), "-p", str(TINY_PLUGIN), "--results", str(results), *arguments)
+    assert (status, said in err) == (2, True), err
+    assert not results.exists()
+
+
+def test_data_problems_exit_with_3_by_name(
+    capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path
+) -> None:
+    options = ["--results", str(tmp_path / "out"), "--steps", "1"]
+    status, _, err = call(capfd, "compare", str(tmp_path / "nowhere"), *options)
+    assert (status, "no such folder" in err) == (3, True)
+
+    status, _, err = call(capfd, "compare", str(captchas), *options, "--set", 'labels.charset="012345678"')
+    assert status == 3
+    assert "outside_charset: the charset lacks '9'" in err
+    assert "19.png" in err
+
+    whole = (captchas / "30.png").read_bytes()
+    (captchas / "30.png").write_bytes(whole[: len(whole) // 2])
+    status, _, err = call(capfd, "compare", str(captchas), *options)
+    assert (status, "30.png" in err, "unreadable_image" in err) == (3, True, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_compare_needs_nothing_but_a_folder(
+    capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "out"
+    status, out, err = call(
+        capfd, "compare", str(captchas), "--steps", "2", "--results", str(results), "--set", "training.batch_size=4"
+    )
+    assert status == 0, err
+    for decoder in ("LSTMCell loop", "LSTM + CTC", "attention LSTM"):
+        assert f"{decoder} / seed 0: exact match" in out
+    plan = json.loads((results / "plan.json").read_text())
+    assert (plan["experiment"], plan["cells"][0]["image"]["width"]) == ("my-captchas", 64)
+
+
+def test_a_failed_cell_exits_with_1(capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(
+        "from decoderbench import hookimpl\n"
+        "@hookimpl\n"
+        "def run_cell(cell):\n"
+        "    if cell.decoder.label == 'loop':\n"
+        "        raise OSError('the disk is gone')\n"
+    )
+    arguments = ["-p", str(TINY_PLUGIN), "-p", str(plugin), "--results", str(tmp_path / "out"), "--device", "cpu"]
+    status, out, err = call(capfd, "run", str(tiny_file), *arguments)
+    assert status == 1
+    assert "loop / seed 0: failed: OSError: the disk is gone (broken.py:5)" in out
+    assert "1 of 3 cells failed" in err
+
+
+def test_plan_shows_the_grid_and_trains_nothing(
+    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = call(capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN))
+    assert status == 0
+    assert "3 cells: 3 variants, seeds 0" in out
+    status, out, _ = call(capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN), "--json")
+    cells = json.loads(out)
+    assert [cell["frames"] for cell in cells] == [8, 8, 8]
+    assert all(cell["param_count"] > 0 and cell["gmacs"] > 0 for cell in cells)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+
+
+def test_plan_of_an_impossible_grid_says_why(capfd: pytest.CaptureFixture[str], tiny_file: Path) -> None:
+    status, out, err = call(
+        capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN), "--set", "grid.encoder.tiny.stride=16", "--set",
+        'grid.decoder.loop="lstm_ctc"', "--set", 'grid.decoder.attention="lstm_ctc"',
+    )  # fmt: skip
+    assert status == 2
+    assert "infeasible: tiny / columns / ctc: CTC needs T >= 3" in out
+    assert "no cell of the grid can be trained" in err
+
+
+def test_plugins_lists_every_component_with_its_options(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capfd, "plugins", "-p", str(TINY_PLUGIN))
+    assert status == 0
+    assert f"encoder tiny_cnn  ({TINY_PLUGIN})" in out
+    assert "stride = 4  Of the one convolution." in out
+    for component in ("encoder timm_cnn", "encoder crnn_vgg", "bridge mean_height", "bridge stack_height",
+                      "bridge global_pool", "bridge flatten_grid", "decoder lstm_cell", "decoder lstm_ctc",
+                      "decoder attention_lstm", "dataset folder", "dataset synthetic_captcha"):  # fmt: skip
+        assert f"{component}  (decoderbench " in out
+
+
+def test_report_of_something_else(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = call(capfd, "report", str(tmp_path))
+    assert (status, "no plan.json" in err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import decoderbench",
+        "import decoderbench.cli",
+        "from decoderbench.report import load_results, markdown_table, write_files",
+        "from decoderbench.experiment import load_experiment",
+        "import decoderbench_plugins.datasets.folder, decoderbench_plugins.datasets.synthetic_captcha",
+    ],
+)
+def test_torch_is_not_imported_before_it_must(code: str) -> None:
+    check = f"{code}\nimport sys\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_a_mistake_in_a_key_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(BAD)
+    code = (
+        "import sys, decoderbench.cli as cli\n"
+        "said = []\n"
+        "cli.err.print = lambda text, **unused: said.append(('torch' in sys.modules, text))\n"
+        "sys.argv = ['decoderbench', 'run', sys.argv[1]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "assert said[0][0] is False and 'hieght' in said[0][1], said\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(file)], check=False).returncode == 0
+
+
+def test_an_interrupted_run_exits_with_130_and_says_how_to_go_on(tiny_file: Path, tmp_path: Path) -> None:
+    import signal
+    import time
+
+    results = tmp_path / "out"
+    process = start_command(
+        ["run", str(tiny_file), "--results", str(results), "-p", str(TINY_PLUGIN), "--set", "training.steps=100000",
+         "--device", "cpu"]
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(results.glob("cells/*/lock")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "run the same command again to go on" in printed

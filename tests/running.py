@@ -1,0 +1,36 @@
+"""Running the command line as a person does, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TINY_PLUGIN = Path(__file__).parent / "plugins" / "tiny.py"
+
+
+def start_command(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    """Start `decoderbench` with these arguments; stderr goes where stdout goes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from decoderbench.cli import main; main()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def to_toml(data: dict[str, Any]) -> str:
+    """JSON's strings, numbers and arrays are TOML's too, so only tables need writing."""
+    lines, tables = [], []
+    for key, value in data.items():
+        if isinstance(value, dict):
+            tables.append((key, value))
+        else:
+            lines.append(f"{json.dumps(key)} = {json.dumps(value)}")
+    for key, value in tables:
+        inner = to_toml(value).replace("\n[", f"\n[{json.dumps(key)}.")
+        inner = inner.replace("[", f"[{json.dumps(key)}.", 1) if inner.startswith("[") else inner
+        lines.append(f"[{json.dumps(key)}]\n{inner}" if not inner.startswith("[") else inner)
+    return "\n".join(lines)

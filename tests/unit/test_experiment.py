@@ -1,0 +1,110 @@
+"""Experiment: what a file may say, and that every mistake is named."""
+
+import string
+import tomllib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from running import to_toml
+
+from decoderbench.errors import ConfigError
+from decoderbench.experiment import Experiment, merge, parse_assignments, parse_experiment
+from decoderbench.toml_lines import line_of
+
+KEYS = st.text(string.ascii_letters + "äß .\"'#=[]", min_size=1, max_size=8)
+
+
+def mistakes(data: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(data, source="file.toml")
+    return str(caught.value)
+
+
+def test_what_was_set_makes_the_same_experiment_again(tiny: dict[str, Any]) -> None:
+    experiment = Experiment(**tiny)
+    assert Experiment(**experiment.as_given()) == experiment
+    assert Experiment(**tomllib.loads(to_toml(tiny))) == experiment
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"training": {"learing_rate": 1e-3}}, "training.learing_rate: unknown key; did you mean 'learning_rate'?"),
+        ({"trainign": {}}, "trainign: unknown key; did you mean 'training'?"),
+        ({"training": {"steps": 0}}, "training.steps: input should be greater than or equal to 1, given 0"),
+        ({"training": {"steps": 2.5}}, "training.steps: input should be a valid integer"),
+        ({"training": {"learning_rate": float("nan")}}, "training.learning_rate: input should be a finite number"),
+        ({"training": {"keep": "first"}}, "training.keep: input should be 'best' or 'last', given 'first'"),
+        ({"image": {"channels": 2}}, "image.channels: input should be 1 or 3, given 2"),
+        ({"name": "../up"}, "name: string should match pattern"),
+        ({"name": "UPPER"}, "name: string should match pattern"),
+        ({"grid": {"seeds": []}}, "grid.seeds: tuple should have at least 1 item"),
+        ({"grid": {"seeds": [1, 1]}}, "grid.seeds: a seed is listed twice"),
+        ({"grid": {"seeds": [2**70]}}, "grid.seeds: seeds lie between 0 and 2**63 - 1"),
+        ({"grid": {"seeds": [-1]}}, "grid.seeds: seeds lie between 0 and 2**63 - 1, given -1"),
+        ({"grid": {"decoder": {"x\ny": "lstm_ctc"}}}, "grid.decoder: label 'x\\ny' must be 1 to 64 printable"),
+        ({"grid": {"decoder": {"x": {"hidden_dim": 3}}}}, "grid.decoder.x.use: is missing"),
+        ({"grid": {"exclude": [{"decoder": "cct"}]}}, "exclude names the unknown decoder 'cct'; did you mean 'ctc'?"),
+        ({"grid": {"exclude": [{}]}}, "an empty exclusion leaves out everything"),
+        ({"grid": {"exclude": [{"bridge": "columns"}]}}, "exclude leaves no combination"),
+        ({"labels": {"charset": "aab"}}, "labels.charset: charset holds 'a' more than once"),
+        ({"labels": {"charset": ""}}, "labels.charset: charset is empty"),
+        ({"augmentation": {"scale": 1.0}}, "augmentation.scale: input should be less than 1, given 1.0"),
+    ],
+)
+def test_mistakes_are_named(tiny: dict[str, Any], change: dict[str, Any], said: str) -> None:
+    assert f"file.toml: {said}" in mistakes(merge(tiny, change)) or said in mistakes(merge(tiny, change))
+
+
+def test_all_mistakes_are_reported_at_once(tiny: dict[str, Any]) -> None:
+    tiny["training"] |= {"stepz": 1, "batch_size": 0}
+    tiny["imagge"] = {}
+    del tiny["name"]
+    assert len(mistakes(tiny).splitlines()) == 4
+
+
+def test_excluded_combinations_are_left_out(tiny: dict[str, Any]) -> None:
+    tiny["grid"]["encoder"]["coarse"] = "tiny_cnn"
+    tiny["grid"]["exclude"] = [{"encoder": "coarse", "decoder": "ctc"}]
+    variants = Experiment(**tiny).grid.variants()
+    assert len(variants) == 5
+    assert {"encoder": "coarse", "bridge": "columns", "decoder": "ctc"} not in variants
+
+
+@pytest.mark.parametrize(
+    ("assignment", "data"),
+    [
+        ("training.steps=500", {"training": {"steps": 500}}),
+        ('grid.decoder."LSTM + CTC".hidden_dim = 64', {"grid": {"decoder": {"LSTM + CTC": {"hidden_dim": 64}}}}),
+        ("training.keep=last", {"training": {"keep": "last"}}),
+        ("grid.seeds=[0, 1]", {"grid": {"seeds": [0, 1]}}),
+    ],
+)
+def test_assignments(assignment: str, data: dict[str, Any]) -> None:
+    assert parse_assignments([assignment]) == data
+
+
+@pytest.mark.parametrize("assignment", ["", "steps", "=3", "a b=3"])
+def test_what_is_no_assignment(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="must be key=value"):
+        parse_assignments([assignment])
+
+
+@given(st.dictionaries(KEYS, st.dictionaries(KEYS, st.integers(), max_size=3), max_size=4))
+def test_every_key_of_a_file_has_its_line(data: dict[str, dict[str, int]]) -> None:
+    text = to_toml(data)
+    lines = text.splitlines()
+    assert tomllib.loads(text) == data
+    for table, inner in data.items():
+        for key in inner:
+            number = line_of(text, (table, key))
+            assert number is not None
+            ((name, value),) = tomllib.loads(lines[number - 1]).items()
+            assert (name, value) == (key, inner[key])
+
+
+@given(st.text(max_size=200))
+def test_no_text_breaks_the_search_for_lines(text: str) -> None:
+    assert line_of(text, ("no such key in here",)) is None
