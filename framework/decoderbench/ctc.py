@@ -67,7 +67,8 @@ class CTCDecoder(Decoder):
         return best_path(log_probs) if beam_size == 1 else prefix_beam_search(log_probs, beam_size)
 
     def _log_probs(self, memory: Tensor) -> Tensor:
-        return self(memory).float().log_softmax(dim=-1)  # (B, T, V)
+        logits: Tensor = self(memory)
+        return logits.float().log_softmax(dim=-1)  # (B, T, V)
 
 
 def best_path(log_probs: Tensor) -> Hypotheses:

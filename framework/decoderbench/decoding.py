@@ -13,48 +13,35 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
 from decoderbench.datasets import Dataset
 from decoderbench.errors import DataError
-from decoderbench.options import Options
+from decoderbench.options import ImageOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHUNK = 64
-
-
-class ImageOptions(Options):
-    """What every image is made into before training sees it: (channels, height, width), uint8."""
-
-    height: int = Field(default=32, ge=1, le=4096)
-    """Height in pixels."""
-    width: int = Field(default=128, ge=1, le=16384)
-    """Width in pixels."""
-    channels: Literal[1, 3] = 1
-    """1: gray (ITU-R 601 luma); 3: RGB."""
-    resize: Literal["stretch", "pad"] = "stretch"
-    """stretch: to height x width, whatever the aspect. pad: to the height with the aspect kept, at the left,
-    the last column repeated to the right; what would be wider than the width is squeezed into it. Both are
-    antialiased bilinear."""
+Results = Generator[tuple[range, "Decoded"], None, None]
 
 
 def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
     """Return `image` as (C, H, W) uint8.
 
     Transparent pixels are laid on white, 16-bit gray is scaled to 8 bits, palettes and other colour spaces
-    become RGB.
+    become RGB, and gray is their ITU-R 601 luma. Resizing is antialiased bilinear. `stretch` disregards the
+    aspect; `pad` keeps it and puts the image at the left, squeezing only what would be wider than the width.
 
     Raises:
         DataError: the mode has no defined range (32-bit integers or floats), or the image has no pixels.
@@ -156,11 +143,12 @@ def decode_all(
     results = _in_parallel(decoder, chunks, workers) if workers > 1 else ((c, decoder(c)) for c in chunks)
     parts: dict[range, Decoded] = {}
     done = 0
-    for chunk, part in results:
-        parts[chunk] = part
-        done += len(chunk)
-        if progress:
-            progress(done, count)
+    with closing(results):  # an interruption stops the workers before it goes further
+        for chunk, part in results:
+            parts[chunk] = part
+            done += len(chunk)
+            if progress:
+                progress(done, count)
     whole = Decoded()
     for chunk in chunks:
         whole.pixel_hashes.extend(parts[chunk].pixel_hashes)
@@ -168,7 +156,7 @@ def decode_all(
     return whole
 
 
-def _in_parallel(decoder: _RowDecoder, chunks: list[range], workers: int) -> Iterator[tuple[range, Decoded]]:
+def _in_parallel(decoder: _RowDecoder, chunks: list[range], workers: int) -> Results:
     executor, decode = _executor(decoder, workers)
     try:
         with warnings.catch_warnings():

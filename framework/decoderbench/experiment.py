@@ -181,7 +181,6 @@ class Grid(Options):
                 raise ValueError(f"label {label!r} must be 1 to 64 printable characters; rename it")
         return variants
 
-
     @model_validator(mode="after")
     def _usable_exclusions(self) -> Self:
         for exclusion in self.exclude:

@@ -188,5 +188,5 @@ def report_columns(record: RunRecord) -> Mapping[str, object]:
 
     Returns: column names and values. None means none.
 
-    Example: `return {"nats_per_parameter": record.metrics["nats_per_char"] / record.cost.param_count}`
+    Example: `return {"kept_step": record.kept_step}`
     """

@@ -21,21 +21,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from decoderbench.datasets import Dataset, Sample, Split
-from decoderbench.decoding import ImageOptions, decode_all, to_pixels
+from decoderbench.decoding import decode_all
 from decoderbench.errors import DataError
+from decoderbench.options import ImageOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = [
-    "ImageOptions",
-    "ImageStore",
-    "compute_data_hash",
-    "default_cache_dir",
-    "open_store",
-    "read_store",
-    "to_pixels",
-]
 
 FORMAT_VERSION = 1
 logger = logging.getLogger("decoderbench")

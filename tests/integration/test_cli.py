@@ -148,9 +148,7 @@ def test_usage_mistakes_exit_with_2(
     assert not results.exists()
 
 
-def test_data_problems_exit_with_3_by_name(
-    capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path
-) -> None:
+def test_data_problems_exit_with_3_by_name(capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path) -> None:
     options = ["--results", str(tmp_path / "out"), "--steps", "1"]
     status, _, err = call(capfd, "compare", str(tmp_path / "nowhere"), *options)
     assert (status, "no such folder" in err) == (3, True)
@@ -167,9 +165,7 @@ def test_data_problems_exit_with_3_by_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_compare_needs_nothing_but_a_folder(
-    capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path
-) -> None:
+def test_compare_needs_nothing_but_a_folder(capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path) -> None:
     results = tmp_path / "out"
     status, out, err = call(
         capfd, "compare", str(captchas), "--steps", "2", "--results", str(results), "--set", "training.batch_size=4"

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-
 from running import TINY_PLUGIN, start_command, to_toml
 
 from decoderbench import Experiment, hookimpl, load_frame, run
@@ -21,11 +20,7 @@ from decoderbench.metrics import Metric, nats_per_character
 from decoderbench.records import ResultsDirectory, read_lines
 from decoderbench.registry import Registry
 
-CONTRACTUAL_COLUMNS = (
-    "experiment dataset rectifier encoder bridge decoder seed status reason exact_match cer one_minus_ned "
-    "nats_per_char num_test param_count gmacs train_samples_per_sec infer_samples_per_sec latency_ms peak_memory_mb "
-    "train_seconds frames device cell_id"
-).split()
+CONTRACTUAL_COLUMNS = ["experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason", "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs", "train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "peak_memory_mb", "train_seconds", "frames", "device", "cell_id"]
 
 
 class Witness:
@@ -74,7 +69,9 @@ def test_a_grid_becomes_records_and_a_table(tiny: dict[str, Any], tiny_registry:
         predictions = pd.read_parquet(folder / "predictions.parquet")
         row = frame[frame["cell_id"] == cell_id].iloc[0]
         assert (predictions["reference"] == predictions["hypothesis"]).mean() == row["exact_match"]
-        assert predictions["edit_distance"].sum() / predictions["reference"].str.len().sum() == pytest.approx(row["cer"])
+        assert predictions["edit_distance"].sum() / predictions["reference"].str.len().sum() == pytest.approx(
+            row["cer"]
+        )
         assert nats_per_character(predictions["nll"], predictions["reference"]) == pytest.approx(row["nats_per_char"])
         assert [line["step"] for line in read_lines(folder / "history.jsonl")] == [3, 6]
         weights = safetensors.torch.load_file(folder / "weights.safetensors")
@@ -135,9 +132,7 @@ def test_whatever_decides_a_result_names_another_cell(
     assert ids(tiny) == ids(merge(tiny, {"name": "renamed"}))
 
 
-def test_one_bad_decoder_costs_only_its_own_cell(
-    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
-) -> None:
+def test_one_bad_decoder_costs_only_its_own_cell(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
     from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
 
     broken = type("Broken", (LSTMCTC,), {"name": "broken", "nll": _raise, "__module__": __name__})
@@ -163,7 +158,9 @@ def _raise(*unused: Any) -> None:
     raise ZeroDivisionError("a fault in nll")
 
 
-@pytest.mark.parametrize(("where", "said"), [("loss", "loss is nan at step 2"), ("gradient", "gradient is not finite at step 2")])
+@pytest.mark.parametrize(
+    ("where", "said"), [("loss", "loss is nan at step 2"), ("gradient", "gradient is not finite at step 2")]
+)
 def test_a_number_that_is_not_finite_fails_the_cell_with_its_step(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, where: str, said: str
 ) -> None:

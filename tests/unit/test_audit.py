@@ -9,7 +9,8 @@ from PIL import Image
 
 from decoderbench import Charset, ConfigError, DataError, Dataset, Sample
 from decoderbench.audit import CODES, audit
-from decoderbench.images import ImageOptions, open_store
+from decoderbench.images import open_store
+from decoderbench.options import ImageOptions
 from decoderbench.specs import ctc_frames_needed
 
 GOOD = [Sample("1", "ab", "train"), Sample("2", "aab", "train"), Sample("3", "ba", "val"), Sample("4", "b", "test")]

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from decoderbench import DataError, Dataset
 from decoderbench.audit import audit
-from decoderbench.images import ImageOptions, open_store
+from decoderbench.images import open_store
+from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.folder import Folder
 
 REAL = Path(__file__).parents[2] / "../shared/data"
@@ -79,7 +80,8 @@ def test_labels_may_lie_beside_the_images(tmp_path):
     (tmp_path / "b.bin.gt.txt").write_text("y")
     (tmp_path / "c.gt.txt").write_text("z\r\n")
     assert labels(tmp_path) == {"a.png": " x ", "b.bin.png": "y", "c.nrm.png": "z"}
-    assert "1 images in" in opened(tmp_path, fractions=ALL_TRAIN).notes()[0]
+    notes = opened(tmp_path, fractions=ALL_TRAIN).notes()
+    assert notes == ["images without a label are left out: 1 ('none.png')"]
 
 
 def test_labels_may_be_the_file_names(tmp_path):
@@ -93,7 +95,7 @@ def test_files_that_are_no_images_and_hidden_ones_are_not_looked_at(tmp_path):
     make(tmp_path, ["a.png", ".hidden.png", ".thumbnails/b.png"], sub="")
     (tmp_path / "readme.md").write_text("x")
     assert labels(tmp_path) == {"a.png": "a"}
-    assert opened(tmp_path, fractions=ALL_TRAIN).notes() == ()
+    assert opened(tmp_path, fractions=ALL_TRAIN).notes() == []
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_labels_that_cannot_be_read_are_refused_by_name(tmp_path, name, content,
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"path": "gone"}, "gone is not a folder"),
+        ({"path": "gone"}, "gone is not a folder; check the option path"),
         ({"path": ".", "images": "gone"}, "gone is not a folder; check the option images"),
         ({"path": ".", "labels": "csv"}, "labels.csv is not a regular file"),
         ({"path": ".", "labels": "tab"}, "labels.txt is not a regular file"),

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from decoderbench import DataError, Dataset, Sample
-from decoderbench.images import ImageOptions, default_cache_dir, open_store, read_store, to_pixels
-from decoderbench.options import ComponentConfig
+from decoderbench.decoding import to_pixels
+from decoderbench.images import default_cache_dir, open_store, read_store
+from decoderbench.options import ComponentConfig, ImageOptions
 
 SMALL = ImageOptions(height=4, width=8)
 
@@ -346,7 +347,8 @@ SCRIPT = """
     from pathlib import Path
     from PIL import Image
     from decoderbench import Dataset, Sample
-    from decoderbench.images import ImageOptions, open_store
+    from decoderbench.images import open_store
+    from decoderbench.options import ImageOptions
 
     class Slow(Dataset):
         name = "slow"

@@ -45,7 +45,7 @@ def check_decoder(cls: type[Decoder], **options: object) -> None:
         scoring.is_a_probability,
     ]
     if subject.is_autoregressive:
-        rules.append(scoring.forces_what_it_steps)
+        rules += [scoring.forces_what_it_steps, scoring.steps_row_by_row]
     rules.append(transcription.claims_what_it_scores)
     if subject.is_autoregressive or subject.is_ctc:
         rules.append(transcription.finds_the_best_text)

@@ -2,7 +2,7 @@
 
 import torch
 
-from decoderbench.autoregressive import AutoregressiveDecoder
+from decoderbench.autoregressive import AutoregressiveDecoder, _select
 from decoderbench.labels import Labels
 from decoderbench.testing.rules import TOLERANCE, require, require_close
 from decoderbench.testing.subject import CHARSET, LABELS, TEXTS, DecoderUnderCheck, nll_of, nll_of_each, texts_up_to
@@ -24,7 +24,8 @@ def scores_each_image_alone(subject: DecoderUnderCheck) -> None:
     """In eval mode a batch has the `nll` of its single images, however wide its labels are padded."""
     decoder, memory = subject.built(), subject.draw(len(TEXTS))
     singles = torch.cat([nll_of(decoder, image[None], [text]) for image, text in zip(memory, TEXTS, strict=True)])
-    together = nll_of(decoder, memory, TEXTS)
+    together, again = nll_of(decoder, memory, TEXTS), nll_of(decoder, memory, TEXTS)
+    require_close("the second time an nll of", again, together, do="draw nothing in eval mode")
     require_close("in a batch an nll of", together, singles, do="mix nothing across the batch, mask what is padding")
     short = TEXTS[:4]
     labels = Labels.from_texts(short, CHARSET, max_length=LABELS.max_length)
@@ -59,3 +60,24 @@ def forces_what_it_steps(subject: DecoderUnderCheck) -> None:
         forced = decoder.teacher_forced_logits(memory, tokens)
         stepped = AutoregressiveDecoder.teacher_forced_logits(decoder, memory, tokens)
     require_close("a logit of", forced, stepped, do="mask later tokens; read the same token at the same step in both")
+
+
+def steps_row_by_row(subject: DecoderUnderCheck) -> None:
+    """`step` reads its token, state and memory row by row, so that a beam can take the state of another one."""
+    decoder = subject.built()
+    assert isinstance(decoder, AutoregressiveDecoder)
+    memory = subject.draw(1).expand(3, -1, -1)
+    start, tokens, rows, following = torch.tensor([[decoder.start] * 3, [0, 1, decoder.end], [1, 0, 0], [0, 0, 1]])
+    with torch.no_grad():
+        _, state = decoder.step(start, decoder.initial_state(memory), memory)
+        _, state = decoder.step(tokens, state, memory)
+        taken, _ = decoder.step(following, _select(state, rows), memory)
+        _, state = decoder.step(start, decoder.initial_state(memory), memory)
+        _, state = decoder.step(tokens[rows], state, memory)
+        expected, _ = decoder.step(following, state, memory)
+    require_close(
+        "with rows in another order a logit of",
+        taken,
+        expected,
+        do="put the batch first in every tensor of a state, and all that a step remembers into the state",
+    )

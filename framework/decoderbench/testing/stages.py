@@ -46,27 +46,31 @@ def check_bridge(cls: type[Bridge], **options: object) -> None:
 
 @dataclass
 class _Stage:
-    """An encoder or a bridge under check, to be built for one of several maps."""
+    """An encoder or a bridge under check, to be built for each of several maps."""
 
     make: Callable[[Any], Encoder | Bridge]
     offered: list[Any]
 
     @cached_property
-    def inputs(self) -> list[Map]:
-        """The maps that it does not refuse."""
-        accepted, reasons = [], []
+    def built(self) -> dict[Map, Encoder | Bridge]:
+        """One in eval mode for each map that it does not refuse."""
+        accepted: dict[Map, Encoder | Bridge] = {}
+        reasons = []
         for spec in self.offered:
             try:
-                self.build(spec)
-                accepted.append(spec)
+                accepted[spec] = self.build(spec).eval()
             except InfeasibleError as error:
                 reasons.append(str(error))
         require(bool(accepted), got="; ".join(reasons), do=f"accept one of these at least: {self.offered}")
         return accepted
 
-    def build(self, spec: Map | None = None) -> Encoder | Bridge:
-        """Build it for a map, the first one by default, with the weights of one seed."""
-        spec = spec or self.inputs[0]
+    @property
+    def first(self) -> Map:
+        """The map that costly rules use."""
+        return next(iter(self.built))
+
+    def build(self, spec: Map) -> Encoder | Bridge:
+        """Build it anew, with the weights of one seed."""
         return seeded(lambda: self.make(spec))
 
 
@@ -84,10 +88,22 @@ def _declared(stage: Encoder | Bridge) -> tuple[int, ...]:
     return spec.channels, spec.height, spec.width
 
 
+def _starts_with_fresh_statistics(stage: _Stage) -> None:
+    """Building it leaves BatchNorm as it starts: mean 0, variance 1, no batch counted."""
+    for name, norm in stage.built[stage.first].named_modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
+            buffers = dict(norm.named_buffers())
+            fresh = buffers["running_mean"].eq(0).all() and buffers["running_var"].eq(1).all()
+            require(
+                bool(fresh) and buffers["num_batches_tracked"].item() == 0,
+                got=f"changed statistics in {name}",
+                do="find shapes with probe_features, which touches nothing; load no trained weights in a check",
+            )
+
+
 def _yields_what_it_declares(stage: _Stage) -> None:
     """What forward yields has the shape that `features` or `memory` declares, in float32."""
-    for spec in stage.inputs:
-        built = stage.build(spec).eval()
+    for spec, built in stage.built.items():
         with torch.no_grad():
             output = built(_draw(spec, 2))
         require(
@@ -100,8 +116,7 @@ def _yields_what_it_declares(stage: _Stage) -> None:
 
 def _reads_each_image_alone(stage: _Stage) -> None:
     """In eval mode a batch gives what its single images give, and leaves its input as it is."""
-    for spec in stage.inputs:
-        built = stage.build(spec).eval()
+    for spec, built in stage.built.items():
         inputs = _draw(spec, 3)
         before = inputs.clone()
         with torch.no_grad():
@@ -113,36 +128,23 @@ def _reads_each_image_alone(stage: _Stage) -> None:
 
 def _trains_every_parameter(stage: _Stage) -> None:
     """A gradient reaches every parameter and, through a bridge, the features."""
-    built, inputs = stage.build(), _draw(stage.inputs[0], 2).requires_grad_()
+    built, inputs = stage.build(stage.first), _draw(stage.first, 2).requires_grad_()
     torch.autograd.backward(built(inputs).square().sum())
     require_gradients(built)
     if isinstance(built, Bridge):
         require_input_gradient("features", inputs)
 
 
-def _starts_with_fresh_statistics(stage: _Stage) -> None:
-    """Building it leaves BatchNorm as it starts: mean 0, variance 1, no batch counted."""
-    for name, norm in stage.build().named_modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
-            buffers = dict(norm.named_buffers())
-            fresh = buffers["running_mean"].eq(0).all() and buffers["running_var"].eq(1).all()
-            require(
-                bool(fresh) and buffers["num_batches_tracked"].item() == 0,
-                got=f"changed statistics in {name}",
-                do="find shapes with probe_features, which touches nothing; load no trained weights in a check",
-            )
-
-
 def _is_reproducible(stage: _Stage) -> None:
     """The seed decides the weights, and a state_dict holds all of them."""
-    inputs = _draw(stage.inputs[0], 2)
-    require_reproducible(lambda: stage.make(stage.inputs[0]), lambda built: built(inputs))
+    inputs = _draw(stage.first, 2)
+    require_reproducible(partial(stage.make, stage.first), lambda built: built(inputs))
 
 
 def _builds_on_meta(stage: _Stage) -> None:
     """It builds on the meta device, where the plan asks for shapes and cost, and declares the same there."""
-    for spec in stage.inputs:
-        on_meta, on_cpu = build_on_meta(partial(stage.make, spec)), stage.build(spec)
+    for spec, on_cpu in stage.built.items():
+        on_meta = build_on_meta(partial(stage.make, spec))
         require(
             _declared(on_meta) == _declared(on_cpu),
             got=f"{_declared(on_meta)} there and {_declared(on_cpu)} on the CPU, for {spec}",
@@ -151,10 +153,10 @@ def _builds_on_meta(stage: _Stage) -> None:
 
 
 RULES = (
+    _starts_with_fresh_statistics,
     _yields_what_it_declares,
     _reads_each_image_alone,
     _trains_every_parameter,
-    _starts_with_fresh_statistics,
     _is_reproducible,
     _builds_on_meta,
 )

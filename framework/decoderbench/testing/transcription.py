@@ -91,5 +91,5 @@ def finds_the_best_text(subject: DecoderUnderCheck) -> None:
             f"{texts_of(read)} for {[texts[row] for row in rows.tolist()]}, a log_prob of",
             read.log_prob,
             -least,
-            do="keep the batch first in every tensor of a state, and all that a step remembers in the state",
+            do="search as the family does: leave `transcribe` to it",
         )

@@ -15,9 +15,7 @@ class StackHeight(SequenceBridge):
 
     @staticmethod
     def frames_of(features: FeatureMapSpec) -> SequenceSpec:
-        return SequenceSpec(
-            length=features.width, dim=features.channels * features.height, left_to_right=True
-        )
+        return SequenceSpec(length=features.width, dim=features.channels * features.height, left_to_right=True)
 
     @staticmethod
     def to_frames(features: Tensor) -> Tensor:

@@ -106,27 +106,18 @@ class Folder(Dataset):
         return _digest([str(self._folder.resolve()), rows])
 
     def notes(self) -> Sequence[str]:
-        named = {sample.key for sample in self._samples}
-        others = [name for name in self._files if _is_image(name) and name not in named]
-        if not others:
-            return ()
-        return (f"{len(others):,} images in {self._folder} have no label and are left out: {_few(others)}",)
+        others = sorted(set(filter(_is_image, self._files)) - {sample.key for sample in self._samples})
+        return [f"images without a label are left out: {len(others):,} ({_few(others)})"] if others else []
 
     @cached_property
     def _root(self) -> Path:
-        root = self.base_dir / Path(self.config.path).expanduser()
-        if not root.is_dir():
-            raise DataError(f"dataset folder {root} is not a folder; path is relative to {self.base_dir}")
-        return root
+        return _existing("path", self.base_dir / Path(self.config.path).expanduser())
 
     @cached_property
     def _folder(self) -> Path:
-        if self.config.images is None:
-            return self._root / "images" if (self._root / "images").is_dir() else self._root
-        folder = self._root / self.config.images
-        if not folder.is_dir():
-            raise DataError(f"folder of images {folder} is not a folder; check the option images")
-        return folder
+        if self.config.images is None and not (self._root / "images").is_dir():
+            return self._root
+        return _existing("images", self._root / (self.config.images or "images"))
 
     @cached_property
     def _files(self) -> dict[str, bool]:
@@ -198,6 +189,12 @@ class Folder(Dataset):
                 f"{column!r}: {_few(torn)}; give only one of the columns"
             )
         return given
+
+
+def _existing(option: str, folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; check the option {option} of the dataset")
+    return folder
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:

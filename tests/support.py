@@ -1,0 +1,81 @@
+"""The components to check, and small healthy decoders that a test can break in one place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decoderbench import AutoregressiveDecoder, CTCDecoder, LabelSpec, SequenceSpec
+from decoderbench.options import ComponentConfig
+from decoderbench.plugin_manager import build_plugin_manager
+from decoderbench.registry import Registry, Shelf
+
+REGISTRY = Registry(build_plugin_manager())
+
+Options = dict[str, Any]
+Case = tuple[str, Options]
+
+# Each component is checked with its defaults, unless other options are named here.
+ENCODER_OPTIONS: dict[str, list[Options]] = {
+    "timm_cnn": [
+        {"model": "test_resnet"},
+        {"model": "test_efficientnet", "stage": 3, "keep_width": 4},
+        {"model": "test_convnext", "stage": 1, "keep_width": 8},
+    ]
+}
+BRIDGE_OPTIONS: dict[str, list[Options]] = {
+    name: [{}, {"projection_dim": 5, "lstm_layers": 2, "lstm_dim": 3}]
+    for name in ("flatten_grid", "global_pool", "mean_height", "stack_height")
+}
+DECODER_OPTIONS: dict[str, list[Options]] = {
+    "lstm_cell": [{}, {"hidden_dim": 96, "pool": "flatten"}],
+    "lstm_ctc": [{}, {"hidden_dim": 32, "num_layers": 2, "bidirectional": False}],
+}
+
+
+def cases(shelf: Shelf[Any], options: Mapping[str, list[Options]]) -> list[Case]:
+    """Return each registered name with each set of options to check it with."""
+    return [(name, chosen) for name in shelf for chosen in options.get(name, [{}])]
+
+
+ENCODERS = cases(REGISTRY.encoders, ENCODER_OPTIONS)
+BRIDGES = cases(REGISTRY.bridges, BRIDGE_OPTIONS)
+DECODERS = cases(REGISTRY.decoders, DECODER_OPTIONS)
+
+
+class SmallCTC(CTCDecoder):
+    """A hidden layer over each frame."""
+
+    name = "small_ctc"
+    Config = ComponentConfig
+
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.hidden = nn.Linear(memory.dim, 32)
+        self.head = nn.Linear(32, self.vocabulary_size)
+
+    def forward(self, memory: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.hidden(memory).tanh())
+        return logits
+
+
+class SmallLSTM(AutoregressiveDecoder):
+    """An LSTMCell that reads the previous character and the mean of the memory."""
+
+    name = "small_lstm"
+    Config = ComponentConfig
+
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.embed = nn.Embedding(self.num_tokens, 16)
+        self.cell = nn.LSTMCell(16 + memory.dim, 32)
+        self.head = nn.Linear(32, self.vocabulary_size)
+
+    def initial_state(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        zeros = memory.new_zeros(memory.shape[0], 32)
+        return zeros, zeros
+
+    def step(self, token: Tensor, state: tuple[Tensor, Tensor], memory: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        hidden, cell = self.cell(torch.cat([self.embed(token), memory.mean(dim=1)], dim=-1), state)
+        return self.head(hidden), (hidden, cell)
