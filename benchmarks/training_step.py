@@ -2,9 +2,9 @@
 
     python benchmarks/training_step.py [--steps 40] [--rounds 7] [--device cpu]
 
-The bare loop holds a resident float tensor and does forward, loss, backward, clipping and optimiser step, nothing else.
-Rounds of both alternate and the medians of each round's ratio are printed, since machines are shared and noisy. Aims: the
-framework at most 3 % over the bare loop; gathering and augmenting a batch at most 10 % of a step.
+The bare loop holds a resident float tensor and does forward, loss, backward, clipping and optimiser step, no more.
+Rounds of both alternate and the medians of each round's ratio are printed, since machines are shared and noisy.
+Aims: the framework at most 3 % over the bare loop; gathering and augmenting a batch at most 10 % of a step.
 """
 
 import argparse
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from decoderbench.audit import audit
 from decoderbench.batches import Batches, to_float
 from decoderbench.devices import choose_device, device_name, synchronize
 from decoderbench.experiment import AugmentationOptions, Experiment, load_experiment, merge
 from decoderbench.images import open_store
+from decoderbench.labels import Labels
 from decoderbench.plan import plan_cells, read_data
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.registry import Registry
@@ -33,12 +33,56 @@ AUGMENTATION = {
 }  # fmt: skip
 
 
-def seconds(run: Callable[[], object], device: torch.device) -> float:
+def bare_loop(trainer: Trainer, pixels: Tensor, labels: Labels, steps: int) -> None:
+    model, optimizer, size = trainer.recognizer, trainer.optimizer, trainer.options.batch_size
+    for step in range(steps):
+        first = step * size % (len(pixels) - size)
+        chosen = slice(first, first + size)
+        batch = Labels(labels.ids[chosen], labels.lengths[chosen], labels.longest)
+        loss = model.nll(pixels[chosen], batch).sum() / (size * labels.longest)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), trainer.options.clip_norm)
+        optimizer.step()
+
+
+def framework_loop(trainer: Trainer, guard: FiniteGuard, steps: int) -> None:
+    for step in range(1, steps + 1):
+        trainer.step(step, guard)
+
+
+def sampling_loop(trainer: Trainer, steps: int) -> None:
+    for step in range(1, steps + 1):
+        images, _ = trainer.context.batches.gather(trainer.sampler.batch(step))
+        trainer.augmentation(images, step)
+
+
+def seconds(device: torch.device, run: Callable[..., None], *arguments: object) -> float:
     synchronize(device)
     start = time.perf_counter()
-    run()
+    run(*arguments)
     synchronize(device)
     return time.perf_counter() - start
+
+
+def measure(trainer: Trainer, augmented: Trainer, steps: int, rounds: int) -> str:
+    device = trainer.context.device
+    images, labels = trainer.context.batches.gather(trainer.context.batches.rows("train"))
+    bare = (bare_loop, trainer, to_float(images), labels, steps)
+    framework = (framework_loop, trainer, FiniteGuard(device), steps)
+    sampling = (sampling_loop, augmented, steps)
+    for warm_up in (bare, framework, sampling):
+        seconds(device, *warm_up)
+    ratios, shares = [], []
+    for _ in range(rounds):
+        alone, full = seconds(device, *bare), seconds(device, *framework)
+        ratios.append(full / alone)
+        shares.append(seconds(device, *sampling) / full)
+    return (
+        f"{trainer.cell.decoder.label:15} framework / bare loop {statistics.median(ratios):.3f} "
+        f"({min(ratios):.3f} to {max(ratios):.3f}), gathering and augmenting {statistics.median(shares):.1%} "
+        f"of a step ({1e3 * full / steps:.1f} ms)"
+    )
 
 
 def main() -> None:
@@ -54,56 +98,12 @@ def main() -> None:
     experiment = Experiment(**data)
     found = read_data(experiment, registry, base_dir=Path(), cache_dir=None)
     store = open_store(found.dataset, found.samples, experiment.image)
-    batches = Batches(store, audit(found.samples), device)
-    print(f"{device_name(device)}, torch {torch.__version__}, batch of {experiment.training.batch_size}")
-
+    context = CellContext(registry, Batches(store, found.audit, device), device, Path(), describe_environment(device))
+    print(f"{device_name(device)}, torch {torch.__version__}, batches of {experiment.training.batch_size}")
     for cell in plan_cells(experiment, registry, found):
-        if cell.infeasible:
-            continue
-        context = CellContext(registry, batches, device, Path(), describe_environment(device))
-        trainer = Trainer(cell, context)
-        augmented = Trainer(cell.model_copy(update={"augmentation": AugmentationOptions(**AUGMENTATION)}), context)
-        guard = FiniteGuard(device)
-        rows = batches.rows("train")
-        pixels = to_float(batches.gather(rows)[0])
-        all_labels = batches.gather(rows)[1]
-        size = experiment.training.batch_size
-
-        def bare(trainer: Trainer = trainer, pixels: torch.Tensor = pixels) -> None:
-            model, optimizer = trainer.recognizer, trainer.optimizer
-            for step in range(arguments.steps):
-                first = step * size % (len(pixels) - size)
-                chosen = slice(first, first + size)
-                labels = type(all_labels)(all_labels.ids[chosen], all_labels.lengths[chosen], all_labels.longest)
-                loss = model.nll(pixels[chosen], labels).sum() / (size * all_labels.longest)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-                optimizer.step()
-
-        def framework(trainer: Trainer = trainer, guard: FiniteGuard = guard) -> None:
-            for step in range(1, arguments.steps + 1):
-                trainer.step(step, guard)
-
-        def sampling(trainer: Trainer = augmented) -> None:
-            for step in range(1, arguments.steps + 1):
-                images, _ = batches.gather(trainer.sampler.batch(step))
-                trainer.augmentation(images, step)
-
-        bare()
-        framework()
-        sampling()
-        ratios, shares = [], []
-        for _ in range(arguments.rounds):
-            alone = seconds(bare, device)
-            full = seconds(framework, device)
-            ratios.append(full / alone)
-            shares.append(seconds(sampling, device) / full)
-        print(
-            f"{cell.decoder.label:15} framework / bare loop {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f}), gathering and augmenting {statistics.median(shares):.1%} of a step "
-            f"({1e3 * full / arguments.steps:.1f} ms)"
-        )
+        if not cell.infeasible:
+            augmented = cell.model_copy(update={"augmentation": AugmentationOptions(**AUGMENTATION)})
+            print(measure(Trainer(cell, context), Trainer(augmented, context), arguments.steps, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ class FixedWidth(SmallCTC):
         return super().forward(memory[..., :7]) if memory.shape[-1] == 7 else self.head(memory)
 
 
+class NeedsContiguous(SmallCTC):
+    def forward(self, memory: Tensor) -> Tensor:
+        return super().forward(memory.view(-1, memory.shape[2])).view(*memory.shape[:2], -1)
+
+
 class NotANumber(SmallCTC):
     def forward(self, memory: Tensor) -> Tensor:
         return super().forward(memory) / torch.zeros(())
@@ -263,6 +268,7 @@ class WithoutInitialState(AutoregressiveDecoder):
         (LeftToRightOrNot, "None or a sentence.*; got False for SequenceSpec.*return a sentence"),
         (NeverFits, "got the moon is in the wrong quarter;.* accept one of these"),
         (FixedWidth, r"sizes itself from its specs.*; got RuntimeError: mat1 and mat2"),
+        (NeedsContiguous, "got RuntimeError: view size is not compatible"),
         (NotANumber, "finite float32 number.*; got .*nan.*; stay in log space"),
         (BatchStatistics, "`nll` of its single images.*; mix nothing across the batch"),
         (InPlace, "got a memory that was changed in place; work on a copy"),

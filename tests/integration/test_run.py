@@ -20,7 +20,12 @@ from decoderbench.metrics import Metric, nats_per_character
 from decoderbench.records import ResultsDirectory, read_lines
 from decoderbench.registry import Registry
 
-CONTRACTUAL_COLUMNS = ["experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason", "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs", "train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "peak_memory_mb", "train_seconds", "frames", "device", "cell_id"]
+CONTRACTUAL_COLUMNS = [
+    "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason",
+    "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs",
+    "train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "peak_memory_mb", "train_seconds",
+    "frames", "device", "cell_id",
+]  # fmt: skip
 
 
 class Witness:

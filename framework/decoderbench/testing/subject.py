@@ -64,8 +64,8 @@ class DecoderUnderCheck:
         return seeded(self.build, seed).eval()
 
     def draw(self, batch: int) -> Tensor:
-        """Draw a memory (B, T, D)."""
-        return torch.randn(batch, self.memories[0].length, self.memories[0].dim)
+        """Draw a memory (B, T, D), not contiguous, as bridges yield it that turn (B, D, T)."""
+        return torch.randn(batch, self.memories[0].dim, self.memories[0].length).transpose(1, 2)
 
 
 def transcribe(decoder: Decoder, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
