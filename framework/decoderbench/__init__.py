@@ -73,6 +73,7 @@ _HOMES = {
     "specs": ["FeatureMapSpec", "ImageSpec", "LabelSpec", "SequenceSpec"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> object:
@@ -82,4 +83,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOME)
+    return __all__

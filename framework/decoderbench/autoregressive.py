@@ -122,7 +122,7 @@ class AutoregressiveDecoder(Decoder):
             ended = ended.gather(1, parent) | (chosen_token == self.end)
             text = text.gather(1, parent[:, :, None].expand(-1, -1, position))
             text = torch.cat([text, torch.where(ended, -1, chosen_token)[:, :, None]], dim=2)
-            state = _select(state, (first_row + parent).flatten())
+            state = select_rows(state, (first_row + parent).flatten())
             token = chosen_token.flatten()
             if _all(ended):
                 break
@@ -136,7 +136,8 @@ def _all(flags: Tensor) -> bool:
     return not flags.is_meta and bool(flags.all())
 
 
-def _select(state: State, rows: Tensor) -> State:
+def select_rows(state: State, rows: Tensor) -> State:
+    """Return the state of chosen rows of the batch, (N,) int64."""
     if isinstance(state, Tensor):
-        return state.index_select(0, rows)
-    return tuple(_select(part, rows) for part in state)
+        return state.indexselect_rows(0, rows)
+    return tuple(select_rows(part, rows) for part in state)

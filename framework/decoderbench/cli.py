@@ -216,8 +216,9 @@ def _load(
     registry = _registry(plugin, folders)
     if problems := [describe(str(path), text, *problem) for problem in registry.problems(data)]:
         err.print("\n".join(problems), markup=False)
-    if mistakes + len(problems) or experiment is None:
-        err.print(f"{mistakes + len(problems)} mistakes in {path}; nothing was trained", markup=False)
+    mistakes += len(problems)
+    if mistakes or experiment is None:
+        err.print(f"{mistakes} mistake{'s' * (mistakes != 1)} in {path}; nothing was trained", markup=False)
         raise typer.Exit(ConfigError.exit_code)
     return experiment, registry
 

@@ -28,6 +28,7 @@ def count_gmacs(recognizer: Recognizer, image: ImageSpec) -> float | None:
 
     Counted on the meta device, where nn.LSTM is taken apart into the matrix products that it is; on CPU and
     CUDA the counter calls it free. An autoregressive decoder is charged for `max_length` characters and the end.
+    Only convolutions and matrix products count: elementwise products, such as an attention's weighted sum, do not.
 
     Args:
         recognizer: on the meta device.

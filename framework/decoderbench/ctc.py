@@ -84,7 +84,7 @@ def best_path(log_probs: Tensor) -> Hypotheses:
     position = torch.where(kept, kept.cumsum(dim=1) - 1, frames)
     ids = path.new_zeros(batch, frames + 1).scatter_(1, position, path - 1)[:, :frames]
     lengths = kept.sum(dim=1)
-    return Hypotheses(ids * _inside(lengths, frames), lengths, scores.sum(dim=1))
+    return Hypotheses(ids, lengths, scores.sum(dim=1))
 
 
 def prefix_beam_search(log_probs: Tensor, beam_size: int) -> Hypotheses:
@@ -152,7 +152,3 @@ def _joins(prefixes: Tensor, lengths: Tensor, total: Tensor) -> Tensor:
     same = (prefixes[:, :, None] == shortened[:, None]).all(dim=-1)
     live = total > IMPOSSIBLE
     return same & (lengths > 0)[:, None] & live[:, :, None] & live[:, None]
-
-
-def _inside(lengths: Tensor, width: int) -> Tensor:
-    return torch.arange(width, device=lengths.device) < lengths[:, None]  # (B, width)

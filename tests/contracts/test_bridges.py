@@ -11,7 +11,7 @@ from decoderbench import Bridge, ComponentConfig, FeatureMapSpec, InfeasibleErro
 from decoderbench.testing import ConformanceError, check_bridge
 
 
-@pytest.mark.parametrize(("name", "options"), BRIDGES)
+@pytest.mark.parametrize(("name", "options"), BRIDGES, ids=str)
 def test_it_conforms(name: str, options: Options) -> None:
     check_bridge(REGISTRY.bridges[name].component, **options)
 
@@ -115,6 +115,7 @@ class FixedDevice(Small):
         (LooksAtWeights, "builds on the meta device.*got RuntimeError: Tensor.item"),
         (FixedDevice, "builds on the meta device.*got values in position.*create tensors on the default device"),
     ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_planted_fault_is_caught(fault: type[Bridge], said: str) -> None:
     with pytest.raises(ConformanceError, match=f"(?s)^bridge 'small' breaks the rule: .*{said}"):

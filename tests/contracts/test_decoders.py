@@ -28,7 +28,7 @@ class PerPosition(Decoder):
         return None
 
     def log_probs(self, memory: Tensor) -> Tensor:
-        logits = self.head(memory.flatten(1)).view(len(memory), -1, self.end + 1)
+        logits: Tensor = self.head(memory.flatten(1)).view(len(memory), -1, self.end + 1)
         return logits.log_softmax(dim=-1)  # (B, S, V)
 
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
@@ -44,7 +44,7 @@ class PerPosition(Decoder):
         return Hypotheses(ids, lengths, -self.nll(memory, Labels(ids, lengths, self.max_length)))
 
 
-@pytest.mark.parametrize(("name", "options"), DECODERS)
+@pytest.mark.parametrize(("name", "options"), DECODERS, ids=str)
 def test_it_conforms(name: str, options: Options) -> None:
     check_decoder(REGISTRY.decoders[name].component, **options)
 
@@ -66,6 +66,12 @@ class LeftToRightOrNot(SmallCTC):
     @classmethod
     def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> Any:
         return not memory.left_to_right
+
+
+class AlwaysFits(SmallCTC):
+    @classmethod
+    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
+        return None
 
 
 class NeverFits(SmallCTC):
@@ -266,6 +272,7 @@ class WithoutInitialState(AutoregressiveDecoder):
     [
         (WrongBlank, r"summed over texts is at most 1.*; got [\d.]+ over the 63 texts"),
         (LeftToRightOrNot, "None or a sentence.*; got False for SequenceSpec.*return a sentence"),
+        (AlwaysFits, r"CTC needs frames enough.*; got None for SequenceSpec\(length=1"),
         (NeverFits, "got the moon is in the wrong quarter;.* accept one of these"),
         (FixedWidth, r"sizes itself from its specs.*; got RuntimeError: mat1 and mat2"),
         (NeedsContiguous, "got RuntimeError: view size is not compatible"),

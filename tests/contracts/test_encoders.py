@@ -12,7 +12,7 @@ from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, In
 from decoderbench.testing import ConformanceError, check_encoder
 
 
-@pytest.mark.parametrize(("name", "options"), ENCODERS)
+@pytest.mark.parametrize(("name", "options"), ENCODERS, ids=str)
 def test_it_conforms(name: str, options: Options) -> None:
     check_encoder(REGISTRY.encoders[name].component, **options)
 
@@ -60,7 +60,7 @@ class ProbesInTrainingMode(Small):
 class ForeignDice(Small):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
-        nn.init.constant_(self.convolution.bias, float(np.random.default_rng().normal()))
+        nn.init.constant_(self.norm.bias, float(np.random.default_rng().normal()))
 
 
 class AlwaysBatchStatistics(Small):
@@ -91,12 +91,13 @@ class AnotherMapOnMeta(Small):
     [
         (LiesAboutItsMap, r"got \(2, 4, 24, 80\) where \(2, 4, 16, 80\) is declared, for ImageSpec.*probe_features"),
         (ProbesInTrainingMode, "leaves BatchNorm as it starts.*got changed statistics in norm; .*probe_features"),
-        (ForeignDice, "another convolution.bias when built again from the same seed; draw weights from torch"),
+        (ForeignDice, "another norm.bias when built again from the same seed; draw weights from torch"),
         (AlwaysBatchStatistics, "a batch gives what its single images give.*mix nothing across the batch"),
         (FrozenByAccident, "got no gradient for convolution.weight, convolution.bias"),
         (OnlyGreyByAccident, "got RuntimeError: Given groups=1.*the traceback above shows where"),
         (AnotherMapOnMeta, r"builds on the meta device.*got \(4, 1, 1\) there and \(4, 16, 64\) on the CPU"),
     ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_planted_fault_is_caught(fault: type[Encoder], said: str) -> None:
     with pytest.raises(ConformanceError, match=f"(?s)^encoder 'small' breaks the rule: .*{said}"):

@@ -2,7 +2,7 @@
 
 import torch
 
-from decoderbench.autoregressive import AutoregressiveDecoder, _select
+from decoderbench.autoregressive import AutoregressiveDecoder, select_rows
 from decoderbench.labels import Labels
 from decoderbench.testing.rules import TOLERANCE, require, require_close
 from decoderbench.testing.subject import CHARSET, LABELS, TEXTS, DecoderUnderCheck, nll_of, nll_of_each, texts_up_to
@@ -71,7 +71,7 @@ def steps_row_by_row(subject: DecoderUnderCheck) -> None:
     with torch.no_grad():
         _, state = decoder.step(start, decoder.initial_state(memory), memory)
         _, state = decoder.step(tokens, state, memory)
-        taken, _ = decoder.step(following, _select(state, rows), memory)
+        taken, _ = decoder.step(following, select_rows(state, rows), memory)
         _, state = decoder.step(start, decoder.initial_state(memory), memory)
         _, state = decoder.step(tokens[rows], state, memory)
         expected, _ = decoder.step(following, state, memory)

@@ -1,0 +1,303 @@
+"""Batches, their order, and what augmentation does to their pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from decoderbench import Charset, ComponentConfig, DataError, Dataset, Labels, Sample
+from decoderbench.audit import audit
+from decoderbench.augmentation import Augmentation
+from decoderbench.batches import Batches, Sampler, in_order, to_float
+from decoderbench.experiment import AugmentationOptions
+from decoderbench.images import open_store
+from decoderbench.options import ImageOptions
+
+unhurried = settings(deadline=None)
+CPU = torch.device("cpu")
+
+# The order.
+
+rows = st.sets(st.integers(0, 1000), min_size=1, max_size=20).map(lambda drawn: np.array(sorted(drawn)))
+sizes = st.integers(1, 50)
+seeds = st.integers(0, 2**40)
+
+
+@unhurried
+@given(rows, sizes, seeds)
+def test_an_epoch_is_a_permutation(rows: np.ndarray, size: int, seed: int) -> None:
+    sampler = Sampler(rows, size, seed)
+    epochs = 3
+    stream = np.concatenate([sampler.batch(step) for step in range(-(-epochs * len(rows) // size))])
+    for epoch in stream[: epochs * len(rows)].reshape(epochs, len(rows)):
+        assert sorted(epoch) == list(rows)
+
+
+@unhurried
+@given(rows, sizes, seeds, st.lists(st.integers(0, 100), max_size=8))
+def test_a_batch_depends_on_its_step_and_not_on_what_was_asked_before(
+    rows: np.ndarray, size: int, seed: int, steps: list[int]
+) -> None:
+    sampler = Sampler(rows, size, seed)
+    for step in steps:
+        batch = sampler.batch(step)
+        assert batch.shape == (size,)
+        assert np.array_equal(batch, Sampler(rows, size, seed).batch(step))
+
+
+def test_another_seed_and_another_epoch_is_another_order() -> None:
+    rows = np.arange(100)
+    orders = [tuple(Sampler(rows, 100, seed).batch(epoch)) for seed in range(5) for epoch in range(5)]
+    assert len(set(orders)) == 25
+
+
+def test_the_order_does_not_depend_on_the_batch_size() -> None:
+    rows = np.arange(7)
+    small, large = Sampler(rows, 2, 3), Sampler(rows, 10, 3)
+    assert np.array_equal(np.concatenate([small.batch(step) for step in range(5)]), large.batch(0))
+
+
+def test_in_order_ends_with_a_short_batch() -> None:
+    assert [batch.tolist() for batch in in_order(np.arange(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert list(in_order(np.arange(0), 2)) == []
+
+
+# Gathering.
+
+
+class Plain(Dataset):
+    """Image i is a plain one of brightness 10 * i."""
+
+    name = "plain"
+    Config = ComponentConfig
+    labels = ("ab", "b", "", "aab", "x", "ba")
+    splits = ("train", "train", "val", "test", "val", "train")
+
+    def samples(self) -> Sequence[Sample]:
+        pairs = zip(self.labels, self.splits, strict=True)
+        return [Sample(str(row), label, split) for row, (label, split) in enumerate(pairs)]  # type: ignore[arg-type]
+
+    def load_image(self, index: int) -> Image.Image:
+        return Image.new("L", (6, 4), 10 * index)
+
+    def fingerprint(self) -> str:
+        return "plain"
+
+
+@pytest.fixture
+def batches(tmp_path: Path) -> Batches:
+    dataset = Plain(ComponentConfig(), tmp_path)
+    samples = dataset.samples()
+    store = open_store(dataset, samples, ImageOptions(height=4, width=6), cache_dir=tmp_path, workers=1)
+    found = audit(samples, charset=Charset("ab"), max_length=3, allow=["outside_charset", "empty_label"])
+    return Batches(store, found.with_images(store), CPU)
+
+
+@pytest.mark.parametrize("chosen", [[0], [5, 1, 1, 0], [3, 2], [2], []])
+def test_gathered_rows_are_those_of_the_store(batches: Batches, chosen: list[int]) -> None:
+    images, labels = batches.gather(np.array(chosen, dtype=np.int64))
+    assert images.dtype == torch.uint8
+    assert np.array_equal(images.numpy(), batches.store.images[chosen])
+    texts = [Plain.labels[row] for row in chosen]
+    expected = Labels.from_texts(texts, Charset("ab"), max_length=3)
+    assert torch.equal(labels.ids, expected.ids)
+    assert torch.equal(labels.lengths, expected.lengths)
+    assert labels.longest == expected.longest
+
+
+def test_a_label_outside_the_charset_has_no_ids(batches: Batches) -> None:
+    assert batches.spellable.tolist() == [True, True, True, True, False, True]
+    _, labels = batches.gather(np.array([4, 1]))
+    assert labels.lengths.tolist() == [0, 1]
+    assert labels.ids.tolist() == [[0, 0, 0], [1, 0, 0]]
+
+
+def test_rows_of_a_split_are_those_that_the_audit_leaves(batches: Batches) -> None:
+    assert {split: batches.rows(split).tolist() for split in ("train", "val", "test")} == {
+        "train": [0, 1, 5],
+        "val": [2, 4],
+        "test": [3],
+    }
+
+
+def test_a_batch_can_be_changed_without_harm_to_the_cache(batches: Batches) -> None:
+    before = batches.store.images.copy()
+    images, labels = batches.gather(np.array([0, 1]))
+    images += 1
+    labels.ids.add_(1)
+    assert np.array_equal(batches.store.images, before)
+    assert batches.gather(np.array([0]))[1].ids.tolist() == [[0, 1, 0]]
+
+
+# Labels.
+
+
+@unhurried
+@given(st.lists(st.text("abc", max_size=4), max_size=5), st.integers(4, 6))
+def test_labels_hold_texts_and_padding(texts: list[str], width: int) -> None:
+    charset = Charset("abc")
+    labels = Labels.from_texts(texts, charset, max_length=width)
+    assert labels.ids.shape == labels.mask().shape == (len(texts), width)
+    assert labels.longest == max(map(len, texts), default=0)
+    assert labels.mask().sum(dim=1).tolist() == labels.lengths.tolist() == [len(text) for text in texts]
+    assert not labels.ids[~labels.mask()].any()
+    assert [charset.decode(ids[mask].tolist()) for ids, mask in zip(labels.ids, labels.mask(), strict=True)] == texts
+
+
+def test_labels_are_as_wide_as_the_longest_unless_told() -> None:
+    assert Labels.from_texts(["a", "ba"], Charset("ab")).ids.tolist() == [[0, 0], [1, 0]]
+    assert Labels.from_texts(["", ""], Charset("ab")).ids.shape == (2, 0)
+
+
+def test_labels_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match="a label has 3 characters, max_length is 2"):
+        Labels.from_texts(["aab"], Charset("ab"), max_length=2)
+    with pytest.raises(DataError, match=r"'abc' has characters outside the charset: 'c' \(U\+0063\)"):
+        Labels.from_texts(["abc"], Charset("ab"))
+
+
+# Augmentation.
+
+EVERYTHING: dict[str, Any] = {
+    "rotate": 9,
+    "shear": 0.2,
+    "scale": 0.2,
+    "translate": 0.1,
+    "contrast": 0.3,
+    "brightness": 0.2,
+    "noise": 0.1,
+}
+
+
+def augmentation(*, seed: int = 0, **options: Any) -> Augmentation:
+    return Augmentation(AugmentationOptions(**options), seed, CPU)
+
+
+def noise_images(batch: int = 4, *, height: int = 16, width: int = 48) -> Tensor:
+    drawn = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (batch, 1, height, width), generator=drawn, dtype=torch.uint8)
+
+
+def test_no_options_are_a_plain_conversion() -> None:
+    every_value = torch.arange(256, dtype=torch.uint8).view(1, 1, 8, 32)
+    for converted in (augmentation()(every_value, 0), to_float(every_value)):
+        assert converted.dtype == torch.float32
+        assert torch.allclose(converted.flatten(), torch.linspace(-1, 1, 256), atol=1e-6)
+
+
+@pytest.mark.parametrize("option", EVERYTHING)
+def test_pixels_are_a_function_of_seed_and_step(option: str) -> None:
+    images, chosen = noise_images(), {option: EVERYTHING[option]}
+    changed = augmentation(seed=1, **chosen)
+    at_three = changed(images, 3)
+    assert not torch.equal(at_three, to_float(images))
+    assert not torch.equal(changed(images, 4), at_three)
+    assert torch.equal(changed(images, 3), at_three)
+    assert torch.equal(augmentation(seed=1, **chosen)(images, 3), at_three)
+    assert not torch.equal(augmentation(seed=2, **chosen)(images, 3), at_three)
+
+
+@pytest.mark.parametrize("option", EVERYTHING)
+def test_each_image_is_drawn_for_anew(option: str) -> None:
+    same = noise_images(1).expand(5, -1, -1, -1)
+    changed = augmentation(**{option: EVERYTHING[option]})(same, 0)
+    assert len({tuple(image.flatten().tolist()) for image in changed}) == 5
+
+
+def test_images_are_left_as_they_are_and_global_random_numbers_too() -> None:
+    images, before = noise_images(), torch.get_rng_state()
+    augmentation(**EVERYTHING)(images, 0)
+    assert torch.equal(images, noise_images())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_everything_at_once_stays_near_the_range() -> None:
+    changed = augmentation(**EVERYTHING)(noise_images(64), 0)
+    assert changed.shape == (64, 1, 16, 48)
+    assert changed.isfinite().all()
+    assert changed.abs().max() < 1 + 2 * 0.3 + 2 * 0.2 + 6 * 2 * 0.1
+    assert changed.abs().max() > 1
+
+
+@pytest.mark.parametrize(("option", "largest"), [("brightness", 0.2), ("contrast", 0.3)])
+def test_brightness_and_contrast_keep_to_their_bounds(option: str, largest: float) -> None:
+    images = noise_images(200)
+    before, after = to_float(images), augmentation(**{option: largest})(images, 0)
+    if option == "brightness":
+        change = (after - before).mean(dim=(1, 2, 3)) / 2
+    else:
+        change = after.std(dim=(1, 2, 3)) / before.std(dim=(1, 2, 3)) - 1
+        assert torch.allclose(after.mean(dim=(1, 2, 3)), before.mean(dim=(1, 2, 3)), atol=1e-5)
+    assert change.abs().max() <= largest + 1e-4
+    assert change.max() > 0.9 * largest
+    assert change.min() < -0.9 * largest
+
+
+def test_noise_has_the_deviation_that_was_drawn() -> None:
+    grey = torch.full((200, 1, 16, 48), 128, dtype=torch.uint8)
+    deviation = augmentation(noise=0.1)(grey, 0).std(dim=(1, 2, 3)) / 2
+    assert 0.09 < deviation.max() < 0.11
+    assert deviation.min() < 0.01
+
+
+class Extreme(Augmentation):
+    """Always draws the largest number."""
+
+    def __init__(self, **options: float) -> None:
+        super().__init__(AugmentationOptions(**options), 0, CPU)
+
+    def _draw(self, largest: float, images: Tensor) -> Tensor:
+        return torch.full((len(images),), largest)
+
+
+def close(actual: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(actual, expected, atol=1e-3)
+
+
+def test_a_translation_is_a_share_of_the_height_on_both_axes() -> None:
+    images = noise_images(height=8, width=24)
+    moved, before = Extreme(translate=0.25)(images, 0), to_float(images)
+    assert close(moved[..., :-2, :-2], before[..., 2:, 2:])
+    assert close(moved[..., -2:, :-2], before[..., -1:, 2:].expand(-1, -1, 2, -1))  # the edge, repeated
+
+
+def test_a_right_angle_turns_the_middle_of_a_wide_image() -> None:
+    images = noise_images(height=8, width=24)
+    turned, before = Extreme(rotate=90)(images, 0), to_float(images)
+    assert close(turned[..., 8:16], before[..., 8:16].rot90(1, dims=(2, 3)))
+
+
+@pytest.mark.parametrize("degrees", [10, 45, 160])
+def test_a_rotation_keeps_distances_in_a_wide_image(degrees: float) -> None:
+    height, width = 33, 99
+    down, right = torch.meshgrid(torch.arange(height) - 16.0, torch.arange(width) - 49.0, indexing="ij")
+
+    def spot(y: float, x: float) -> Tensor:
+        return (255 * torch.exp(-((down - y) ** 2 + (right - x) ** 2) / 8)).to(torch.uint8)[None, None]
+
+    for y, x in [(0, 10), (-10, 0), (6, 6)]:
+        light = Extreme(rotate=degrees)(spot(y, x), 0)[0, 0] + 1
+        found = torch.stack([(light * down).sum(), (light * right).sum()]) / light.sum()
+        angle = torch.tensor(torch.pi * degrees / 180)
+        expected = torch.stack([angle.cos() * y - angle.sin() * x, angle.sin() * y + angle.cos() * x])
+        assert torch.allclose(found, expected, atol=0.1)
+
+
+def test_a_shear_moves_each_row_by_its_distance_from_the_middle() -> None:
+    images = noise_images(height=9, width=25)
+    sheared, before = Extreme(shear=1)(images, 0), to_float(images)
+    for row in range(9):
+        assert close(sheared[..., row, 4:21], before[..., row, row : row + 17])
+
+
+def test_a_scale_is_about_the_middle() -> None:
+    images = noise_images(height=9, width=25)
+    scaled, before = Extreme(scale=0.5)(images, 0), to_float(images)
+    assert close(scaled[..., 2:7:2, 6:19:2], before[..., 1:8:3, 3:22:3])

@@ -1,0 +1,148 @@
+"""Costs against formulas worked out by hand, and times against a clock that the test turns."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decoderbench import (
+    Charset,
+    ComponentConfig,
+    CTCDecoder,
+    Decoder,
+    Encoder,
+    FeatureMapSpec,
+    ImageSpec,
+    LabelSpec,
+    SequenceSpec,
+    cost,
+)
+from decoderbench.recognizer import Recognizer
+from decoderbench_plugins.bridges.mean_height import MeanHeight
+from decoderbench_plugins.decoders.attention_lstm import AttentionLSTM
+from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop
+from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
+
+IMAGE = ImageSpec(channels=3, height=8, width=20)
+LABELS = LabelSpec(charset=Charset("abcdef"), max_length=5)
+
+# The letters of the formulas.
+FRAMES = 10  # T
+DIM = 12  # D
+STEPS = LABELS.max_length + 1  # S
+VOCABULARY = len(LABELS.charset) + 1  # V
+HIDDEN = 16  # N
+CONVOLUTION = DIM * 3 * 3 * 3 * 4 * FRAMES  # channels out, in, window, positions
+
+
+class Convolution(Encoder):
+    """Stride 2; as wide as `FRAMES`."""
+
+    name = "convolution"
+    Config = ComponentConfig
+
+    def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
+        super().__init__(config, image)
+        self.convolution = nn.Conv2d(image.channels, DIM, 3, stride=2, padding=1)
+        self.features = FeatureMapSpec(channels=DIM, height=image.height // 2, width=image.width // 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.convolution(images)
+        return features
+
+
+def recognizer(decoder: type[Decoder], **options: Any) -> Recognizer:
+    with torch.device("meta"):
+        encoder = Convolution(ComponentConfig(), IMAGE)
+        bridge = MeanHeight(MeanHeight.Config(), encoder.features)
+        assert (bridge.memory.length, bridge.memory.dim) == (FRAMES, DIM)
+        return Recognizer(encoder, bridge, decoder(decoder.Config.model_validate(options), bridge.memory, LABELS))
+
+
+def macs_of_decoder(decoder: type[Decoder], **options: Any) -> int:
+    gmacs = cost.count_gmacs(recognizer(decoder, **options), IMAGE)
+    assert gmacs is not None
+    return round(gmacs * 1e9) - CONVOLUTION
+
+
+def lstm(read: int) -> int:
+    return 4 * HIDDEN * (read + HIDDEN)
+
+
+def test_lstm_ctc_is_charged_for_its_lstm() -> None:
+    head = 2 * HIDDEN * VOCABULARY
+    assert macs_of_decoder(LSTMCTC, hidden_dim=HIDDEN) == FRAMES * (2 * lstm(DIM) + head)
+    two_layers = FRAMES * (lstm(DIM) + lstm(HIDDEN) + HIDDEN * VOCABULARY)
+    assert macs_of_decoder(LSTMCTC, hidden_dim=HIDDEN, num_layers=2, bidirectional=False) == two_layers
+
+
+def test_lstm_cell_is_charged_for_the_longest_text_and_its_end() -> None:
+    loop = STEPS * (lstm(VOCABULARY) + HIDDEN * VOCABULARY)
+    assert macs_of_decoder(LSTMCellLoop, hidden_dim=HIDDEN) == DIM * VOCABULARY + loop
+    assert macs_of_decoder(LSTMCellLoop, hidden_dim=HIDDEN, pool="flatten") == FRAMES * DIM * VOCABULARY + loop
+
+
+def test_attention_lstm_is_charged_for_its_keys_once_and_a_glimpse_a_step() -> None:
+    keys, query, score = FRAMES * DIM * HIDDEN, HIDDEN * HIDDEN, FRAMES * HIDDEN
+    step = query + score + lstm(9 + DIM) + HIDDEN * VOCABULARY
+    assert macs_of_decoder(AttentionLSTM, hidden_dim=HIDDEN, embed_dim=9) == keys + STEPS * step
+
+
+class LooksAtValues(CTCDecoder):
+    """Reads only as many frames as seem worth it."""
+
+    name = "looks_at_values"
+    Config = ComponentConfig
+
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.head = nn.Linear(memory.dim, self.vocabulary_size)
+
+    def forward(self, memory: Tensor) -> Tensor:
+        logits: Tensor = self.head(memory if memory.mean().item() > 0 else 2 * memory)
+        return logits
+
+
+def test_a_decoder_that_looks_at_values_has_no_count() -> None:
+    assert cost.count_gmacs(recognizer(LooksAtValues), IMAGE) is None
+
+
+def test_parameters_are_counted_in_millions() -> None:
+    convolution = DIM * 3 * 3 * 3 + DIM
+    decoder = 2 * (4 * HIDDEN * (DIM + HIDDEN) + 8 * HIDDEN) + 2 * HIDDEN * VOCABULARY + VOCABULARY
+    assert cost.count_parameters(recognizer(LSTMCTC, hidden_dim=HIDDEN)) == pytest.approx((convolution + decoder) / 1e6)
+
+
+class Clock:
+    """A recogniser that takes a tenth of a second an image, three for its first batch, by its own clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.batches: list[tuple[int, int]] = []
+
+    def transcribe(self, images: Tensor, *, beam_size: int) -> None:
+        self.now += 0.1 * len(images) if self.batches else 3.0
+        self.batches.append((len(images), beam_size))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_latency_is_the_median_of_single_images_after_a_warm_up(clock: Any) -> None:
+    assert cost.measure_latency_ms(clock, torch.zeros(1, 1, 4, 4), beam_size=3) == pytest.approx(100)
+    assert clock.batches == [(1, 3)] * (cost.LATENCY_WARM_UPS + cost.LATENCY_RUNS)
+
+
+def test_throughput_leaves_the_warm_up_out(clock: Any) -> None:
+    batches = [torch.zeros(size, 1, 4, 4) for size in (4, 4, 2)]
+    assert cost.measure_throughput(clock, batches) == pytest.approx(10)
+    assert [size for size, _ in clock.batches] == [4, 4, 2]
+
+
+def test_throughput_of_a_single_batch_reads_it_twice(clock: Any) -> None:
+    assert cost.measure_throughput(clock, [torch.zeros(4, 1, 4, 4)]) == pytest.approx(10)
