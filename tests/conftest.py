@@ -11,7 +11,6 @@ from running import TINY_PLUGIN
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.registry import Registry
 
-
 # A loaded machine must not make a property fail for its time.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")

@@ -73,7 +73,7 @@ _HOMES = {
     "specs": ["FeatureMapSpec", "ImageSpec", "LabelSpec", "SequenceSpec"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -139,5 +139,5 @@ def _all(flags: Tensor) -> bool:
 def select_rows(state: State, rows: Tensor) -> State:
     """Return the state of chosen rows of the batch, (N,) int64."""
     if isinstance(state, Tensor):
-        return state.indexselect_rows(0, rows)
+        return state.index_select(0, rows)
     return tuple(select_rows(part, rows) for part in state)
