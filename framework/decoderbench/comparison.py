@@ -41,11 +41,12 @@ def comparison(folder: Path, *, steps: int) -> dict[str, Any]:
         "training": {"steps": steps},
         "grid": {
             "encoder": {"ResNet-10-T": {"use": "timm_cnn", "model": "resnet10t", "stage": 2, "keep_width": 4}},
-            "bridge": {"mean over height": {"use": "mean_height"}},
+            # Attention by content alone finds its place badly; a BiLSTM tells each frame what is around it.
+            "bridge": {"mean height, BiLSTM": {"use": "mean_height", "lstm_layers": 1, "lstm_dim": 128}},
             "decoder": {
                 "LSTMCell loop": {"use": "lstm_cell", "pool": "flatten"},
                 "LSTM + CTC": {"use": "lstm_ctc"},
-                "attention LSTM": {"use": "attention_lstm"},
+                "attention LSTM": {"use": "attention_lstm", "hidden_dim": 128, "embed_dim": 16},
             },
         },
     }
