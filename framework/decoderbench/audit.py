@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -38,6 +38,7 @@ Code = Literal[
 CODES: tuple[Code, ...] = get_args(Code)
 INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, surrogate, line separators
 SHOWN = 10
+BARS = 8  # of the histogram of label lengths
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,20 @@ class Audit:
         total = sum(self.lengths.values())
         return [f"{p.code}: allowed, in {p.count:,} of {total:,} samples" for p in self.problems]
 
-    def lines(self) -> list[str]:
-        """Return what to print before the first step."""
+    def summary(self) -> list[str]:
+        """Return what the data are: how many samples, how long their labels, of which characters."""
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         without = f" ({len(self.left_out):,} left out)" if self.left_out else ""
-        common = max(self.lengths, key=self.lengths.__getitem__)
         return [
             f"samples  {counts}{without}",
-            f"labels   {min(self.lengths)} to {max(self.lengths)} characters, most often {common}; "
-            f"max_length {self.max_length}; CTC needs {self.frames_needed} frames",
+            f"labels   {_histogram(self.lengths)}; max_length {self.max_length}; CTC needs {self.frames_needed} frames",
             f"charset  {len(self.characters)} characters: {self.characters!r}",
+        ]
+
+    def lines(self) -> list[str]:
+        """Return what to print before the first step."""
+        return [
+            *self.summary(),
             *(f"allowed  {problem}" for problem in self.problems),
             *(f"note     {note}" for note in self.notes),
         ]
@@ -255,6 +260,21 @@ def _known_codes(allow: Iterable[str]) -> tuple[Code, ...]:
         known = ", ".join(CODES)
         raise ConfigError([f"allow: unknown code {c!r}{did_you_mean(c, CODES)}; known: {known}" for c in unknown])
     return tuple(code for code in CODES if code in allow)
+
+
+def _histogram(lengths: Mapping[int, int]) -> str:
+    """Return how many labels have how many characters, lengths in at most eight ranges of one width."""
+    shortest, longest = min(lengths), max(lengths)
+    width = -(-(longest - shortest + 1) // BARS)
+    bars: Counter[int] = Counter()
+    for length, count in lengths.items():
+        bars[(length - shortest) // width] += count
+    parts = []
+    for bar, count in sorted(bars.items()):
+        first = shortest + bar * width
+        last = min(first + width - 1, longest)
+        parts.append(f"{count:,} of {first if first == last else f'{first} to {last}'}")
+    return f"{', '.join(parts)} characters"
 
 
 def _counts(splits: Sequence[Split], left_out: Collection[int]) -> dict[Split, int]:

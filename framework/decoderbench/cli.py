@@ -96,9 +96,10 @@ def compare(
     """
     from decoderbench.comparison import comparison
 
-    data = merge(comparison(images, steps=steps), _changes(assignments, seeds, allow))
-    checked = parse_experiment(data, source="compare")
+    changes = _changes(assignments, seeds, allow)
     registry = _registry(plugin, plugins_dir)
+    data = comparison(images, registry, steps=steps, options=changes.get("dataset", {}))
+    checked = parse_experiment(merge(data, changes), source="compare")
     _run(checked, registry, Path(), results, device, select, retry_failed)
 
 

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import re
 import statistics
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, UnidentifiedImageError
+from decoderbench.errors import ConfigError, DataError
+from decoderbench.experiment import ComponentChoice
 
-from decoderbench.errors import DataError
+if TYPE_CHECKING:
+    from decoderbench.datasets import Dataset
+    from decoderbench.registry import Registry
 
 HEIGHT = 32
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SAMPLED = 200  # images whose shape decides on the width
 
 
-def comparison(folder: Path, *, steps: int) -> dict[str, Any]:
+def comparison(
+    folder: Path, registry: Registry, *, steps: int, options: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """Return an experiment, as plain data, that compares three decoders on the images of a folder.
 
-    Images are brought to a height of 32 and to the width that keeps the median shape, in steps of 8.
+    Images are brought to a height of 32 and to the width that keeps the median shape, in steps of 8. `options` are
+    further options of the data set `folder`.
 
     Raises:
-        DataError: if the folder is missing or holds no image.
+        ConfigError: if the data set does not know an option.
+        DataError: if the folder is missing or holds no labelled image.
     """
+    choice = ComponentChoice.model_validate({**options, "use": "folder", "path": str(folder)})
+    if problems := registry.datasets.problems(choice):
+        raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in problems])
+    registered, config = registry.datasets.configure(choice)
+    width = _fitting_width(registered.component(config, Path()))
     return {
         "name": re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64] or "comparison",
-        "dataset": {"use": "folder", "path": str(folder)},
-        "image": {"height": HEIGHT, "width": _fitting_width(folder)},
+        "dataset": {"use": choice.use, **choice.options},
+        "image": {"height": HEIGHT, "width": width},
         "augmentation": {
             "rotate": 3.0,
             "shear": 0.1,
@@ -52,17 +64,14 @@ def comparison(folder: Path, *, steps: int) -> dict[str, Any]:
     }
 
 
-def _fitting_width(folder: Path) -> int:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give a folder of labelled images")
+def _fitting_width(dataset: Dataset) -> int:
+    count = len(dataset.samples())
     shapes = []
-    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    for file in islice(files, SAMPLED):
+    for index in range(0, count, max(1, count // SAMPLED)):
         try:
-            with Image.open(file) as image:
-                shapes.append(image.width / image.height)
-        except (OSError, UnidentifiedImageError, ZeroDivisionError):
+            image = dataset.load_image(index)
+        except (DataError, OSError):
             continue  # the data audit names it
-    if not shapes:
-        raise DataError(f"{folder}: holds no image; known are {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return min(max(8 * round(HEIGHT * statistics.median(shapes) / 8), HEIGHT), 1024)
+        shapes.append(image.width / image.height)
+    width = 8 * round(HEIGHT * statistics.median(shapes or [1.0]) / 8)
+    return min(max(width, HEIGHT), 1024)

@@ -76,8 +76,11 @@ class Plan(Options):
     """The command line that made the plan."""
 
     cells: tuple[Cell, ...]
+    data_summary: tuple[str, ...] = ()
+    """What the audit found in the data: counts, lengths, charset."""
+
     data_notes: tuple[str, ...] = ()
-    """One line for each thing that a reader of the table must know about the data."""
+    """What stands below every table: data problems that were allowed, and how many samples have them."""
 
 
 class ResultsDirectory:
@@ -124,8 +127,9 @@ class ResultsDirectory:
         write_atomically(directory / "result.json", record.model_dump_json(indent=1).encode())
 
     def forget(self, cell: Cell) -> None:
-        """Take a cell's result away, so that it runs again."""
-        (self.cell_directory(cell) / "result.json").unlink(missing_ok=True)
+        """Take a cell's result away, and the traceback that goes with it, so that it runs again."""
+        for name in ("result.json", "traceback.txt"):
+            (self.cell_directory(cell) / name).unlink(missing_ok=True)
 
     @contextmanager
     def lease(self, cell: Cell, *, wait: bool = False) -> Iterator[bool]:

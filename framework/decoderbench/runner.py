@@ -93,7 +93,13 @@ def run(
 
     directory = ResultsDirectory(results or Path("results") / experiment.name)
     directory.write_plan(
-        Plan(experiment=experiment.name, command=command, cells=cells, data_notes=tuple(found.footnotes()))
+        Plan(
+            experiment=experiment.name,
+            command=command,
+            cells=cells,
+            data_summary=tuple(found.summary()),
+            data_notes=tuple(found.footnotes()),
+        )
     )
     registry.plugins.add(training, "trainer")
     batches = Batches(store, found, chosen_device)

@@ -173,6 +173,8 @@ def test_compare_needs_nothing_but_a_folder(capfd: pytest.CaptureFixture[str], c
     assert status == 0, err
     for decoder in ("LSTMCell loop", "LSTM + CTC", "attention LSTM"):
         assert f"{decoder} / seed 0: exact match" in out
+    status, _, err = call(capfd, "compare", str(captchas), "--set", "dataset.labelz=csv", "--results", str(results))
+    assert (status, "dataset.labelz: dataset 'folder': unknown key; did you mean 'labels'?" in err) == (2, True)
     plan = json.loads((results / "plan.json").read_text())
     assert (plan["experiment"], plan["cells"][0]["image"]["width"]) == ("my-captchas", 64)
 

@@ -135,13 +135,13 @@ def markdown_report(results: Results, *, command: str, figures: Mapping[str, str
         f"# {escape_markdown(plan.experiment)}",
         f"Dataset: {escape_markdown(datasets)}.",
         markdown_table(results),
-        *(["## Data", _bullets(plan.data_notes)] if plan.data_notes else []),
+        *(["## Data", _bullets(plan.data_summary)] if plan.data_summary else []),
         *(["## Figures"] if figures else []),
         *(f"![{escape_markdown(shown)}]({name})" for name, shown in figures.items()),
         "## How it was measured",
         _bullets(_method(results)),
         "## Provenance",
-        f"The cells were run by\n\n    {one_line(plan.command)}",
+        f"Planned, and last run, by\n\n    {one_line(plan.command)}",
         f"This report is made by\n\n    {one_line(command)}",
         _bullets(_environment(results)),
     ]
@@ -180,6 +180,7 @@ def _table(results: Results) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows), [
         *([_spread_note(summary["num_seeds"])] if summary["num_seeds"].any() else []),
         *notes,
+        *results.plan.data_notes,
         *([f"pending: {pending} of {len(results.cells)} cells"] if pending else []),
     ]
 

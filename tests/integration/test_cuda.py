@@ -1,0 +1,57 @@
+"""The same on a GPU as on the CPU; skipped where there is none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from decoderbench import Experiment, run
+from decoderbench.cell import Cell
+from decoderbench.plan import plan_cells, read_data
+from decoderbench.registry import Registry
+from decoderbench.training import FiniteGuard, build_recognizer
+
+pytestmark = pytest.mark.cuda
+
+
+def cells_of(tiny: dict[str, Any], registry: Registry, folder: Path) -> tuple[Cell, ...]:
+    experiment = Experiment(**tiny)
+    return plan_cells(experiment, registry, read_data(experiment, registry, base_dir=folder, cache_dir=None))
+
+
+def test_a_grid_runs_on_the_gpu(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+    tiny["augmentation"] = {"rotate": 5, "translate": 0.1, "contrast": 0.1, "noise": 0.1}
+    tiny["training"]["precision"] = "auto"
+    frame = run(Experiment(**tiny), registry=tiny_registry, results=tmp_path, device="cuda")
+    assert set(frame["status"]) == {"done"}
+    assert set(frame["device"]) == {torch.cuda.get_device_name()}
+    assert (frame["peak_memory_mb"] > 0).all()
+
+
+def test_nll_is_the_same_on_both_devices(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+    from decoderbench.labels import Charset, Labels
+
+    images = torch.randn(5, 1, 16, 32)
+    texts = ["0", "11", "01", "", "10"]
+    for cell in cells_of(tiny, tiny_registry, tmp_path):
+        scores = []
+        for name in ("cpu", "cuda"):
+            device = torch.device(name)
+            recognizer = build_recognizer(cell, tiny_registry, device).eval()
+            labels = Labels.from_texts(texts, Charset("01"), device=device)
+            with torch.no_grad():
+                scores.append(recognizer.nll(images.to(device), labels).cpu())
+        torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
+
+
+def test_the_guard_finds_the_bad_step_although_it_looks_late() -> None:
+    from decoderbench.errors import DivergedError
+
+    guard = FiniteGuard(torch.device("cuda"))
+    assert guard.interval > 7
+    for step in range(1, guard.interval):
+        loss = torch.tensor(float("nan") if step >= 7 else 1.0, device="cuda")
+        guard.watch(step, loss, torch.ones((), device="cuda"))
+    with pytest.raises(DivergedError, match="loss is nan at step 7"):
+        guard.look()
