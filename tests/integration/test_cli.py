@@ -151,7 +151,7 @@ def test_usage_mistakes_exit_with_2(
 def test_data_problems_exit_with_3_by_name(capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path) -> None:
     options = ["--results", str(tmp_path / "out"), "--steps", "1"]
     status, _, err = call(capfd, "compare", str(tmp_path / "nowhere"), *options)
-    assert (status, "no such folder" in err) == (3, True)
+    assert (status, "nowhere is not a folder" in err) == (3, True)
 
     status, _, err = call(capfd, "compare", str(captchas), *options, "--set", 'labels.charset="012345678"')
     assert status == 3
