@@ -1,6 +1,7 @@
 """The import rule: layers import downwards only, and plugins see the public API alone."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def test_plugins_import_the_public_api_only(file: Path) -> None:
         assert not name.startswith("decoderbench_plugins"), f"{file} imports another plugin module"
         if name.startswith("decoderbench."):
             assert name.removeprefix("decoderbench.") in dir(decoderbench), f"{name} is not public"
+
+
+def test_the_readme_prints_the_layers_in_this_order() -> None:
+    page = (FRAMEWORK.parent / "README.md").read_text()
+    table = page[page.index("| layer | modules |") : page.index("`decoderbench_plugins` imports the public names")]
+    printed = re.findall(r"`(\w+)`(\\\*)?", table)
+    assert {module for module, _ in printed} == set(LEVEL)
+    assert [LEVEL[module] for module, _ in printed] == sorted(LEVEL[module] for module, _ in printed)
+    assert {module for module, star in printed if star} == TORCH_FREE
 
 
 def test_no_module_is_long() -> None:

@@ -105,6 +105,7 @@ def publish_mixed(path: Path) -> ResultsDirectory:
             *(make_record(cell, status="infeasible", reason="needs 9 frames, has 4") for cell in wide),
         ],
         data_notes=("3 labels are _longer_ than 5",),
+        data_summary=("5 samples of _some_ kind",),
     )
 
 
@@ -216,10 +217,11 @@ def test_table_keeps_rows_without_result_and_says_why_below(tmp_path: Path) -> N
     ]
     assert rows["Wide"] == [*["n/a"] * 4, "0 of 2 (note 2)", *["n/a"] * 4]
     assert rows["Later"] == [*["n/a"] * 4, "0 of 1", *["n/a"] * 4]
-    assert text.splitlines()[-4:] == [
+    assert text.splitlines()[-5:] == [
         "- ± is the sample standard deviation over the seeds of a row, here 2 seeds",
         "- note 1, diverged: loss was nan (ResNet / columns / Attention, seed 1)",
         "- note 2, infeasible: needs 9 frames, has 4 (ResNet / columns / Wide, seeds 0, 1)",
+        "- 3 labels are \\_longer\\_ than 5",
         "- pending: 1 of 6 cells",
     ]
 
@@ -227,7 +229,7 @@ def test_table_keeps_rows_without_result_and_says_why_below(tmp_path: Path) -> N
 def test_report_page_names_data_method_and_provenance(tmp_path: Path) -> None:
     page = write_report(publish_mixed(tmp_path).path, command=COMMAND).read_text(encoding="utf-8")
     for line in (
-        "- 3 labels are \\_longer\\_ than 5",
+        "- 5 samples of \\_some\\_ kind",
         "- Weights tested: best on the validation split (exact match, then nats).",
         "- Images in the test split: 1000, 999.",
         "    decoderbench run demo.toml",
@@ -261,7 +263,7 @@ def publish_hostile(path: Path) -> Path:
     cells = [make_cell(label, encoder=HOSTILE[0]) for label in HOSTILE]
     records = [make_record(cell) for cell in cells[:-1]]
     failed = make_record(cells[-1], status="failed", reason="x\n\n# y | `z` \x1b[31m<b>")
-    directory = publish(path, cells, [*records, failed], data_notes=("# not a heading",))
+    directory = publish(path, cells, [*records, failed], data_notes=("# not a heading",), data_summary=("# nor this",))
     for cell in cells:
         history = directory.cell_directory(cell) / "history.jsonl"
         for step in (1, 2):
