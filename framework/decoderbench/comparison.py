@@ -32,6 +32,8 @@ def comparison(
         ConfigError: if the data set does not know an option.
         DataError: if the folder is missing or holds no labelled image.
     """
+    if not isinstance(options, Mapping) or options.keys() & {"use", "path"}:
+        raise ConfigError(["--set dataset: options of the data set are set one by one; path is the folder given"])
     choice = ComponentChoice.model_validate({**options, "use": "folder", "path": str(folder)})
     if problems := registry.datasets.problems(choice):
         raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in problems])

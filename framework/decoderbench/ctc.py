@@ -68,6 +68,11 @@ class CTCDecoder(Decoder):
 
     def _log_probs(self, memory: Tensor) -> Tensor:
         logits: Tensor = self(memory)
+        if logits.shape != (*memory.shape[:2], self.vocabulary_size):
+            raise ValueError(
+                f"forward of a CTC decoder must give logits (B, T, V) = {(*memory.shape[:2], self.vocabulary_size)}, "
+                f"it gave {tuple(logits.shape)}"
+            )
         return logits.float().log_softmax(dim=-1)  # (B, T, V)
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from decoderbench.batches import Batches, in_order, to_float
+from decoderbench.contracts import Hypotheses
 from decoderbench.errors import DivergedError
 from decoderbench.experiment import EvaluationOptions
 from decoderbench.metrics import (
@@ -75,6 +77,7 @@ def evaluate(
             memory = recognizer.memory(to_float(images))
             read = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
             scored = recognizer.decoder.nll(memory, labels)
+            _refuse_misshapen(read, scored, len(batch_rows), len(batches.charset))
             for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
                 hypotheses.append(batches.charset.decode(ids[:length]))
             log_prob += read.log_prob.tolist()
@@ -91,7 +94,7 @@ def evaluate(
         "cer": character_error_rate(references, hypotheses),
         "one_minus_ned": one_minus_ned(references, hypotheses),
         "nats_per_char": nats_per_character(np.array(nll)[spellable].tolist(), spelled),
-        **{metric.name: metric.score(references, hypotheses) for metric in metrics},
+        **{metric.name: _score(metric, references, hypotheses) for metric in metrics},
     }
     return Evaluation(
         keys=[store.keys[row] for row in rows],
@@ -101,6 +104,31 @@ def evaluate(
         nll=[value if can else None for value, can in zip(nll, spellable, strict=True)],
         scores=scores,
     )
+
+
+def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters: int) -> None:
+    """Raise `ValueError` if a decoder's answers are not what `Hypotheses` and `nll` promise."""
+    shapes = [tuple(tensor.shape) for tensor in (read.lengths, read.log_prob, nll)]
+    if read.ids.ndim != 2 or len(read.ids) != batch or shapes != [(batch,)] * 3:
+        raise ValueError(
+            f"the decoder must give ids (B, S) and lengths, log_prob and nll (B,) for B = {batch}; it gave "
+            f"{tuple(read.ids.shape)} and {', '.join(map(str, shapes))}; decoderbench.testing.check_decoder helps"
+        )
+    inside = torch.arange(read.ids.shape[1], device=read.ids.device) < read.lengths[:, None]  # (B, S)
+    wrong_length = (read.lengths < 0) | (read.lengths > read.ids.shape[1])
+    wrong_id = inside & ((read.ids < 0) | (read.ids >= num_characters))
+    if bool(wrong_length.any()) or bool(wrong_id.any()):
+        raise ValueError(
+            f"a transcription must hold ids from 0 to {num_characters - 1} and lengths up to {read.ids.shape[1]}; "
+            f"the decoder gave others; decoderbench.testing.check_decoder helps"
+        )
+
+
+def _score(metric: Metric, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
+    score = metric.score(references, hypotheses)
+    if score is not None and not (isinstance(score, float | int) and np.isfinite(score)):
+        raise ValueError(f"metric {metric.name!r} gave {score!r}; return a finite number, or None if not defined")
+    return score
 
 
 def _refuse_not_finite(values: NDArray[np.float64], what: str) -> None:

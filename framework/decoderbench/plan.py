@@ -16,7 +16,8 @@ from decoderbench.cell import Cell, ResolvedComponent, ResolvedLabels
 from decoderbench.contracts import Bridge, Decoder, Encoder
 from decoderbench.cost import count_gmacs, count_parameters
 from decoderbench.datasets import Dataset, Sample
-from decoderbench.errors import ConfigError, DecoderBenchError, InfeasibleError
+from decoderbench.devices import torch_state_kept
+from decoderbench.errors import ConfigError, DataError, DecoderBenchError, InfeasibleError
 from decoderbench.experiment import ComponentChoice, Experiment
 from decoderbench.images import compute_data_hash
 from decoderbench.labels import Charset
@@ -65,7 +66,13 @@ def read_data(experiment: Experiment, registry: Registry, *, base_dir: Path, cac
     """
     registered, config = registry.datasets.configure(experiment.dataset)
     dataset = registered.component(config, base_dir)
-    samples = tuple(dataset.samples())
+    try:
+        samples = tuple(dataset.samples())
+        data_hash = compute_data_hash(dataset, experiment.image, cache_dir=cache_dir)
+    except (DecoderBenchError, OSError):
+        raise
+    except Exception as error:
+        raise DataError(f"dataset {registered.name!r} cannot be read: {type(error).__name__}: {error}") from error
     charset = Charset(experiment.labels.charset) if experiment.labels.charset is not None else None
     found = audit(
         samples,
@@ -74,7 +81,7 @@ def read_data(experiment: Experiment, registry: Registry, *, base_dir: Path, cac
         allow=experiment.allow,
         notes=dataset.notes(),
     )
-    return Data(dataset, samples, found, compute_data_hash(dataset, experiment.image, cache_dir=cache_dir))
+    return Data(dataset, samples, found, data_hash)
 
 
 def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[Cell, ...]:
@@ -220,10 +227,10 @@ def _part(shelf: Shelf[Any], label: str, choice: ComponentChoice) -> _Part:
 def _on_meta(build: Callable[[], Module]) -> Module:
     """Build on the meta device, or, for a constructor that looks at values, on the CPU and move it."""
     try:
-        with torch.device("meta"):
+        with torch_state_kept(), torch.device("meta"):
             return build()
     except DecoderBenchError:
         raise
     except Exception:  # noqa: BLE001 - whatever meta tensors made it raise
-        with torch.random.fork_rng(devices=[]):
+        with torch_state_kept():
             return build().to("meta")

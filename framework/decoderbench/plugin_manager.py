@@ -68,7 +68,7 @@ class Plugins:
         for plugin, hook in self.hooks(name):
             try:
                 hook(**arguments)
-            except Exception as error:  # noqa: BLE001 - an observer must never harm a cell
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - an observer must never harm a cell
                 logger.warning("plugin %s raised in %s: %s", plugin, name, _one_line(error))
 
     def add(self, plugin: object, name: str) -> None:
@@ -78,16 +78,24 @@ class Plugins:
 
     def run_cell(self, cell: Cell, context: CellContext) -> RunRecord:
         """Ask for a cell's record; raise `PluginError` if nobody gives one."""
-        record: RunRecord | None = self.manager.hook.run_cell(cell=cell, context=context)
-        if record is None:
-            raise PluginError("no plugin answered run_cell with a record; a wrapper must return what it was given")
+        record: RunRecord = self.manager.hook.run_cell(cell=cell, context=context)
+        if getattr(record, "cell", None) != cell:
+            raise PluginError(
+                f"run_cell was answered with {record!r:.80}, not with the cell's record; return a RunRecord of the "
+                f"cell, None to leave the cell to others, or from a wrapper what it was given"
+            )
         return record
 
     def report_columns(self, record: RunRecord) -> dict[str, object]:
         """Return the columns that plugins add to a record's row; raise `PluginError` if two add the same one."""
         columns: dict[str, object] = {}
         for plugin, hook in self.hooks("report_columns"):
-            for added in hook(record=record):
+            try:
+                offered = [dict(columns_of_one) for columns_of_one in hook(record=record)]
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a table must not be lost to a column
+                logger.warning("plugin %s raised in report_columns: %s", plugin, _one_line(error))
+                continue
+            for added in offered:
                 if twice := sorted(columns.keys() & added.keys()):
                     raise PluginError(f"plugin {plugin} adds the report column {twice[0]!r} a second time; rename it")
                 columns |= added

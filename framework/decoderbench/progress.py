@@ -77,7 +77,7 @@ class BarProgress:
         self.num_cells = self.num_finished = 0
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
@@ -110,7 +110,9 @@ class BarProgress:
     def cell_started(self, cell: Cell) -> None:
         """Put up the lower bar."""
         self._loss = self._score = ""
-        self._steps = self._bars.add_task(escape(cell.title), total=cell.training.steps, note="")
+        self._steps = self._bars.add_task(
+            escape(f"{cell.decoder.label[:24]}, seed {cell.seed}"), total=cell.training.steps, note=""
+        )
 
     @hookimpl
     def cell_progressed(self, cell: Cell, step: int, loss: float) -> None:

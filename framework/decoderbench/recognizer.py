@@ -31,7 +31,11 @@ class Recognizer(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(images.device.type, dtype=self.dtype) if self.dtype else nullcontext()
         with autocast:
-            memory = self.bridge(self.encoder(images))
+            features = self.encoder(images)
+            memory = self.bridge(features)
+        declared, spec = self.encoder.features, self.bridge.memory
+        _hold("encoder", features, (declared.channels, declared.height, declared.width))
+        _hold("bridge", memory, (spec.length, spec.dim))
         return cast(Tensor, memory.float())
 
     def nll(self, images: Tensor, labels: Labels) -> Tensor:
@@ -41,3 +45,11 @@ class Recognizer(nn.Module):
     def transcribe(self, images: Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Read images (B, C, H, W)."""
         return self.decoder.transcribe(self.memory(images), beam_size=beam_size)
+
+
+def _hold(who: str, output: Tensor, declared: tuple[int, ...]) -> None:
+    """Raise `ValueError` if a stage yields another shape than its spec says, on which the plan relied."""
+    if tuple(output.shape[1:]) != declared:
+        raise ValueError(
+            f"the {who} declares {declared} for each image and yields {tuple(output.shape[1:])}; make them agree"
+        )

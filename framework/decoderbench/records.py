@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from decoderbench.cell import Cell
-from decoderbench.errors import DataError
+from decoderbench.errors import ConfigError, DataError
 from decoderbench.options import Options
 
 logger = logging.getLogger("decoderbench")
@@ -93,6 +93,24 @@ class ResultsDirectory:
         """Return where the artefacts of a cell lie."""
         return self.path / "cells" / cell.cell_id
 
+    def refuse_other_experiment(self, name: str) -> None:
+        """Raise `ConfigError` if this is no folder, or the results of an experiment of another name."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError([f"--results {self.path}: is not a folder; give another"])
+        try:
+            there = self.read_plan().experiment
+        except DataError:
+            return  # none, or damaged and about to be written anew
+        if there != name:
+            raise ConfigError(
+                [f"--results {self.path}: holds results of experiment {there!r}, not {name!r}; give another folder"]
+            )
+
+    def count_others(self, cells: Sequence[Cell]) -> int:
+        """Return how many results lie here that are not of these cells."""
+        known = {cell.cell_id for cell in cells}
+        return sum(path.parent.name not in known for path in self.path.glob("cells/*/result.json"))
+
     def write_plan(self, plan: Plan) -> None:
         """Write `plan.json`, which gives tables their rows and their order."""
         write_atomically(self.path / "plan.json", plan.model_dump_json(indent=1).encode())
@@ -104,6 +122,8 @@ class ResultsDirectory:
             return Plan.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             raise DataError(f"{self.path}: no plan.json, so no run was made here; give a results folder") from None
+        except NotADirectoryError:
+            raise DataError(f"{self.path}: is not a folder; give a results folder") from None
         except ValidationError:
             raise DataError(f"{path}: damaged, not a plan; run the experiment again to write it anew") from None
 
@@ -179,6 +199,10 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a `.jsonl` file, none if it is missing; a torn last line is left out."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    """Return the rows of a `.jsonl` file, none if it is missing; a torn last line is left out, a damaged file too."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    try:
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    except json.JSONDecodeError:
+        logger.warning("%s: damaged, not lines of JSON; it is left out", path)
+        return []

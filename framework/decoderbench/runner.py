@@ -18,7 +18,7 @@ import torch
 from decoderbench import training
 from decoderbench.batches import Batches
 from decoderbench.cell import Cell
-from decoderbench.devices import choose_device, device_name
+from decoderbench.devices import choose_device, device_name, torch_state_kept
 from decoderbench.errors import ConfigError, DivergedError
 from decoderbench.experiment import Experiment, load_experiment
 from decoderbench.images import open_store
@@ -75,6 +75,8 @@ def run(
     if problems := registry.problems(experiment.as_given()):
         raise ConfigError([f"{'.'.join(map(str, place))}: {text}" for place, text in problems])
     chosen_device = choose_device(device)
+    directory = ResultsDirectory(results or Path("results") / experiment.name)
+    directory.refuse_other_experiment(experiment.name)
     data = read_data(experiment, registry, base_dir=Path(base_dir or "."), cache_dir=cache_dir)
     cells = plan_cells(experiment, registry, data)
     refuse_if_all_infeasible(cells)
@@ -91,7 +93,6 @@ def run(
     for line in found.lines():
         echo(line)
 
-    directory = ResultsDirectory(results or Path("results") / experiment.name)
     directory.write_plan(
         Plan(
             experiment=experiment.name,
@@ -101,6 +102,8 @@ def run(
             data_notes=tuple(found.footnotes()),
         )
     )
+    if others := directory.count_others(cells):
+        logger.info("%d results of earlier settings are kept in %s, they are not in this table", others, directory.path)
     registry.plugins.add(training, "trainer")
     batches = Batches(store, found, chosen_device)
     Runner(registry, directory, batches).run(wanted, retry_failed=retry_failed)
@@ -128,7 +131,7 @@ class Runner:
         pending = [cell for cell in cells if self.directory.read(cell) is None]
         if finished := len(cells) - len(pending):
             logger.info("%d of %d cells have results already", finished, len(cells))
-        self.registry.plugins.notify("run_started", cells=pending)
+        self.registry.plugins.notify("run_started", cells=tuple(pending))
         held = [cell for cell in pending if not self._settle(cell, wait=False)]
         for cell in held:
             logger.info("waiting for %s, which another process trains", cell.title)
@@ -161,7 +164,8 @@ class Runner:
             environment=self.environment | {"date": datetime.now(UTC).isoformat(timespec="seconds")},
         )
         try:
-            return self.registry.plugins.run_cell(cell, context)
+            with torch_state_kept():
+                return self.registry.plugins.run_cell(cell, context)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
             story = "".join(traceback.format_exception(error))
             status, reason = classify(error)
@@ -193,7 +197,8 @@ def classify(error: BaseException) -> tuple[Status, str]:
 def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
     """Return the cells whose name fits an expression such as `ctc and not seed 1`.
 
-    Words are looked for in the cell's title and id, whatever their case; `and` binds tighter than `or`.
+    Words are looked for in the cell's title and id, whatever their case; `and` binds tighter than `or`. A number
+    fits whole numbers only: `seed 1` is not `seed 10`.
 
     Raises:
         ConfigError: if no cell fits.
@@ -203,7 +208,7 @@ def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
         name = f"{cell.title} {cell.cell_id}".lower()
         return any(
             all(
-                (term.removeprefix("not ").strip() in name) != term.startswith("not ")
+                _holds(name, term.removeprefix("not ").strip()) != term.startswith("not ")
                 for term in re.split(r"\s+and\s+", alternative.strip())
             )
             for alternative in re.split(r"\s+or\s+", expression.lower())
@@ -211,8 +216,15 @@ def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
 
     if not (chosen := [cell for cell in cells if fits(cell)]):
         names = "\n".join(f"  {cell.title}" for cell in cells)
-        raise ConfigError([f"-k {expression!r} selects none of {len(cells)} cells:\n{names}"])
+        raise ConfigError(
+            [f"-k {expression!r} selects none of {len(cells)} cells; join words with and, or, not:\n{names}"]
+        )
     return chosen
+
+
+def _holds(name: str, word: str) -> bool:
+    before, after = r"(?<!\d)" * word[:1].isdigit(), r"(?!\d)" * word[-1:].isdigit()
+    return re.search(before + re.escape(word) + after, name) is not None
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:

@@ -374,3 +374,117 @@ def test_kill_at_any_moment_loses_at_most_the_cell_under_way(
     assert done.read_bytes() == before
     assert list(load_frame(results)["status"]) == ["done", "done"]
     assert not list(results.rglob("*.tmp"))
+
+
+def test_results_of_another_experiment_are_not_replaced(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tiny, tiny_registry, tmp_path)
+    with pytest.raises(ConfigError, match="holds results of experiment 'tiny', not 'other'"):
+        train(tiny | {"name": "other"}, tiny_registry, tmp_path)
+    with caplog.at_level("INFO"):
+        train(tiny | {"training": tiny["training"] | {"steps": 5}}, tiny_registry, tmp_path, select="ctc")
+    assert "3 results of earlier settings are kept" in caplog.text
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is not a folder"):
+        train(tiny, tiny_registry, tmp_path / "file")
+
+
+def test_what_one_component_switches_reaches_no_other_cell(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
+
+    def switching(self: Any, config: Any, memory: Any, labels: Any) -> None:
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.set_num_threads(2)
+        LSTMCTC.__init__(self, config, memory, labels)
+
+    tiny_registry.decoders.add(
+        type("Switching", (LSTMCTC,), {"name": "switching", "__init__": switching, "__module__": __name__}), "t", "t"
+    )
+    alone = train(tiny, tiny_registry, tmp_path / "alone")
+    tiny["grid"]["decoder"] = {"bad": {"use": "switching"}, **tiny["grid"]["decoder"]}
+    beside = train(tiny, tiny_registry, tmp_path / "beside").set_index("decoder")
+    assert list(beside.loc[alone["decoder"], "status"]) == ["done"] * 3
+    assert list(beside.loc[alone["decoder"], "nats_per_char"]) == list(alone["nats_per_char"])
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (lambda read: (read.ids - 1, read.lengths + 1, read.log_prob), "a transcription must hold ids from 0 to 1"),
+        (lambda read: (read.ids, read.lengths + 100, read.log_prob), "lengths up to"),
+        (lambda read: (read.ids[:1], read.lengths, read.log_prob), "the decoder must give ids (B, S)"),
+    ],
+)
+def test_a_transcription_that_is_none_fails_its_cell(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, fault: Any, said: str
+) -> None:
+    from decoderbench import Hypotheses
+    from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
+
+    def transcribe(self: Any, memory: Any, *, beam_size: int = 1) -> Any:
+        return Hypotheses(*fault(LSTMCTC.transcribe(self, memory, beam_size=beam_size)))
+
+    tiny_registry.decoders.add(
+        type("Odd", (LSTMCTC,), {"name": "odd", "transcribe": transcribe, "__module__": __name__}), "test", "test"
+    )
+    tiny["grid"]["decoder"] = {"odd": {"use": "odd"}}
+    frame = train(tiny, tiny_registry, tmp_path)
+    assert frame.loc[0, "status"] == "failed"
+    assert said in frame.loc[0, "reason"]
+
+
+def test_an_encoder_that_lies_about_its_map_fails_its_cells(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    tiny_cnn = tiny_registry.encoders["tiny_cnn"].component
+
+    def lying(self: Any, config: Any, image: Any) -> None:
+        from dataclasses import replace
+
+        tiny_cnn.__init__(self, config, image)
+        self.features = replace(self.features, width=99)
+
+    tiny_registry.encoders.add(
+        type("Lying", (tiny_cnn,), {"name": "lying", "__init__": lying, "__module__": __name__}), "test", "test"
+    )
+    tiny["grid"]["encoder"] = {"lying": {"use": "lying"}}
+    frame = train(tiny, tiny_registry, tmp_path)
+    assert set(frame["status"]) == {"failed"}
+    assert "the encoder declares (8, 4, 99) for each image and yields (8, 4, 8)" in frame.loc[0, "reason"]
+
+
+def test_numbers_of_a_selection_are_whole(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+    tiny["grid"]["seeds"] = [1, 10]
+    tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
+    assert list(train(tiny, tiny_registry, tmp_path, select="seed 1")["seed"]) == [1]
+
+
+def test_plugins_that_answer_nonsense_lose_nothing(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Nonsense:
+        @hookimpl
+        def run_cell(self, cell: Any) -> Any:
+            return "done" if cell.decoder.label == "loop" else None
+
+        @hookimpl
+        def report_columns(self) -> Any:
+            raise KeyError("column")
+
+        @hookimpl
+        def cell_finished(self) -> None:
+            raise SystemExit(9)
+
+    tiny_registry.plugins.add(Nonsense(), "nonsense")
+    frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
+    assert list(frame["status"]) == ["failed", "done", "done"]
+    assert "run_cell was answered with 'done'" in frame.loc["loop", "reason"]
+    assert "plugin nonsense raised in report_columns" in caplog.text
+    assert "plugin nonsense raised in cell_finished: SystemExit: 9" in caplog.text
