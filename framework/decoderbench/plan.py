@@ -151,7 +151,8 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
             "T": cell.frames,
             "params (M)": cell.param_count,
             "GMACs": cell.gmacs,
-            "feasible": "no" if cell.infeasible else "yes",
+            # Without a size a component raised while it was planned; running the cell tells why.
+            "feasible": "no" if cell.infeasible else "yes" if cell.param_count is not None else "not known",
         }
         for cell in variants
     ]
