@@ -175,11 +175,10 @@ def main() -> None:
     except DecoderBenchError as error:
         err.print(f"{error}", markup=False)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python must not fail again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            # Whoever read the output has gone; Python must not fail again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
         err.print(f"{error.filename or 'a file'}: {error.strerror or error}; what was finished is kept", markup=False)
         sys.exit(2)
 

@@ -55,7 +55,7 @@ def comparison(
         "training": {"steps": steps},
         "grid": {
             "encoder": {"ResNet-10-T": {"use": "timm_cnn", "model": "resnet10t", "stage": 2, "keep_width": 4}},
-            # Attention by content alone finds its place badly; a BiLSTM tells each frame what is around it.
+            # Without a BiLSTM, attention did not learn on a small encoder: results/LOG.md.
             "bridge": {"mean height, BiLSTM": {"use": "mean_height", "lstm_layers": 1, "lstm_dim": 128}},
             "decoder": {
                 "LSTMCell loop": {"use": "lstm_cell", "pool": "flatten"},
