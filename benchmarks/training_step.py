@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from decoderbench.batches import Batches, to_float
 from decoderbench.devices import choose_device, device_name, synchronize
-from decoderbench.experiment import AugmentationOptions, Experiment, load_experiment, merge
+from decoderbench.experiment import Experiment, load_experiment, merge
 from decoderbench.images import open_store
 from decoderbench.labels import Labels
+from decoderbench.options import AugmentationOptions
 from decoderbench.plan import plan_cells, read_data
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.registry import Registry

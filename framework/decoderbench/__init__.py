@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from decoderbench.contracts import Decoder as Decoder
     from decoderbench.contracts import Encoder as Encoder
     from decoderbench.contracts import Hypotheses as Hypotheses
+    from decoderbench.contracts import Rectifier as Rectifier
     from decoderbench.ctc import CTCDecoder as CTCDecoder
     from decoderbench.datasets import Dataset as Dataset
     from decoderbench.datasets import Sample as Sample
@@ -48,7 +49,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "autoregressive": ["AutoregressiveDecoder"],
-    "contracts": ["Bridge", "Decoder", "Encoder", "Hypotheses"],
+    "contracts": ["Bridge", "Decoder", "Encoder", "Hypotheses", "Rectifier"],
     "ctc": ["CTCDecoder"],
     "datasets": ["Dataset", "Sample"],
     "errors": [

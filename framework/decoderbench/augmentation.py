@@ -8,7 +8,7 @@ from torch import Tensor
 
 from decoderbench.batches import to_float
 from decoderbench.cell import derive_seed
-from decoderbench.experiment import AugmentationOptions
+from decoderbench.options import AugmentationOptions
 
 
 class Augmentation:

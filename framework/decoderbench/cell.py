@@ -8,9 +8,8 @@ import re
 import unicodedata
 from typing import Any
 
-from decoderbench.experiment import AugmentationOptions, EvaluationOptions, TrainingOptions
 from decoderbench.labels import Charset
-from decoderbench.options import ImageOptions, Options
+from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.specs import ImageSpec, LabelSpec
 
 
@@ -46,6 +45,7 @@ class Cell(Options):
 
     experiment: str
     dataset: str
+    rectifier: ResolvedComponent
     encoder: ResolvedComponent
     bridge: ResolvedComponent
     decoder: ResolvedComponent
@@ -70,20 +70,30 @@ class Cell(Options):
     """Why the cell cannot be trained, or None."""
 
     @property
-    def variant(self) -> tuple[str, str, str]:
-        """The labels of the row that this cell's seeds share: encoder, bridge, decoder."""
-        return self.encoder.label, self.bridge.label, self.decoder.label
+    def components(self) -> tuple[ResolvedComponent, ...]:
+        """The four stages, in the order of the data flow."""
+        return self.rectifier, self.encoder, self.bridge, self.decoder
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """The labels of the row that this cell's seeds share: rectifier, encoder, bridge, decoder."""
+        return tuple(part.label for part in self.components)
+
+    @property
+    def variant_title(self) -> str:
+        """What a person calls the row; a rectifier that does nothing is not named."""
+        return " / ".join(self.variant[self.rectifier.use == "none" :])
 
     @property
     def title(self) -> str:
         """What a person calls the cell."""
-        return " / ".join((*self.variant, f"seed {self.seed}"))
+        return f"{self.variant_title} / seed {self.seed}"
 
     @property
     def cell_id(self) -> str:
         """A readable slug and a digest of everything that decides the result; also the folder's name."""
         decisive = {
-            "components": [part.identity() for part in (self.encoder, self.bridge, self.decoder)],
+            "components": [part.identity() for part in self.components],
             **self.model_dump(
                 mode="json",
                 include={"seed", "image", "labels", "augmentation", "training", "evaluation", "data_hash"},
@@ -91,7 +101,7 @@ class Cell(Options):
         }
         canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-        return f"{_slug('-'.join((*self.variant, str(self.seed))))}-{digest}"
+        return f"{_slug(self.title)}-{digest}"
 
     def image_spec(self) -> ImageSpec:
         """Return the spec that the encoder is built from."""

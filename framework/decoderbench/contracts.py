@@ -1,6 +1,7 @@
-"""The contracts between the stages: Encoder, Bridge, Decoder, and what a decoder returns.
+"""The contracts between the stages: Rectifier, Encoder, Bridge, Decoder, and what a decoder returns.
 
-    images (B, C, H, W) -> Encoder -> features (B, C, H, W) -> Bridge -> memory (B, T, D) -> Decoder -> texts
+    images (B, C, H, W) -> Rectifier -> images -> Encoder -> features (B, C, H, W) -> Bridge -> memory (B, T, D)
+    -> Decoder -> texts
 
 A component is a class with a `name`, a nested `Config` (its options, with defaults) and a constructor that
 sizes itself from the specs of the stage before it. Classes are contracts, families or leaves; only a leaf is
@@ -33,6 +34,26 @@ class Hypotheses:
     ids: Tensor
     lengths: Tensor
     log_prob: Tensor
+
+
+class Rectifier(nn.Module, ABC):
+    """Image to image: straightens what the encoder is to read.
+
+    Built with the config and the spec of the images that come in; `image` declares those that go out. It may raise
+    `InfeasibleError` in its constructor as an encoder may.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[ComponentConfig]]
+    image: ImageSpec
+
+    @abstractmethod
+    def __init__(self, config: Any, image: ImageSpec) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H', W') of images (B, C, H, W), both in about [-1, 1], as `image` declares them."""
 
 
 class Encoder(nn.Module, ABC):

@@ -13,7 +13,6 @@ from torch import Tensor
 from decoderbench.batches import Batches, in_order, to_float
 from decoderbench.contracts import Hypotheses
 from decoderbench.errors import DivergedError
-from decoderbench.experiment import EvaluationOptions
 from decoderbench.metrics import (
     Metric,
     character_error_rate,
@@ -22,6 +21,7 @@ from decoderbench.metrics import (
     nats_per_character,
     one_minus_ned,
 )
+from decoderbench.options import EvaluationOptions
 from decoderbench.recognizer import Recognizer
 
 if TYPE_CHECKING:

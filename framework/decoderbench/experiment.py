@@ -9,17 +9,20 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from decoderbench.errors import ConfigError, DataError, did_you_mean
 from decoderbench.labels import Charset
-from decoderbench.options import ImageOptions, Options
+from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.toml_lines import line_of
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """Safe as a folder, in HTML, in CSV and on a command line."""
+
+AXES = ("rectifier", "encoder", "bridge", "decoder")
+"""The stages that a grid combines, in the order of the data flow."""
 
 Location = tuple[str | int, ...]
 
@@ -62,75 +65,10 @@ class LabelOptions(Options):
         return given
 
 
-class AugmentationOptions(Options):
-    """Random changes to training images, drawn for each image anew; all off by default."""
-
-    rotate: float = Field(default=0.0, ge=0, le=180)
-    """Largest rotation to either side, degrees."""
-
-    shear: float = Field(default=0.0, ge=0, le=1)
-    """Largest horizontal shear to either side, as a share of the height."""
-
-    scale: float = Field(default=0.0, ge=0, lt=1)
-    """Largest change of size, as a share, drawn for each axis."""
-
-    translate: float = Field(default=0.0, ge=0, le=1)
-    """Largest shift to either side, as a share of the height, drawn for each axis."""
-
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    """Largest change of contrast, as a share."""
-
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    """Largest change of brightness, as a share of the range from black to white."""
-
-    noise: float = Field(default=0.0, ge=0, le=1)
-    """Largest standard deviation of Gaussian noise, as a share of the range from black to white."""
-
-
-class TrainingOptions(Options):
-    """How every cell is trained. The budget is counted in steps, the same for all."""
-
-    steps: int = Field(default=2000, ge=1)
-    """Optimiser steps."""
-
-    batch_size: int = Field(default=64, ge=1)
-    """Images a step."""
-
-    learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak learning rate of AdamW, reached after the warm-up and then lowered to zero along a cosine."""
-
-    warmup_steps: int = Field(default=100, ge=0)
-    """Steps in which the learning rate rises from zero."""
-
-    weight_decay: float = Field(default=0.01, ge=0)
-    """Decoupled weight decay of AdamW, on weights of two or more dimensions."""
-
-    clip_norm: float = Field(default=5.0, gt=0)
-    """Largest norm of the gradient; a larger one is scaled down to it."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of encoder and bridge; auto is bfloat16 where the hardware has it. Decoders get float32."""
-
-    validate_every: int | None = Field(default=None, ge=1)
-    """Steps between two validations; a tenth of all steps if left out."""
-
-    keep: Literal["best", "last"] = "best"
-    """Which weights are tested: the best on the validation split (exact match, then nats), or the last."""
-
-
-class EvaluationOptions(Options):
-    """How transcriptions are made and timed."""
-
-    batch_size: int = Field(default=256, ge=1)
-    """Images a batch."""
-
-    beam_size: int = Field(default=1, ge=1)
-    """Width of the beam; one is best path for CTC and greedy for the others."""
-
-
 class Exclusion(Options):
     """Combinations to leave out: those that have all the labels given here."""
 
+    rectifier: str | None = None
     encoder: str | None = None
     bridge: str | None = None
     decoder: str | None = None
@@ -146,6 +84,9 @@ class Grid(Options):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Each combination is trained once with each seed."""
 
+    rectifier: dict[str, ComponentChoice] = Field(default={"none": ComponentChoice(use="none")}, min_length=1)
+    """Rectifiers by label; none if left out."""
+
     encoder: dict[str, ComponentChoice] = Field(min_length=1)
     """Encoders by label."""
 
@@ -160,7 +101,7 @@ class Grid(Options):
 
     def variants(self) -> list[dict[str, str]]:
         """Return the label of each axis for every combination, decoders innermost."""
-        axes = {"encoder": self.encoder, "bridge": self.bridge, "decoder": self.decoder}
+        axes = {axis: getattr(self, axis) for axis in AXES}
         combinations = (dict(zip(axes, labels, strict=True)) for labels in product(*axes.values()))
         return [one for one in combinations if not any(exclusion.fits(one) for exclusion in self.exclude)]
 
@@ -173,7 +114,7 @@ class Grid(Options):
             raise ValueError(f"seeds lie between 0 and 2**63 - 1, given {bad[0]}")
         return seeds
 
-    @field_validator("encoder", "bridge", "decoder")
+    @field_validator(*AXES)
     @classmethod
     def _readable_labels(cls, variants: dict[str, ComponentChoice]) -> dict[str, ComponentChoice]:
         for label in variants:

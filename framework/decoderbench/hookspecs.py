@@ -15,7 +15,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from decoderbench.cell import Cell
-    from decoderbench.contracts import Bridge, Decoder, Encoder
+    from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
     from decoderbench.datasets import Dataset
     from decoderbench.metrics import Metric
     from decoderbench.records import RunRecord
@@ -39,6 +39,18 @@ def plugin_modules() -> Iterable[str]:
     Returns: dotted module names. None means none.
 
     Example: `return [module.name for module in pkgutil.walk_packages(__path__, __name__ + ".")]`
+    """
+
+
+@hookspec
+def register_rectifiers() -> Iterable[type[Rectifier]]:
+    """Offer rectifiers, images to images that are easier to read.
+
+    Called by the registry. A name that another plugin has registered already is refused, naming both.
+
+    Returns: classes derived from `Rectifier`. None means none.
+
+    Example: `return [TPS]`
     """
 
 

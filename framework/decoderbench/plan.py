@@ -13,12 +13,12 @@ from torch import nn
 
 from decoderbench.audit import Audit, audit
 from decoderbench.cell import Cell, ResolvedComponent, ResolvedLabels
-from decoderbench.contracts import Bridge, Decoder, Encoder
+from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.cost import count_gmacs, count_parameters
 from decoderbench.datasets import Dataset, Sample
 from decoderbench.devices import torch_state_kept
 from decoderbench.errors import ConfigError, DataError, DecoderBenchError, InfeasibleError
-from decoderbench.experiment import ComponentChoice, Experiment
+from decoderbench.experiment import AXES, ComponentChoice, Experiment
 from decoderbench.images import compute_data_hash
 from decoderbench.labels import Charset
 from decoderbench.options import ComponentConfig
@@ -43,6 +43,7 @@ class Data:
 class _Part:
     """A variant of one axis: how the plan names it, and how to build it."""
 
+    kind: str
     resolved: ResolvedComponent
     component: type[Any]
     config: ComponentConfig
@@ -91,6 +92,7 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[
         ConfigError: if a component refuses its options for another reason than the image's size.
     """
     grid = experiment.grid
+    rectifiers = {label: _part(registry.rectifiers, label, choice) for label, choice in grid.rectifier.items()}
     encoders = {label: _part(registry.encoders, label, choice) for label, choice in grid.encoder.items()}
     bridges = {label: _part(registry.bridges, label, choice) for label, choice in grid.bridge.items()}
     decoders = {label: _part(registry.decoders, label, choice) for label, choice in grid.decoder.items()}
@@ -103,13 +105,14 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[
     sizes = _Sizes(image, labels)
     cells = []
     for variant in grid.variants():
-        encoder, bridge = encoders[variant["encoder"]], bridges[variant["bridge"]]
-        decoder = decoders[variant["decoder"]]
-        size = sizes.of(encoder, bridge, decoder)
+        rectifier, encoder = rectifiers[variant["rectifier"]], encoders[variant["encoder"]]
+        bridge, decoder = bridges[variant["bridge"]], decoders[variant["decoder"]]
+        size = sizes.of(rectifier, encoder, bridge, decoder)
         cells += [
             Cell(
                 experiment=experiment.name,
                 dataset=experiment.dataset.use,
+                rectifier=rectifier.resolved,
                 encoder=encoder.resolved,
                 bridge=bridge.resolved,
                 decoder=decoder.resolved,
@@ -135,7 +138,7 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[
 def refuse_if_all_infeasible(cells: tuple[Cell, ...]) -> None:
     """Raise `InfeasibleError` with the reasons if no cell can be trained."""
     if all(cell.infeasible for cell in cells):
-        reasons = dict.fromkeys(f"  {' / '.join(cell.variant)}: {cell.infeasible}" for cell in cells)
+        reasons = dict.fromkeys(f"  {cell.variant_title}: {cell.infeasible}" for cell in cells)
         raise InfeasibleError("no cell of the grid can be trained:\n" + "\n".join(reasons))
 
 
@@ -143,11 +146,10 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
     """Return the grid as a Markdown table, one row a variant, with the reasons of infeasible ones below."""
     seeds = sorted({cell.seed for cell in cells})
     variants = {cell.variant: cell for cell in cells}.values()
+    axes = AXES[all(cell.rectifier.use == "none" for cell in cells) :]
     rows = [
         {
-            "encoder": cell.encoder.label,
-            "bridge": cell.bridge.label,
-            "decoder": cell.decoder.label,
+            **{axis: getattr(cell, axis).label for axis in axes},
             "T": cell.frames,
             "params (M)": cell.param_count,
             "GMACs": cell.gmacs,
@@ -157,7 +159,7 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
         for cell in variants
     ]
     table = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g", missingval="n/a")
-    reasons = [f"infeasible: {' / '.join(cell.variant)}: {cell.infeasible}" for cell in variants if cell.infeasible]
+    reasons = [f"infeasible: {cell.variant_title}: {cell.infeasible}" for cell in variants if cell.infeasible]
     count = f"{len(cells)} cells: {len(rows)} variants, seeds {', '.join(map(str, seeds))}"
     return "\n".join([table, "", *reasons, count])
 
@@ -168,33 +170,36 @@ class _Sizes:
     def __init__(self, image: ImageSpec, labels: ResolvedLabels) -> None:
         self.image, self.labels = image, labels.spec()
         self.problems: list[str] = []
-        self._encoders: dict[str, Encoder | str | None] = {}
+        self._seeing: dict[tuple[str, str], tuple[Rectifier, Encoder] | str | None] = {}
 
-    def of(self, encoder: _Part, bridge: _Part, decoder: _Part) -> _Size:
-        label = encoder.resolved.label
-        if label not in self._encoders:
-            self._encoders[label] = self._encoder(encoder)
-        built = self._encoders[label]
-        if isinstance(built, str):
-            return _Size(infeasible=built)
-        if built is None:
+    def of(self, rectifier: _Part, encoder: _Part, bridge: _Part, decoder: _Part) -> _Size:
+        labels = rectifier.resolved.label, encoder.resolved.label
+        if labels not in self._seeing:
+            self._seeing[labels] = self._see(rectifier, encoder)
+        seeing = self._seeing[labels]
+        if isinstance(seeing, str):
+            return _Size(infeasible=seeing)
+        if seeing is None:
             return _Size()
-        return self._rest(built, bridge, decoder)
+        return self._rest(*seeing, bridge, decoder)
 
-    def _encoder(self, part: _Part) -> Encoder | str | None:
-        """Return the encoder, or why it is infeasible, or None where only training will tell what is wrong."""
+    def _see(self, rectifier: _Part, encoder: _Part) -> tuple[Rectifier, Encoder] | str | None:
+        """Return what comes before the bridge, or why it is infeasible, or None where only training will tell."""
+        part = rectifier
         try:
-            encoder: Encoder = _on_meta(lambda: part.component(part.config, self.image))
-            return encoder
+            built_rectifier: Rectifier = _on_meta(lambda: rectifier.component(rectifier.config, self.image))
+            part = encoder
+            built: Encoder = _on_meta(lambda: encoder.component(encoder.config, built_rectifier.image))
         except InfeasibleError as error:
             return str(error)
         except DecoderBenchError as error:
-            self.problems.append(f"grid.encoder.{part.resolved.label}: {error}")
+            self.problems.append(f"grid.{part.kind}.{part.resolved.label}: {error}")
             return None
         except Exception:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it and the others run
             return None
+        return built_rectifier, built
 
-    def _rest(self, encoder: Encoder, bridge: _Part, decoder: _Part) -> _Size:
+    def _rest(self, rectifier: Rectifier, encoder: Encoder, bridge: _Part, decoder: _Part) -> _Size:
         try:
             built_bridge: Bridge = _on_meta(lambda: bridge.component(bridge.config, encoder.features))
             memory = built_bridge.memory
@@ -204,7 +209,7 @@ class _Sizes:
             return _Size(infeasible=str(error))
         except Exception:  # noqa: BLE001 - as above
             return _Size()
-        recognizer = Recognizer(encoder, built_bridge, built)
+        recognizer = Recognizer(rectifier, encoder, built_bridge, built)
         return _Size(
             frames=memory.length,
             param_count=count_parameters(recognizer),
@@ -222,7 +227,7 @@ def _part(shelf: Shelf[Any], label: str, choice: ComponentChoice) -> _Part:
         options=config.model_dump(mode="json"),
         source=registered.source_digest(),
     )
-    return _Part(resolved, registered.component, config)
+    return _Part(shelf.kind, resolved, registered.component, config)
 
 
 def _on_meta(build: Callable[[], Module]) -> Module:

@@ -1,4 +1,4 @@
-"""Recognizer: encoder, bridge and decoder in a row, and the number format that each runs in."""
+"""Recognizer: rectifier, encoder, bridge and decoder in a row, and the number format that each runs in."""
 
 from __future__ import annotations
 
@@ -8,19 +8,28 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from decoderbench.contracts import Bridge, Decoder, Encoder, Hypotheses
+from decoderbench.contracts import Bridge, Decoder, Encoder, Hypotheses, Rectifier
 from decoderbench.labels import Labels
 
 
 class Recognizer(nn.Module):
-    """decoder(bridge(encoder(images))).
+    """decoder(bridge(encoder(rectifier(images)))).
 
-    Encoder and bridge run under autocast in `dtype` (None: float32). The decoder gets its memory in
+    All but the decoder run under autocast in `dtype` (None: float32). The decoder gets its memory in
     float32 and runs in it, so that an nll is exact for every decoder.
     """
 
-    def __init__(self, encoder: Encoder, bridge: Bridge, decoder: Decoder, *, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        rectifier: Rectifier,
+        encoder: Encoder,
+        bridge: Bridge,
+        decoder: Decoder,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.rectifier = rectifier.to(memory_format=torch.channels_last)
         self.encoder = encoder.to(memory_format=torch.channels_last)
         self.bridge = bridge
         self.decoder = decoder
@@ -31,9 +40,11 @@ class Recognizer(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(images.device.type, dtype=self.dtype) if self.dtype else nullcontext()
         with autocast:
-            features = self.encoder(images)
+            rectified = self.rectifier(images)
+            features = self.encoder(rectified)
             memory = self.bridge(features)
-        declared, spec = self.encoder.features, self.bridge.memory
+        image, declared, spec = self.rectifier.image, self.encoder.features, self.bridge.memory
+        _hold("rectifier", rectified, (image.channels, image.height, image.width))
         _hold("encoder", features, (declared.channels, declared.height, declared.width))
         _hold("bridge", memory, (spec.length, spec.dim))
         return cast(Tensor, memory.float())

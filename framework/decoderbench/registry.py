@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from decoderbench.contracts import Bridge, Decoder, Encoder
+from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.datasets import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
 from decoderbench.experiment import NAME_PATTERN, ComponentChoice, Location, explain_options
@@ -127,6 +127,7 @@ class Registry:
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
         # mypy would have a concrete class here; a shelf takes the contract.
+        self.rectifiers: Shelf[Rectifier] = Shelf("rectifier", Rectifier)  # type: ignore[type-abstract]
         self.encoders: Shelf[Encoder] = Shelf("encoder", Encoder)  # type: ignore[type-abstract]
         self.bridges: Shelf[Bridge] = Shelf("bridge", Bridge)  # type: ignore[type-abstract]
         self.decoders: Shelf[Decoder] = Shelf("decoder", Decoder)  # type: ignore[type-abstract]
@@ -144,7 +145,7 @@ class Registry:
 
     def shelves(self) -> tuple[Shelf[Any], ...]:
         """Return the shelf of each kind."""
-        return self.encoders, self.bridges, self.decoders, self.datasets, self.metrics
+        return self.rectifiers, self.encoders, self.bridges, self.decoders, self.datasets, self.metrics
 
     def problems(self, data: Mapping[str, Any]) -> list[Problem]:
         """Return what is wrong with the component names and options of an experiment, as plain data.
@@ -154,7 +155,7 @@ class Registry:
         grid = data.get("grid")
         axes = grid if isinstance(grid, Mapping) else {}
         choices: list[tuple[Shelf[Any], Location, Any]] = [(self.datasets, ("dataset",), data.get("dataset"))]
-        for shelf in (self.encoders, self.bridges, self.decoders):
+        for shelf in (self.rectifiers, self.encoders, self.bridges, self.decoders):
             variants = axes.get(shelf.kind)
             if isinstance(variants, Mapping):
                 choices += [(shelf, ("grid", shelf.kind, label), given) for label, given in variants.items()]

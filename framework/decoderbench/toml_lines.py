@@ -15,7 +15,7 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
             path = table + key
         else:
             continue
-        if wanted[: len(path)] == path and (best is None or len(path) > best[0]):
+        if path and wanted[: len(path)] == path and (best is None or len(path) > best[0]):
             best = (len(path), number)
     return best[1] if best else None
 

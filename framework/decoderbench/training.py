@@ -28,8 +28,8 @@ from decoderbench.devices import (
 )
 from decoderbench.errors import DivergedError
 from decoderbench.evaluation import Evaluation, evaluate
-from decoderbench.experiment import TrainingOptions
 from decoderbench.hookspecs import hookimpl
+from decoderbench.options import TrainingOptions
 from decoderbench.recognizer import Recognizer
 from decoderbench.records import Cost, RunRecord, append_line
 from decoderbench.registry import Registry
@@ -71,11 +71,12 @@ def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Re
         return registered.component(config, *specs)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        encoder = part("encoder", registry.encoders, cell.encoder, cell.image_spec())
+        rectifier = part("rectifier", registry.rectifiers, cell.rectifier, cell.image_spec())
+        encoder = part("encoder", registry.encoders, cell.encoder, rectifier.image)
         bridge = part("bridge", registry.bridges, cell.bridge, encoder.features)
         decoder = part("decoder", registry.decoders, cell.decoder, bridge.memory, cell.labels.spec())
     dtype = autocast_dtype(device, cell.training.precision)
-    return Recognizer(encoder, bridge, decoder, dtype=dtype).to(device)
+    return Recognizer(rectifier, encoder, bridge, decoder, dtype=dtype).to(device)
 
 
 class Trainer:

@@ -16,9 +16,8 @@ from decoderbench import Charset, ComponentConfig, DataError, Dataset, Labels, S
 from decoderbench.audit import audit
 from decoderbench.augmentation import Augmentation
 from decoderbench.batches import Batches, Sampler, in_order, to_float
-from decoderbench.experiment import AugmentationOptions
 from decoderbench.images import open_store
-from decoderbench.options import ImageOptions
+from decoderbench.options import AugmentationOptions, ImageOptions
 
 unhurried = settings(deadline=None)
 CPU = torch.device("cpu")

@@ -23,6 +23,7 @@ from decoderbench_plugins.bridges.mean_height import MeanHeight
 from decoderbench_plugins.decoders.attention_lstm import AttentionLSTM
 from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop
 from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
+from decoderbench_plugins.rectifiers.none import NoRectifier
 
 IMAGE = ImageSpec(channels=3, height=8, width=20)
 LABELS = LabelSpec(charset=Charset("abcdef"), max_length=5)
@@ -57,7 +58,8 @@ def recognizer(decoder: type[Decoder], **options: Any) -> Recognizer:
         encoder = Convolution(ComponentConfig(), IMAGE)
         bridge = MeanHeight(MeanHeight.Config(), encoder.features)
         assert (bridge.memory.length, bridge.memory.dim) == (FRAMES, DIM)
-        return Recognizer(encoder, bridge, decoder(decoder.Config.model_validate(options), bridge.memory, LABELS))
+        reader = decoder(decoder.Config.model_validate(options), bridge.memory, LABELS)
+        return Recognizer(NoRectifier(NoRectifier.Config(), IMAGE), encoder, bridge, reader)
 
 
 def macs_of_decoder(decoder: type[Decoder], **options: Any) -> int:

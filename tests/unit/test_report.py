@@ -16,8 +16,7 @@ from markdown_it import MarkdownIt
 
 from decoderbench.cell import Cell, ResolvedComponent, ResolvedLabels
 from decoderbench.errors import DataError, PluginError
-from decoderbench.experiment import AugmentationOptions, EvaluationOptions, TrainingOptions
-from decoderbench.options import ImageOptions
+from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, TrainingOptions
 from decoderbench.records import Cost, Plan, ResultsDirectory, RunRecord, append_line
 from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
 
@@ -46,6 +45,7 @@ def make_cell(decoder: str = "CTC", seed: int = 0, *, encoder: str = "ResNet", *
     fields: dict[str, Any] = {
         "experiment": "demo",
         "dataset": "captcha",
+        "rectifier": ResolvedComponent(label="none", use="none", options={}, source="s"),
         "encoder": component(encoder),
         "bridge": component("columns"),
         "decoder": component(decoder),

@@ -140,7 +140,7 @@ def _row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "experiment": cell.experiment,
         "dataset": cell.dataset,
-        "rectifier": "none",
+        "rectifier": cell.rectifier.label,
         "encoder": cell.encoder.label,
         "bridge": cell.bridge.label,
         "decoder": cell.decoder.label,

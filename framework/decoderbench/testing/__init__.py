@@ -1,4 +1,4 @@
-"""The conformance kit: what an encoder, a bridge or a decoder must do to take part, asked of the class itself.
+"""The conformance kit: what a component must do to take part, asked of the class itself.
 
     def test_my_decoder():
         check_decoder(MyDecoder, hidden_dim=32)
@@ -9,6 +9,6 @@ first rule that it breaks. Give it the options of a small variant, without train
 
 from decoderbench.testing.decoders import check_decoder
 from decoderbench.testing.rules import ConformanceError
-from decoderbench.testing.stages import check_bridge, check_encoder
+from decoderbench.testing.stages import check_bridge, check_encoder, check_rectifier
 
-__all__ = ["ConformanceError", "check_bridge", "check_decoder", "check_encoder"]
+__all__ = ["ConformanceError", "check_bridge", "check_decoder", "check_encoder", "check_rectifier"]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decoderbench.contracts import Bridge, Encoder
+from decoderbench.contracts import Bridge, Encoder, Rectifier
 from decoderbench.errors import InfeasibleError
-from decoderbench.specs import FeatureMapSpec, ImageSpec, SequenceSpec
+from decoderbench.specs import FeatureMapSpec, ImageSpec
 from decoderbench.testing.rules import (
     ask,
     build_on_meta,
@@ -25,16 +25,22 @@ from decoderbench.testing.rules import (
 )
 
 Map = ImageSpec | FeatureMapSpec
+Stage = Rectifier | Encoder | Bridge
 
 IMAGES = [(1, 32, 128), (3, 32, 128), (1, 32, 96), (3, 48, 160)]  # channels, height, width
 FEATURES = [(7, 3, 5), (8, 1, 9), (5, 4, 1), (6, 1, 1), (12, 4, 32)]
 
 
+def check_rectifier(cls: type[Rectifier], **options: object) -> None:
+    """Check a rectifier class with the given options; raise `ConformanceError` at the first rule that it breaks."""
+    config = configure("rectifier", Rectifier, cls, options)
+    ask(f"rectifier {cls.name!r}", _Stage(lambda image: cls(config, image), _images()), RULES)
+
+
 def check_encoder(cls: type[Encoder], **options: object) -> None:
     """Check an encoder class with the given options; raise `ConformanceError` at the first rule that it breaks."""
     config = configure("encoder", Encoder, cls, options)
-    images = [ImageSpec(channels=channels, height=height, width=width) for channels, height, width in IMAGES]
-    ask(f"encoder {cls.name!r}", _Stage(lambda image: cls(config, image), images), RULES)
+    ask(f"encoder {cls.name!r}", _Stage(lambda image: cls(config, image), _images()), RULES)
 
 
 def check_bridge(cls: type[Bridge], **options: object) -> None:
@@ -44,17 +50,21 @@ def check_bridge(cls: type[Bridge], **options: object) -> None:
     ask(f"bridge {cls.name!r}", _Stage(lambda features: cls(config, features), maps), RULES)
 
 
+def _images() -> list[ImageSpec]:
+    return [ImageSpec(channels=channels, height=height, width=width) for channels, height, width in IMAGES]
+
+
 @dataclass
 class _Stage:
-    """An encoder or a bridge under check, to be built for each of several maps."""
+    """A rectifier, an encoder or a bridge under check, to be built for each of several maps."""
 
-    make: Callable[[Any], Encoder | Bridge]
+    make: Callable[[Any], Stage]
     offered: list[Any]
 
     @cached_property
-    def built(self) -> dict[Map, Encoder | Bridge]:
+    def built(self) -> dict[Map, Stage]:
         """One in eval mode for each map that it does not refuse."""
-        accepted: dict[Map, Encoder | Bridge] = {}
+        accepted: dict[Map, Stage] = {}
         reasons = []
         for spec in self.offered:
             try:
@@ -69,7 +79,7 @@ class _Stage:
         """The map that costly rules use."""
         return next(iter(self.built))
 
-    def build(self, spec: Map) -> Encoder | Bridge:
+    def build(self, spec: Map) -> Stage:
         """Build it anew, with the weights of one seed."""
         return seeded(lambda: self.make(spec))
 
@@ -80,11 +90,11 @@ def _draw(spec: Map, batch: int) -> Tensor:
     return drawn.contiguous(memory_format=torch.channels_last)
 
 
-def _declared(stage: Encoder | Bridge) -> tuple[int, ...]:
+def _declared(stage: Stage) -> tuple[int, ...]:
     """Return the shape of one image's output, as the stage declares it."""
-    spec: FeatureMapSpec | SequenceSpec = stage.features if isinstance(stage, Encoder) else stage.memory
-    if isinstance(spec, SequenceSpec):
-        return spec.length, spec.dim
+    if isinstance(stage, Bridge):
+        return stage.memory.length, stage.memory.dim
+    spec = stage.image if isinstance(stage, Rectifier) else stage.features
     return spec.channels, spec.height, spec.width
 
 
@@ -102,7 +112,7 @@ def _starts_with_fresh_statistics(stage: _Stage) -> None:
 
 
 def _yields_what_it_declares(stage: _Stage) -> None:
-    """What forward yields has the shape that `features` or `memory` declares, in float32."""
+    """What forward yields has the shape that `image`, `features` or `memory` declares, in float32."""
     for spec, built in stage.built.items():
         with torch.no_grad():
             output = built(_draw(spec, 2))

@@ -1,0 +1,1 @@
+"""Rectifiers: images to images that are easier to read."""
