@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from decoderbench.metrics import Metric as Metric
     from decoderbench.options import ComponentConfig as ComponentConfig
     from decoderbench.records import RunRecord as RunRecord
+    from decoderbench.rendering import TextStyle as TextStyle
+    from decoderbench.rendering import draw_text as draw_text
     from decoderbench.report import load_frame as load_frame
     from decoderbench.report import write_report as write_report
     from decoderbench.runner import run as run
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from decoderbench.specs import ImageSpec as ImageSpec
     from decoderbench.specs import LabelSpec as LabelSpec
     from decoderbench.specs import SequenceSpec as SequenceSpec
+    from decoderbench.typefaces import Typeface as Typeface
+    from decoderbench.typefaces import select_typefaces as select_typefaces
 
 __version__ = "0.1.0"
 
@@ -68,10 +72,12 @@ _HOMES = {
     "metrics": ["Metric"],
     "options": ["ComponentConfig"],
     "records": ["RunRecord"],
+    "rendering": ["TextStyle", "draw_text"],
     "report": ["load_frame", "write_report"],
     "runner": ["run"],
     "sequence": ["SequenceBridge", "SequenceConfig"],
     "specs": ["FeatureMapSpec", "ImageSpec", "LabelSpec", "SequenceSpec"],
+    "typefaces": ["Typeface", "select_typefaces"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

@@ -2,23 +2,26 @@
 
 Nothing is dropped or repaired silently. A problem is refused unless its code is allowed by name; an allowed one
 takes its samples out of training, is counted under every table, and never shrinks the denominator of a score,
-except that an image which cannot be decoded cannot be scored. No torch here.
+except that an image which cannot be decoded cannot be scored. Labels are judged as they stand in the data, in the
+Unicode form that was asked for; what is accepted is normalised afterwards, and only that. No torch here.
 """
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from decoderbench.datasets import SPLITS, Sample, Split
-from decoderbench.errors import ConfigError, DataError, did_you_mean
+from decoderbench.errors import DataError
 from decoderbench.labels import Charset
+from decoderbench.normaliser import LabelNormaliser, convert_each
+from decoderbench.problems import CODES as CODES
+from decoderbench.problems import Code, Findings, Problem, known_codes, named
 from decoderbench.specs import LabelSpec, ctc_frames_needed
 
 if TYPE_CHECKING:
@@ -26,40 +29,9 @@ if TYPE_CHECKING:
 
     from decoderbench.images import ImageStore
 
-Code = Literal[
-    "outside_charset",
-    "too_long",
-    "empty_label",
-    "control_character",
-    "unreadable_image",
-    "duplicate_across_splits",
-    "conflicting_labels",
-]
-CODES: tuple[Code, ...] = get_args(Code)
 INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, surrogate, line separators
-SHOWN = 10
 BARS = 8  # of the histogram of label lengths
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with some samples.
-
-    Attributes:
-        code: its name, to allow it by.
-        count: how many samples have it.
-        keys: the first ten of them.
-        sentence: the rule, and one example.
-    """
-
-    code: Code
-    count: int
-    keys: tuple[str, ...]
-    sentence: str
-
-    def __str__(self) -> str:
-        more = f" and {self.count - len(self.keys):,} more" if self.count > len(self.keys) else ""
-        return f"{self.code}: {self.sentence}; {self.count:,} in all: {', '.join(map(repr, self.keys))}{more}"
+AS_IT_STANDS = LabelNormaliser()
 
 
 @dataclass(frozen=True)
@@ -68,22 +40,28 @@ class Audit:
 
     Attributes:
         counts: split -> samples that are trained on (train) or scored (val, test).
-        characters: the charset.
-        max_length: longest label allowed.
+        labels: the label of each row as it is trained on and scored, normalised; that of an unspellable row as it was
+            judged, so that what the charset filtered out stays wrong.
+        characters: the charset of normalised labels.
+        max_length: longest normalised label allowed.
         frames_needed: most frames that CTC needs for a label that can be spelt.
-        lengths: label length -> samples, ascending.
+        lengths: length -> how many of `labels` have it, ascending.
+        normalising: what is done to labels and how many it changed, or an empty text if nothing is done.
         problems: what was found and allowed.
         notes: sentences for a person; nothing to allow.
         left_out: rows that are not trained on or, being unreadable, not scored; ascending.
-        unspellable: rows with a label outside the charset or too long, which no decoder can write; ascending.
+        unspellable: rows with a label outside the charset, too long, or longer than its image has columns, which no
+            decoder can be asked for; ascending.
         allow: the codes that were allowed.
     """
 
     counts: dict[Split, int]
+    labels: tuple[str, ...]
     characters: str
     max_length: int
     frames_needed: int
     lengths: dict[int, int]
+    normalising: str
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     left_out: tuple[int, ...]
@@ -100,21 +78,33 @@ class Audit:
         return np.setdiff1d(store.indices(split), np.asarray(self.left_out, dtype=np.int64))
 
     def with_images(self, store: ImageStore) -> Audit:
-        """Return the audit with what the pixels show: unreadable images and the same image twice.
+        """Return the audit with what the pixels show: unreadable or too narrow images, and the same image twice.
+
+        Labels conflict if they differ as they are trained on and scored: `Ab` and `ab` do not in lower case.
 
         Raises:
             DataError: a problem that is not allowed, or a split without a sample left.
         """
-        found = _Findings(store.keys, store.splits)
+        found = Findings(store.keys, store.splits)
         for row, reason in store.unreadable.items():
             found.add("unreadable_image", row, f"an image cannot be decoded, as {store.keys[row]!r}: {reason}")
+        readable = set(range(len(store))) - store.unreadable.keys() - set(self.unspellable)
+        narrow = [row for row in sorted(readable) if store.widths[row] < len(self.labels[row])]
+        for row in narrow:
+            columns, characters = int(store.widths[row]), len(self.labels[row])
+            found.add(
+                "too_narrow",
+                row,
+                f"{store.keys[row]!r} is {columns} column{'s' * (columns != 1)} wide after resizing, fewer than the "
+                f"{characters} characters of its label",
+            )
         same: defaultdict[str, list[int]] = defaultdict(list)
         for row, pixel_hash in enumerate(store.pixel_hashes):
             if row not in store.unreadable:
                 same[pixel_hash].append(row)
         for rows in same.values():
             found.compare("duplicate_across_splits", rows, store.splits, "in")
-            found.compare("conflicting_labels", rows, store.labels, "labelled")
+            found.compare("conflicting_labels", rows, self.labels, "labelled")
         problems = found.allowed_by(self.allow)
         left_out = {*self.left_out, *found.left_out()}
         return replace(
@@ -122,7 +112,14 @@ class Audit:
             counts=_counts(store.splits, left_out),
             problems=self.problems + problems,
             left_out=tuple(sorted(left_out)),
+            unspellable=tuple(sorted({*self.unspellable, *narrow})),
         )
+
+    def frames_needed_of(self, store: ImageStore) -> NDArray[np.int64]:
+        """Return the frames that CTC needs for each row of `store`, (N,); 0 where a row is not read or not spellable."""
+        unread = {*self.unspellable, *store.unreadable}
+        needed = (0 if row in unread else ctc_frames_needed(label) for row, label in enumerate(self.labels))
+        return np.fromiter(needed, dtype=np.int64, count=len(self.labels))
 
     def footnotes(self) -> list[str]:
         """Return a sentence for each allowed problem, to stand under every table."""
@@ -137,6 +134,7 @@ class Audit:
             f"samples  {counts}{without}",
             f"labels   {_histogram(self.lengths)}; max_length {self.max_length}; CTC needs {self.frames_needed} frames",
             f"charset  {len(self.characters)} characters: {self.characters!r}",
+            *([f"normalise  {self.normalising}"] if self.normalising else []),
         ]
 
     def lines(self) -> list[str]:
@@ -153,6 +151,7 @@ def audit(
     *,
     charset: Charset | None = None,
     max_length: int | None = None,
+    normalise: LabelNormaliser = AS_IT_STANDS,
     allow: Iterable[str] = frozenset(),
     notes: Sequence[str] = (),
 ) -> Audit:
@@ -160,8 +159,9 @@ def audit(
 
     Args:
         samples: all samples of a dataset.
-        charset: what labels may hold; default: the characters that they hold.
-        max_length: the most characters of a label; default: the longest label.
+        charset: what labels may hold before they are normalised; default: the characters that they hold.
+        max_length: the most characters of a label, before and after; default: the longest label.
+        normalise: what is made of the labels that were accepted.
         allow: codes of problems to accept.
         notes: what the dataset has to say, to be kept with the audit's own notes.
 
@@ -169,97 +169,79 @@ def audit(
         ConfigError: an unknown code in `allow`.
         DataError: an empty split, or problems that are not allowed; all of them are listed.
     """
-    allowed = _known_codes(allow)
-    _counts([sample.split for sample in samples], set())
-    labels = [sample.label for sample in samples]
-    used = Charset.of(labels)
-    characters = charset or used
-    limit = max(map(len, labels)) if max_length is None else max_length
-    # A character that the experiment names in its charset is wanted, however invisible.
-    invisible = {c for c in used.characters if unicodedata.category(c) in INVISIBLE}
-    invisible -= set(charset.characters if charset else "")
-    found = _Findings([sample.key for sample in samples], [sample.split for sample in samples])
-    for row, label in enumerate(labels):
-        if missing := characters.missing(label):
-            found.add("outside_charset", row, f"the charset lacks {_named(missing)}, which {label!r} holds")
-        if len(label) > limit:
-            found.add("too_long", row, f"{label!r} has {len(label)} characters, max_length is {limit}")
-        if not label:
-            found.add("empty_label", row, "a label has at least one character")
-        if not invisible.isdisjoint(label):
-            named = _named(invisible & set(label))
-            found.add(
-                "control_character", row, f"{label!r} holds {named}, unseen on a page; if wanted, name it in charset"
-            )
+    allowed = known_codes(allow)
+    splits = [sample.split for sample in samples]
+    _counts(splits, set())
+    judged = [normalise.form(sample.label) for sample in samples]
+    normalised = list(map(normalise, judged))
+    used = set().union(*judged)
+    wanted = None if charset is None else convert_each(charset.characters, normalise.form)
+    found = Findings([sample.key for sample in samples], splits)
+    _judge(found, judged, normalised, used=used, wanted=wanted, max_length=max_length)
+    inside = set(wanted or used)
+    if mended := sorted(c for c in used - inside if inside.issuperset(normalise(c))):
+        found.sentences["outside_charset"] += (
+            f"; labels.charset is judged before labels are normalised: name {''.join(mended)!r} in it too"
+        )
     problems = found.allowed_by(allowed)
-    unspellable = found.rows["outside_charset"] | found.rows["too_long"]
     left_out = found.left_out()
+    counts = _counts(splits, left_out)
+
+    unspellable = found.rows["outside_charset"] | found.rows["too_long"]
+    labels = tuple(judged[row] if row in unspellable else text for row, text in enumerate(normalised))
+    spellable = [text for row, text in enumerate(labels) if row not in unspellable]
+    if wanted is None:
+        characters = Charset.of(normalised).characters
+    else:
+        characters = convert_each(wanted, normalise)
+        # Parts that only a change of case brings together may compose, as j and a caron do in NFC.
+        characters += "".join(sorted(set().union(*spellable) - set(characters)))
+    changed = sum(label != sample.label for label, sample in zip(labels, samples, strict=True))
+    steps = ", ".join(normalise.steps())
     return Audit(
-        counts=_counts([sample.split for sample in samples], left_out),
-        characters=characters.characters,
-        max_length=limit,
-        frames_needed=max(
-            (ctc_frames_needed(label) for row, label in enumerate(labels) if row not in unspellable), default=0
-        ),
+        counts=counts,
+        labels=labels,
+        characters=characters,
+        max_length=max(map(len, normalised)) if max_length is None else max_length,
+        frames_needed=max(map(ctc_frames_needed, spellable), default=0),
         lengths=dict(sorted(Counter(map(len, labels)).items())),
+        normalising=steps and f"{steps}: {changed:,} of {len(labels):,} labels changed",
         problems=problems,
-        notes=(*notes, *_notes(samples, used, charset)),
+        notes=(*notes, *_notes(labels, splits, None if wanted is None else characters, normalise)),
         left_out=tuple(sorted(left_out)),
         unspellable=tuple(sorted(unspellable)),
         allow=allowed,
     )
 
 
-class _Findings:
-    """Gathers the rows of each problem, and an example of the first."""
-
-    def __init__(self, keys: Sequence[str], splits: Sequence[Split]) -> None:
-        self.keys = keys
-        self.splits = splits
-        self.rows: defaultdict[Code, set[int]] = defaultdict(set)
-        self.sentences: dict[Code, str] = {}
-
-    def add(self, code: Code, rows: int | Sequence[int], sentence: str) -> None:
-        self.rows[code].update([rows] if isinstance(rows, int) else rows)
-        self.sentences.setdefault(code, sentence)
-
-    def compare(self, code: Code, rows: Sequence[int], column: Sequence[str], word: str) -> None:
-        """Add `rows`, which hold the same pixels, unless `column` is the same in all of them."""
-        first = rows[0]
-        other = next((row for row in rows if column[row] != column[first]), None)
-        if other is not None:
-            pair = f"{self.keys[first]!r} and {self.keys[other]!r} are one image"
-            self.add(code, rows, f"{pair}, {word} {column[first]!r} and {column[other]!r}")
-
-    def left_out(self) -> set[int]:
-        """Return the rows that are not to be used: of train all, of val and test what cannot be scored."""
-        trained = {row for rows in self.rows.values() for row in rows if self.splits[row] == "train"}
-        return trained | self.rows["unreadable_image"]
-
-    def allowed_by(self, allow: Sequence[Code]) -> tuple[Problem, ...]:
-        """Return the problems; raise `DataError` if one of them is not allowed."""
-        problems = []
-        for code, sentence in self.sentences.items():
-            rows = sorted(self.rows[code])
-            keys = tuple(self.keys[row] for row in rows[:SHOWN])
-            problems.append(Problem(code, len(rows), keys, sentence))
-        if refused := [problem for problem in problems if problem.code not in allow]:
-            listed = "\n  ".join(map(str, refused))
-            codes = [problem.code for problem in refused]
-            raise DataError(
-                f"{len(refused)} kinds of problems in the data:\n  {listed}\n"
-                f"correct the data, or accept them by name: allow = {json.dumps(codes)} in the experiment, or "
-                f"--allow {' --allow '.join(codes)}; they are then left out of training, and every table says so"
+def _judge(
+    found: Findings,
+    judged: Sequence[str],
+    normalised: Sequence[str],
+    *,
+    used: set[str],
+    wanted: str | None,
+    max_length: int | None,
+) -> None:
+    """Add what is wrong with the labels as they stand, and with what normalising would make of the good ones."""
+    charset = set(wanted or used)
+    # A character that the experiment names in its charset is wanted, however invisible.
+    invisible = {c for c in used if unicodedata.category(c) in INVISIBLE} - set(wanted or "")
+    for row, (label, text) in enumerate(zip(judged, normalised, strict=True)):
+        if missing := set(label) - charset:
+            found.add("outside_charset", row, f"the charset lacks {named(missing)}, which {label!r} holds")
+        if max_length is not None and max(len(label), len(text)) > max_length:
+            length = f"{max(len(label), len(text))} characters{' once normalised' * (len(label) <= max_length)}"
+            found.add("too_long", row, f"{label!r} has {length}, max_length is {max_length}")
+        elif label and not text and not missing:
+            found.add("empty_after_normalising", row, f"normalising leaves nothing of {label!r}")
+        if not label:
+            found.add("empty_label", row, "a label has at least one character")
+        if not invisible.isdisjoint(label):
+            seen = named(invisible & set(label))
+            found.add(
+                "control_character", row, f"{label!r} holds {seen}, unseen on a page; if wanted, name it in charset"
             )
-        return tuple(problems)
-
-
-def _known_codes(allow: Iterable[str]) -> tuple[Code, ...]:
-    allow = set(allow)
-    if unknown := sorted(allow - set(CODES)):
-        known = ", ".join(CODES)
-        raise ConfigError([f"allow: unknown code {c!r}{did_you_mean(c, CODES)}; known: {known}" for c in unknown])
-    return tuple(code for code in CODES if code in allow)
 
 
 def _histogram(lengths: Mapping[int, int]) -> str:
@@ -286,22 +268,17 @@ def _counts(splits: Sequence[Split], left_out: Collection[int]) -> dict[Split, i
     return {split: counts[split] for split in SPLITS}
 
 
-def _notes(samples: Sequence[Sample], used: Charset, charset: Charset | None) -> list[str]:
+def _notes(labels: Sequence[str], splits: Sequence[Split], wanted: str | None, normalise: LabelNormaliser) -> list[str]:
+    """Return what a person should know about the labels as they are trained on and scored."""
     notes = []
-    trained = set().union(*(sample.label for sample in samples if sample.split == "train"))
-    if unseen := set(used.characters) - trained:
-        rows = sum(not trained.issuperset(sample.label) for sample in samples)
-        notes.append(f"labels of val and test with characters that train never shows: {rows:,} ({_named(unseen)})")
-    if charset and (unused := used.missing(charset.characters)):
-        notes.append(f"characters of the charset that no label holds: {_named(unused)}")
-    if decomposed := sum(not unicodedata.is_normalized("NFC", sample.label) for sample in samples):
+    used = set().union(*labels)
+    trained = set().union(*(label for label, split in zip(labels, splits, strict=True) if split == "train"))
+    if unseen := used - trained:
+        rows = sum(not trained.issuperset(label) for label in labels)
+        notes.append(f"labels of val and test with characters that train never shows: {rows:,} ({named(unseen)})")
+    if unused := set(wanted or "") - used:
+        notes.append(f"characters of the charset that no label holds: {named(unused)}")
+    decomposed = sum(not unicodedata.is_normalized("NFC", label) for label in labels)
+    if decomposed and normalise.unicode_form == "none":
         notes.append(f"labels taken as they stand, not in Unicode normal form C: {decomposed:,}")
     return notes
-
-
-def _named(characters: Iterable[str]) -> str:
-    named = [
-        repr(c) if c.isascii() and c.isprintable() else f"{c!r} (U+{ord(c):04X} {unicodedata.name(c, 'unnamed')})"
-        for c in sorted(characters)
-    ]
-    return ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")

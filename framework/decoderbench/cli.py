@@ -115,10 +115,10 @@ def plan(
 ) -> None:
     """Show the grid: frames, parameters and MACs of every cell, and which cannot be trained and why."""
     checked, registry = _load(experiment, _changes(assignments, seeds, allow), plugin, plugins_dir)
-    from decoderbench.plan import plan_cells, plan_table, read_data, refuse_if_all_infeasible
+    from decoderbench.plan import plan_cells, plan_table, read_buckets, read_data, refuse_if_all_infeasible
 
     data = read_data(checked, registry, base_dir=experiment.parent, cache_dir=None)
-    cells = plan_cells(checked, registry, data)
+    cells = plan_cells(checked, registry, data, read_buckets(checked, data, cache_dir=None))
     if as_json:
         print(json.dumps([{"cell_id": c.cell_id, **c.model_dump(mode="json")} for c in cells], indent=1))  # noqa: T201
     else:

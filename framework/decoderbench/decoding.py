@@ -6,7 +6,6 @@ No torch here: workers are forked, and torch does not survive a fork well.
 from __future__ import annotations
 
 import hashlib
-import math
 import multiprocessing
 import os
 import signal
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from decoderbench.buckets import pad_right
 from decoderbench.datasets import Dataset
 from decoderbench.errors import DataError
 from decoderbench.options import ImageOptions
@@ -41,7 +41,8 @@ def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
 
     Transparent pixels are laid on white, 16-bit gray is scaled to 8 bits, palettes and other colour spaces
     become RGB, and gray is their ITU-R 601 luma. Resizing is antialiased bilinear. `stretch` disregards the
-    aspect; `pad` keeps it and puts the image at the left, squeezing only what would be wider than the width.
+    aspect; `pad` keeps it and puts the image at the left, squeezing only what would be wider than the width;
+    `keep` does the same without filling up, so that W is the image's own.
 
     Raises:
         DataError: the mode has no defined range (32-bit integers or floats), or the image has no pixels.
@@ -50,11 +51,11 @@ def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
         raise DataError("image has no pixels")
     image = _gray_or_rgb(image).convert("L" if options.channels == 1 else "RGB")
     width = options.width
-    if options.resize == "pad":
+    if options.resize != "stretch":
         width = min(width, max(1, round(image.width * options.height / image.height)))
     resized = np.asarray(image.resize((width, options.height), Image.Resampling.BILINEAR))
     pixels = resized.reshape(options.height, width, options.channels).transpose(2, 0, 1)  # (C, H, W)
-    return np.pad(pixels, ((0, 0), (0, 0), (0, options.width - width)), mode="edge")
+    return pixels if options.resize == "keep" else pad_right(pixels, options.width)
 
 
 def _gray_or_rgb(image: Image.Image) -> Image.Image:
@@ -75,16 +76,21 @@ class Decoded:
 
     Attributes:
         pixel_hashes: sha256 of each row's pixels after resizing, in row order; empty where unreadable.
+        widths: columns of each row's image, in row order; 1 where unreadable.
         unreadable: row -> reason; the pixels of such a row are zero.
     """
 
     pixel_hashes: list[str] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _RowDecoder:
-    """Decodes rows of a dataset into their places in a file that holds an array (N, C, H, W)."""
+    """Decodes rows of a dataset into their slots in a file with room for (N, C, H, W).
+
+    With `keep`, an image narrower than W fills only the first part of its slot.
+    """
 
     dataset: Dataset
     options: ImageOptions
@@ -92,22 +98,24 @@ class _RowDecoder:
     offset: int
 
     def __call__(self, rows: range) -> Decoded:
-        shape = (self.options.channels, self.options.height, self.options.width)
-        pixels = np.zeros((len(rows), *shape), dtype=np.uint8)
+        slot = self.options.channels * self.options.height * self.options.width
         decoded = Decoded()
-        for place, row in enumerate(rows):
-            try:
-                pixels[place] = to_pixels(self.dataset.load_image(row), self.options)
-            except Exception as error:  # noqa: BLE001  # Pillow raises nearly anything on a damaged file
-                kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
-                decoded.unreadable[row] = f"{kind}{error}"
-                decoded.pixel_hashes.append("")
-            else:
-                decoded.pixel_hashes.append(hashlib.sha256(pixels[place].tobytes()).hexdigest())
         # Written, not mapped: on a full disk a write raises, while a mapped page kills the process.
         with self.file.open("r+b") as file:
-            file.seek(self.offset + rows.start * math.prod(shape))
-            file.write(pixels.tobytes())
+            for row in rows:
+                try:
+                    pixels = to_pixels(self.dataset.load_image(row), self.options)
+                except Exception as error:  # noqa: BLE001  # Pillow raises nearly anything on a damaged file
+                    kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+                    decoded.unreadable[row] = f"{kind}{error}"
+                    decoded.pixel_hashes.append("")
+                    decoded.widths.append(1)
+                else:
+                    content = pixels.tobytes()
+                    decoded.pixel_hashes.append(hashlib.sha256(content).hexdigest())
+                    decoded.widths.append(pixels.shape[2])
+                    file.seek(self.offset + row * slot)
+                    file.write(content)
         return decoded
 
 
@@ -121,14 +129,14 @@ def decode_all(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Decoded:
-    """Decode images 0 to `count` - 1 into the array that starts at `offset` of `file`.
+    """Decode images 0 to `count` - 1 into the slots that start at `offset` of `file`.
 
     Args:
         dataset: where the images come from; its samples have been listed already.
         options: what each image becomes.
         count: how many images there are.
         file: an existing file with room for (count, C, H, W) uint8.
-        offset: where the array begins in it.
+        offset: where the first slot begins in it.
         workers: processes (threads where fork is no choice); default: one per usable core, 1: none but this.
         progress: called with the number of images done and `count`.
 
@@ -152,6 +160,7 @@ def decode_all(
     whole = Decoded()
     for chunk in chunks:
         whole.pixel_hashes.extend(parts[chunk].pixel_hashes)
+        whole.widths.extend(parts[chunk].widths)
         whole.unreadable.update(parts[chunk].unreadable)
     return whole
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoderbench.batches import Batches, in_order, to_float
+from decoderbench.batches import Batches, to_float
 from decoderbench.contracts import Hypotheses
 from decoderbench.errors import DivergedError
 from decoderbench.metrics import (
@@ -64,6 +64,8 @@ def evaluate(
 ) -> Evaluation:
     """Transcribe and score `rows`. Decoders see images only; labels are scored apart, for the nll.
 
+    Where widths vary, the rows of the result come bucket by bucket, the narrowest first.
+
     Raises:
         DivergedError: if a score is not a finite number.
     """
@@ -71,8 +73,10 @@ def evaluate(
     log_prob: list[float] = []
     nll: list[float] = []
     recognizer.eval()
+    in_batches = list(batches.in_order(rows, options.batch_size))
+    rows = np.concatenate(in_batches)
     with torch.inference_mode():
-        for batch_rows in in_order(rows, options.batch_size):
+        for batch_rows in in_batches:
             images, labels = batches.gather(batch_rows)
             memory = recognizer.memory(to_float(images))
             read = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
@@ -86,8 +90,7 @@ def evaluate(
     spellable = batches.spellable[rows]
     _refuse_not_finite(np.array(nll)[spellable], "nll of a label")
 
-    store = batches.store
-    references = [store.labels[row] for row in rows]
+    references = [batches.labels[row] for row in rows]
     spelled = [reference for reference, can in zip(references, spellable, strict=True) if can]
     scores = {
         "exact_match": exact_match(references, hypotheses),
@@ -97,7 +100,7 @@ def evaluate(
         **{metric.name: _score(metric, references, hypotheses) for metric in metrics},
     }
     return Evaluation(
-        keys=[store.keys[row] for row in rows],
+        keys=[batches.store.keys[row] for row in rows],
         references=references,
         hypotheses=hypotheses,
         log_prob=log_prob,

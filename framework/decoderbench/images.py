@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from filelock import FileLock, Timeout
 
+from decoderbench.buckets import places, write_buckets
+from decoderbench.contact_sheet import contact_sheet
 from decoderbench.datasets import Dataset, Sample, Split
 from decoderbench.decoding import decode_all
 from decoderbench.errors import DataError
@@ -28,17 +30,22 @@ from decoderbench.options import ImageOptions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+SHOWN = 64  # samples on a contact sheet
 logger = logging.getLogger("decoderbench")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """All images of a dataset, mapped into memory; row i is sample i.
+    """All images of a dataset, mapped into memory; a row stands for a sample.
 
     Attributes:
         directory: where it lies; `read_store` opens it again without the dataset.
-        images: (N, C, H, W) uint8, mapped copy-on-write, so that `torch.from_numpy` takes it as it is.
+        buckets: images of one width each, (N_b, C, H, W_b) uint8, the narrowest first; one for all unless widths
+            are kept. Mapped copy-on-write, so that `torch.from_numpy` takes them as they are.
+        widths: (N,) the columns of each image before it was padded to the width of its bucket.
+        bucket_of: (N,) the bucket of each row.
+        place_of: (N,) the place of each row in its bucket.
         keys: N names of samples.
         labels: N labels.
         splits: N splits.
@@ -48,7 +55,10 @@ class ImageStore:
     """
 
     directory: Path
-    images: NDArray[np.uint8]
+    buckets: tuple[NDArray[np.uint8], ...]
+    widths: NDArray[np.int64]
+    bucket_of: NDArray[np.int64]
+    place_of: NDArray[np.int64]
     keys: tuple[str, ...]
     labels: tuple[str, ...]
     splits: tuple[Split, ...]
@@ -58,6 +68,22 @@ class ImageStore:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """All images of a store of one width, (N, C, H, W); row i is sample i."""
+        (images,) = self.buckets
+        return images
+
+    @property
+    def bucket_widths(self) -> list[int]:
+        """The width of each bucket, ascending."""
+        return [images.shape[3] for images in self.buckets]
+
+    def pixels(self, row: int) -> NDArray[np.uint8]:
+        """Return one image, (C, H, W), as wide as it was before it was padded."""
+        image = self.buckets[self.bucket_of[row]][self.place_of[row]]
+        return cast("NDArray[np.uint8]", image[:, :, : self.widths[row]])
 
     def indices(self, split: Split) -> NDArray[np.int64]:
         """Return the rows of the readable images of `split`, ascending."""
@@ -139,14 +165,15 @@ def read_store(directory: Path) -> ImageStore:
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise ValueError("meta.json: sha256 mismatch")
         meta: dict[str, Any] = json.loads(body)
-        images = cast("np.memmap[Any, Any]", np.load(directory / "images.npy", mmap_mode="c"))
-        if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
-            raise ValueError(f"images.npy: {images.dtype} {images.shape} instead of uint8 {meta['shape']}")
-        if (directory / "images.npy").stat().st_size != images.offset + images.nbytes:
-            raise ValueError("images.npy: not as long as its header says")
+        images = tuple(_map_bucket(directory / name, shape) for name, shape in meta["buckets"])
+        widths = np.array(meta["widths"], dtype=np.int64)
+        bucket_of, place_of = places(widths, [bucket.shape[3] for bucket in images])
         return ImageStore(
             directory=directory,
-            images=images,
+            buckets=images,
+            widths=widths,
+            bucket_of=bucket_of,
+            place_of=place_of,
             keys=tuple(meta["keys"]),
             labels=tuple(meta["labels"]),
             splits=tuple(meta["splits"]),
@@ -183,16 +210,22 @@ class _Build:
             shutil.rmtree(building, ignore_errors=True)
 
     def _write(self, building: Path, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
-        shape = (len(self.samples), self.options.channels, self.options.height, self.options.width)
+        count, options = len(self.samples), self.options
+        shape = (count, options.channels, options.height, options.width)
         file = building / "images.npy"
         # Makes the header and a sparse file of the right size.
         offset = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape).offset
-        decoded = decode_all(self.dataset, self.options, shape[0], file, offset, workers=workers, progress=progress)
+        decoded = decode_all(self.dataset, options, count, file, offset, workers=workers, progress=progress)
         keys, labels, splits = _columns(self.samples)
         if not self.allow_unreadable:
             _refuse_unreadable(decoded.unreadable, keys)
+        buckets = [(file.name, list(shape))]
+        if options.resize == "keep":
+            buckets = write_buckets(file, offset, decoded.widths, options, building)
+            file.unlink()
         meta = {
-            "shape": shape,
+            "buckets": buckets,
+            "widths": decoded.widths,
             "data_hash": self.data_hash,
             "keys": keys,
             "labels": labels,
@@ -202,9 +235,28 @@ class _Build:
         }
         body = json.dumps(meta).encode()
         (building / "meta.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        for path in (file, building / "meta.json"):
+        _write_contact_sheet(read_store(building))
+        for path in building.iterdir():
             with path.open("r+b") as written:
                 os.fsync(written.fileno())
+
+
+def _write_contact_sheet(store: ImageStore) -> None:
+    """Draw samples from all over a data set, for a person to look at before anything is trained on them."""
+    rows = [row for row in range(len(store)) if row not in store.unreadable]
+    chosen = rows[:: max(1, len(rows) // SHOWN)][:SHOWN]
+    if chosen:
+        sheet = contact_sheet([store.pixels(row) for row in chosen], [store.labels[row] for row in chosen])
+        sheet.save(store.directory / "contact_sheet.png")
+
+
+def _map_bucket(file: Path, shape: list[int]) -> NDArray[np.uint8]:
+    images = cast("np.memmap[Any, Any]", np.load(file, mmap_mode="c"))
+    if list(images.shape) != shape or images.dtype != np.uint8:
+        raise ValueError(f"{file.name}: {images.dtype} {images.shape} instead of uint8 {shape}")
+    if file.stat().st_size != images.offset + images.nbytes:
+        raise ValueError(f"{file.name}: not as long as its header says")
+    return images
 
 
 def _columns(samples: Sequence[Sample]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Split, ...]]:
@@ -237,6 +289,7 @@ def _build_store(
             f"cannot write the cache of images {directory}: {error.strerror or error}; it takes "
             f"{size / 1e6:,.0f} MB: free that much, or point DECODERBENCH_CACHE elsewhere"
         ) from error
+    logger.info("samples to look at: %s", directory / "contact_sheet.png")
     return read_store(directory)
 
 

@@ -24,13 +24,18 @@ class ImageOptions(Options):
     """Pixels."""
 
     width: int = Field(default=128, ge=1, le=16384)
-    """Pixels."""
+    """Pixels; with resize = keep the largest width that an image may have."""
 
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
 
-    resize: Literal["stretch", "pad"] = "stretch"
-    """stretch: to the size, whatever the shape. pad: to the height, then the last column repeated to the right."""
+    resize: Literal["stretch", "pad", "keep"] = "stretch"
+    """stretch: to the size, whatever the shape. pad: to the height, then the last column repeated to the right.
+    keep: to the height, and as wide as its shape says; what would be wider than width is squeezed. A batch then holds
+    images of one bucket, each padded to the widest of it, and T follows that width."""
+
+    buckets: int = Field(default=8, ge=1, le=64)
+    """With resize = keep, into how many buckets of similar width the images are parted; about as many in each."""
 
 
 class AugmentationOptions(Options):

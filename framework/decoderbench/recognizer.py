@@ -16,7 +16,8 @@ class Recognizer(nn.Module):
     """decoder(bridge(encoder(rectifier(images)))).
 
     All but the decoder run under autocast in `dtype` (None: float32). The decoder gets its memory in
-    float32 and runs in it, so that an nll is exact for every decoder.
+    float32 and runs in it, so that an nll is exact for every decoder. Images narrower than the stages were built
+    for give fewer columns and frames; everything else is as the stages declare it.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Recognizer(nn.Module):
             features = self.encoder(rectified)
             memory = self.bridge(features)
         image, declared, spec = self.rectifier.image, self.encoder.features, self.bridge.memory
-        _hold("rectifier", rectified, (image.channels, image.height, image.width))
-        _hold("encoder", features, (declared.channels, declared.height, declared.width))
-        _hold("bridge", memory, (spec.length, spec.dim))
+        varies = rectified.shape[-1] != image.width
+        _hold("rectifier", rectified, (image.channels, image.height, None if varies else image.width))
+        _hold("encoder", features, (declared.channels, declared.height, None if varies else declared.width))
+        _hold("bridge", memory, (None if varies else spec.length, spec.dim))
         return cast(Tensor, memory.float())
 
     def nll(self, images: Tensor, labels: Labels) -> Tensor:
@@ -58,9 +60,9 @@ class Recognizer(nn.Module):
         return self.decoder.transcribe(self.memory(images), beam_size=beam_size)
 
 
-def _hold(who: str, output: Tensor, declared: tuple[int, ...]) -> None:
+def _hold(who: str, output: Tensor, declared: tuple[int | None, ...]) -> None:
     """Raise `ValueError` if a stage yields another shape than its spec says, on which the plan relied."""
-    if tuple(output.shape[1:]) != declared:
-        raise ValueError(
-            f"the {who} declares {declared} for each image and yields {tuple(output.shape[1:])}; make them agree"
-        )
+    given = tuple(output.shape[1:])
+    if len(given) != len(declared) or any(want not in (None, got) for want, got in zip(declared, given, strict=True)):
+        shown = ", ".join("any" if size is None else str(size) for size in declared)
+        raise ValueError(f"the {who} declares ({shown}) for each image and yields {given}; make them agree")

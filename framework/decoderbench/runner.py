@@ -21,8 +21,7 @@ from decoderbench.cell import Cell
 from decoderbench.devices import choose_device, device_name, torch_state_kept
 from decoderbench.errors import ConfigError, DivergedError
 from decoderbench.experiment import Experiment, load_experiment
-from decoderbench.images import open_store
-from decoderbench.plan import plan_cells, read_data, refuse_if_all_infeasible
+from decoderbench.plan import open_images, plan_cells, read_buckets, read_data, refuse_if_all_infeasible
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.records import Plan, ResultsDirectory, RunRecord, Status, write_atomically
 from decoderbench.registry import Registry
@@ -78,17 +77,11 @@ def run(
     directory = ResultsDirectory(results or Path("results") / experiment.name)
     directory.refuse_other_experiment(experiment.name)
     data = read_data(experiment, registry, base_dir=Path(base_dir or "."), cache_dir=cache_dir)
-    cells = plan_cells(experiment, registry, data)
+    buckets = read_buckets(experiment, data, cache_dir=cache_dir, progress=images_done)
+    cells = plan_cells(experiment, registry, data, buckets)
     refuse_if_all_infeasible(cells)
     wanted = select_cells(cells, select)
-    store = open_store(
-        data.dataset,
-        data.samples,
-        experiment.image,
-        cache_dir=cache_dir,
-        allow_unreadable="unreadable_image" in experiment.allow,
-        progress=images_done,
-    )
+    store = open_images(experiment, data, cache_dir=cache_dir, progress=images_done)
     found = data.audit.with_images(store)
     for line in found.lines():
         echo(line)

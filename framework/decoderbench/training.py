@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from decoderbench import cost
 from decoderbench.augmentation import Augmentation
-from decoderbench.batches import Batches, Sampler, in_order, to_float
+from decoderbench.batches import Batches, to_float
 from decoderbench.cell import Cell, ResolvedComponent, derive_seed
 from decoderbench.datasets import Split
 from decoderbench.devices import (
@@ -87,7 +88,7 @@ class Trainer:
         self.options = cell.training
         self.recognizer = build_recognizer(cell, context.registry, context.device)
         self.optimizer = build_optimizer(self.recognizer, self.options)
-        self.sampler = Sampler(context.batches.rows("train"), self.options.batch_size, derive_seed(cell.seed, "data"))
+        self.sampler = context.batches.sampler(self.options.batch_size, derive_seed(cell.seed, "data"))
         self.augmentation = Augmentation(cell.augmentation, cell.seed, context.device)
         self.metrics = [registered.component() for registered in context.registry.metrics.values()]
         self.notify = context.registry.plugins.notify
@@ -103,7 +104,9 @@ class Trainer:
         measured = Cost(
             train_samples_per_sec=train_rate,
             infer_samples_per_sec=cost.measure_throughput(self.recognizer, test_images, beam_size=beam_size),
-            latency_ms=cost.measure_latency_ms(self.recognizer, test_images[0][:1], beam_size=beam_size),
+            latency_ms=cost.measure_latency_ms(
+                self.recognizer, test_images[len(test_images) // 2][:1], beam_size=beam_size
+            ),
             peak_memory_mb=peak_memory_mb(self.context.device),
             train_seconds=train_seconds,
         )
@@ -194,11 +197,11 @@ class Trainer:
         safetensors.torch.save_file(weights, directory / "weights.safetensors")
 
     def images_of_test(self) -> list[Tensor]:
-        """Return a few batches of test images on the device, to time."""
-        rows = self.context.batches.rows("test")
-        size = self.cell.evaluation.batch_size
-        some = list(in_order(rows, size))[:THROUGHPUT_BATCHES]
-        return [to_float(self.context.batches.gather(batch)[0]) for batch in some]
+        """Return a few batches of test images on the device, to time: of every width, if widths vary."""
+        batches = self.context.batches
+        all_batches = list(batches.in_order(batches.rows("test"), self.cell.evaluation.batch_size))
+        chosen = np.linspace(0, len(all_batches) - 1, min(THROUGHPUT_BATCHES, len(all_batches))).round().astype(int)
+        return [to_float(batches.gather(all_batches[index])[0]) for index in chosen]
 
 
 class FiniteGuard:

@@ -13,7 +13,7 @@ from running import TINY_PLUGIN
 
 from decoderbench import Experiment, run
 from decoderbench.experiment import load_experiment
-from decoderbench.plan import plan_cells, read_data
+from decoderbench.plan import plan_cells, read_buckets, read_data
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.registry import Registry
 
@@ -89,9 +89,10 @@ def test_every_experiment_plans(file: Path, registry: Registry) -> None:
     if folder is not None and not (file.parent / folder).is_dir():
         pytest.skip(f"its images are not at {folder}")
     data = read_data(experiment, registry, base_dir=file.parent, cache_dir=None)
-    cells = plan_cells(experiment, registry, data)
-    assert any(cell.infeasible is None for cell in cells)
-    assert all(cell.frames and cell.param_count and cell.gmacs for cell in cells)
+    cells = plan_cells(experiment, registry, data, read_buckets(experiment, data, cache_dir=None))
+    feasible = [cell for cell in cells if cell.infeasible is None]
+    assert feasible
+    assert all(cell.frames and cell.param_count and cell.gmacs for cell in feasible)
 
 
 def test_the_quickstart_always_has_an_infeasible_cell(registry: Registry) -> None:

@@ -16,22 +16,26 @@ PLUGINS = FRAMEWORK.parents[1] / "plugins" / "decoderbench_plugins"
 LAYERS = [
     {"errors", "options", "toml_lines"},
     {"labels"},
-    {"specs"},
+    {"normaliser", "specs"},
     {"datasets", "experiment", "metrics"},
-    {"contracts", "cell", "decoding", "audit"},
+    {"contracts", "cell", "buckets"},
+    {"decoding", "problems", "audit", "typefaces"},
+    {"rendering", "contact_sheet"},
     {"ctc", "autoregressive", "sequence", "keep_width", "recognizer", "records", "images"},
     {"devices", "batches", "cost"},
     {"augmentation", "evaluation", "hookspecs"},
     {"plugin_manager", "report"},
     {"registry", "testing"},
+    {"sizing"},
     {"plan", "training", "comparison", "progress"},
     {"runner"},
     {"cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 TORCH_FREE = {
-    "errors", "options", "toml_lines", "labels", "specs", "datasets", "experiment", "metrics", "cell", "decoding",
-    "audit", "records", "images", "hookspecs", "plugin_manager", "report", "comparison", "progress", "cli",
+    "errors", "options", "toml_lines", "labels", "normaliser", "specs", "datasets", "experiment", "metrics", "cell",
+    "decoding", "problems", "audit", "buckets", "records", "images", "hookspecs", "plugin_manager", "report", "comparison", "progress", "cli",
+    "typefaces", "rendering", "contact_sheet",
 }  # fmt: skip
 
 

@@ -1,0 +1,138 @@
+"""LabelNormaliser: its order, its laws, and that nothing is folded before it is filtered."""
+
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decoderbench import Charset, ConfigError, Sample
+from decoderbench.audit import audit
+from decoderbench.experiment import parse_experiment
+from decoderbench.normaliser import LabelNormaliser, convert_each
+from decoderbench.specs import ctc_frames_needed
+
+# Characters that fold, compose, decompose, combine or drop in unusual ways.
+AWKWARD = "aAjJ\u030c\u0301\u0308\u0345İıßŉΐΣσς ﬁ½①ⅳᾼ中ｗｗ가가\u212a\u212bसि-_'=\u0338"
+TEXTS = st.text(st.sampled_from(AWKWARD) | st.characters())
+NORMALISERS = st.builds(
+    LabelNormaliser,
+    case=st.sampled_from(["keep", "lower", "upper"]),
+    alphanumeric_only=st.booleans(),
+    unicode_form=st.sampled_from(["none", "NFC", "NFD", "NFKC", "NFKD"]),
+)
+
+
+@given(TEXTS)
+def test_by_default_a_label_is_left_as_it_stands(text: str) -> None:
+    assert LabelNormaliser()(text) == text
+    assert LabelNormaliser().steps() == []
+
+
+@given(NORMALISERS, TEXTS)
+def test_normalising_twice_changes_nothing(normalise: LabelNormaliser, text: str) -> None:
+    once = normalise(text)
+    assert normalise(once) == once
+    assert normalise.form(once) == once
+
+
+@given(NORMALISERS, TEXTS)
+def test_what_is_left_is_what_was_asked_for(normalise: LabelNormaliser, text: str) -> None:
+    left = normalise(text)
+    if normalise.case == "lower":
+        assert "".join(map(str.lower, left)) == left
+    if normalise.case == "upper":
+        assert "".join(map(str.upper, left)) == left
+    if normalise.alphanumeric_only:
+        assert {unicodedata.category(character)[0] for character in left} <= set("LMN")
+
+
+@given(NORMALISERS, TEXTS)
+def test_unless_parts_compose_a_character_becomes_the_same_wherever_it_stands(
+    normalise: LabelNormaliser, text: str
+) -> None:
+    left = normalise(text)
+    charset = convert_each(normalise.form(text), normalise)
+    if normalise.unicode_form not in ("NFC", "NFKC"):
+        assert set(left) <= set(charset)
+    assert set(unicodedata.normalize("NFD", left)) <= set(unicodedata.normalize("NFD", charset))
+
+
+@given(NORMALISERS, st.lists(TEXTS, min_size=3), st.booleans())
+def test_decoders_can_spell_every_label_that_was_accepted(
+    normalise: LabelNormaliser, labels: list[str], in_data: bool
+) -> None:
+    labels = ["a", *labels]  # so that something is left to train on
+    splits = ["train", "val", "test", *["train"] * len(labels)]
+    samples = [Sample(str(i), label, split) for i, (label, split) in enumerate(zip(labels, splits, strict=False))]  # type: ignore[arg-type]
+    named = None if in_data else Charset("".join(dict.fromkeys(f"zyxa{normalise.form(''.join(labels))}")))
+    allow = ["empty_label", "empty_after_normalising", "control_character", "outside_charset"]
+    found = audit(samples, charset=named, normalise=normalise, allow=allow)
+    spec = found.label_spec
+    for row, label in enumerate(labels):
+        if row not in found.unspellable:
+            assert found.labels[row] == normalise(label)
+            assert spec.charset.decode(spec.charset.encode(found.labels[row])) == normalise(label)
+            assert len(normalise(label)) <= spec.max_length
+            assert ctc_frames_needed(normalise(label)) <= spec.frames_needed
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "expected"),
+    [
+        ({"case": "lower"}, "AbC É", "abc é"),
+        ({"case": "upper"}, "AbC é", "ABC É"),
+        ({"case": "lower"}, "ΟΔΟΣ", "οδοσ"),  # str.lower of the whole would end in ς
+        ({"case": "lower"}, "İ", "i\u0307"),
+        ({"case": "upper"}, "straße", "STRASSE"),
+        ({"alphanumeric_only": True}, "it's 3-½, _no_!", "its3½no"),
+        ({"alphanumeric_only": True}, "e\u0301-\u0301\u20ac\u0308o", "e\u0301o"),
+        ({"alphanumeric_only": True}, "\u0301a", "\u0301a"),
+        ({"alphanumeric_only": True}, "हिन्दी।", "हिन्दी"),
+        ({"unicode_form": "NFC"}, "e\u0301", "é"),
+        ({"unicode_form": "NFD"}, "é", "e\u0301"),
+        ({"unicode_form": "NFKC"}, "Ａ1ﬁ", "A1fi"),
+        ({"unicode_form": "NFC", "case": "lower"}, "J\u030c", "ǰ"),
+        ({"unicode_form": "NFKC", "case": "lower", "alphanumeric_only": True}, "(Ａ)", "a"),
+        ({"unicode_form": "NFKC", "alphanumeric_only": True}, "½", "12"),
+    ],
+)
+def test_examples(options: dict[str, Any], text: str, expected: str) -> None:
+    assert LabelNormaliser(**options)(text) == expected
+
+
+@given(st.text("aeoü\u0301\u0308-! 1"))
+def test_composed_or_decomposed_the_same_characters_are_alphanumeric(text: str) -> None:
+    composed = LabelNormaliser(unicode_form="NFC", alphanumeric_only=True)(text)
+    decomposed = LabelNormaliser(unicode_form="NFD", alphanumeric_only=True)(text)
+    assert unicodedata.normalize("NFC", decomposed) == composed
+
+
+def test_the_steps_are_named_in_their_order() -> None:
+    everything = LabelNormaliser(case="upper", alphanumeric_only=True, unicode_form="NFKD")
+    assert everything.steps() == ["Unicode form NFKD", "case upper", "alphanumeric only"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"alphanumeric": True}, "labels.normalise.alphanumeric: unknown key; did you mean 'alphanumeric_only'?"),
+        ({"case": "title"}, "labels.normalise.case: input should be 'keep', 'lower' or 'upper', given 'title'"),
+        ({"unicode_form": "nfc"}, "labels.normalise.unicode_form: input should be 'none', 'NFC', 'NFD', 'NFKC' or"),
+    ],
+)
+def test_mistakes_in_an_experiment_are_named(tiny: dict[str, Any], options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(tiny | {"labels": {"normalise": options}}, source="file.toml")
+    assert said in str(caught.value)
+
+
+def test_a_mistake_is_found_at_its_line() -> None:
+    text = '[labels]\ncharset = "ab"\n[labels.normalise]\ncase = "lower"\nunicode = "NFC"\n'
+    with pytest.raises(ConfigError, match=r"file\.toml:5: labels\.normalise\.unicode: unknown key; did you mean"):
+        parse_experiment(
+            {"labels": {"charset": "ab", "normalise": {"case": "lower", "unicode": "NFC"}}},
+            source="file.toml",
+            text=text,
+        )

@@ -1,0 +1,405 @@
+import hashlib
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTCollection, TTFont
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from decoderbench import DataError, TextStyle, draw_text, select_typefaces
+from decoderbench.options import ImageOptions
+from decoderbench_plugins.datasets.rendered_words import RenderedWords
+
+CLEAN = {
+    "rotation": 0, "perspective": 0, "curvature": 0, "blur": 0, "noise": 0, "offset": 0, "light_on_dark": 0,
+    "background": "plain", "contrast": (1, 1), "spacing": (0, 0), "size": (0.6, 0.6), "margin": (0.2, 0.2),
+}  # fmt: skip
+FACES, _ = select_typefaces("0123456789abcdefghijklmnopqrstuvwxyz", None)
+
+
+def words(base_dir=Path(), **options):
+    small = {"train": 24, "val": 4, "test": 4}
+    return RenderedWords(RenderedWords.Config(**small | options), base_dir)
+
+
+def labels(dataset, split=None):
+    return [sample.label for sample in dataset.samples() if split in (None, sample.split)]
+
+
+def pixels(dataset, rows=range(24)):
+    return [np.asarray(dataset.load_image(row)) for row in rows]
+
+
+def ink(image):
+    """Return where the ink of a dark text lies, (2, N) y and x, and its mass, (N)."""
+    mass = 255.0 - image
+    return np.stack(np.nonzero(mass > 64)), mass[mass > 64]
+
+
+def slant(image):
+    """Return the angle of the longer axis of the ink, degrees, counter-clockwise."""
+    places, mass = ink(image)
+    (yy, yx), (_, xx) = np.cov(places, aweights=mass)
+    return -np.degrees(np.arctan2(2 * yx, xx - yy) / 2)
+
+
+def font_file(path, characters, *, blank="", names=None):
+    """Write a font whose every glyph is a box, blank for some; `names` tells the names of glyphs."""
+    glyphs = {character: (names or {}).get(character, f"uni{ord(character):04X}") for character in characters}
+    pen = TTGlyphPen(None)
+    for x, y in ((100, 0), (100, 700), (500, 700), (500, 0)):
+        (pen.lineTo if pen.points else pen.moveTo)((x, y))
+    pen.closePath()
+    box, empty = pen.glyph(), TTGlyphPen(None).glyph()
+    builder = FontBuilder(1000)
+    order = [".notdef", *dict.fromkeys(glyphs.values())]
+    builder.setupGlyphOrder(order)
+    builder.setupCharacterMap({ord(character): name for character, name in glyphs.items()})
+    builder.setupGlyf({name: empty if name in [glyphs[c] for c in blank] else box for name in order})
+    builder.setupHorizontalMetrics(dict.fromkeys(order, (600, 100)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+
+
+# Texts
+
+
+def test_texts_are_of_the_charset_the_lengths_and_the_counts():
+    dataset = words(charset="abc", min_length=2, max_length=4, train=300)
+    assert Counter(sample.split for sample in dataset.samples()) == {"train": 300, "val": 4, "test": 4}
+    assert set("".join(labels(dataset))) == set("abc")
+    assert set(map(len, labels(dataset))) == {2, 3, 4}
+    assert len({sample.key for sample in dataset.samples()}) == 308
+    assert dataset.notes() == []
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 3))
+def test_a_larger_set_holds_the_smaller_one(few, more, seed):
+    small, large = (words(train=count, seed=seed) for count in sorted((few, more)))
+    assert set(small.samples()) <= set(large.samples())
+    row = len(labels(small, "train")) - 1
+    assert np.array_equal(*(np.asarray(dataset.load_image(row)) for dataset in (small, large)))
+
+
+@pytest.mark.parametrize("repeat", [0, 0.5, 1])
+def test_repeat_is_the_share_of_characters_that_are_the_same_as_the_one_before(repeat):
+    texts = labels(words(charset="abcd", repeat=repeat, min_length=8, max_length=8, train=500))
+    same = np.mean([first == second for text in texts for first, second in pairwise(text)])
+    assert same == pytest.approx(repeat, abs=0.03)
+    if repeat == 0:
+        assert same == 0
+
+
+def test_without_repeat_a_character_is_repeated_as_often_as_chance_has_it():
+    texts = labels(words(charset="abcd", min_length=8, max_length=8, train=500))
+    same = np.mean([first == second for text in texts for first, second in pairwise(text)])
+    assert same == pytest.approx(0.25, abs=0.03)
+
+
+# Word lists
+
+
+@pytest.fixture
+def listed(tmp_path):
+    def write(text, **options):
+        (tmp_path / "words.txt").write_text(text, encoding="utf-8")
+        return words(tmp_path, words="words.txt", **options)
+
+    return write
+
+
+def test_no_word_is_in_two_splits(listed):
+    given = [f"word{number}" for number in range(200)]
+    dataset = listed("\n".join(given), train=2000, val=300, test=300)
+    drawn = [set(labels(dataset, split)) for split in ("train", "val", "test")]
+    assert set.union(*drawn) == set(given)
+    assert sum(map(len, drawn)) == 200
+    assert dataset.notes() == ["no word is in two splits: 160 to train, 20 to val, 20 to test"]
+    assert labels(dataset, "test")[:100] == labels(listed("\n".join(reversed(given)), test=100), "test")
+
+
+def test_words_are_shared_if_so_wished(listed):
+    dataset = listed("one\ntwo\n", shared_words=True, train=50, val=50, test=50)
+    assert all(set(labels(dataset, split)) == {"one", "two"} for split in ("train", "val", "test"))
+    assert dataset.notes() == ["all splits share: 2 to train, 2 to val, 2 to test"]
+
+
+def test_words_that_do_not_fit_are_left_out_and_counted(listed):
+    dataset = listed("one\nzwölf\nof\nquintessentially\n\none\r\ntwo", shared_words=True)
+    assert set(labels(dataset)) == {"one", "two"}
+    assert list(dataset.notes()[:3]) == [
+        "words with characters outside charset are left out: 1 ('zwölf')",
+        "words not of 3 to 10 characters are left out: 2 ('of', 'quintessentially')",
+        "words that the list holds several times count once: 1 ('one')",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "words.txt is empty; write a word on each line"),
+        ("\n\n", "words.txt is empty"),
+        ("ÄÖÜ", "has no word of 3 to 10 characters of charset '0123"),
+        ("one", "received none of the 1 words"),
+    ],
+)
+def test_a_word_list_that_is_of_no_use_is_refused(listed, text, message):
+    with pytest.raises(DataError, match=message) as caught:
+        listed(text).samples()
+    assert caught.value.exit_code == 3
+
+
+def test_a_word_list_that_cannot_be_read_is_refused_by_name(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("zwölf".encode("latin-1"))
+    for file, message in (("latin.txt", "latin.txt is not UTF-8"), ("absent.txt", "absent.txt cannot be read")):
+        with pytest.raises(DataError, match=message):
+            words(tmp_path, words=file).samples()
+
+
+# Fonts
+
+
+def test_a_font_of_the_folder_that_lacks_a_character_is_refused_by_name(tmp_path):
+    font_file(tmp_path / "whole.ttf", "abc")
+    font_file(tmp_path / "partial.ttf", "ab")
+    assert labels(words(tmp_path, fonts=".", charset="ab"))
+    with pytest.raises(DataError, match=r"(?s)1 of 2 fonts.*partial\.ttf lacks 'c' \(U\+0063\)$") as caught:
+        words(tmp_path, fonts=".", charset="abc").samples()
+    assert caught.value.exit_code == 3
+
+
+def test_a_blank_glyph_or_one_of_another_character_counts_as_lacking(tmp_path):
+    font_file(tmp_path / "odd.ttf", "abx", blank="b", names={"a": "A", "x": "x.alt"})
+    with pytest.raises(DataError, match=r"lacks 'a' \(U\+0061\), 'b' \(U\+0062\)$"):
+        words(tmp_path, fonts=".", charset="xab").samples()
+
+
+def test_every_face_of_a_collection_is_used(tmp_path):
+    collection = TTCollection()
+    for name in ("one", "two"):
+        font_file(tmp_path / name, "ab")
+        collection.fonts.append(TTFont(tmp_path / name))
+    collection.save(tmp_path / "both.ttc")
+    able, unable = select_typefaces("ab", tmp_path)
+    assert [face.name for face in able] == ["both.ttc face 0", "both.ttc face 1"]
+    assert not unable
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "holds no .ttf, .otf or .ttc"),
+        (lambda folder: folder.rmdir(), "is not a folder; check the option fonts"),
+        (lambda folder: (folder / "bad.ttf").write_bytes(b"not a font"), "bad.ttf cannot be read"),
+    ],
+)
+def test_a_folder_that_is_of_no_use_is_refused(tmp_path, make, message):
+    folder = tmp_path / "fonts"
+    folder.mkdir()
+    make(folder)
+    with pytest.raises(DataError, match=message):
+        words(tmp_path, fonts="fonts").samples()
+
+
+def test_fonts_of_the_packages_that_lack_a_character_are_left_out_and_named():
+    (note,) = words(charset="ab_<").notes()
+    assert note.startswith("fonts that cannot draw all of charset are left out: 4 (cmb10.ttf lacks '_' (U+005F), '<'")
+    with pytest.raises(DataError, match=r"of 22 fonts cannot draw.*take the characters out"):
+        words(charset="a漢").samples()
+    with pytest.raises(DataError, match=r"lacks ' ' \(U\+0020\)"):
+        words(charset="a ").samples()
+
+
+def test_no_two_characters_of_a_package_font_look_the_same():
+    style = TextStyle(size=0.7)
+    for face in FACES:
+        drawn = {draw_text(c, face, style, height=48, seed=0).tobytes() for c in face.characters}
+        assert len(drawn) == len(face.characters), face.name
+
+
+# Determinism
+
+
+def test_another_process_and_threads_draw_the_same():
+    command = (
+        "import hashlib; from pathlib import Path;"
+        "from decoderbench_plugins.datasets.rendered_words import RenderedWords as R;"
+        "d = R(R.Config(train=24, val=4, test=4), Path());"
+        "print([s.label for s in d.samples()], [hashlib.sha256(d.load_image(i).tobytes()).hexdigest() for i in (9, 2)])"
+    )
+    dataset = words()
+    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels(dataset, (9, 2))]
+    other = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
+    assert other.strip() == f"{labels(dataset)} {digests}"
+    with ThreadPoolExecutor(4) as pool:
+        drawn = list(pool.map(words().load_image, [*range(24)] * 2))
+    assert all(map(np.array_equal, map(np.asarray, drawn), pixels(dataset) * 2))
+
+
+def test_the_fingerprint_covers_options_fonts_and_words_wherever_they_lie(tmp_path):
+    assert words().fingerprint() == words().fingerprint() != words(rotation=6).fingerprint()
+    prints = []
+    for name, listed in (("a", "one\ntwo"), ("b", "one\ntwo"), ("c", "one\nten"), ("d", "one\ntwo")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "words.txt").write_text(listed)
+        font_file(tmp_path / name / "font.ttf", "entow" if name != "d" else "entowx")
+        dataset = words(tmp_path / name, words="words.txt", fonts=".", charset="entow", shared_words=True)
+        prints.append(dataset.fingerprint())
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
+# Factors
+
+
+def test_a_changed_factor_leaves_texts_and_all_other_factors_as_they_were():
+    before, after = words(), words(light_on_dark=0.9, background="plain", blur=0, noise=0)
+    assert labels(before) == labels(after)
+    assert [image.shape for image in pixels(before)] == [image.shape for image in pixels(after)]
+
+
+@pytest.mark.parametrize("largest", [0, 20])
+def test_rotation_turns_the_text(largest):
+    images = pixels(words(**CLEAN | {"rotation": largest, "min_length": 8}))
+    angles = [slant(image) for image in images]
+    if largest == 0:
+        assert max(map(abs, angles)) < 4
+    else:
+        assert max(angles) > 10
+        assert min(angles) < -10
+        assert max(map(abs, angles)) < largest + 4
+
+
+def test_rotation_is_counter_clockwise():
+    for degrees in (-30, 0, 30):
+        image = draw_text("nnnnnnnn", FACES[0], TextStyle(size=0.5, rotation=degrees), height=96, seed=0)
+        assert slant(image) == pytest.approx(degrees, abs=2)
+
+
+@pytest.mark.parametrize(("curvature", "middle_is_higher"), [(60, True), (-60, False)])
+def test_curvature_lays_the_text_along_an_arc(curvature, middle_is_higher):
+    (y, x), _ = ink(draw_text("nnnnnnnnn", FACES[0], TextStyle(size=0.3, curvature=curvature), height=96, seed=0))
+    thirds = np.quantile(x, [1 / 3, 2 / 3])
+    middle, ends = y[(x > thirds[0]) & (x < thirds[1])].mean(), y[(x < thirds[0]) | (x > thirds[1])].mean()
+    assert abs(middle - ends) > 4
+    assert (middle < ends) == middle_is_higher
+
+
+def test_perspective_makes_the_nearer_end_larger():
+    def heights(across):
+        style = TextStyle(size=0.6, perspective=(across, 0))
+        (y, x), _ = ink(draw_text("llllllll", FACES[0], style, height=96, seed=0))
+        return [np.ptp(y[side]) for side in (x < np.quantile(x, 0.2), x > np.quantile(x, 0.8))]
+
+    left, right = heights(0.3)
+    assert left > 1.3 * right
+    assert heights(-0.3) == pytest.approx([right, left], abs=2)
+    assert heights(0)[0] == heights(0)[1]
+
+
+def test_size_is_the_height_of_the_line():
+    for size in (0.3, 0.5, 0.9):
+        for face in FACES:
+            (y, _), _ = ink(draw_text(face.characters, face, TextStyle(size=size), height=100, seed=0))
+            assert np.ptp(y) + 1 == pytest.approx(100 * size, abs=3)
+
+
+@pytest.mark.parametrize("kind", ["plain", "gradient", "texture"])
+def test_contrast_is_the_difference_between_text_and_background(kind):
+    options = {"contrast": (0.4, 0.4), "background": kind, "variation": 0.5, "light_on_dark": 0.5}
+    images = pixels(words(**CLEAN | options))
+    assert {round(float(np.ptp(image)) / 255, 1) for image in images} == {0.4}
+    assert {bool(image[0, 0] > image.mean()) for image in pixels(words(**CLEAN | options | {"variation": 0}))} == {
+        True,
+        False,
+    }
+    corners = [abs(float(image[0, 0]) - float(image[0, -1])) for image in images]
+    assert (max(corners) == 0) == (kind == "plain")
+    # The background keeps half of the contrast: nothing lies between it and the text but blurred edges.
+    backgrounds = [np.median(image) for image in pixels(words(**CLEAN | options | {"light_on_dark": 0}))]
+    darkest = [image.min() for image in pixels(words(**CLEAN | options | {"light_on_dark": 0}))]
+    assert all(0.19 * 255 < level - text < 0.41 * 255 for level, text in zip(backgrounds, darkest, strict=True))
+
+
+def test_blur_softens_edges_and_noise_has_its_deviation():
+    sharp, soft = (draw_text("hill", FACES[0], TextStyle(size=0.6, blur=blur), height=64, seed=0) for blur in (0, 2))
+    steepest = [np.abs(np.diff(image.astype(float), axis=1)).max() for image in (sharp, soft)]
+    assert steepest[1] < 0.6 * steepest[0]
+    grey = TextStyle(size=0.1, text=0.5, background=0.5, noise=0.1)
+    noisy = draw_text("hill", FACES[0], grey, height=200, seed=0) / 255
+    assert noisy.std() == pytest.approx(0.1, rel=0.03)
+    assert not np.array_equal(noisy, draw_text("hill", FACES[0], grey, height=200, seed=1) / 255)
+
+
+def test_spacing_and_margin_widen_the_image():
+    def width(**factors):
+        return draw_text("hill", FACES[0], TextStyle(size=0.5, **factors), height=100, seed=0).shape[1]
+
+    assert width(margin=0.3) - width(margin=0.1) == pytest.approx(40, abs=1)
+    assert width(spacing=0.4) - width(spacing=0.1) == pytest.approx(3 * 0.3 * 50, abs=2)
+
+
+def test_offset_moves_the_text_up_and_down():
+    tops = [
+        ink(draw_text("hill", FACES[0], TextStyle(size=0.5, offset=offset), height=100, seed=0))[0][0].min()
+        for offset in (-1, 0, 1)
+    ]
+    assert np.diff(tops) == pytest.approx([24, 24], abs=1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=24),
+    st.sampled_from(FACES),
+    st.floats(0.05, 1),
+    st.floats(-45, 45),
+    st.tuples(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3)),
+    st.floats(-120, 120),
+    st.floats(-1, 1),
+)
+def test_no_ink_is_cut_off(text, face, size, rotation, perspective, curvature, offset):
+    style = TextStyle(size, 0.0, 0.1, offset, rotation, perspective, curvature)
+    image = draw_text(text, face, style, height=64, seed=0)
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    assert image.shape[0] == 64
+    assert border.min() > 200
+    assert image.min() < 255
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_length": 5, "max_length": 3}, "min_length 5 is larger than max_length 3"),
+        ({"size": (0.8, 0.2)}, "size needs two numbers in order from 0.05 to 1"),
+        ({"contrast": (0, 1)}, "contrast needs two numbers in order"),
+        ({"word_shares": (0.5, 0.1, 0.1)}, "word_shares must sum to 1"),
+        ({"repeat": 0.5, "words": "words.txt"}, "repeat is for random strings"),
+        ({"repeat": 0.5, "charset": "a"}, "give charset two"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
+        words(**options)
+
+
+def test_images_enter_the_cache_in_any_of_its_forms(tmp_path):
+    from decoderbench.images import open_store
+
+    dataset = words(train=60)
+    for options in (ImageOptions(), ImageOptions(channels=3, resize="pad")):
+        store = open_store(dataset, dataset.samples(), options, cache_dir=tmp_path, workers=2)
+        assert store.images.shape == (68, options.channels, 32, 128)
+        assert not store.unreadable
+        assert len(set(store.pixel_hashes)) == 68
