@@ -6,9 +6,12 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
+from decoderbench.experiment import AXES
 from decoderbench.labels import Charset
+from decoderbench.normaliser import LabelNormaliser
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.specs import ImageSpec, LabelSpec
 
@@ -29,11 +32,14 @@ class ResolvedComponent(Options):
 
 
 class ResolvedLabels(Options):
-    """What the labels of the experiment are made of, as the data audit found it."""
+    """What the normalised labels of the experiment are made of, as the data audit found it."""
 
     charset: str
     max_length: int
     frames_needed: int
+
+    normalise: LabelNormaliser = LabelNormaliser()
+    """How they came from the labels of the data: two normalisers can leave one charset and other labels."""
 
     def spec(self) -> LabelSpec:
         """Return the spec that decoders are built from."""
@@ -56,6 +62,9 @@ class Cell(Options):
     training: TrainingOptions
     evaluation: EvaluationOptions
     data_hash: str
+
+    name: str = ""
+    """What the combination is called, as in "CRNN"; empty if it has no name. Not part of the cell's identity."""
 
     frames: int | None = None
     """T of the memory; None if the encoder cannot be built."""
@@ -106,6 +115,11 @@ class Cell(Options):
     def image_spec(self) -> ImageSpec:
         """Return the spec that the encoder is built from."""
         return ImageSpec(channels=self.image.channels, height=self.image.height, width=self.image.width)
+
+
+def shown_axes(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """Return the axes that a table of these cells names: rectifiers only if one of them does something."""
+    return AXES[all(cell.rectifier.use == "none" for cell in cells) :]
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -9,12 +9,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from decoderbench.errors import ConfigError, DataError, did_you_mean
 from decoderbench.labels import Charset
+from decoderbench.normaliser import LabelNormaliser
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.toml_lines import line_of
 
@@ -49,10 +50,15 @@ class LabelOptions(Options):
     """What labels may be; found in the data where it is left out."""
 
     charset: str | None = None
-    """Characters that labels may hold, in the order of their ids; all characters of the data if left out."""
+    """Characters that labels may hold in the data, in the order of their ids; all characters of the data if left out.
+    It is judged before labels are normalised: upper-case labels need upper-case letters here, whatever their case
+    becomes. Decoders are built for what normalising makes of it."""
 
     max_length: int | None = Field(default=None, ge=1)
-    """Characters that a label may have; the longest of the data if left out."""
+    """Characters that a label may have, in the data and normalised; the longest of the data if left out."""
+
+    normalise: LabelNormaliser = LabelNormaliser()
+    """What is made of the labels that were accepted, before they are trained on and scored; nothing if left out."""
 
     @field_validator("charset")
     @classmethod
@@ -65,17 +71,32 @@ class LabelOptions(Options):
         return given
 
 
-class Exclusion(Options):
-    """Combinations to leave out: those that have all the labels given here."""
+class Selection(Options):
+    """The combinations of a grid that have all the labels given here."""
 
     rectifier: str | None = None
     encoder: str | None = None
     bridge: str | None = None
     decoder: str | None = None
 
+    def labels(self) -> dict[str, str]:
+        """Return the labels that were given, by axis."""
+        return {axis: label for axis in AXES if (label := getattr(self, axis)) is not None}
+
     def fits(self, variant: Mapping[str, str]) -> bool:
-        """Return whether a combination, labels by axis, is to be left out."""
-        return all(variant[axis] == label for axis, label in self.model_dump(exclude_none=True).items())
+        """Return whether a combination, labels by axis, is one of them."""
+        return all(variant[axis] == label for axis, label in self.labels().items())
+
+
+class Exclusion(Selection):
+    """Combinations to leave out: those that have all the labels given here."""
+
+
+class RowName(Selection):
+    """What the one combination that has all the labels given here is called."""
+
+    name: str
+    """Stands first in the row of a table. It is no part of a cell: another name trains nothing again."""
 
 
 class Grid(Options):
@@ -99,11 +120,18 @@ class Grid(Options):
     exclude: tuple[Exclusion, ...] = ()
     """Combinations to leave out, by their labels, as in `{ encoder = "coarse", decoder = "CTC" }`."""
 
+    names: tuple[RowName, ...] = ()
+    """Names of single combinations, as in `{ name = "CRNN", encoder = "VGG", bridge = "BiLSTM", decoder = "CTC" }`."""
+
     def variants(self) -> list[dict[str, str]]:
         """Return the label of each axis for every combination, decoders innermost."""
         axes = {axis: getattr(self, axis) for axis in AXES}
         combinations = (dict(zip(axes, labels, strict=True)) for labels in product(*axes.values()))
         return [one for one in combinations if not any(exclusion.fits(one) for exclusion in self.exclude)]
+
+    def name_of(self, variant: Mapping[str, str]) -> str:
+        """Return the name of a combination, labels by axis; empty if it has none."""
+        return next((row.name for row in self.names if row.fits(variant)), "")
 
     @field_validator("seeds")
     @classmethod
@@ -118,22 +146,40 @@ class Grid(Options):
     @classmethod
     def _readable_labels(cls, variants: dict[str, ComponentChoice]) -> dict[str, ComponentChoice]:
         for label in variants:
-            if not label.strip() or not label.isprintable() or len(label) > 64:
-                raise ValueError(f"label {label!r} must be 1 to 64 printable characters; rename it")
+            _refuse_unreadable("label", label)
         return variants
 
     @model_validator(mode="after")
     def _usable_exclusions(self) -> Self:
         for exclusion in self.exclude:
-            named = exclusion.model_dump(exclude_none=True)
-            if not named:
+            if not exclusion.labels():
                 raise ValueError("an empty exclusion leaves out everything; name a label of an axis")
-            for axis, label in named.items():
-                if label not in (known := list(getattr(self, axis))):
-                    raise ValueError(f"exclude names the unknown {axis} {label!r}{did_you_mean(label, known)}")
+            self._refuse_unknown_labels("exclude", exclusion)
         if not self.variants():
             raise ValueError("exclude leaves no combination; take an exclusion out")
         return self
+
+    @model_validator(mode="after")
+    def _usable_names(self) -> Self:
+        named: dict[tuple[str, ...], str] = {}
+        for row in self.names:
+            _refuse_unreadable("name", row.name)
+            self._refuse_unknown_labels(f"name {row.name!r}", row)
+            fitting = [tuple(variant.values()) for variant in self.variants() if row.fits(variant)]
+            if len(fitting) != 1:
+                count = len(fitting) or "none that exclude leaves"
+                raise ValueError(f"name {row.name!r} must fit one combination, fits {count}; give the labels of one")
+            if row.name in named.values():
+                raise ValueError(f"name {row.name!r} is given twice; names differ")
+            if other := named.get(fitting[0]):
+                raise ValueError(f"{' / '.join(fitting[0])} is named {other!r} and {row.name!r}; take one name out")
+            named[fitting[0]] = row.name
+        return self
+
+    def _refuse_unknown_labels(self, what: str, selection: Selection) -> None:
+        for axis, label in selection.labels().items():
+            if label not in (known := list(getattr(self, axis))):
+                raise ValueError(f"{what} names the unknown {axis} {label!r}{did_you_mean(label, known)}")
 
 
 class Experiment(Options):
@@ -250,11 +296,20 @@ def _explain(problem: Any, model: type[BaseModel]) -> tuple[Location, str]:
     return location, message[0].lower() + message[1:]
 
 
+def _refuse_unreadable(what: str, text: str) -> None:
+    if not text.strip() or not text.isprintable() or len(text) > 64:
+        raise ValueError(f"{what} {text!r} must be 1 to 64 printable characters; rename it")
+
+
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
     """Return the keys that are known at a location of a model."""
     for key in location:
-        field = model.model_fields.get(str(key))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        if isinstance(key, int):
+            continue  # a row of a list, whose model is that of its rows
+        field = model.model_fields.get(key)
+        types = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = next((one for one in types if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if inner is None:
             break
-        model = field.annotation
+        model = inner
     return sorted(model.model_fields)

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from tabulate import tabulate
-from torch import nn
 
 from decoderbench.audit import Audit, audit
-from decoderbench.cell import Cell, ResolvedComponent, ResolvedLabels
-from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
-from decoderbench.cost import count_gmacs, count_parameters
+from decoderbench.cell import Cell, ResolvedComponent, ResolvedLabels, shown_axes
 from decoderbench.datasets import Dataset, Sample
-from decoderbench.devices import torch_state_kept
 from decoderbench.errors import ConfigError, DataError, DecoderBenchError, InfeasibleError
-from decoderbench.experiment import AXES, ComponentChoice, Experiment
-from decoderbench.images import compute_data_hash
+from decoderbench.experiment import ComponentChoice, Experiment
+from decoderbench.images import ImageStore, compute_data_hash, open_store
 from decoderbench.labels import Charset
-from decoderbench.options import ComponentConfig
-from decoderbench.recognizer import Recognizer
 from decoderbench.registry import Registered, Registry, Shelf
+from decoderbench.sizing import Bucket, Part, Sizes
 from decoderbench.specs import ImageSpec
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -37,26 +29,6 @@ class Data:
     samples: tuple[Sample, ...]
     audit: Audit
     data_hash: str
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A variant of one axis: how the plan names it, and how to build it."""
-
-    kind: str
-    resolved: ResolvedComponent
-    component: type[Any]
-    config: ComponentConfig
-
-
-@dataclass(frozen=True)
-class _Size:
-    """What the plan finds out about one combination."""
-
-    frames: int | None = None
-    param_count: float | None = None
-    gmacs: float | None = None
-    infeasible: str | None = None
 
 
 def read_data(experiment: Experiment, registry: Registry, *, base_dir: Path, cache_dir: Path | None) -> Data:
@@ -79,14 +51,60 @@ def read_data(experiment: Experiment, registry: Registry, *, base_dir: Path, cac
         samples,
         charset=charset,
         max_length=experiment.labels.max_length,
+        normalise=experiment.labels.normalise,
         allow=experiment.allow,
         notes=dataset.notes(),
     )
     return Data(dataset, samples, found, data_hash)
 
 
-def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[Cell, ...]:
+def read_buckets(
+    experiment: Experiment,
+    data: Data,
+    *,
+    cache_dir: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Bucket, ...]:
+    """Return the images by width where widths vary, else nothing. To know the widths, images are decoded and cached.
+
+    Raises:
+        DataError: images cannot be decoded, or show problems that are not allowed.
+    """
+    if experiment.image.resize != "keep":
+        return ()
+    store = open_images(experiment, data, cache_dir=cache_dir, progress=progress)
+    found = data.audit.with_images(store)
+    needed = found.frames_needed_of(store)
+    return tuple(
+        Bucket(width, int(needed[store.bucket_of == bucket].max(initial=0)))
+        for bucket, width in enumerate(store.bucket_widths)
+    )
+
+
+def open_images(
+    experiment: Experiment,
+    data: Data,
+    *,
+    cache_dir: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageStore:
+    """Open the cache of an experiment's images, building it first if need be; raise `DataError` if it cannot be."""
+    return open_store(
+        data.dataset,
+        data.samples,
+        experiment.image,
+        cache_dir=cache_dir,
+        allow_unreadable="unreadable_image" in experiment.allow,
+        progress=progress,
+    )
+
+
+def plan_cells(
+    experiment: Experiment, registry: Registry, data: Data, buckets: Sequence[Bucket] = ()
+) -> tuple[Cell, ...]:
     """Return every cell of the grid: seeds innermost, decoders next, so that cells of one row are neighbours.
+
+    Where widths vary, `buckets` is what `read_buckets` returned.
 
     Raises:
         ConfigError: if a component refuses its options for another reason than the image's size.
@@ -101,8 +119,9 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[
         charset=data.audit.characters,
         max_length=data.audit.max_length,
         frames_needed=data.audit.frames_needed,
+        normalise=experiment.labels.normalise,
     )
-    sizes = _Sizes(image, labels)
+    sizes = Sizes(image, labels.spec(), buckets)
     cells = []
     for variant in grid.variants():
         rectifier, encoder = rectifiers[variant["rectifier"]], encoders[variant["encoder"]]
@@ -123,6 +142,7 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Data) -> tuple[
                 training=experiment.training,
                 evaluation=experiment.evaluation,
                 data_hash=data.data_hash,
+                name=grid.name_of(variant),
                 frames=size.frames,
                 param_count=size.param_count,
                 gmacs=size.gmacs,
@@ -146,9 +166,11 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
     """Return the grid as a Markdown table, one row a variant, with the reasons of infeasible ones below."""
     seeds = sorted({cell.seed for cell in cells})
     variants = {cell.variant: cell for cell in cells}.values()
-    axes = AXES[all(cell.rectifier.use == "none" for cell in cells) :]
+    axes = shown_axes(cells)
+    named = any(cell.name for cell in variants)
     rows = [
         {
+            **({"name": cell.name} if named else {}),
             **{axis: getattr(cell, axis).label for axis in axes},
             "T": cell.frames,
             "params (M)": cell.param_count,
@@ -158,67 +180,20 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
         }
         for cell in variants
     ]
-    table = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g", missingval="n/a")
+    table = tabulate(
+        rows,
+        headers="keys",
+        tablefmt="github",
+        floatfmt=".4g",
+        missingval="n/a",
+        disable_numparse=list(range(named + len(axes))),  # a label such as 007 is a text
+    )
     reasons = [f"infeasible: {cell.variant_title}: {cell.infeasible}" for cell in variants if cell.infeasible]
     count = f"{len(cells)} cells: {len(rows)} variants, seeds {', '.join(map(str, seeds))}"
     return "\n".join([table, "", *reasons, count])
 
 
-class _Sizes:
-    """Builds each part on the meta device, where weights take no memory and a forward pass no time."""
-
-    def __init__(self, image: ImageSpec, labels: ResolvedLabels) -> None:
-        self.image, self.labels = image, labels.spec()
-        self.problems: list[str] = []
-        self._seeing: dict[tuple[str, str], tuple[Rectifier, Encoder] | str | None] = {}
-
-    def of(self, rectifier: _Part, encoder: _Part, bridge: _Part, decoder: _Part) -> _Size:
-        labels = rectifier.resolved.label, encoder.resolved.label
-        if labels not in self._seeing:
-            self._seeing[labels] = self._see(rectifier, encoder)
-        seeing = self._seeing[labels]
-        if isinstance(seeing, str):
-            return _Size(infeasible=seeing)
-        if seeing is None:
-            return _Size()
-        return self._rest(*seeing, bridge, decoder)
-
-    def _see(self, rectifier: _Part, encoder: _Part) -> tuple[Rectifier, Encoder] | str | None:
-        """Return what comes before the bridge, or why it is infeasible, or None where only training will tell."""
-        part = rectifier
-        try:
-            built_rectifier: Rectifier = _on_meta(lambda: rectifier.component(rectifier.config, self.image))
-            part = encoder
-            built: Encoder = _on_meta(lambda: encoder.component(encoder.config, built_rectifier.image))
-        except InfeasibleError as error:
-            return str(error)
-        except DecoderBenchError as error:
-            self.problems.append(f"grid.{part.kind}.{part.resolved.label}: {error}")
-            return None
-        except Exception:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it and the others run
-            return None
-        return built_rectifier, built
-
-    def _rest(self, rectifier: Rectifier, encoder: Encoder, bridge: _Part, decoder: _Part) -> _Size:
-        try:
-            built_bridge: Bridge = _on_meta(lambda: bridge.component(bridge.config, encoder.features))
-            memory = built_bridge.memory
-            reason = decoder.component.infeasible(decoder.config, memory, self.labels)
-            built: Decoder = _on_meta(lambda: decoder.component(decoder.config, memory, self.labels))
-        except InfeasibleError as error:
-            return _Size(infeasible=str(error))
-        except Exception:  # noqa: BLE001 - as above
-            return _Size()
-        recognizer = Recognizer(rectifier, encoder, built_bridge, built)
-        return _Size(
-            frames=memory.length,
-            param_count=count_parameters(recognizer),
-            gmacs=count_gmacs(recognizer, self.image),
-            infeasible=reason,
-        )
-
-
-def _part(shelf: Shelf[Any], label: str, choice: ComponentChoice) -> _Part:
+def _part(shelf: Shelf[Any], label: str, choice: ComponentChoice) -> Part:
     registered: Registered[Any]
     registered, config = shelf.configure(choice)
     resolved = ResolvedComponent(
@@ -227,16 +202,4 @@ def _part(shelf: Shelf[Any], label: str, choice: ComponentChoice) -> _Part:
         options=config.model_dump(mode="json"),
         source=registered.source_digest(),
     )
-    return _Part(shelf.kind, resolved, registered.component, config)
-
-
-def _on_meta(build: Callable[[], Module]) -> Module:
-    """Build on the meta device, or, for a constructor that looks at values, on the CPU and move it."""
-    try:
-        with torch_state_kept(), torch.device("meta"):
-            return build()
-    except DecoderBenchError:
-        raise
-    except Exception:  # noqa: BLE001 - whatever meta tensors made it raise
-        with torch_state_kept():
-            return build().to("meta")
+    return Part(shelf.kind, resolved, registered.component, config)

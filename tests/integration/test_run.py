@@ -17,6 +17,7 @@ from running import TINY_PLUGIN, start_command, to_toml
 from decoderbench import Experiment, hookimpl, load_frame, run
 from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.metrics import Metric, nats_per_character
+from decoderbench.plan import plan_cells, plan_table, read_data
 from decoderbench.records import ResultsDirectory, read_lines
 from decoderbench.registry import Registry
 
@@ -24,7 +25,7 @@ CONTRACTUAL_COLUMNS = [
     "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason",
     "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs",
     "train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "peak_memory_mb", "train_seconds",
-    "frames", "device", "cell_id",
+    "frames", "device", "cell_id", "name",
 ]  # fmt: skip
 
 
@@ -206,6 +207,38 @@ def test_nan_weights_are_no_accuracy_of_zero(tiny: dict[str, Any], tiny_registry
     assert frame.loc[0, "status"] == "diverged"
     assert "at the validation of step 3" in frame.loc[0, "reason"]
     assert pd.isna(frame.loc[0, "exact_match"])
+
+
+def test_naming_a_row_trains_nothing(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+    train(tiny, tiny_registry, tmp_path)
+    witness = Witness()
+    tiny_registry.plugins.add(witness, "witness")
+    tiny["grid"]["names"] = [{"name": "CRNN", "decoder": "ctc"}]
+    frame = train(tiny, tiny_registry, tmp_path)
+    assert witness.started == []
+    assert frame["name"].tolist() == ["", "CRNN", ""]
+    assert (tmp_path / "report.md").read_text().count("| CRNN ") == 1
+
+
+def test_the_table_of_a_plan_shows_names_and_rectifiers_where_there_are_any(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    def rows(**grid: Any) -> list[list[str]]:
+        experiment = Experiment(**tiny | {"grid": tiny["grid"] | grid})
+        data = read_data(experiment, tiny_registry, base_dir=tmp_path, cache_dir=tmp_path)
+        lines = plan_table(plan_cells(experiment, tiny_registry, data)).splitlines()
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+    assert rows()[0][:4] == ["encoder", "bridge", "decoder", "T"]
+    decoder = {"007": tiny["grid"]["decoder"]["ctc"]}
+    rectifier = {"none": "none", "thin plate": "tps"}
+    names = [{"name": "1e3", "rectifier": "thin plate"}]
+    table = rows(decoder=decoder, rectifier=rectifier, names=names)
+    assert table[0][:6] == ["name", "rectifier", "encoder", "bridge", "decoder", "T"]
+    assert [row[:5] for row in table[2:]] == [
+        ["", "none", "tiny", "columns", "007"],
+        ["1e3", "thin plate", "tiny", "columns", "007"],
+    ]
 
 
 def test_an_infeasible_cell_is_a_row_with_its_reason(

@@ -70,7 +70,46 @@ def test_excluded_combinations_are_left_out(tiny: dict[str, Any]) -> None:
     tiny["grid"]["exclude"] = [{"encoder": "coarse", "decoder": "ctc"}]
     variants = Experiment(**tiny).grid.variants()
     assert len(variants) == 5
-    assert {"encoder": "coarse", "bridge": "columns", "decoder": "ctc"} not in variants
+    assert {"rectifier": "none", "encoder": "coarse", "bridge": "columns", "decoder": "ctc"} not in variants
+
+
+def test_a_name_is_that_of_one_combination(tiny: dict[str, Any]) -> None:
+    tiny["grid"]["encoder"]["coarse"] = "tiny_cnn"
+    names = '[[grid.names]]\nname = "CRNN"\nencoder = "coarse"\ndecoder = "ctc"\n'
+    grid = Experiment(**tomllib.loads(f"{to_toml(tiny)}\n{names}")).grid
+    named = {tuple(variant.values()): name for variant in grid.variants() if (name := grid.name_of(variant))}
+    assert named == {("none", "coarse", "columns", "ctc"): "CRNN"}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([{"name": "a", "decoder": "cct"}], "name 'a' names the unknown decoder 'cct'; did you mean 'ctc'?"),
+        ([{"name": "a", "encoder": "tiny"}], "name 'a' must fit one combination, fits 3; give the labels of one"),
+        ([{"name": "a"}], "name 'a' must fit one combination, fits 5"),
+        (
+            [{"name": "a", "encoder": "coarse", "decoder": "ctc"}],
+            "name 'a' must fit one combination, fits none that exclude leaves",
+        ),
+        (
+            [{"name": name, "encoder": "tiny", "decoder": "ctc"} for name in "ab"],
+            "none / tiny / columns / ctc is named 'a' and 'b'; take one name out",
+        ),
+        (
+            [{"name": "a", "encoder": "tiny", "decoder": decoder} for decoder in ("ctc", "loop")],
+            "name 'a' is given twice",
+        ),
+        ([{"name": " "}], "name ' ' must be 1 to 64 printable characters"),
+        ([{"name": "a\nb"}], "name 'a\\nb' must be 1 to 64 printable characters"),
+        ([{"name": "a" * 65}], "must be 1 to 64 printable characters"),
+        ([{"decoder": "ctc"}], "grid.names.0.name: is missing"),
+        ([{"nam": "a"}], "grid.names.0.nam: unknown key; did you mean 'name'?; known: bridge, decoder, encoder, name"),
+    ],
+)
+def test_mistakes_in_names_are_named(tiny: dict[str, Any], names: list[dict[str, str]], said: str) -> None:
+    tiny["grid"]["encoder"]["coarse"] = "tiny_cnn"
+    tiny["grid"] |= {"exclude": [{"encoder": "coarse", "decoder": "ctc"}], "names": names}
+    assert said in mistakes(tiny)
 
 
 @pytest.mark.parametrize(

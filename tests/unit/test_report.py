@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,82 +12,20 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
+from recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 
-from decoderbench.cell import Cell, ResolvedComponent, ResolvedLabels
+from decoderbench.cell import ResolvedComponent
 from decoderbench.errors import DataError, PluginError
-from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, TrainingOptions
-from decoderbench.records import Cost, Plan, ResultsDirectory, RunRecord, append_line
+from decoderbench.records import Cost, ResultsDirectory, append_line
 from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
 
 COLUMNS = [
     *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason"),
     *("exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs"),
     *("train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "peak_memory_mb", "train_seconds"),
-    *("frames", "device", "cell_id"),
+    *("frames", "device", "cell_id", "name"),
 ]
-COMMAND = "decoderbench report results/demo"
 FIGURES = ["accuracy_vs_steps.svg", "accuracy_vs_latency.svg"]
-HOSTILE = [
-    r"50%_a & b {x} ~ ^ \ ",
-    "a|b `c` <script>alert(1)</script> --> ]]>",
-    "_x_ *y* [z](http://a) $\\frac{1}{0}$ &lt; 50% <!--",
-    "\"q\", 'r'; a\rb\nc",
-    r"=1+1 \| \*",
-    "[t] * ~~u~~ ＃漢字",
-]
-
-
-def make_cell(decoder: str = "CTC", seed: int = 0, *, encoder: str = "ResNet", **changes: Any) -> Cell:
-    def component(label: str) -> ResolvedComponent:
-        return ResolvedComponent(label=label, use="x", options={"label": label}, source="s")
-
-    fields: dict[str, Any] = {
-        "experiment": "demo",
-        "dataset": "captcha",
-        "rectifier": ResolvedComponent(label="none", use="none", options={}, source="s"),
-        "encoder": component(encoder),
-        "bridge": component("columns"),
-        "decoder": component(decoder),
-        "seed": seed,
-        "image": ImageOptions(),
-        "labels": ResolvedLabels(charset="ab", max_length=5, frames_needed=9),
-        "augmentation": AugmentationOptions(),
-        "training": TrainingOptions(),
-        "evaluation": EvaluationOptions(),
-        "data_hash": "0",
-        "frames": 16,
-        "param_count": 11.2,
-        "gmacs": 0.0456,
-    }
-    return Cell(**fields | changes)
-
-
-def make_record(cell: Cell, exact_match: float = 0.5, **changes: Any) -> RunRecord:
-    metrics = {
-        "exact_match": exact_match,
-        "cer": 1 - exact_match,
-        "one_minus_ned": 0.75,
-        "nats_per_char": 0.125,
-    }
-    fields: dict[str, Any] = {
-        "cell": cell,
-        "status": "done",
-        "metrics": metrics,
-        "num_test": 1000,
-        "cost": Cost(latency_ms=2.0, train_samples_per_sec=5000.0),
-        "device": "cpu",
-        "environment": {"date": f"2026-01-0{1 + cell.seed}", "machine": "box", "torch": "2.10"},
-    }
-    return RunRecord(**fields | changes)
-
-
-def publish(path: Path, cells: list[Cell], records: list[RunRecord], **plan: Any) -> ResultsDirectory:
-    directory = ResultsDirectory(path)
-    fields = {"experiment": "demo", "command": "decoderbench run demo.toml", "cells": tuple(cells)} | plan
-    directory.write_plan(Plan(**fields))
-    for record in records:
-        directory.publish(record)
-    return directory
 
 
 def publish_mixed(path: Path) -> ResultsDirectory:
@@ -107,19 +44,6 @@ def publish_mixed(path: Path) -> ResultsDirectory:
         data_notes=("3 labels are _longer_ than 5",),
         data_summary=("5 samples of _some_ kind",),
     )
-
-
-def table_rows(markdown: str) -> list[list[str]]:
-    """Return the text of each cell of the table as a reader sees it; fail on markup in one."""
-    rows: list[list[str]] = []
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
-    for before, token in pairwise(tokens):
-        if token.type == "tr_open":
-            rows.append([])
-        if before.type == "td_open":
-            assert {child.type for child in token.children or ()} <= {"text"}
-            rows[-1].append("".join(child.content for child in token.children or ()))
-    return rows[1:]
 
 
 def test_frame_has_the_fixed_columns_and_types_in_plan_order(tmp_path: Path) -> None:
@@ -167,7 +91,7 @@ def test_further_metrics_then_plugin_columns(tmp_path: Path) -> None:
     assert frame["words"].tolist() == [pd.NA, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["cer", "cell_id", "zeta"])
+@pytest.mark.parametrize("name", ["cer", "cell_id", "name", "zeta"])
 def test_a_column_that_exists_is_refused(tmp_path: Path, name: str) -> None:
     cell = make_cell()
     publish(tmp_path, [cell], [make_record(cell, metrics={"zeta": 1.0})])
@@ -224,6 +148,53 @@ def test_table_keeps_rows_without_result_and_says_why_below(tmp_path: Path) -> N
         "- 3 labels are \\_longer\\_ than 5",
         "- pending: 1 of 6 cells",
     ]
+
+
+def publish_stages(path: Path, **changes: dict[str, Any]) -> ResultsDirectory:
+    """Publish two rectifiers x two decoders, the last of them failed; `changes` are fields of a cell by decoder."""
+    thin_plate = ResolvedComponent(label="TPS", use="tps", options={}, source="s")
+    none = ResolvedComponent(label="as it is", use="none", options={}, source="s")
+    cells = [
+        make_cell(decoder, rectifier=rectifier, **changes.get(f"{rectifier.label} {decoder}", {}))
+        for rectifier in (none, thin_plate)
+        for decoder in ("CTC", "Attention")
+    ]
+    return publish(
+        path, cells, [*map(make_record, cells[:-1]), make_record(cells[-1], status="failed", reason="out of luck")]
+    )
+
+
+def test_rectifiers_are_shown_where_one_of_them_does_something(tmp_path: Path) -> None:
+    without = markdown_table(load_results(publish_mixed(tmp_path / "without").path))
+    assert header(without)[:4] == ["Encoder", "Bridge", "Decoder", "Exact match (%)"]
+    text = markdown_table(load_results(publish_stages(tmp_path / "with").path))
+    assert header(text)[:5] == ["Rectifier", "Encoder", "Bridge", "Decoder", "Exact match (%)"]
+    assert [row[:4] for row in table_rows(text)] == [
+        ["as it is", "ResNet", "columns", "CTC"],
+        ["as it is", "ResNet", "columns", "Attention"],
+        ["TPS", "ResNet", "columns", "CTC"],
+        ["TPS", "ResNet", "columns", "Attention"],
+    ]
+    assert "- note 1, failed: out of luck (TPS / ResNet / columns / Attention, seed 0)" in text
+
+
+def test_names_stand_first_where_a_row_has_one(tmp_path: Path) -> None:
+    path = publish_stages(tmp_path, **{"as it is Attention": {"name": "007_"}}).path
+    write_report(path, command=COMMAND)
+    text = (path / "report.md").read_text(encoding="utf-8")
+    assert header(text[text.index("| Name") :])[:3] == ["Name", "Rectifier", "Encoder"]
+    assert [row[0] for row in table_rows(markdown_table(load_results(path)))] == ["", "007_", "", ""]
+    latex = (path / "table.tex").read_text(encoding="utf-8").splitlines()
+    assert r"\begin{tabular}{lllllrrrrrrrrr}" in latex
+    rows = [line for line in latex if "& columns &" in line]
+    assert [row.split(" & ")[:2] for row in rows] == [
+        ["", "as it is"],
+        [r"007\_", "as it is"],
+        ["", "TPS"],
+        ["", "TPS"],
+    ]
+    assert load_frame(path)["name"].tolist() == ["", "007_", "", ""]
+    assert summarize(load_frame(path))["name"].tolist() == ["", "007_", "", ""]
 
 
 def test_report_page_names_data_method_and_provenance(tmp_path: Path) -> None:
@@ -351,6 +322,43 @@ def test_curves_are_a_thin_line_a_seed_and_a_thick_mean(tmp_path: Path) -> None:
     middle, top, mean = (float(points[0]) for points in heights)
     assert mean == pytest.approx((middle + top) / 2)
     assert ["stroke-width: 1.8" in path.get("style", "") for path in curves] == [False, False, True]
+
+
+def publish_many(path: Path) -> Path:
+    """Publish two encoders x seven decoders, the later the better and the faster; but the first one is the fastest.
+
+    The last two are equally good, and one in the middle has a name.
+    """
+    cells = [
+        make_cell(f"d{number}", encoder=encoder, name="__name__" if (encoder, number) == ("E0", 3) else "")
+        for encoder in ("E0", "$E1$")
+        for number in range(7)
+    ]
+    directory = publish(path, cells, [])
+    for place, cell in enumerate(cells):
+        cost = Cost(latency_ms=20.0 - place if place else 0.5)
+        directory.publish(make_record(cell, min(place, 12) / 20, cost=cost))
+        append_line(directory.cell_directory(cell) / "history.jsonl", {"step": 1, "val_exact_match": place / 20})
+    write_report(path, command=COMMAND)
+    return path
+
+
+def texts(drawing: Path) -> list[str]:
+    return ["".join(element.itertext()) for element in ElementTree.parse(drawing).findall(".//{*}text")]
+
+
+def test_the_curves_of_many_rows_stand_in_panels_with_one_legend(tmp_path: Path) -> None:
+    shown = texts(publish_many(tmp_path) / FIGURES[0])
+    assert [shown.count(panel) for panel in ("E0", "$E1$")] == [1, 1]
+    assert [shown.count(f"d{number}") for number in range(7)] == [1] * 7
+    assert not any("/" in text or "name" in text for text in shown)
+
+
+def test_of_many_points_the_named_and_the_front_are_labelled(tmp_path: Path) -> None:
+    shown = texts(publish_many(tmp_path) / FIGURES[1])
+    # All are in the legend; on the front are the first one, and of the last two the faster one.
+    wanted = {"E0 / d0": 2, "$E1$ / d6": 2, "__name__": 2, "$E1$ / d5": 1, "E0 / d1": 1}
+    assert {text: shown.count(text) for text in wanted} == wanted
 
 
 def test_figures_without_data_are_taken_away(tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from decoderbench.records import write_atomically
+from decoderbench.report.factors import factor_effects, factor_tables
 from decoderbench.report.figures import CAPTIONS, draw_figures
 from decoderbench.report.frame import ExtraColumns, Results, load_frame, load_results, summarize
-from decoderbench.report.tables import cells_csv, latex_table, markdown_report, markdown_table
+from decoderbench.report.page import markdown_report
+from decoderbench.report.tables import cells_csv, main_table, one_line
 
 __all__ = [
     "ExtraColumns",
     "Results",
+    "factor_effects",
     "load_frame",
     "load_results",
     "markdown_table",
@@ -37,21 +40,33 @@ def write_report(path: str | Path, *, command: str, extra_columns: ExtraColumns 
     return write_files(load_results(path, extra_columns=extra_columns), command=command)
 
 
+def markdown_table(results: Results) -> str:
+    """Return the main table with what a reader of it must know: spread, cells without a result, pending cells."""
+    return main_table(results).markdown()
+
+
 def write_files(results: Results, *, command: str) -> Path:
     """Write tables and figures into the directory of the results and return the path of `report.md`.
 
-    A figure without data is not written, and one of an earlier report is taken away.
+    A file without data is not written, and one of an earlier report is taken away: a figure without points, and
+    the factors of a grid in which a single stage varies.
     """
-    folder = results.directory.path
-    write_atomically(folder / "cells.csv", cells_csv(results.recorded).encode())
-    write_atomically(folder / "table.tex", latex_table(results, command=command).encode())
-    figures = draw_figures(results)
-    for name in CAPTIONS:
-        if name in figures:
-            write_atomically(folder / name, figures[name])
+    folder, name = results.directory.path, results.plan.experiment
+    comment = f"% {one_line(command)}"
+    factors, figures = factor_tables(results), draw_figures(results)
+    more = [table.latex(name, part=f"-factors-{number}") for number, table in enumerate(factors, start=1)]
+    captions = {figure: CAPTIONS[figure] for figure in figures}
+    files = {
+        "cells.csv": cells_csv(results.recorded),
+        "table.tex": "\n".join([comment, main_table(results).latex(name)]),
+        "factors.csv": cells_csv(factor_effects(results.cells)) if factors else None,
+        "factors.tex": "\n".join([comment, *more]) if factors else None,
+        **{figure: figures.get(figure) for figure in CAPTIONS},
+        "report.md": markdown_report(results, command=command, factors=factors, figures=captions),
+    }
+    for file, content in files.items():
+        if content is None:
+            (folder / file).unlink(missing_ok=True)
         else:
-            (folder / name).unlink(missing_ok=True)
-    page = folder / "report.md"
-    embedded = {name: CAPTIONS[name] for name in figures}
-    write_atomically(page, markdown_report(results, command=command, figures=embedded).encode())
-    return page
+            write_atomically(folder / file, content.encode())
+    return folder / "report.md"

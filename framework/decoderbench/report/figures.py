@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,6 +15,7 @@ from decoderbench.records import read_lines
 from decoderbench.report.frame import VARIANT, Results, summarize
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
 STEPS, LATENCY = "accuracy_vs_steps.svg", "accuracy_vs_latency.svg"
 CAPTIONS = {
     STEPS: "Exact match on the validation split against optimiser steps: thick the mean, thin each seed",
-    LATENCY: "Exact match on the test split against the time to transcribe one image: bars are the table's ±",
+    LATENCY: "Exact match on the test split against the time to transcribe one image: bars are the table's ±; of more "
+    "than 12 rows, labels stand at those with a name and, on the grey line, at those that no faster one equals",
 }
+
+_MANY = 12
+"""Of more rows than this, curves stand in panels, and points have a legend instead of a label each."""
 
 # Okabe and Ito 2008, told apart with every kind of colour vision; without yellow, too pale on white.
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -36,22 +42,22 @@ _PLACES = [
 """Where a label may lie from its point, best first: its side that faces the point, and pixels."""
 
 
-def draw_figures(results: Results) -> dict[str, bytes]:
+def draw_figures(results: Results) -> dict[str, str]:
     """Return the SVG of each figure by file name; one that has no data is left out."""
     summary = summarize(results.cells)
-    summary["label"] = _short_labels(summary)
-    summary["look"] = [_look(position) for position in range(len(summary))]
+    varying = [axis for axis in VARIANT if summary[axis].nunique() > 1] or ["decoder"]
     figures = {}
     curves = _curves(results)
     if not curves.empty:
-        figures[STEPS] = _svg(lambda figure, axes: _draw_steps(figure, axes, curves, summary))
-    points = summary[summary["exact_match_mean"].notna() & (summary["latency_ms"] > 0)]
+        figures[STEPS] = _svg(lambda figure: _draw_steps(figure, curves, summary, varying))
+    rows = _with_looks(summary, varying)
+    points = rows[rows["exact_match_mean"].notna() & (rows["latency_ms"] > 0)]
     if not points.empty:
-        figures[LATENCY] = _svg(lambda figure, axes: _draw_latency(figure, axes, points))
+        figures[LATENCY] = _svg(lambda figure: _draw_latency(figure, points))
     return figures
 
 
-def _svg(draw: Callable[[Figure, Axes], None]) -> bytes:
+def _svg(draw: Callable[[Figure], None]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -60,15 +66,23 @@ def _svg(draw: Callable[[Figure, Axes], None]) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
-            {"svg.hashsalt": "decoderbench", "svg.fonttype": "none", "font.size": 9, "lines.markersize": 5}
+            {
+                "svg.hashsalt": "decoderbench",
+                "svg.fonttype": "none",
+                "font.size": 9,
+                "lines.markersize": 5,
+                "axes.titlesize": 9,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.grid": True,
+                "axes.axisbelow": True,
+                "grid.color": "0.9",
+                "grid.linewidth": 0.6,
+            }
         )
         figure = Figure(figsize=(9, 4.8), dpi=72, layout="constrained")  # 72: a pixel is a point
-        axes = figure.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
-        draw(figure, axes)
-        drawing = io.BytesIO()
+        draw(figure)
+        drawing = io.StringIO()
         figure.savefig(drawing, format="svg", metadata={"Date": None})
     return drawing.getvalue()
 
@@ -87,39 +101,73 @@ def _curves(results: Results) -> pd.DataFrame:
     return curves.assign(val_exact_match=100 * curves["val_exact_match"])
 
 
-def _draw_steps(figure: Figure, axes: Axes, curves: pd.DataFrame, summary: pd.DataFrame) -> None:
+def _draw_steps(figure: Figure, curves: pd.DataFrame, summary: pd.DataFrame, varying: list[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    lines: list[Line2D] = []
-    labels = []
-    for _, row in summary.iterrows():
-        colour, dash, marker = row["look"]
-        own = curves[(curves[VARIANT] == row[VARIANT]).all(axis="columns")]
-        if own.empty:
-            continue
-        seeds = [group.sort_values("step") for _, group in own.groupby("seed")]
-        for seed in seeds if len(seeds) > 1 else []:
-            axes.plot(seed["step"], seed["val_exact_match"], dash, color=colour, linewidth=0.6, alpha=0.5)
-        mean = own.groupby("step")["val_exact_match"].mean()
-        lines += axes.plot(mean.index, mean, dash, color=colour, linewidth=1.8, marker=marker)
-        lines[-1].set_markevery(max(1, len(mean) // 10))
-        labels.append(row["label"])
-    axes.set(xlabel="Optimiser steps", ylabel="Exact match on the validation split (%)", ylim=(-2, 102))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    split = _panel_axis(summary, varying)
+    rows = _with_looks(summary, [axis for axis in varying if axis != split], named=split is None)
+    panels = list(rows.groupby(split, sort=False)) if split else [("", rows)]
+    across = min(3, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure.set_figheight(max(4.8, 2.4 * down))
+    places = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
+    entries: dict[tuple[str, ...], tuple[Line2D, str]] = {}
+    for axes, (title, members) in zip(places, panels, strict=False):
+        axes.set_title(title, parse_math=False)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=max(4, 9 // across), integer=True, min_n_ticks=1))
+        for _, row in members.iterrows():
+            own = curves[(curves[VARIANT] == row[VARIANT]).all(axis="columns")]
+            if not own.empty:
+                entries.setdefault(row["kind"], (_draw_curve(axes, own, *row["look"]), row["label"]))
+    places[0].set(ylim=(-2, 102))
+    for unused in places[len(panels) :]:
+        unused.remove()
+    figure.supxlabel("Optimiser steps", fontsize=9)
+    figure.supylabel("Exact match on the validation split (%)", fontsize=9)
+    _add_legend(figure, *zip(*(entries[kind] for kind in dict.fromkeys(rows["kind"]) if kind in entries), strict=True))
+
+
+def _panel_axis(summary: pd.DataFrame, varying: list[str]) -> str | None:
+    """Return the axis that has a panel for each of its labels: of many rows the most varied one before the decoder."""
+    stages = [axis for axis in varying if axis != "decoder"] if len(varying) > 1 and len(summary) > _MANY else []
+    return max(stages, key=lambda axis: summary[axis].nunique(), default=None)
+
+
+def _draw_curve(axes: Axes, own: pd.DataFrame, colour: str, dash: str, marker: str) -> Line2D:
+    """Draw the curves of one variant, and return that of the mean."""
+    seeds = [group.sort_values("step") for _, group in own.groupby("seed")]
+    for seed in seeds if len(seeds) > 1 else []:
+        axes.plot(seed["step"], seed["val_exact_match"], dash, color=colour, linewidth=0.6, alpha=0.5)
+    mean = own.groupby("step")["val_exact_match"].mean()
+    (line,) = axes.plot(mean.index, mean, dash, color=colour, linewidth=1.8, marker=marker)
+    line.set_markevery(max(1, len(mean) // 10))
+    return line
+
+
+def _add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Add a legend to the right of a figure, which grows with it."""
+    figure.set_figheight(max(figure.get_figheight(), 0.2 * sum(label.count("\n") + 1 for label in labels)))
     # Labels come later: `legend` itself leaves out those that start with an underscore.
-    legend = figure.legend(lines, [""] * len(lines), loc="outside right upper", frameon=False)
+    legend = figure.legend(handles, [""] * len(handles), loc="outside right upper", frameon=False)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set(text=label, parse_math=False)
 
 
-def _draw_latency(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
+def _draw_latency(figure: Figure, points: pd.DataFrame) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+    axes = figure.add_subplot()
+    many = len(points) > _MANY
+    front = _front(points)
+    points = points.assign(labelled=not many or (points["name"] != "") | points.index.isin(front.index))
+    if many:
+        axes.plot(front["latency_ms"], 100 * front["exact_match_mean"], color="0.7", linewidth=1, zorder=1)
+    handles = []
     for _, row in points.iterrows():
         colour, _, marker = row["look"]
         mean, spread = 100 * row["exact_match_mean"], 100 * row["exact_match_std"]
         bar = None if pd.isna(spread) else spread
-        axes.errorbar(row["latency_ms"], mean, bar, fmt=marker, color=colour, elinewidth=1, capsize=3)
+        handles.append(axes.errorbar(row["latency_ms"], mean, bar, fmt=marker, color=colour, elinewidth=1, capsize=3))
     axes.set(
         xscale="log",
         xlim=(points["latency_ms"].min() / 1.6, points["latency_ms"].max() * 1.6),
@@ -132,11 +180,19 @@ def _draw_latency(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
     axes.margins(y=0.15)
     low, high = axes.get_ylim()
     axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, 100)])
+    if many:
+        _add_legend(figure, [handle.lines[0] for handle in handles], list(points["label"]))
     _annotate(figure, axes, points)
 
 
+def _front(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the points that no faster or equally fast one equals in exact match, the fastest first."""
+    ordered = points.sort_values(["latency_ms", "exact_match_mean"], ascending=[True, False])
+    return ordered[ordered["exact_match_mean"] > ordered["exact_match_mean"].cummax().shift(fill_value=-1.0)]
+
+
 def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
-    """Write each label beside its point, at the first place that is free of points, bars and labels."""
+    """Write the labels of `labelled` points beside them, at the first place that is free of points, bars and labels."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
@@ -147,7 +203,10 @@ def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
     bars = (100 * points["exact_match_std"].fillna(0) * frame.height / (high - low)).clip(lower=4)
     pixels = axes.transData.transform(centres)
     taken = [Bbox.from_bounds(x - 4, y - bar, 8, 2 * bar) for (x, y), bar in zip(pixels, bars, strict=True)]
-    for centre, (x, y), label in zip(centres, pixels, points["label"], strict=True):
+    labels = points["label"].where(points["labelled"])
+    for centre, (x, y), label in zip(centres, pixels, labels, strict=True):
+        if pd.isna(label):
+            continue
         size = Text(text=label, fontsize=8, parse_math=False, figure=figure).get_window_extent()
         for side, across, up in (*_PLACES, _PLACES[0]):
             left = x + across - (size.width if side == "right" else 0)
@@ -165,6 +224,8 @@ def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
             verticalalignment="center",
             fontsize=8,
             parse_math=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            zorder=1.5,  # over the line of the front, which passes; under points and bars
             arrowprops={
                 "arrowstyle": "-",
                 "color": "0.6",
@@ -176,10 +237,17 @@ def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
         ).set_in_layout(False)
 
 
-def _short_labels(summary: pd.DataFrame) -> list[str]:
-    """Return the labels of the axes that vary, in lines of at most 32 characters."""
-    varying = [axis for axis in VARIANT if summary[axis].nunique() > 1] or ["decoder"]
-    return [textwrap.fill(" / ".join(labels), 32) for labels in summary[varying].itertuples(index=False)]
+def _with_looks(summary: pd.DataFrame, axes: list[str], *, named: bool = True) -> pd.DataFrame:
+    """Return the rows with their `kind`, which is their labels of some axes, and its `label` and `look`.
+
+    The label is the row's name if it has one and names are asked for; its lines have at most 32 characters.
+    """
+    kinds = list(summary[axes].itertuples(index=False, name=None))
+    positions = {kind: position for position, kind in enumerate(dict.fromkeys(kinds))}
+    names = summary["name"] if named else [""] * len(kinds)
+    labels = [textwrap.fill(name or " / ".join(kind), 32) for name, kind in zip(names, kinds, strict=True)]
+    looks = [_look(positions[kind]) for kind in kinds]
+    return summary.assign(kind=pd.Series(kinds), label=labels, look=pd.Series(looks))
 
 
 def _look(position: int) -> tuple[str, str, str]:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from decoderbench.cell import Cell
 from decoderbench.errors import PluginError
+from decoderbench.experiment import AXES
 from decoderbench.records import Plan, ResultsDirectory, RunRecord
 
 ExtraColumns = Callable[[RunRecord], Mapping[str, object]]
 """Further columns of a record: names and values."""
 
-VARIANT = ["rectifier", "encoder", "bridge", "decoder"]
+VARIANT = list(AXES)
 METRICS = ["exact_match", "cer", "one_minus_ned", "nats_per_char"]
 COSTS = [
     "param_count",
@@ -47,6 +48,7 @@ _DTYPES = {
     "frames": "Int64",
     "device": "str",
     "cell_id": "str",
+    "name": "str",
 }
 
 
@@ -102,13 +104,15 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
 
     `num_seeds` of `num_cells` are done. Over those, `<metric>_mean` and `<metric>_std` are the mean and the
     sample standard deviation of the metrics (missing for one seed), and costs are means, in the units of
-    `load_frame`. `status` is the worst of the row's; `reasons` says why cells are not done.
+    `load_frame`. `name` is empty for a variant that has none, `status` is the worst of the row's, and `reasons`
+    says why cells are not done.
     """
     done = frame["status"] == "done"
     numbers = frame[METRICS + COSTS].where(done)
     reasons = (frame["status"] + ": " + frame["reason"]).mask(done, "").str.removesuffix(": ")
-    rows = frame[[*VARIANT, "status"]].assign(done=done, reasons=reasons, **numbers)
+    rows = frame[[*VARIANT, "name", "status"]].assign(done=done, reasons=reasons, **numbers)
     return rows.groupby(VARIANT, sort=False, as_index=False).agg(
+        name=("name", "first"),
         num_seeds=("done", "sum"),
         num_cells=("done", "size"),
         **{f"{name}_{kind}": (name, kind) for name in METRICS for kind in ("mean", "std")},
@@ -140,10 +144,7 @@ def _row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "experiment": cell.experiment,
         "dataset": cell.dataset,
-        "rectifier": cell.rectifier.label,
-        "encoder": cell.encoder.label,
-        "bridge": cell.bridge.label,
-        "decoder": cell.decoder.label,
+        **dict(zip(VARIANT, cell.variant, strict=True)),
         "seed": cell.seed,
         "status": "pending",
         "reason": "",
@@ -152,6 +153,7 @@ def _row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
         "frames": cell.frames,
         "device": "",
         "cell_id": cell.cell_id,
+        "name": cell.name,
     }
     if record is not None:
         row |= record.model_dump(include={"status", "reason", "num_test", "device"}) | dict(record.cost)

@@ -1,4 +1,4 @@
-"""Tables: `cells.csv`, `report.md`, `table.tex`. The one home of number formats and of escaping.
+"""Tables as text: the main table, number formats, and the one home of escaping.
 
 A label is what a person typed: no format may read it as markup. No torch here.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from tabulate import tabulate
 
+from decoderbench.cell import shown_axes
 from decoderbench.report.frame import VARIANT, Results, summarize
 
 MISSING = "n/a"
@@ -45,17 +47,24 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"&(?=#?\w+;)", "&amp;", marked).replace("<", "&lt;")
 
 
-def escape_latex(text: object) -> str:
-    """Return LaTeX that shows the text as it is.
-
-    pandas' own escape leaves `[` and `*`, which at the start of a row become arguments of the row break.
-    """
-    return one_line(str(text)).translate(_LATEX_MARKS)
+def escape_latex(text: str) -> str:
+    """Return LaTeX that shows the text as it is; a `[` or `*` at the start of a row is not the row break's argument."""
+    return one_line(text).translate(_LATEX_MARKS)
 
 
-def rounded(value: float, decimals: int) -> str:
-    """Return a number with so many decimals, or `n/a` if it is missing."""
-    return MISSING if pd.isna(value) else f"{value:.{decimals}f}"
+def bullets(lines: Iterable[str]) -> str:
+    """Return texts as a Markdown list."""
+    return "\n".join(f"- {escape_markdown(line)}" for line in lines)
+
+
+def listed(values: Iterable[object]) -> str:
+    """Return each value once, with commas."""
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def rounded(value: float, decimals: int, *, sign: str = "") -> str:
+    """Return a number with so many decimals, or `n/a` if it is missing; `sign` is that of a format, as in `+`."""
+    return MISSING if pd.isna(value) else f"{value:{sign}z.{decimals}f}"
 
 
 def significant(value: float) -> str:
@@ -64,9 +73,9 @@ def significant(value: float) -> str:
     return rounded(value, max(0, 2 - magnitude))
 
 
-def with_spread(mean: float, spread: float, decimals: int) -> str:
+def with_spread(mean: float, spread: float, decimals: int, *, sign: str = "") -> str:
     """Return `mean ± spread`; the mean alone if there is no spread."""
-    return rounded(mean, decimals) + ("" if pd.isna(spread) else f" ± {rounded(spread, decimals)}")
+    return rounded(mean, decimals, sign=sign) + ("" if pd.isna(spread) else f" ± {rounded(spread, decimals)}")
 
 
 def cells_csv(frame: pd.DataFrame) -> str:
@@ -88,70 +97,71 @@ class _Rows(list[str]):
         self.append(row.removesuffix("\r\n") + "\n")
 
 
-def markdown_table(results: Results) -> str:
-    """Return the table with what a reader of it must know: spread, cells without a result, pending cells."""
-    table, notes = _table(results)
-    cells = table.map(escape_markdown)
-    grid = tabulate(
-        cells.values.tolist(),
-        headers=list(table.columns),
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=["left"] * 3 + ["right"] * (len(table.columns) - 3),
-    )
-    return "\n".join([grid, "", *(f"- {escape_markdown(note)}" for note in notes)])
+@dataclass(frozen=True)
+class Table:
+    """A table as plain text, which each format escapes in its own way."""
+
+    caption: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    num_labels: int
+    """So many columns, the first ones, are labels and not numbers."""
+
+    notes: Sequence[str]
+    """What a reader must know, without a full stop."""
+
+    def markdown(self) -> str:
+        """Return the table with its notes as a list below it."""
+        aligned = ["left"] * self.num_labels + ["right"] * (len(self.headers) - self.num_labels)
+        grid = tabulate(
+            [list(map(escape_markdown, row[: self.num_labels])) + list(row[self.num_labels :]) for row in self.rows],
+            headers=list(map(escape_markdown, self.headers)),
+            tablefmt="github",
+            disable_numparse=True,
+            colalign=aligned,
+        )
+        return "\n".join([grid, "", bullets(self.notes)])
+
+    def latex(self, experiment: str, *, part: str = "") -> str:
+        r"""Return the table as LaTeX, with its notes below it. Needs booktabs, and UTF-8 for the `±`.
+
+        `experiment` and `part` make the caption and the label that a text refers to.
+        """
+        columns = "l" * self.num_labels + "r" * (len(self.headers) - self.num_labels)
+        lines = [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(f'{experiment}: {self.caption}')}}}",
+            rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.-]', '-', experiment + part)}}}",
+            r"\footnotesize",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            _latex_row(self.headers),
+            r"\midrule",
+            *map(_latex_row, self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par {escape_latex(note)}." for note in self.notes),
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
 
 
-def latex_table(results: Results, *, command: str) -> str:
-    r"""Return the table as LaTeX, with the same notes below it. Needs booktabs, and UTF-8 for the `±`."""
-    table, notes = _table(results)
-    body = (
-        table.style.hide(axis="index")
-        .format(escape_latex)
-        .format_index(escape_latex, axis="columns")
-        .to_latex(hrules=True, column_format="lll" + "r" * (len(table.columns) - 3))
-    )
-    name = results.plan.experiment
-    lines = [
-        f"% {one_line(command)}",
-        r"% \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_latex(f'{name}: accuracy on the test split, and cost')}}}",
-        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.-]', '-', name)}}}",
-        r"\footnotesize",
-        body.rstrip("\n"),
-        *(rf"\par {escape_latex(note)}." for note in notes),
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+def _latex_row(texts: Sequence[str]) -> str:
+    return rf"{' & '.join(map(escape_latex, texts))} \\"
 
 
-def markdown_report(results: Results, *, command: str, figures: Mapping[str, str]) -> str:
-    """Return the whole page. `figures` are file names and what they show."""
-    plan = results.plan
-    datasets = _listed(cell.dataset for cell in plan.cells)
-    sections = [
-        f"# {escape_markdown(plan.experiment)}",
-        f"Dataset: {escape_markdown(datasets)}.",
-        markdown_table(results),
-        *(["## Data", _bullets(plan.data_summary)] if plan.data_summary else []),
-        *(["## Figures"] if figures else []),
-        *(f"![{escape_markdown(shown)}]({name})" for name, shown in figures.items()),
-        "## How it was measured",
-        _bullets(_method(results)),
-        "## Provenance",
-        f"Planned, and last run, by\n\n    {one_line(plan.command)}",
-        f"This report is made by\n\n    {one_line(command)}",
-        _bullets(_environment(results)),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+def main_table(results: Results) -> Table:
+    """Return one row a variant, and below it: what is spread, cells without a result, allowed problems, pending cells.
 
-
-def _table(results: Results) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rows as plain text and the notes below them; both still have to be escaped."""
+    Names stand first if any row has one; rectifiers are left out where none does anything.
+    """
     summary = summarize(results.cells)
-    notes, numbers = _notes_on_failures(results.cells)
+    axes = shown_axes(results.plan.cells)
+    labels = [*(["name"] if (summary["name"] != "").any() else []), *axes]
+    notes, numbers = _notes_on_failures(results.cells, list(axes))
     rows = []
     for row in summary.to_dict("records"):
         variant = tuple(row[axis] for axis in VARIANT)
@@ -162,9 +172,7 @@ def _table(results: Results) -> tuple[pd.DataFrame, list[str]]:
             seeds += f" ({'note' if len(marks) == 1 else 'notes'} {', '.join(map(str, marks))})"
         rows.append(
             {
-                "Encoder": row["encoder"],
-                "Bridge": row["bridge"],
-                "Decoder": row["decoder"],
+                **{label.capitalize(): row[label] for label in labels},
                 "Exact match (%)": _percent(row, "exact_match"),
                 "CER (%)": _percent(row, "cer"),
                 "1-NED (%)": _percent(row, "one_minus_ned"),
@@ -177,12 +185,15 @@ def _table(results: Results) -> tuple[pd.DataFrame, list[str]]:
             }
         )
     pending = int((results.cells["status"] == "pending").sum())
-    return pd.DataFrame(rows), [
+    below = [
         *([_spread_note(summary["num_seeds"])] if summary["num_seeds"].any() else []),
         *notes,
         *results.plan.data_notes,
         *([f"pending: {pending} of {len(results.cells)} cells"] if pending else []),
     ]
+    return Table(
+        "accuracy on the test split, and cost", list(rows[0]), [list(row.values()) for row in rows], len(labels), below
+    )
 
 
 def _percent(row: Mapping[Hashable, float], metric: str) -> str:
@@ -198,60 +209,18 @@ def _spread_note(num_seeds: pd.Series[int]) -> str:
     return f"± is the sample standard deviation over the seeds of a row, here {over} seeds{alone}"
 
 
-def _notes_on_failures(cells: pd.DataFrame) -> tuple[list[str], dict[tuple[str, ...], list[int]]]:
-    """Return one note a reason, and the numbers of its notes for each variant."""
+def _notes_on_failures(cells: pd.DataFrame, axes: list[str]) -> tuple[list[str], dict[tuple[str, ...], list[int]]]:
+    """Return one note a reason, which names rows by `axes`, and the numbers of its notes for each variant."""
     notes = []
     numbers: dict[tuple[str, ...], list[int]] = {}
     without_result = cells[~cells["status"].isin(["done", "pending"])]
     for number, (_, same) in enumerate(without_result.groupby(["status", "reason"], sort=False), start=1):
         who = []
         for variant, members in same.groupby(VARIANT, sort=False):
-            labels = tuple(map(str, variant))
-            numbers.setdefault(labels, []).append(number)
+            numbers.setdefault(tuple(map(str, variant)), []).append(number)
             seeds = members["seed"].tolist()
-            who.append(f"{' / '.join(labels[1:])}, {_count('seed', seeds)}")
+            title = " / ".join(members[axes].iloc[0])
+            who.append(f"{title}, {'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}")
         status, reason = same[["status", "reason"]].iloc[0]
         notes.append(f"note {number}, {status}: {reason or 'no reason was recorded'} ({'; '.join(who)})")
     return notes, numbers
-
-
-def _method(results: Results) -> list[str]:
-    training = [cell.training for cell in results.plan.cells]
-    weights = {"best": "best on the validation split (exact match, then nats)", "last": "last"}
-    tested = [record.num_test for record in results.records if record.num_test is not None]
-    lines = [
-        f"Training: {_listed(options.steps for options in training)} steps of "
-        f"{_listed(options.batch_size for options in training)} images, the same for every row.",
-        f"Weights tested: {_listed(weights[options.keep] for options in training)}.",
-        f"Images in the test split: {_listed(tested)}." if tested else "",
-        f"Beam size: {_listed(cell.evaluation.beam_size for cell in results.plan.cells)}.",
-        "ms/image is the median time to transcribe one image alone; train img/s leaves validation out.",
-    ]
-    return [line for line in lines if line]
-
-
-def _environment(results: Results) -> list[str]:
-    """Return what the records say about themselves, every value that occurs."""
-    found: dict[str, list[str]] = {}
-    for record in results.records:
-        named = {"device": record.device} if record.device else {}
-        for key, value in (record.environment | named).items():
-            found.setdefault(key, []).append(value)
-    lines = []
-    for key, values in found.items():
-        first, last = min(values), max(values)
-        between = first if first == last else f"{first} to {last}"
-        lines.append(f"{key}: {between if key == 'date' else _listed(values)}")
-    return lines
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(dict.fromkeys(map(str, values)))
-
-
-def _count(noun: str, values: list[int]) -> str:
-    return f"{noun if len(values) == 1 else noun + 's'} {_listed(values)}"
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {escape_markdown(line)}" for line in lines)

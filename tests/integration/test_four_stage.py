@@ -1,0 +1,60 @@
+"""The paper's 24 combinations, as the experiment files name them, trained for two steps on few images."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decoderbench import Experiment, run
+from decoderbench.experiment import load_experiment, merge
+from decoderbench.plan import plan_cells, read_data
+from decoderbench.registry import Registry
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+NAMED = {"CRNN", "RARE", "R2AM", "STAR-Net", "GRCNN", "Rosetta", "TRBA"}
+
+
+def few_images(name: str, **changes: Any) -> Experiment:
+    data = load_experiment(EXPERIMENTS / f"{name}.toml").as_given()
+    small = {"dataset": {"train": 24, "val": 6, "test": 10}, "evaluation": {"batch_size": 10}}
+    return Experiment(**merge(merge(data, small), changes))
+
+
+@pytest.mark.parametrize("name", ["four_stage", "four_stage_cpu"])
+def test_both_sizes_plan_the_same_24_combinations(name: str, registry: Registry) -> None:
+    experiment = few_images(name)
+    data = read_data(experiment, registry, base_dir=EXPERIMENTS, cache_dir=None)
+    cells = plan_cells(experiment, registry, data)
+    assert len({cell.variant for cell in cells}) == 24
+    assert all(cell.infeasible is None for cell in cells)
+    assert {(cell.name, *(part.use for part in cell.components)) for cell in cells if cell.name} == {
+        ("CRNN", "none", "crnn_vgg", "bilstm", "ctc"),
+        ("RARE", "tps", "crnn_vgg", "bilstm", "attention_lstm"),
+        ("R2AM", "none", "grcnn", "mean_height", "attention_lstm"),
+        ("STAR-Net", "tps", "resnet_fan", "bilstm", "ctc"),
+        ("GRCNN", "none", "grcnn", "bilstm", "ctc"),
+        ("Rosetta", "none", "resnet_fan", "mean_height", "ctc"),
+        ("TRBA", "tps", "resnet_fan", "bilstm", "attention_lstm"),
+    }
+
+
+def test_the_large_size_has_the_published_numbers_of_parameters(registry: Registry) -> None:
+    experiment = few_images("four_stage")
+    data = read_data(experiment, registry, base_dir=EXPERIMENTS, cache_dir=None)
+    params = {cell.name: round(1e6 * (cell.param_count or 0)) for cell in plan_cells(experiment, registry, data)}
+    assert params["CRNN"] == 8_451_621
+    assert params["TRBA"] == 49_555_182
+    assert params["Rosetta"] == 44_282_885
+
+
+@pytest.mark.slow
+def test_all_24_combinations_train_and_are_tabulated(registry: Registry, tmp_path: Path) -> None:
+    experiment = few_images("four_stage_cpu", training={"steps": 2, "batch_size": 8, "warmup_steps": 1})
+    frame = run(experiment, registry=registry, results=tmp_path, device="cpu", base_dir=EXPERIMENTS)
+    assert set(frame["status"]) == {"done"}
+    assert len(frame) == 24
+    assert (frame[["latency_ms", "param_count", "gmacs", "train_samples_per_sec"]] > 0).all(axis=None)
+    page = (tmp_path / "report.md").read_text()
+    assert {name for name in NAMED if re.search(rf"^\| {name} +\|", page, re.MULTILINE)} == NAMED
+    assert "## Factors" in page
