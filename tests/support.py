@@ -17,19 +17,40 @@ Options = dict[str, Any]
 Case = tuple[str, Options]
 
 # Each component is checked with its defaults, unless other options are named here.
+RECTIFIER_OPTIONS: dict[str, list[Options]] = {
+    "tps": [{"output_channels": 32}, {"output_channels": 64, "num_fiducials": 6}],
+}
 ENCODER_OPTIONS: dict[str, list[Options]] = {
+    **{name: [{"output_channels": 32}] for name in ("crnn_vgg", "grcnn", "resnet_fan")},
     "timm_cnn": [
         {"model": "test_resnet"},
         {"model": "test_efficientnet", "stage": 3, "keep_width": 4},
         {"model": "test_convnext", "stage": 1, "keep_width": 8},
-    ]
+    ],
 }
 BRIDGE_OPTIONS: dict[str, list[Options]] = {
-    name: [{}, {"projection_dim": 5, "lstm_layers": 2, "lstm_dim": 3}]
-    for name in ("flatten_grid", "global_pool", "mean_height", "stack_height")
+    "bilstm": [{}, {"num_layers": 3, "hidden_dim": 5, "output_dim": 7, "last_projection": False}],
+    **{
+        name: [{}, {"projection_dim": 5, "lstm_layers": 2, "lstm_dim": 3}]
+        for name in ("flatten_grid", "global_pool", "mean_height", "stack_height")
+    },
 }
 DECODER_OPTIONS: dict[str, list[Options]] = {
-    "lstm_cell": [{}, {"hidden_dim": 96, "pool": "flatten"}],
+    "attention_lstm": [{}, {"wiring": "baek2019", "hidden_dim": 64}],
+    "lstm_cell": [
+        {},
+        {"hidden_dim": 96, "pool": "flatten"},
+        {"cell": "gru", "num_layers": 2, "feedback": "embedding", "input_projection": "none"},
+        {"pool": "flatten", "feedback": "one_hot", "teacher_forcing": "never"},
+        {"pool": "frames", "feedback": "embedding", "teacher_forcing": "scheduled", "teacher_forcing_steps": 50},
+        {"pool": "frames", "feedback": "logits", "input_projection": "none"},
+        {"pool": "frames", "feedback": "nothing", "input_projection": "none"},
+    ],
+    "lstm_unrolled": [
+        {},
+        {"pool": "flatten", "feedback": "nothing", "cell": "gru"},
+        {"pool": "frames", "feedback": "one_hot", "num_layers": 2, "input_projection": "none"},
+    ],
     "lstm_ctc": [{}, {"hidden_dim": 32, "num_layers": 2, "bidirectional": False}],
 }
 
@@ -39,6 +60,7 @@ def cases(shelf: Shelf[Any], options: Mapping[str, list[Options]]) -> list[Case]
     return [(name, chosen) for name in shelf for chosen in options.get(name, [{}])]
 
 
+RECTIFIERS = cases(REGISTRY.rectifiers, RECTIFIER_OPTIONS)
 ENCODERS = cases(REGISTRY.encoders, ENCODER_OPTIONS)
 BRIDGES = cases(REGISTRY.bridges, BRIDGE_OPTIONS)
 DECODERS = cases(REGISTRY.decoders, DECODER_OPTIONS)

@@ -116,7 +116,7 @@ class Audit:
         )
 
     def frames_needed_of(self, store: ImageStore) -> NDArray[np.int64]:
-        """Return the frames that CTC needs for each row of `store`, (N,); 0 where a row is not read or not spellable."""
+        """Return the frames that CTC needs for each row of `store`, (N,); 0 where a row is not to be read."""
         unread = {*self.unspellable, *store.unreadable}
         needed = (0 if row in unread else ctc_frames_needed(label) for row, label in enumerate(self.labels))
         return np.fromiter(needed, dtype=np.int64, count=len(self.labels))

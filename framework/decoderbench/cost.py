@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from decoderbench.devices import synchronize
 from decoderbench.recognizer import Recognizer
-from decoderbench.specs import ImageSpec
 
 LATENCY_WARM_UPS = 10
 LATENCY_RUNS = 50
@@ -23,24 +22,22 @@ def count_parameters(module: nn.Module) -> float:
     return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 
 
-def count_gmacs(recognizer: Recognizer, image: ImageSpec) -> float | None:
-    """Return the multiply-accumulates to transcribe one image, in units of 10^9.
+def count_gmacs(call: Callable[..., object], *inputs: Tensor) -> float | None:
+    """Return the multiply-accumulates of a call on the meta device, in units of 10^9.
 
-    Counted on the meta device, where nn.LSTM is taken apart into the matrix products that it is; on CPU and
-    CUDA the counter calls it free. An autoregressive decoder is charged for `max_length` characters and the end.
-    Only convolutions and matrix products count: elementwise products, such as an attention's weighted sum, do not.
+    There nn.LSTM is taken apart into the matrix products that it is; on CPU and CUDA the counter calls it free. An
+    autoregressive decoder is charged for `max_length` characters and the end. Only convolutions and matrix products
+    count: elementwise products, such as an attention's weighted sum, do not.
 
     Args:
-        recognizer: on the meta device.
-        image: the size of the image.
+        call: a method of a module on the meta device in eval mode, such as `recognizer.transcribe`.
+        inputs: on the meta device, for one image.
 
-    Returns: None if the decoder's steps depend on values, which the meta device does not have.
+    Returns: None if the call looks at values, which the meta device does not have.
     """
-    images = torch.empty(1, image.channels, image.height, image.width, device="meta")
-    recognizer.eval()
     try:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            recognizer.transcribe(images)
+            call(*inputs)
     except Exception:  # noqa: BLE001 - a plugin may do anything; without values there is no count
         return None
     flops: int = counter.get_total_flops()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +40,7 @@ class Recognizer(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(images.device.type, dtype=self.dtype) if self.dtype else nullcontext()
         with autocast:
-            rectified = self.rectifier(images)
-            features = self.encoder(rectified)
-            memory = self.bridge(features)
-        image, declared, spec = self.rectifier.image, self.encoder.features, self.bridge.memory
-        varies = rectified.shape[-1] != image.width
-        _hold("rectifier", rectified, (image.channels, image.height, None if varies else image.width))
-        _hold("encoder", features, (declared.channels, declared.height, None if varies else declared.width))
-        _hold("bridge", memory, (None if varies else spec.length, spec.dim))
-        return cast(Tensor, memory.float())
+            return see(self.rectifier, self.encoder, self.bridge, images).float()
 
     def nll(self, images: Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image) in nats, (B,)."""
@@ -60,8 +51,24 @@ class Recognizer(nn.Module):
         return self.decoder.transcribe(self.memory(images), beam_size=beam_size)
 
 
+def see(rectifier: Rectifier, encoder: Encoder, bridge: Bridge, images: Tensor) -> Tensor:
+    """Return the memory (B, T, D) of images (B, C, H, W).
+
+    Raises:
+        ValueError: a stage yields another shape than it declares, on which the plan and the next stage rely.
+    """
+    rectified = rectifier(images)
+    features = encoder(rectified)
+    memory: Tensor = bridge(features)
+    image, declared, spec = rectifier.image, encoder.features, bridge.memory
+    varies = rectified.shape[-1] != image.width
+    _hold("rectifier", rectified, (image.channels, image.height, None if varies else image.width))
+    _hold("encoder", features, (declared.channels, declared.height, None if varies else declared.width))
+    _hold("bridge", memory, (None if varies else spec.length, spec.dim))
+    return memory
+
+
 def _hold(who: str, output: Tensor, declared: tuple[int | None, ...]) -> None:
-    """Raise `ValueError` if a stage yields another shape than its spec says, on which the plan relied."""
     given = tuple(output.shape[1:])
     if len(given) != len(declared) or any(want not in (None, got) for want, got in zip(declared, given, strict=True)):
         shown = ", ".join("any" if size is None else str(size) for size in declared)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decoderbench.cell import ResolvedComponent
 from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
@@ -18,7 +18,7 @@ from decoderbench.cost import count_gmacs, count_parameters
 from decoderbench.devices import torch_state_kept
 from decoderbench.errors import DecoderBenchError, InfeasibleError
 from decoderbench.options import ComponentConfig
-from decoderbench.recognizer import Recognizer
+from decoderbench.recognizer import see
 from decoderbench.specs import ImageSpec, LabelSpec
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -51,8 +51,20 @@ class Size:
     infeasible: str | None = None
 
 
+@dataclass(frozen=True)
+class Seen:
+    """All that comes before the decoder, and what it makes of one image of each width, on the meta device."""
+
+    rectifier: Rectifier
+    encoder: Encoder
+    bridge: Bridge
+    gmacs: float | None
+    memories: dict[int, Tensor | str]
+    """By width: the memory (1, T, D), or why there is none."""
+
+
 class Sizes:
-    """The sizes of all combinations of a grid; what they share is built once.
+    """The sizes of all combinations of a grid; what they share is built and counted once.
 
     Args:
         image: the size of the images, or the largest where widths vary.
@@ -63,79 +75,101 @@ class Sizes:
     def __init__(self, image: ImageSpec, labels: LabelSpec, buckets: Sequence[Bucket] = ()) -> None:
         self.image, self.labels, self.buckets = image, labels, buckets
         self.problems: list[str] = []
-        self._seeing: dict[tuple[str, str], tuple[Rectifier, Encoder] | str | None] = {}
+        self._features: dict[tuple[str, str], tuple[Rectifier, Encoder] | Size] = {}
+        self._seen: dict[tuple[str, str, str], Seen | Size] = {}
 
     def of(self, rectifier: Part, encoder: Part, bridge: Part, decoder: Part) -> Size:
-        labels = rectifier.resolved.label, encoder.resolved.label
-        if labels not in self._seeing:
-            self._seeing[labels] = self._see(rectifier, encoder)
-        seeing = self._seeing[labels]
-        if isinstance(seeing, str):
-            return Size(infeasible=seeing)
-        if seeing is None:
-            return Size()
-        return self._rest(*seeing, bridge, decoder)
-
-    def _see(self, rectifier: Part, encoder: Part) -> tuple[Rectifier, Encoder] | str | None:
-        """Return what comes before the bridge, or why it is infeasible, or None where only training will tell."""
-        part = rectifier
+        names = rectifier.resolved.label, encoder.resolved.label, bridge.resolved.label
+        if names not in self._seen:
+            self._seen[names] = self._see(rectifier, encoder, bridge)
+        seen = self._seen[names]
+        if isinstance(seen, Size):
+            return seen
+        memory = seen.bridge.memory
         try:
-            built_rectifier: Rectifier = _on_meta(lambda: rectifier.component(rectifier.config, self.image))
-            part = encoder
-            built: Encoder = _on_meta(lambda: encoder.component(encoder.config, built_rectifier.image))
-        except InfeasibleError as error:
-            return str(error)
-        except DecoderBenchError as error:
-            self.problems.append(f"grid.{part.kind}.{part.resolved.label}: {error}")
-            return None
-        except Exception:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it and the others run
-            return None
-        return built_rectifier, built
-
-    def _rest(self, rectifier: Rectifier, encoder: Encoder, bridge: Part, decoder: Part) -> Size:
-        try:
-            built_bridge: Bridge = _on_meta(lambda: bridge.component(bridge.config, encoder.features))
-            memory = built_bridge.memory
             reason = decoder.component.infeasible(decoder.config, memory, self.labels)
             built: Decoder = _on_meta(lambda: decoder.component(decoder.config, memory, self.labels))
         except InfeasibleError as error:
             return Size(infeasible=str(error))
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it and the others run
             return Size()
-        recognizer = Recognizer(rectifier, encoder, built_bridge, built)
+        reading = count_gmacs(built.transcribe, torch.empty(1, memory.length, memory.dim, device="meta"))
         return Size(
             frames=memory.length,
-            param_count=count_parameters(recognizer),
-            gmacs=count_gmacs(recognizer, self.image),
-            infeasible=reason or self._width_that_fails(recognizer, decoder),
+            param_count=sum(map(count_parameters, (seen.rectifier, seen.encoder, seen.bridge, built))),
+            gmacs=None if seen.gmacs is None or reading is None else seen.gmacs + reading,
+            infeasible=reason or self._width_that_fails(seen, decoder, built),
         )
 
-    def _width_that_fails(self, recognizer: Recognizer, decoder: Part) -> str | None:
-        """Return why the images of some bucket cannot be read: each is held against its own T."""
-        for width, frames_needed in self.buckets:
-            where = f"at images {width} wide"
-            images = torch.empty(1, self.image.channels, self.image.height, width, device="meta")
+    def _see(self, rectifier: Part, encoder: Part, bridge: Part) -> Seen | Size:
+        """Return what comes before the decoder, or what is known of it where it cannot be built."""
+        names = rectifier.resolved.label, encoder.resolved.label
+        if names not in self._features:
+            self._features[names] = self._features_of(rectifier, encoder)
+        features = self._features[names]
+        if isinstance(features, Size):
+            return features
+        rectified, encoded = features
+        try:
+            built: Bridge = _on_meta(lambda: bridge.component(bridge.config, encoded.features))
+        except InfeasibleError as error:
+            return Size(infeasible=str(error))
+        except Exception:  # noqa: BLE001 - as above
+            return Size()
+        stages = rectified, encoded, built
+        gmacs = count_gmacs(lambda images: see(*stages, images), self._image_of(self.image.width))
+        memories: dict[int, Tensor | str] = {}
+        for width, _ in self.buckets:
             try:
                 with torch.inference_mode():
-                    memory = recognizer.memory(images)
-                    spec = replace(recognizer.bridge.memory, length=memory.shape[1])
-                    labels = replace(self.labels, frames_needed=max(1, frames_needed))
-                    if reason := decoder.component.infeasible(decoder.config, spec, labels):
-                        return f"{reason} ({where})"
-                    if width != self.image.width:
-                        recognizer.decoder.transcribe(memory)
+                    memories[width] = see(*stages, self._image_of(width))
+            except Exception as error:  # noqa: BLE001 - whatever a part that is tied to one width raises
+                memories[width] = f"{type(error).__name__}: {error}"
+        return Seen(*stages, gmacs, memories)
+
+    def _features_of(self, rectifier: Part, encoder: Part) -> tuple[Rectifier, Encoder] | Size:
+        part = rectifier
+        try:
+            built_rectifier: Rectifier = _on_meta(lambda: rectifier.component(rectifier.config, self.image))
+            part = encoder
+            return built_rectifier, _on_meta(lambda: encoder.component(encoder.config, built_rectifier.image))
+        except InfeasibleError as error:
+            return Size(infeasible=str(error))
+        except DecoderBenchError as error:
+            self.problems.append(f"grid.{part.kind}.{part.resolved.label}: {error}")
+        except Exception:  # noqa: BLE001 - as above
+            pass
+        return Size()
+
+    def _image_of(self, width: int) -> Tensor:
+        return torch.empty(1, self.image.channels, self.image.height, width, device="meta")
+
+    def _width_that_fails(self, seen: Seen, decoder: Part, built: Decoder) -> str | None:
+        """Return why the images of some bucket cannot be read: each is held against its own T."""
+        for width, frames_needed in self.buckets:
+            where, memory = f"at images {width} wide", seen.memories[width]
+            if isinstance(memory, str):
+                return f"it reads one width only: {where}, {memory}"
+            spec = replace(seen.bridge.memory, length=memory.shape[1])
+            labels = replace(self.labels, frames_needed=max(1, frames_needed))
+            try:
+                if reason := decoder.component.infeasible(decoder.config, spec, labels):
+                    return f"{reason} ({where})"
+                if width != self.image.width:
+                    with torch.inference_mode():
+                        built.transcribe(memory)
             except Exception as error:  # noqa: BLE001 - whatever a part that is tied to one width raises
                 return f"it reads one width only: {where}, {type(error).__name__}: {error}"
         return None
 
 
 def _on_meta(build: Callable[[], Module]) -> Module:
-    """Build on the meta device, or, for a constructor that looks at values, on the CPU and move it."""
+    """Build, in eval mode, on the meta device, or, for a constructor that looks at values, on the CPU and move it."""
     try:
         with torch_state_kept(), torch.device("meta"):
-            return build()
+            return build().eval()
     except DecoderBenchError:
         raise
     except Exception:  # noqa: BLE001 - whatever meta tensors made it raise
         with torch_state_kept():
-            return build().to("meta")
+            return build().to("meta").eval()

@@ -72,8 +72,8 @@ class Typeface:
         Raises:
             DataError: the font cannot be read.
         """
-        from fontTools import agl  # type: ignore[import-untyped]
-        from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
+        from fontTools import agl
+        from fontTools.ttLib import TTFont
 
         try:
             with TTFont(BytesIO(self.data), fontNumber=self.face, lazy=True) as font:

@@ -10,6 +10,7 @@ import support
 from decoderbench.registry import Shelf
 
 KINDS = [
+    ("rectifiers", support.REGISTRY.rectifiers, support.RECTIFIERS, support.RECTIFIER_OPTIONS),
     ("encoders", support.REGISTRY.encoders, support.ENCODERS, support.ENCODER_OPTIONS),
     ("bridges", support.REGISTRY.bridges, support.BRIDGES, support.BRIDGE_OPTIONS),
     ("decoders", support.REGISTRY.decoders, support.DECODERS, support.DECODER_OPTIONS),

@@ -79,7 +79,9 @@ def test_an_image_with_fewer_columns_than_characters_is_refused_by_name(
     file = Path(lines["dataset"]["path"]) / "labels.csv"
     Image.new("L", (20, 400)).save(file.parent / "tall.png")
     file.write_text(file.read_text() + "tall.png,ababab\n")
-    with pytest.raises(DataError, match=r"(?s)too_narrow: 'tall.png' is 1 column wide.*6 characters.*--allow too_narrow"):
+    with pytest.raises(
+        DataError, match=r"(?s)too_narrow: 'tall.png' is 1 column wide.*6 characters.*--allow too_narrow"
+    ):
         trained(lines, tiny_registry, tmp_path)
     lines["allow"] = ["too_narrow"]
     frame = trained(lines, tiny_registry, tmp_path)

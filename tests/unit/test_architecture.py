@@ -34,8 +34,8 @@ LAYERS = [
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 TORCH_FREE = {
     "errors", "options", "toml_lines", "labels", "normaliser", "specs", "datasets", "experiment", "metrics", "cell",
-    "decoding", "problems", "audit", "buckets", "records", "images", "hookspecs", "plugin_manager", "report", "comparison", "progress", "cli",
-    "typefaces", "rendering", "contact_sheet",
+    "decoding", "problems", "audit", "buckets", "records", "images", "hookspecs", "plugin_manager", "report",
+    "comparison", "progress", "cli", "typefaces", "rendering", "contact_sheet",
 }  # fmt: skip
 
 

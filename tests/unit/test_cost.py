@@ -21,11 +21,12 @@ from decoderbench import (
 from decoderbench.recognizer import Recognizer
 from decoderbench_plugins.bridges.mean_height import MeanHeight
 from decoderbench_plugins.decoders.attention_lstm import AttentionLSTM
-from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop
+from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop, LSTMUnrolled
 from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
 from decoderbench_plugins.rectifiers.none import NoRectifier
 
 IMAGE = ImageSpec(channels=3, height=8, width=20)
+ONE_IMAGE = torch.empty(1, IMAGE.channels, IMAGE.height, IMAGE.width, device="meta")
 LABELS = LabelSpec(charset=Charset("abcdef"), max_length=5)
 
 # The letters of the formulas.
@@ -63,7 +64,7 @@ def recognizer(decoder: type[Decoder], **options: Any) -> Recognizer:
 
 
 def macs_of_decoder(decoder: type[Decoder], **options: Any) -> int:
-    gmacs = cost.count_gmacs(recognizer(decoder, **options), IMAGE)
+    gmacs = cost.count_gmacs(recognizer(decoder, **options).eval().transcribe, ONE_IMAGE)
     assert gmacs is not None
     return round(gmacs * 1e9) - CONVOLUTION
 
@@ -83,6 +84,13 @@ def test_lstm_cell_is_charged_for_the_longest_text_and_its_end() -> None:
     loop = STEPS * (lstm(VOCABULARY) + HIDDEN * VOCABULARY)
     assert macs_of_decoder(LSTMCellLoop, hidden_dim=HIDDEN) == DIM * VOCABULARY + loop
     assert macs_of_decoder(LSTMCellLoop, hidden_dim=HIDDEN, pool="flatten") == FRAMES * DIM * VOCABULARY + loop
+
+
+@pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
+def test_lstm_unrolled_is_charged_what_the_loop_is(cell: str, gates: int) -> None:
+    options = {"hidden_dim": HIDDEN, "feedback": "embedding", "embed_dim": 9, "cell": cell}
+    expected = DIM * 9 + STEPS * (gates * HIDDEN * (9 + HIDDEN) + HIDDEN * VOCABULARY)
+    assert macs_of_decoder(LSTMUnrolled, **options) == macs_of_decoder(LSTMCellLoop, **options) == expected
 
 
 def test_attention_lstm_is_charged_for_its_keys_once_and_a_glimpse_a_step() -> None:
@@ -107,7 +115,7 @@ class LooksAtValues(CTCDecoder):
 
 
 def test_a_decoder_that_looks_at_values_has_no_count() -> None:
-    assert cost.count_gmacs(recognizer(LooksAtValues), IMAGE) is None
+    assert cost.count_gmacs(recognizer(LooksAtValues).eval().transcribe, ONE_IMAGE) is None
 
 
 def test_parameters_are_counted_in_millions() -> None:

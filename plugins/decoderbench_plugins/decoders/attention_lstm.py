@@ -1,11 +1,15 @@
 """Attention LSTM: one additive-attention glimpse of the memory per character.
 
-Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate".
+Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate". The wiring "baek2019"
+is the prediction stage "Attn" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?":
+
+    "Attn" = { use = "attention_lstm", wiring = "baek2019", hidden_dim = 256 }
 """
 
-from typing import final
+from typing import Literal, final
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -23,20 +27,28 @@ class AttentionLSTM(AutoregressiveDecoder):
     class Config(ComponentConfig):
         """Options of `attention_lstm`."""
 
+        wiring: Literal["default", "baek2019"] = "default"
+        """default: the cell reads an embedding of the previous character; keys have a bias, queries none. baek2019:
+        it reads the character as one-hot; queries have the bias, keys none."""
+
         embed_dim: int = Field(default=64, ge=1)
-        """Width of the embedding of the previous character."""
+        """Width of the embedding of the previous character; without effect where wiring is baek2019."""
 
         hidden_dim: int = Field(default=256, ge=1)
         """Hidden width of the LSTMCell, and width of keys and queries."""
 
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
-        self.embed = nn.Embedding(self.num_tokens, config.embed_dim)
-        self.key = nn.Linear(memory.dim, config.hidden_dim)
-        self.query = nn.Linear(config.hidden_dim, config.hidden_dim, bias=False)
+        of_paper = config.wiring == "baek2019"
+        token_dim = self.num_tokens if of_paper else config.embed_dim
+        self.embed = None if of_paper else nn.Embedding(self.num_tokens, token_dim)
+        self.key = nn.Linear(memory.dim, config.hidden_dim, bias=not of_paper)
+        self.query = nn.Linear(config.hidden_dim, config.hidden_dim, bias=of_paper)
         self.score = nn.Linear(config.hidden_dim, 1, bias=False)
-        self.cell = nn.LSTMCell(config.embed_dim + memory.dim, config.hidden_dim)
-        self.head = nn.Linear(config.hidden_dim, self.vocabulary_size)
+        self.cell = nn.LSTMCell(token_dim + memory.dim, config.hidden_dim)
+        # The paper also scores the start, which never follows anything. Its row, the last, is cut off from the
+        # logits, and is kept here so that the decoder has the published number of parameters.
+        self.head = nn.Linear(config.hidden_dim, self.num_tokens if of_paper else self.vocabulary_size)
 
     def initial_state(self, memory: Tensor) -> State:
         zeros = memory.new_zeros(memory.shape[0], self.cell.hidden_size)
@@ -46,8 +58,12 @@ class AttentionLSTM(AutoregressiveDecoder):
         hidden, cell, keys = state
         energy = self.score(torch.tanh(keys + self.query(hidden)[:, None]))  # (B, T, 1)
         glimpse = (energy.softmax(dim=1) * memory).sum(dim=1)  # (B, D)
-        hidden, cell = self.cell(torch.cat([self.embed(token), glimpse], dim=-1), (hidden, cell))
-        return self.head(hidden), (hidden, cell, keys)  # (B, V)
+        if self.embed is None:
+            read = [glimpse, F.one_hot(token, self.num_tokens).to(glimpse.dtype)]
+        else:
+            read = [self.embed(token), glimpse]
+        hidden, cell = self.cell(torch.cat(read, dim=-1), (hidden, cell))
+        return self.head(hidden)[:, : self.vocabulary_size], (hidden, cell, keys)  # (B, V)
 
 
 @hookimpl

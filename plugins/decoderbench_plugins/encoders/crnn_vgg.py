@@ -5,14 +5,12 @@ Application to Scene Text Recognition", in the variant of Baek et al. 2019, "Wha
 Recognition Model Comparisons?": BatchNorm after the fifth and sixth convolution only.
 """
 
-from collections.abc import Iterable
 from typing import final
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, InfeasibleError, hookimpl
-
-_CHANNELS = 512
 
 
 @final
@@ -22,29 +20,35 @@ class CRNNVGG(Encoder):
     name = "crnn_vgg"
 
     class Config(ComponentConfig):
-        """No options: the channels and strides are those of the paper."""
+        """The strides are those of the paper."""
+
+        output_channels: int = Field(default=512, ge=8, multiple_of=8)
+        """Channels of the map. Earlier layers have 1/8, 1/4 and 1/2 of them."""
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
-        self.features = FeatureMapSpec(channels=_CHANNELS, height=image.height // 16 - 1, width=image.width // 4 - 1)
+        full = config.output_channels
+        eighth, quarter, half = full // 8, full // 4, full // 2
+        self.features = FeatureMapSpec(channels=full, height=image.height // 16 - 1, width=image.width // 4 - 1)
         if self.features.height < 1 or self.features.width < 1:
             raise InfeasibleError(
                 f"encoder crnn_vgg needs images of at least 32x8 (height x width), given "
                 f"{image.height}x{image.width}; raise image.height or image.width"
             )
         self.layers = nn.Sequential(
-            *_conv(image.channels, 64),
-            nn.MaxPool2d(2),  # (B, 64, H/2, W/2)
-            *_conv(64, 128),
-            nn.MaxPool2d(2),  # (B, 128, H/4, W/4)
-            *_conv(128, 256),
-            *_conv(256, 256),
-            nn.MaxPool2d((2, 1)),  # (B, 256, H/8, W/4)
-            *_conv(256, 512, batch_norm=True),
-            *_conv(512, 512, batch_norm=True),
-            nn.MaxPool2d((2, 1)),  # (B, 512, H/16, W/4)
-            *_conv(512, _CHANNELS, kernel_size=2, padding=0),  # (B, 512, H/16 - 1, W/4 - 1)
+            *_conv(image.channels, eighth),
+            nn.MaxPool2d(2),  # (B, C/8, H/2, W/2)
+            *_conv(eighth, quarter),
+            nn.MaxPool2d(2),  # (B, C/4, H/4, W/4)
+            *_conv(quarter, half),
+            *_conv(half, half),
+            nn.MaxPool2d((2, 1)),  # (B, C/2, H/8, W/4)
+            *_conv(half, full, batch_norm=True),
+            *_conv(full, full, batch_norm=True),
+            nn.MaxPool2d((2, 1)),  # (B, C, H/16, W/4)
+            *_conv(full, full, kernel_size=2, padding=0),  # (B, C, H/16 - 1, W/4 - 1)
         )
+        self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(images)
@@ -63,7 +67,15 @@ def _conv(
     return [conv, *([nn.BatchNorm2d(out_channels)] if batch_norm else []), nn.ReLU(inplace=True)]
 
 
+def _initialise(module: nn.Module) -> None:
+    """Draw a convolution as He et al. 2015 do; by fan-in, as most layers have no norm to set their scale."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 @hookimpl
-def register_encoders() -> Iterable[type[Encoder]]:
-    """Offer the trunk."""
+def register_encoders() -> list[type[CRNNVGG]]:
+    """Offer the encoder of this file."""
     return [CRNNVGG]

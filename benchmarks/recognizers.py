@@ -1,0 +1,173 @@
+"""How fast two published recognisers train and transcribe, beside what the matrix products alone would take.
+
+    python benchmarks/recognizers.py [--batch-size 32] [--rounds 5] [--width-share 1] [--device cpu] [--profile]
+
+TRBA is TPS, ResNet, BiLSTM and attention; CRNN is VGG, BiLSTM and CTC (Baek et al. 2019), on grey images of 32 x 100
+with texts of 24 characters. The limit is the multiply-accumulates of an image, three times those for training, over the
+rate of one large matrix product in the same number format, measured in the same rounds: of torch.mm and of a 3x3
+convolution the faster, since they are done by different libraries (on AMD the float32 product of MKL is the slower).
+The fastest round of each counts, since what else runs on a machine only adds time. In bfloat16, decoder and optimiser
+stay in float32, so that limit is one that no recogniser reaches. Aim: 85 % of the limit.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from decoderbench import Charset, ImageSpec, Labels, LabelSpec
+from decoderbench.cost import count_gmacs, count_parameters
+from decoderbench.devices import choose_device, device_name, synchronize
+from decoderbench.options import TrainingOptions
+from decoderbench.plugin_manager import build_plugin_manager
+from decoderbench.recognizer import Recognizer
+from decoderbench.registry import Registry
+from decoderbench.training import build_optimizer
+
+IMAGE = ImageSpec(channels=1, height=32, width=100)
+LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_length=25, frames_needed=24)
+ATTENTION = {"wiring": "baek2019"}
+PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
+CONVOLUTION_BATCH = {"cpu": 16, "cuda": 512}  # of maps 512 x 8 x 26, as inside the ResNet
+PRODUCTS = 8  # of each a round, so that a short lull of a shared machine does not set the limit
+
+Stage = tuple[str, dict[str, Any]]
+
+
+def recognizers(output_channels: int) -> dict[str, tuple[Stage, Stage, Stage, Stage]]:
+    """Return rectifier, encoder, bridge and decoder of each, by name and options."""
+    width = {"output_channels": output_channels}
+    return {
+        "TRBA": (("tps", width), ("resnet_fan", width), ("bilstm", {}), ("attention_lstm", ATTENTION)),
+        "CRNN": (("none", {}), ("crnn_vgg", width), ("bilstm", {}), ("ctc", {})),
+    }
+
+
+def build(registry: Registry, stages: tuple[Stage, ...], dtype: torch.dtype | None = None) -> Recognizer:
+    def stage(shelf: Any, chosen: Stage, *specs: object) -> Any:
+        component = shelf[chosen[0]].component
+        return component(component.Config.model_validate(chosen[1]), *specs)
+
+    rectifier = stage(registry.rectifiers, stages[0], IMAGE)
+    encoder = stage(registry.encoders, stages[1], rectifier.image)
+    bridge = stage(registry.bridges, stages[2], encoder.features)
+    return Recognizer(
+        rectifier, encoder, bridge, stage(registry.decoders, stages[3], bridge.memory, LABELS), dtype=dtype
+    )
+
+
+def draw(batch_size: int, device: torch.device) -> tuple[Tensor, Labels]:
+    """Draw images and labels; those of CTC fit 24 frames, as no label is longer than 24 and none repeats."""
+    images = 2 * torch.rand(batch_size, IMAGE.channels, IMAGE.height, IMAGE.width, device=device) - 1
+    length = LABELS.frames_needed
+    ids = torch.stack([torch.randperm(len(LABELS.charset))[: LABELS.max_length] for _ in range(batch_size)]).to(device)
+    return images, Labels(ids, torch.full((batch_size,), length, device=device), length)
+
+
+def seconds(device: torch.device, run: Callable[[], object]) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def large_products(device: torch.device, dtype: torch.dtype) -> list[tuple[Callable[[], object], int]]:
+    """Return large matrix products and large convolutions, and the multiply-accumulates of each."""
+    size, batch = PRODUCT_SIZE[device.type], CONVOLUTION_BATCH[device.type]
+    left, right = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
+    maps, weight = (
+        torch.rand(*shape, device=device).to(dtype, memory_format=torch.channels_last)
+        for shape in ((batch, 512, 8, 26), (512, 512, 3, 3))
+    )
+
+    def mm() -> None:
+        for _ in range(PRODUCTS):
+            torch.mm(left, right)
+
+    def convolution() -> None:
+        for _ in range(PRODUCTS):
+            torch.conv2d(maps, weight, padding=1)
+
+    return [(mm, PRODUCTS * size**3), (convolution, PRODUCTS * maps.numel() * weight[0].numel())]
+
+
+def measure(registry: Registry, name: str, stages: tuple[Stage, ...], dtype: torch.dtype, given: Any) -> None:
+    device = choose_device(given.device)
+    with torch.device("meta"):
+        on_meta = build(registry, stages).eval()
+        gmacs = count_gmacs(on_meta.transcribe, torch.empty(1, IMAGE.channels, IMAGE.height, IMAGE.width))
+    assert gmacs is not None
+    torch.manual_seed(0)
+    model = build(registry, stages, None if dtype == torch.float32 else dtype).to(device)
+    optimizer = build_optimizer(model, TrainingOptions())
+    images, labels = draw(given.batch_size, device)
+
+    def train() -> None:
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(model.nll(images, labels).mean())
+        optimizer.step()
+
+    def transcribe() -> None:
+        model.eval()
+        with torch.inference_mode():
+            model.transcribe(images)
+
+    products = large_products(device, dtype)
+    loops = (train, transcribe, *(run for run, _ in products))
+    for loop in loops:
+        loop()
+    times = [[seconds(device, loop) for loop in loops] for _ in range(given.rounds)]
+    *fastest, mm, convolution = (min(column) for column in zip(*times, strict=True))
+    rates = [macs / took for (_, macs), took in zip(products, (mm, convolution), strict=True)]
+    print(
+        f"{name} {str(dtype).removeprefix('torch.'):8} {count_parameters(model):5.1f} M parameters, {gmacs:.3f} GMACs "
+        f"an image, GMACs a second of matrix product {rates[0] / 1e9:.0f}, of convolution {rates[1] / 1e9:.0f}"
+    )
+    for what, took, passes in zip(("training", "transcription"), fastest, (3, 1), strict=True):
+        limit = passes * gmacs * 1e9 * given.batch_size / max(rates)
+        print(
+            f"  {what:13} {given.batch_size / took:8.1f} images a second, {limit / took:.0%} of the limit", flush=True
+        )
+    if given.profile:
+        for loop in (train, transcribe):
+            show_profile(loop, device)
+
+
+def show_profile(loop: Callable[[], None], device: torch.device) -> None:
+    on_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    with profile(activities=activities) as found:
+        loop()
+        synchronize(device)
+    order = "self_cuda_time_total" if on_cuda else "self_cpu_time_total"
+    print(found.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=45))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--width-share", type=float, default=1.0, help="of the 512 channels of the published encoders")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", choices=list(recognizers(512)))
+    parser.add_argument("--profile", action="store_true", help="also print where the time of a round goes")
+    given = parser.parse_args()
+
+    registry = Registry(build_plugin_manager())
+    device = choose_device(given.device)
+    threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
+    print(f"{device_name(device)}, torch {torch.__version__}, {threads}batches of {given.batch_size}")
+    for name, stages in recognizers(round(512 * given.width_share)).items():
+        if given.only in (None, name):
+            for dtype in (torch.float32, torch.bfloat16):
+                measure(registry, name, stages, dtype, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""Hugging Face datasets: saved on disk, as a folder or Parquet file, or by their name on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, final
+
+from PIL.Image import Image
+from pydantic import Field, model_validator
+
+from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, did_you_mean, hookimpl
+
+if TYPE_CHECKING:
+    import datasets
+
+Split = Literal["train", "val", "test"]
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+REACH_SECONDS = 5
+
+
+@final
+class HuggingFace(Dataset):
+    """A dataset of the `datasets` library with a column of images and one of texts.
+
+    `path` is a folder that `save_to_disk` wrote, a folder that `load_dataset` reads, a Parquet file, or, where
+    nothing of that name lies on disk, a dataset of the hub. Code that comes with a dataset is never run: the
+    library does not do so since version 4. Sample i of a split is called as in `train/000000012`, from 0.
+    """
+
+    name = "hf"
+
+    class Config(ComponentConfig):
+        """Options of `hf`."""
+
+        path: str = ""
+        """Folder or Parquet file, relative to the experiment file; or a name on the hub, as in owner/name."""
+        config_name: str | None = None
+        """Configuration (subset) of the dataset, where it has several."""
+        revision: str | None = None
+        """Branch, tag or commit, for a name on the hub; default: its main branch, as it is then."""
+        train_split: str = "train"
+        """Split to train on."""
+        val_split: str = "validation"
+        """Split to validate on. Where there is no `validation`, a share of train is set aside."""
+        test_split: str = "test"
+        """Split to test on. Where there is none and test_fraction is above 0, that share of train is set aside."""
+        val_fraction: float = Field(default=0.1, gt=0, lt=1)
+        """Share of the training split that is set aside for validation where val_split is missing."""
+        test_fraction: float = Field(default=0.0, ge=0, lt=1)
+        """Share of the training split that is set aside for test where test_split is missing."""
+        split_seed: int = 0
+        """Another seed sets other samples aside."""
+        image_column: str = "image"
+        """Column of images: an Image, or the bytes of image files."""
+        label_column: str = "label"
+        """Column of texts; class labels count as their names."""
+
+        @model_validator(mode="after")
+        def _fits(self) -> Self:
+            if len({self.train_split, self.val_split, self.test_split}) < 3:
+                raise ValueError("train_split, val_split and test_split must differ")
+            if self.val_fraction + self.test_fraction >= 1:
+                raise ValueError("val_fraction and test_fraction leave nothing to train on; lower them")
+            return self
+
+    config: Config
+
+    def samples(self) -> Sequence[Sample]:
+        return self._samples
+
+    def notes(self) -> Sequence[str]:
+        notes = [f"labels are the names of the classes of column {self.config.label_column!r}"] * self._has_classes
+        if self._revision is not None:
+            notes.append(f"hub: {self.config.path} at revision {self._revision}")
+        return notes
+
+    def load_image(self, index: int) -> Image:
+        split, _, row = self._samples[index].key.rpartition("/")
+        return self.decode(BytesIO(self._content(self._splits[split][int(row)][self.config.image_column])))
+
+    def fingerprint(self) -> str:
+        # The library's own fingerprint tells how a table was made, not what is in its files.
+        digest = hashlib.sha256(self._rows_digest.encode())
+        for table in self._splits.values():
+            for row in self._images(table):
+                try:
+                    content = self._content(row)
+                except (DataError, OSError) as error:  # told when it is decoded
+                    content = f"unreadable: {type(error).__name__}".encode()
+                digest.update(len(content).to_bytes(8))
+                digest.update(content)
+        return digest.hexdigest()
+
+    def stamp(self) -> str | None:
+        files = {str(file["filename"]) for table in self._splits.values() for file in table.cache_files}
+        if not files:
+            return None  # the tables are in memory
+        states = [Path(file).stat() for file in sorted(files | self._image_files)]
+        if max(max(state.st_mtime, state.st_ctime) for state in states) > time.time() - 2:
+            return None  # a second change could bear the same time
+        rows = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
+        return _digest([self._rows_digest, sorted(files | self._image_files), rows])
+
+    @cached_property
+    def _local(self) -> Path | None:
+        """The folder or file on disk, or None if the dataset is named as on the hub."""
+        given = self.config.path
+        place = self.base_dir / Path(given).expanduser()
+        if given and place.exists():
+            return place.resolve()
+        if not HUB_NAME.fullmatch(given):
+            raise DataError(f"path {given!r} of dataset hf is neither on disk ({place}) nor a name on the hub")
+        return None
+
+    @cached_property
+    def _loaded(self) -> dict[str, datasets.Dataset]:
+        """Every split of the dataset, as the library gives it."""
+        library = _library()
+        config, place, revision = self.config, self._local, self._revision
+        try:
+            with _no_progress_bars(library):
+                if place is None:
+                    found = library.load_dataset(config.path, config.config_name, revision=revision)
+                elif place.is_file():
+                    found = library.load_dataset("parquet", data_files={config.train_split: str(place)})
+                elif (place / "dataset_dict.json").exists() or (place / "state.json").exists():
+                    found = library.load_from_disk(str(place), keep_in_memory=False)
+                else:
+                    found = library.load_dataset(str(place), config.config_name)
+        except Exception as error:  # the library, pyarrow and fsspec raise what they like
+            lines = str(error).strip().splitlines() or [""]
+            raise DataError(
+                f"dataset {config.path!r} cannot be loaded: {type(error).__name__}: {lines[0]}; see the options path, "
+                "config_name and revision"
+            ) from error
+        return dict(found) if isinstance(found, dict) else {config.train_split: found}
+
+    @cached_property
+    def _revision(self) -> str | None:
+        """The commit on the hub, asked for once and quickly; None for a dataset on disk or in offline mode."""
+        if self._local is not None:
+            return None
+        library, config = _library(), self.config
+        if library.config.HF_HUB_OFFLINE:
+            if config.revision is not None:
+                raise DataError("offline, a revision cannot be told from another; unset HF_HUB_OFFLINE or revision")
+            return None
+        from huggingface_hub import HfApi
+
+        try:
+            # By itself the library would try for half a minute, and say less.
+            info = HfApi().dataset_info(config.path, revision=config.revision, timeout=REACH_SECONDS)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            raise DataError(
+                f"{config.path!r} is not on disk in {self.base_dir.resolve()}, and not to be had from the hub: "
+                f"{type(error).__name__}: {lines[0]}; correct the path or revision, set HF_HUB_OFFLINE=1 to use what "
+                "was downloaded before, or use save_to_disk where there is a network and give that folder"
+            ) from error
+        return info.sha
+
+    @cached_property
+    def _splits(self) -> dict[str, datasets.Dataset]:
+        """The splits in use, cut to two columns, their images undecoded."""
+        library, config = _library(), self.config
+        found, tables = self._loaded, {}
+        missing_allowed = {config.val_split: config.val_split == "validation", config.test_split: config.test_fraction}
+        for split in (config.train_split, config.val_split, config.test_split):
+            if split not in found:
+                if missing_allowed.get(split):
+                    continue
+                raise DataError(
+                    f"dataset {config.path!r} has no split {split!r}; it has: {', '.join(found)}"
+                    f"{did_you_mean(split, list(found))}; see the options train_split, val_split, test_split and "
+                    "test_fraction"
+                )
+            table = found[split].with_format(None)
+            for column in (config.image_column, config.label_column):
+                if column not in table.column_names:
+                    raise DataError(
+                        f"split {split!r} of dataset {config.path!r} has no column {column!r}; it has: "
+                        f"{', '.join(table.column_names)}; see the options image_column and label_column"
+                    )
+            kind = table.features[config.image_column]
+            if not isinstance(kind, library.Image) and getattr(kind, "dtype", "") not in ("binary", "large_binary"):
+                raise DataError(f"image_column {config.image_column!r} holds {kind}; it may hold Image or binary")
+            table = table.select_columns([config.image_column, config.label_column])
+            tables[split] = table.cast_column(config.image_column, library.Image(decode=False))
+            try:
+                tables[split].data.validate(full=True)  # a damaged offset would be read beyond the file
+            except Exception as error:
+                raise DataError(f"split {split!r} of dataset {config.path!r} is damaged: {error}") from error
+        return tables
+
+    @cached_property
+    def _has_classes(self) -> bool:
+        kinds = [table.features[self.config.label_column] for table in self._splits.values()]
+        return any(isinstance(kind, _library().ClassLabel) for kind in kinds)
+
+    def _labels(self, split: str) -> list[str]:
+        column = self.config.label_column
+        table = self._splits[split].select_columns([column])
+        kind, values = table.features[column], table[:][column]
+        if isinstance(kind, _library().ClassLabel):
+            values = [kind.names[value] if value is not None and value >= 0 else None for value in values]
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                raise DataError(
+                    f"{split}/{row:09d}: label_column {column!r} holds {value!r} of {kind}; it must hold text"
+                )
+        return list(values)
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        config, samples = self.config, list[Sample]()
+        roles: dict[str, Split] = {config.train_split: "train", config.val_split: "val", config.test_split: "test"}
+        val = 0.0 if config.val_split in self._splits else config.val_fraction
+        test = 0.0 if config.test_split in self._splits else config.test_fraction
+        for split in self._splits:
+            labels = self._labels(split)
+            keys = [f"{split}/{row:09d}" for row in range(len(labels))]
+            dealt: list[Split] = [roles[split]] * len(keys)
+            if roles[split] == "train" and val + test:
+                dealt = self.deal_splits(keys, (1 - val - test, val, test), seed=config.split_seed)
+            samples += map(Sample, keys, labels, dealt)
+        return samples
+
+    @cached_property
+    def _rows_digest(self) -> str:
+        return _digest([(sample.key, sample.label, sample.split) for sample in self._samples])
+
+    @cached_property
+    def _image_files(self) -> set[str]:
+        paths = set[str]()
+        for table in self._splits.values():
+            for images in table.data.column(self.config.image_column).chunks:  # no bytes are read for this
+                absent = images.field("bytes").is_null()
+                paths.update(filter(self._is_ours, images.field("path").filter(absent).to_pylist()))
+        return paths
+
+    def _images(self, table: datasets.Dataset) -> Iterator[dict[str, Any] | None]:
+        for batch in table.select_columns([self.config.image_column]).iter(batch_size=256):
+            yield from batch[self.config.image_column]
+
+    def _content(self, row: dict[str, Any] | None) -> bytes:
+        if row and row["bytes"] is not None:
+            return bytes(row["bytes"])
+        if row is None or row["path"] is None:
+            raise DataError("the image is missing")
+        if not self._is_ours(row["path"]):
+            raise DataError(f"the image is a file outside of the dataset: {row['path']!r}")
+        return Path(row["path"]).read_bytes()
+
+    def _is_ours(self, path: str | None) -> bool:
+        """Whether a file belongs to the dataset: a table from elsewhere may name any file of this machine."""
+        if path is None:
+            return False
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        homes = [HF_HUB_CACHE, _library().config.DOWNLOADED_DATASETS_PATH, *filter(None, [self._local])]
+        file = Path(path).resolve()
+        return any(file.is_relative_to(Path(home).resolve()) for home in homes) and file.is_file()
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError([f"dataset hf needs a library: pip install 'decoderbench[hf]' ({error})"]) from error
+    return datasets
+
+
+@contextmanager
+def _no_progress_bars(library: Any) -> Iterator[None]:
+    off = "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ or library.are_progress_bars_disabled()
+    if not off:
+        library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not off:
+            library.enable_progress_bars()
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+@hookimpl
+def register_datasets() -> Iterable[type[Dataset]]:
+    """Offer `hf`."""
+    return [HuggingFace]

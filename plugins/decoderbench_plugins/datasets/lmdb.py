@@ -1,0 +1,343 @@
+"""LMDB files as scene text recognition keeps its data: `image-000000001`, `label-000000001`, `num-samples`."""
+
+from __future__ import annotations
+
+import faulthandler
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar, cast, final
+
+from PIL.Image import Image
+from pydantic import BeforeValidator, Field, model_validator
+
+from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, hookimpl
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Folders = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+Result = TypeVar("Result")
+
+MAGIC = 0xBEEFC0DE
+META = struct.Struct("=I4x16xI92xQQ")  # of MDB_meta: magic, page size, last page, transaction; in the host's byte order
+PAGE_HEADERS = (16, 24)  # bytes before MDB_meta in LMDB 0.9 and 1.0
+PAGE_SIZES = [2**power for power in range(9, 17)]
+_turn = threading.Lock()  # a process may open an LMDB only once at a time
+
+
+class _File(NamedTuple):
+    path: Path
+    split: Split
+    database: str
+
+
+@final
+class LMDB(Dataset):
+    """LMDB folders with the keys `image-%09d` (an encoded image), `label-%09d` (UTF-8) and `num-samples`.
+
+    Keys count from 1 without a gap; a count or a key that does not fit is an error. With `ratio`, training
+    folders are cut down to samples chosen at random until their shares hold, after Baek et al. (2019), who mix
+    MJ and ST half and half, but batch by batch, and so see every sample of both.
+
+    An LMDB is mapped into memory, and reading one that is too short or damaged may end the process. So its
+    length is checked before each opening, and on Linux a process apart lists labels and digests images.
+    """
+
+    name = "lmdb"
+
+    class Config(ComponentConfig):
+        """Options of `lmdb`."""
+
+        train: Folders = ()
+        """LMDB folders, or single files, to train on: one or a list; relative to the experiment file."""
+        val: Folders = ()
+        """LMDB folders to validate on; if none is given, a share of the training samples is set aside."""
+        test: Folders = ()
+        """LMDB folders to test on."""
+        ratio: tuple[float, ...] = ()
+        """Shares of the training folders, in their order, which sum to 1, such as [0.5, 0.5]; folders that are
+        too large for theirs are cut down at random. Empty: all samples of each."""
+        val_fraction: float = Field(default=0.05, gt=0, lt=1)
+        """Share of the training samples that is set aside if `val` is empty."""
+        limit: int | None = Field(default=None, ge=1)
+        """Most samples of a split; what is more is left out at random."""
+        split_seed: int = 0
+        """Another seed chooses other samples for validation, ratio and limit."""
+        database: str = ""
+        """Name of the sub-database to read in every folder; empty: the main one."""
+
+        @model_validator(mode="after")
+        def _ratio_fits(self) -> Self:
+            ratio = self.ratio
+            if ratio and (len(ratio) != len(self.train) or min(ratio) <= 0 or abs(sum(ratio) - 1) > 1e-9):
+                raise ValueError(
+                    f"ratio needs a share above 0 for each of {len(self.train)} training folders, which sum to 1; "
+                    f"given {list(ratio)}"
+                )
+            return self
+
+    config: Config
+
+    def samples(self) -> Sequence[Sample]:
+        return self._listed[0]
+
+    def notes(self) -> Sequence[str]:
+        return self._listed[1]
+
+    def load_image(self, index: int) -> Image:
+        name, _, key = self._listed[0][index].key.rpartition("/")
+        file = self._files[name]
+        with _reading(file) as transaction:
+            data = bytes(transaction.get(key.encode(), b""))
+        if not data:
+            raise DataError(f"{key} is empty or absent in {file.path}")
+        return self.decode(BytesIO(data))
+
+    def fingerprint(self) -> str:
+        keys: dict[str, list[str]] = {name: [] for name in self._files}
+        for sample in self._listed[0]:
+            name, _, key = sample.key.rpartition("/")
+            keys[name].append(key)
+        # Of the images in use only; what a worker is going to read has then been read where that does no harm.
+        images = [_apart(_digest_images, file, keys[name]) for name, file in self._files.items()]
+        return _digest([self._rows_digest, images])
+
+    def stamp(self) -> str | None:
+        files = [file.path for file in self._files.values()]
+        states = [path.stat() for path in files]
+        if max(max(state.st_mtime, state.st_ctime) for state in states) > time.time() - 2:
+            return None  # a second change could bear the same time
+        rows = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
+        return _digest([self._rows_digest, [str(path) for path in files], rows])
+
+    @cached_property
+    def _files(self) -> dict[str, _File]:
+        """Every LMDB by the name that its samples bear: the shortest end of its path that no other has."""
+        if not self.config.train or not self.config.test:
+            raise ConfigError(["dataset lmdb needs LMDB folders in its options train and test"])
+        given = [(split, folder) for split in SPLITS for folder in getattr(self.config, split)]
+        folders = [(self.base_dir / Path(folder).expanduser()).resolve() for _, folder in given]
+        if len(set(folders)) < len(folders):
+            twice = next(folder for folder in folders if folders.count(folder) > 1)
+            raise DataError(f"{twice} is listed twice in train, val and test; list it once")
+        depth = 1
+        while len(set(names := ["/".join(folder.parts[-depth:]) for folder in folders])) < len(names):
+            depth += 1
+        files = [folder / "data.mdb" if folder.is_dir() else folder for folder in folders]
+        return {
+            name: _File(file, split, self.config.database)
+            for name, file, (split, _) in zip(names, files, given, strict=True)
+        }
+
+    @cached_property
+    def _listed(self) -> tuple[list[Sample], list[str]]:
+        _library()  # where it is absent, that is said here and not in another process
+        config, notes, labels = self.config, list[str](), dict[str, list[str]]()
+        for name, file in self._files.items():
+            labels[name], others = _apart(_list, file)
+            if others:
+                notes.append(f"{name}: keys that are neither images nor labels are not read: {others:,}")
+        numbers = {name: list(range(1, len(texts) + 1)) for name, texts in labels.items()}
+        if config.ratio:
+            shares = dict(zip(numbers, config.ratio, strict=False))  # training folders are listed first
+            total = min(len(numbers[name]) / share for name, share in shares.items())
+            for name, share in shares.items():
+                numbers[name] = self._some(numbers[name], round(total * share), f"ratio {name}")
+                notes.append(f"ratio: {len(numbers[name]):,} of {len(labels[name]):,} samples of {name} are used")
+        samples: list[Sample] = []
+        for name, file in self._files.items():
+            keys = [f"{name}/image-{number:09d}" for number in numbers[name]]
+            splits: list[Split] = [file.split] * len(keys)
+            if file.split == "train" and not config.val:
+                fractions = (1 - config.val_fraction, config.val_fraction, 0.0)
+                splits = self.deal_splits(keys, fractions, seed=config.split_seed)
+            rows = zip(keys, numbers[name], splits, strict=True)
+            samples += [Sample(key, labels[name][number - 1], split) for key, number, split in rows]
+        for split in SPLITS:
+            places = [place for place, sample in enumerate(samples) if sample.split == split]
+            if config.limit is not None and len(places) > config.limit:
+                left_out = set(places) - set(self._some(places, config.limit, f"limit {split}"))
+                samples = [sample for place, sample in enumerate(samples) if place not in left_out]
+                notes.append(f"limit: {config.limit:,} of {len(places):,} {split} samples are used")
+        return samples, notes
+
+    def _some(self, items: list[int], count: int, purpose: str) -> list[int]:
+        # `random()` is what Python promises to keep from version to version; `sample` is not.
+        random = Random(f"{self.config.split_seed} {purpose}")
+        return sorted(sorted(items, key=lambda _: random.random())[:count])
+
+    @cached_property
+    def _rows_digest(self) -> str:
+        return _digest([(sample.key, sample.label, sample.split) for sample in self._listed[0]])
+
+
+def _list(file: _File) -> tuple[list[str], int]:
+    """Return the labels 1 to n, and how many keys are neither image, label nor count."""
+    path = file.path
+    with _reading(file) as transaction:
+        count = bytes(transaction.get(b"num-samples", b"absent")[:32])
+        if not count.isdigit():
+            raise DataError(
+                f"num-samples in {path} is {count.decode(errors='replace')}, not a count; write the number of "
+                "images there, or give the option database if the keys lie in a sub-database"
+            )
+        images, odd = 0, b""
+        for key, _ in _items(transaction, b"image-"):
+            if key != b"image-%09d" % (images + 1):
+                odd = key
+                break
+            images += 1
+        labels = list[str]()
+        for key, value in _items(transaction, b"label-"):
+            if key != b"label-%09d" % (len(labels) + 1):
+                odd = odd or key
+                break
+            try:
+                labels.append(str(value, "utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{key.decode()} in {path} is not UTF-8; write it as UTF-8") from error
+        entries = transaction.stat()["entries"]
+    number = min(images, len(labels)) + 1
+    image, label = f"image-{number:09d}", f"label-{number:09d}"
+    if images != len(labels):
+        there, absent = (image, label) if images > len(labels) else (label, image)
+        raise DataError(f"{there} in {path} has no {absent}; write both, or neither and number anew")
+    if odd:
+        raise DataError(f"{path} has {odd!r}, but not {image} and {label}; keys count from 000000001 without a gap")
+    if int(count) != images:
+        raise DataError(f"num-samples says {int(count):,}, found {images:,} in {path}; correct num-samples")
+    return labels, entries - 2 * images - 1
+
+
+def _items(transaction: Any, prefix: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    cursor = transaction.cursor()
+    for key, value in cursor if cursor.set_range(prefix) else ():
+        if key[: len(prefix)] != prefix:
+            break
+        yield bytes(key), value
+
+
+def _digest_images(file: _File, keys: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    with _reading(file) as transaction:
+        for key in keys:
+            value = transaction.get(key.encode(), b"")
+            digest.update(len(value).to_bytes(8))
+            digest.update(value)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _reading(file: _File) -> Iterator[Any]:
+    """Yield a transaction whose values are views into the map.
+
+    Opening takes some 40 microseconds, so every use opens anew and nothing is carried over a fork.
+    """
+    lmdb = _library()
+    _refuse_truncated(file.path)
+    name = file.database.encode() or None
+    # With readahead, which is the default: keys are read in their order, and a cold walk is ten times as fast.
+    options: dict[str, Any] = {"create": False, "readonly": True, "lock": False, "meminit": False}
+    try:
+        with _turn, lmdb.open(str(file.path), subdir=False, max_dbs=1, **options) as environment:
+            database = environment.open_db(name, create=False)
+            with environment.begin(db=database, buffers=True) as transaction:
+                yield transaction
+    except lmdb.NotFoundError as error:
+        raise DataError(f"{file.path} has no sub-database {file.database!r}; see the option database") from error
+    except lmdb.Error as error:
+        raise DataError(f"{file.path} cannot be read as an LMDB: {error}") from error
+
+
+def _refuse_truncated(path: Path) -> None:
+    """Refuse a file that ends before the last page of its newest transaction, up to which it is mapped."""
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; give a folder with a data.mdb, or such a file")
+    with path.open("rb") as file:
+        first = file.read(256).ljust(256, b"\0")
+        start = next((start for start in PAGE_HEADERS if META.unpack_from(first, start)[0] == MAGIC), 0)
+        page_size = META.unpack_from(first, start)[1]
+        if not start or page_size not in PAGE_SIZES:
+            raise DataError(f"{path} is not an LMDB, or from another kind of machine; write it anew here")
+        file.seek(page_size)
+        second = file.read(256).ljust(256, b"\0")
+        size = file.seek(0, os.SEEK_END)
+    states = [META.unpack_from(page, start) for page in (first, second)]
+    needed = (max(states, key=lambda state: state[3])[2] + 1) * page_size
+    if size < needed:
+        raise DataError(
+            f"{path} is truncated: {size:,} bytes found, {needed:,} needed; copy it again, and if its source is as "
+            "short, run mdb_copy -c there"
+        )
+    if {state[:2] for state in states} != {(MAGIC, page_size)}:
+        raise DataError(f"{path} is damaged: its two headers disagree; copy it again")
+
+
+def _apart(function: Callable[..., Result], file: _File, *arguments: object) -> Result:
+    """Return what a function that reads an LMDB returns or raises in a forked process, which it may end."""
+    if sys.platform != "linux" or multiprocessing.current_process().daemon:
+        return function(file, *arguments)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, file, *arguments), daemon=True)
+    with warnings.catch_warnings():
+        # This process may have threads (torch's, say); the other one has no use for them.
+        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+        process.start()
+    sender.close()
+    try:
+        result, error = receiver.recv()
+    except EOFError as end:
+        process.join()
+        status = process.exitcode
+        raise DataError(f"{file.path} is damaged: reading it ended a process, status {status}; copy it again") from end
+    finally:
+        receiver.close()
+        process.kill()
+        process.join()
+    if error is not None:
+        raise error
+    return cast("Result", result)
+
+
+def _answer(sender: Connection, function: Callable[..., object], *arguments: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    faulthandler.disable()  # the parent says what happened
+    try:
+        sender.send((function(*arguments), None))
+    except Exception as error:  # noqa: BLE001  # whatever it is, the parent raises it
+        sender.send((None, error))
+
+
+def _library() -> Any:
+    try:
+        import lmdb
+    except ImportError as error:
+        raise ConfigError([f"dataset lmdb needs a library: pip install 'decoderbench[lmdb]' ({error})"]) from error
+    return lmdb
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+@hookimpl
+def register_datasets() -> Iterable[type[Dataset]]:
+    """Offer `lmdb`."""
+    return [LMDB]

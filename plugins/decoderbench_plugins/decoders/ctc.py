@@ -1,0 +1,35 @@
+"""CTC without recurrence: one linear layer over each frame, trained with CTC.
+
+The prediction stage "CTC" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", where
+a bridge, and not the decoder, is what looks at neighbouring frames.
+"""
+
+from typing import final
+
+from torch import Tensor, nn
+
+from decoderbench import ComponentConfig, CTCDecoder, LabelSpec, SequenceSpec, hookimpl
+
+
+@final
+class LinearCTC(CTCDecoder):
+    """A linear layer to the charset and the blank."""
+
+    name = "ctc"
+
+    class Config(ComponentConfig):
+        """Options of `ctc`: none."""
+
+    def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.head = nn.Linear(memory.dim, self.vocabulary_size)
+
+    def forward(self, memory: Tensor) -> Tensor:
+        logits: Tensor = self.head(memory)
+        return logits  # (B, T, V)
+
+
+@hookimpl
+def register_decoders() -> list[type[LinearCTC]]:
+    """Offer the decoder of this file."""
+    return [LinearCTC]

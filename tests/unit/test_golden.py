@@ -1,0 +1,96 @@
+"""Published numbers of parameters and frames, to the digit.
+
+Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", and the networks published with it:
+grey images of 32 x 100, 36 characters, texts of up to 25.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from support import REGISTRY, Options
+from torch import nn
+
+from decoderbench import Charset, ImageSpec, LabelSpec
+from decoderbench.recognizer import Recognizer
+
+IMAGE = ImageSpec(channels=1, height=32, width=100)
+LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_length=25)
+ATTENTION = ("attention_lstm", {"wiring": "baek2019"})
+
+
+def stage(shelf: Any, chosen: str | tuple[str, Options], *specs: object) -> Any:
+    name, options = (chosen, {}) if isinstance(chosen, str) else chosen
+    component = shelf[name].component
+    return component(component.Config.model_validate(options), *specs)
+
+
+def recognizer(rectifier: Any, encoder: Any, bridge: Any, decoder: Any, image: ImageSpec = IMAGE) -> Recognizer:
+    """Build by name, on the meta device; each is a name, or a name and options."""
+    with torch.device("meta"):
+        rectify = stage(REGISTRY.rectifiers, rectifier, image)
+        encode = stage(REGISTRY.encoders, encoder, rectify.image)
+        bridging = stage(REGISTRY.bridges, bridge, encode.features)
+        return Recognizer(rectify, encode, bridging, stage(REGISTRY.decoders, decoder, bridging.memory, LABELS))
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize(("rectifier", "published"), [("none", 0), ("tps", 1_692_392)])
+def test_parameters_of_rectifiers(rectifier: str, published: int) -> None:
+    assert parameters(recognizer(rectifier, "crnn_vgg", "mean_height", "ctc").rectifier) == published
+
+
+@pytest.mark.parametrize(
+    ("encoder", "published"), [("crnn_vgg", 5_549_824), ("grcnn", 1_859_968), ("resnet_fan", 44_263_904)]
+)
+def test_parameters_of_encoders(encoder: str, published: int) -> None:
+    assert parameters(recognizer("none", encoder, "mean_height", "ctc").encoder) == published
+
+
+@pytest.mark.parametrize(("bridge", "published"), [("mean_height", 0), ("bilstm", 2_892_288)])
+def test_parameters_of_bridges(bridge: str, published: int) -> None:
+    assert parameters(recognizer("none", "crnn_vgg", bridge, "ctc").bridge) == published
+
+
+@pytest.mark.parametrize(
+    ("bridge", "decoder", "published"),
+    [
+        ("bilstm", "ctc", 9_509),
+        ("mean_height", "ctc", 18_981),
+        ("bilstm", ATTENTION, 706_598),
+        ("mean_height", ATTENTION, 1_034_278),
+    ],
+    ids=str,
+)
+def test_parameters_of_decoders(bridge: str, decoder: Any, published: int) -> None:
+    assert parameters(recognizer("none", "crnn_vgg", bridge, decoder).decoder) == published
+
+
+@pytest.mark.parametrize(
+    ("stages", "published"),
+    [
+        pytest.param(("none", "crnn_vgg", "bilstm", "ctc"), 8_451_621, id="CRNN"),
+        pytest.param(
+            ("none", "crnn_vgg", ("bilstm", {"last_projection": False}), "ctc"), 8_329_765, id="CRNN of Shi et al."
+        ),
+        pytest.param(("tps", "resnet_fan", "bilstm", ATTENTION), 49_555_182, id="TRBA"),
+        pytest.param(("none", "resnet_fan", "mean_height", "ctc"), 44_282_885, id="Rosetta"),
+    ],
+)
+def test_parameters_of_named_recognizers(stages: tuple[Any, Any, Any, Any], published: int) -> None:
+    assert parameters(recognizer(*stages)) == published
+
+
+@pytest.mark.parametrize("bridge", ["mean_height", "bilstm"])
+@pytest.mark.parametrize(("encoder", "frames"), [("crnn_vgg", (24, 31)), ("grcnn", (26, 33)), ("resnet_fan", (26, 33))])
+def test_frames(encoder: str, bridge: str, frames: tuple[int, int]) -> None:
+    for width, expected in zip((100, 128), frames, strict=True):
+        image = replace(IMAGE, width=width)
+        built = recognizer("tps", encoder, bridge, "ctc", image)
+        assert built.encoder.features.height == 1
+        assert built.bridge.memory.length == expected
+        assert built.memory(torch.zeros(2, 1, 32, width, device="meta")).shape[1] == expected
