@@ -142,7 +142,7 @@ def report(
     loaded = load_results(results, extra_columns=columns)
     out.print(markdown_table(loaded), markup=False)
     page = write_files(loaded, command=_command())
-    out.print(f"written: {page}, cells.csv, table.tex and figures", markup=False)
+    out.print(f"written: {page}; tables as .csv and .tex and the figures lie beside it", markup=False)
 
 
 @app.command()

@@ -190,7 +190,7 @@ def classify(error: BaseException) -> tuple[Status, str]:
 def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
     """Return the cells whose name fits an expression such as `ctc and not seed 1`.
 
-    Words are looked for in the cell's title and id, whatever their case; `and` binds tighter than `or`. A number
+    Words are looked for in the cell's name, title and id, whatever their case; `and` binds tighter than `or`. A number
     fits whole numbers only: `seed 1` is not `seed 10`.
 
     Raises:
@@ -198,7 +198,7 @@ def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
     """
 
     def fits(cell: Cell) -> bool:
-        name = f"{cell.title} {cell.cell_id}".lower()
+        name = f"{cell.name} {cell.title} {cell.cell_id}".lower()
         return any(
             all(
                 _holds(name, term.removeprefix("not ").strip()) != term.startswith("not ")

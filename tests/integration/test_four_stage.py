@@ -10,6 +10,7 @@ from decoderbench import Experiment, run
 from decoderbench.experiment import load_experiment, merge
 from decoderbench.plan import plan_cells, read_data
 from decoderbench.registry import Registry
+from decoderbench.runner import select_cells
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 NAMED = {"CRNN", "RARE", "R2AM", "STAR-Net", "GRCNN", "Rosetta", "TRBA"}
@@ -46,6 +47,13 @@ def test_the_large_size_has_the_published_numbers_of_parameters(registry: Regist
     assert params["CRNN"] == 8_451_621
     assert params["TRBA"] == 49_555_182
     assert params["Rosetta"] == 44_282_885
+
+
+def test_a_combination_is_selected_by_the_name_it_has_in_the_literature(registry: Registry) -> None:
+    experiment = few_images("four_stage_cpu")
+    cells = plan_cells(experiment, registry, read_data(experiment, registry, base_dir=EXPERIMENTS, cache_dir=None))
+    chosen = select_cells(cells, "star-net or crnn")
+    assert [cell.variant_title for cell in chosen] == ["VGG / BiLSTM / CTC", "TPS / ResNet / BiLSTM / CTC"]
 
 
 @pytest.mark.slow

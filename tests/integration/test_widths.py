@@ -55,6 +55,7 @@ def test_lines_of_any_width_are_trained_and_scored(
     ]
     assert all(table["sample"].nunique() == 12 for table in predictions)
     assert all(table["sample"].equals(predictions[0]["sample"]) for table in predictions)
+    assert "Widths vary: an image keeps its shape" in (tmp_path / "results" / "report.md").read_text()
 
 
 def test_ctc_is_held_against_the_frames_of_each_bucket(

@@ -34,10 +34,19 @@ def markdown_report(
 
 
 def _method(results: Results) -> list[str]:
+    images = [cell.image for cell in results.plan.cells]
+    widths = [
+        f"Widths vary: an image keeps its shape up to a width of {listed(image.width for image in images)} pixels, and "
+        f"a batch holds one of {listed(image.buckets for image in images)} widths at most. GMACs are those of the "
+        f"largest width, ms/image of a middle one."
+        for image in images[:1]
+        if image.resize == "keep"
+    ]
     training = [cell.training for cell in results.plan.cells]
     weights = {"best": "best on the validation split (exact match, then nats)", "last": "last"}
     tested = [record.num_test for record in results.records if record.num_test is not None]
     lines = [
+        *widths,
         f"Training: {listed(options.steps for options in training)} steps of "
         f"{listed(options.batch_size for options in training)} images, the same for every row.",
         f"Weights tested: {listed(weights[options.keep] for options in training)}.",
