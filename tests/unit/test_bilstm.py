@@ -53,6 +53,13 @@ def test_two_layers_by_hand(last_projection: bool) -> None:
     torch.testing.assert_close(bridge(features), expected)
 
 
+def test_what_tells_images_apart_gets_through_from_the_start() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(64, 64, 1, 13).relu()
+    memory = build(64, 1, 13, hidden_dim=64, output_dim=64)(features)
+    assert memory.std(dim=0).mean() > 0.1 * features.std(dim=0).mean()
+
+
 def test_every_frame_hears_of_every_column() -> None:
     bridge = build(4, 1, 9, num_layers=1, hidden_dim=8)
     features = torch.rand(1, 4, 1, 9, requires_grad=True)
