@@ -19,7 +19,7 @@ UPPER = torch.stack([torch.linspace(-1, 1, 5), torch.full((5,), -1.0)], dim=1)
 EDGES = torch.cat([UPPER, UPPER * torch.tensor([1.0, -1.0])])  # (F, 2): the image as it is
 
 
-def build(height: int = HEIGHT, width: int = WIDTH, channels: int = 3, **options: object) -> TPS:
+def build(height: int = HEIGHT, width: int = WIDTH, channels: int = 3, **options: int) -> TPS:
     config = TPS.Config.model_validate({"num_fiducials": FIDUCIALS, "output_channels": 8, **options})
     return TPS(config, ImageSpec(channels=channels, height=height, width=width)).eval()
 
@@ -104,11 +104,6 @@ def test_it_starts_with_a_strip_that_rises_to_the_right() -> None:
     torch.testing.assert_close(places[5:], torch.stack([x, 1 - rise], dim=1), atol=1e-5, rtol=0)
 
 
-def test_it_can_start_from_the_image_as_it_is() -> None:
-    images = torch.rand(2, 3, HEIGHT, WIDTH)
-    torch.testing.assert_close(build(start="edges")(images), images, atol=1e-5, rtol=0)
-
-
 def test_each_image_is_rectified_by_what_it_shows() -> None:
     torch.manual_seed(0)
     tps = build()
@@ -117,18 +112,6 @@ def test_each_image_is_rectified_by_what_it_shows() -> None:
     with torch.no_grad():
         one, other = tps(torch.cat([ramp, -ramp]))
     assert (one + other).abs().max() > 0.05  # a fixed warp would treat a negative alike
-
-
-def test_scaled_features_move_the_points_less_for_the_same_step_of_the_weights() -> None:
-    def moved(scale: float) -> float:
-        torch.manual_seed(0)
-        tps = build(feature_scale=scale)
-        before = read_from(tps)
-        torch.nn.init.constant_(tps.fiducials.weight, 0.1)
-        return float((read_from(tps) - before).abs().mean())
-
-    assert moved(0.1) == pytest.approx(0.1 * moved(1.0), rel=0.01)
-    assert moved(0.1) > 0
 
 
 def test_the_localiser_learns() -> None:

@@ -2,11 +2,11 @@
 
 Shi et al. 2016, "Robust Scene Text Recognition with Automatic Rectification" (RARE); Jaderberg et al. 2015, "Spatial
 Transformer Networks"; Bookstein 1989, "Principal Warps". Sizes as in Baek et al. 2019, "What Is Wrong With Scene Text
-Recognition Model Comparisons?". Shi et al. 2018, "ASTER", scale the features down before the last layer.
+Recognition Model Comparisons?".
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, final
+from typing import final
 
 import torch
 from pydantic import Field
@@ -32,15 +32,6 @@ class TPS(Rectifier):
         """Channels of the last convolution that predicts them. Earlier ones have 1/8, 1/4 and 1/2 of them, the hidden
         linear layer 1/2."""
 
-        start: Literal["slanted", "edges"] = "slanted"
-        """Where the points lie before training. slanted: on a strip of half the height that rises to the right, as
-        published (RARE, figure 6a), which at first cuts off half of a text. edges: on the edges, so that images stay as
-        they are."""
-
-        feature_scale: float = Field(default=1.0, gt=0)
-        """What the layer that predicts the points gets its inputs multiplied by. Below 1 points move more slowly than
-        other weights learn: 1 in Baek et al., 0.1 in ASTER (Shi et al. 2018)."""
-
     spline: Tensor
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
@@ -64,14 +55,12 @@ class TPS(Rectifier):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),  # (B, C)
         )
-        self.feature_scale = config.feature_scale
         self.hidden = nn.Linear(full, half)
         self.fiducials = nn.Linear(half, 2 * config.num_fiducials)
         self.apply(_initialise)
         with torch.no_grad():
             self.fiducials.weight.zero_()
-            start = {"slanted": _strip, "edges": _edges}[config.start]
-            self.fiducials.bias.copy_(start(config.num_fiducials).flatten())
+            self.fiducials.bias.copy_(_start(config.num_fiducials).flatten())
         # Derived from the size of the images, so that weights fit images of every size.
         self.register_buffer("spline", _spline(image, _edges(config.num_fiducials)), persistent=False)
 
@@ -84,8 +73,7 @@ class TPS(Rectifier):
             )
         features = self.trunk(images)
         with _without_autocast(images.device.type):  # bfloat16 would round places by parts of a pixel
-            hidden = self.feature_scale * self.hidden(features.float()).relu()
-            fiducials = self.fiducials(hidden).view(batch, -1, 2)
+            fiducials = self.fiducials(self.hidden(features.float()).relu()).view(batch, -1, 2)
             places = (self.spline @ fiducials).view(batch, height, width, 2)
             return F.grid_sample(images.float(), places, padding_mode="border", align_corners=True)
 
@@ -109,8 +97,8 @@ def _edges(num_fiducials: int) -> Tensor:
     return torch.cat([torch.stack([x, torch.full_like(x, y)], dim=1) for y in (-1, 1)])
 
 
-def _strip(num_fiducials: int) -> Tensor:
-    """Return (F, 2) points along the upper side of a strip that rises to the right, then along the lower."""
+def _start(num_fiducials: int) -> Tensor:
+    """Return the points (F, 2) predicted before training: a strip that rises to the right (RARE, figure 6a)."""
     points = _edges(num_fiducials)
     fall = torch.linspace(0, 1, num_fiducials // 2)
     return torch.stack([points[:, 0], torch.cat([-fall, 1 - fall])], dim=1)
