@@ -107,8 +107,14 @@ class Audit:
             found.compare("conflicting_labels", rows, self.labels, "labelled")
         problems = found.allowed_by(self.allow)
         left_out = {*self.left_out, *found.left_out()}
+        squeezed = (
+            f"wider than image.width if they kept their shape, and squeezed to it: {len(store.squeezed):,} of "
+            f"{len(store):,} images, as {store.keys[store.squeezed[0]]!r}"
+            for _ in store.squeezed[:1]
+        )
         return replace(
             self,
+            notes=(*self.notes, *squeezed),
             counts=_counts(store.splits, left_out),
             problems=self.problems + problems,
             left_out=tuple(sorted(left_out)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -50,12 +51,15 @@ def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
     if 0 in image.size:
         raise DataError("image has no pixels")
     image = _gray_or_rgb(image).convert("L" if options.channels == 1 else "RGB")
-    width = options.width
-    if options.resize != "stretch":
-        width = min(width, max(1, round(image.width * options.height / image.height)))
+    width = options.width if options.resize == "stretch" else min(options.width, _own_width(image, options))
     resized = np.asarray(image.resize((width, options.height), Image.Resampling.BILINEAR))
     pixels = resized.reshape(options.height, width, options.channels).transpose(2, 0, 1)  # (C, H, W)
     return pixels if options.resize == "keep" else pad_right(pixels, options.width)
+
+
+def _own_width(image: Image.Image, options: ImageOptions) -> int:
+    """Return the columns of an image of the wanted height that keeps its shape."""
+    return max(1, round(image.width * options.height / image.height))
 
 
 def _gray_or_rgb(image: Image.Image) -> Image.Image:
@@ -78,11 +82,14 @@ class Decoded:
         pixel_hashes: sha256 of each row's pixels after resizing, in row order; empty where unreadable.
         widths: columns of each row's image, in row order; 1 where unreadable.
         unreadable: row -> reason; the pixels of such a row are zero.
+        squeezed: rows of images that would be wider than the width if they kept their shape; none where all are
+            stretched.
     """
 
     pixel_hashes: list[str] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
+    squeezed: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -104,13 +111,16 @@ class _RowDecoder:
         with self.file.open("r+b") as file:
             for row in rows:
                 try:
-                    pixels = to_pixels(self.dataset.load_image(row), self.options)
+                    image = self.dataset.load_image(row)
+                    pixels = to_pixels(image, self.options)
                 except Exception as error:  # noqa: BLE001  # Pillow raises nearly anything on a damaged file
                     kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
-                    decoded.unreadable[row] = f"{kind}{error}"
+                    decoded.unreadable[row] = re.sub(r"<_io.BytesIO object at \w+>", "from its bytes", f"{kind}{error}")
                     decoded.pixel_hashes.append("")
                     decoded.widths.append(1)
                 else:
+                    if self.options.resize != "stretch" and _own_width(image, self.options) > self.options.width:
+                        decoded.squeezed.append(row)
                     content = pixels.tobytes()
                     decoded.pixel_hashes.append(hashlib.sha256(content).hexdigest())
                     decoded.widths.append(pixels.shape[2])
@@ -162,6 +172,7 @@ def decode_all(
         whole.pixel_hashes.extend(parts[chunk].pixel_hashes)
         whole.widths.extend(parts[chunk].widths)
         whole.unreadable.update(parts[chunk].unreadable)
+        whole.squeezed.extend(parts[chunk].squeezed)
     return whole
 
 

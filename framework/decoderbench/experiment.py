@@ -287,18 +287,21 @@ def _explain(problem: Any, model: type[BaseModel]) -> tuple[Location, str]:
     message, given = problem["msg"], problem["input"]
     if problem["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
-        return location, f"unknown key{did_you_mean(str(location[-1]), known)}; known: {', '.join(known)}"
+        return location, f"unknown key{did_you_mean(str(location[-1]), known)}; known: {', '.join(known) or 'none'}"
     if problem["type"] == "missing":
-        return location, "is missing; every experiment needs it"
+        return location, f"is missing; every {'experiment' if len(location) == 1 else 'such table'} needs it"
+    if problem["type"] == "tuple_type":
+        message = "Input should be a list, as in [...] or, for tables, [[...]]"
+    ours = message.startswith("Value error, ")
     message = message.removeprefix("Value error, ")
     if not isinstance(given, Mapping | list | tuple) and repr(given) not in message:
         message = f"{message}, given {given!r}"
-    return location, message[0].lower() + message[1:]
+    return location, message if ours else message[0].lower() + message[1:]
 
 
 def _refuse_unreadable(what: str, text: str) -> None:
-    if not text.strip() or not text.isprintable() or len(text) > 64:
-        raise ValueError(f"{what} {text!r} must be 1 to 64 printable characters; rename it")
+    if not text or text != text.strip() or not text.isprintable() or len(text) > 64:
+        raise ValueError(f"{what} {text!r} must be 1 to 64 printable characters without blanks around them; rename it")
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:

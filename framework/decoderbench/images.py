@@ -30,7 +30,7 @@ from decoderbench.options import ImageOptions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SHOWN = 64  # samples on a contact sheet
 logger = logging.getLogger("decoderbench")
 
@@ -64,6 +64,7 @@ class ImageStore:
     splits: tuple[Split, ...]
     pixel_hashes: tuple[str, ...]
     unreadable: dict[int, str]
+    squeezed: tuple[int, ...]
     data_hash: str
 
     def __len__(self) -> int:
@@ -179,6 +180,7 @@ def read_store(directory: Path) -> ImageStore:
             splits=tuple(meta["splits"]),
             pixel_hashes=tuple(meta["pixel_hashes"]),
             unreadable=dict(meta["unreadable"]),
+            squeezed=tuple(meta["squeezed"]),
             data_hash=meta["data_hash"],
         )
     except (OSError, ValueError, KeyError, EOFError) as error:
@@ -232,6 +234,7 @@ class _Build:
             "splits": splits,
             "pixel_hashes": decoded.pixel_hashes,
             "unreadable": list(decoded.unreadable.items()),
+            "squeezed": decoded.squeezed,
         }
         body = json.dumps(meta).encode()
         (building / "meta.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)

@@ -91,7 +91,7 @@ def run(
             experiment=experiment.name,
             command=command,
             cells=cells,
-            data_summary=tuple(found.summary()),
+            data_summary=(*found.summary(), *(f"note     {note}" for note in found.notes)),
             data_notes=tuple(found.footnotes()),
         )
     )
@@ -190,34 +190,44 @@ def classify(error: BaseException) -> tuple[Status, str]:
 def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
     """Return the cells whose name fits an expression such as `ctc and not seed 1`.
 
-    Words are looked for in the cell's name, title and id, whatever their case; `and` binds tighter than `or`. A number
-    fits whole numbers only: `seed 1` is not `seed 10`.
+    Words are looked for in the cell's name, labels and seed, whatever their case, and an id as a whole; `and` binds
+    tighter than `or`, and there are no parentheses. A number fits whole numbers only: `seed 1` is not `seed 10`.
 
     Raises:
-        ConfigError: if no cell fits.
+        ConfigError: if no cell fits, or none a word, which is then misspelt.
     """
+    if not expression.strip():
+        return list(cells)
+    terms = [re.split(r"\s+and\s+", part.strip()) for part in re.split(r"\s+or\s+", expression.lower().strip())]
+    words = [term.removeprefix("not ").strip() for alternative in terms for term in alternative]
+    fitting = {word: {cell.cell_id for cell in cells if _holds(cell, word)} for word in words}
+    for word, ids in fitting.items():
+        if not ids:
+            raise ConfigError([_selects_none(cells, expression, f"{word!r} fits")])
 
-    def fits(cell: Cell) -> bool:
-        name = f"{cell.name} {cell.title} {cell.cell_id}".lower()
-        return any(
-            all(
-                _holds(name, term.removeprefix("not ").strip()) != term.startswith("not ")
-                for term in re.split(r"\s+and\s+", alternative.strip())
-            )
-            for alternative in re.split(r"\s+or\s+", expression.lower())
-        )
+    def fits(cell: Cell, term: str) -> bool:
+        return (cell.cell_id in fitting[term.removeprefix("not ").strip()]) != term.startswith("not ")
 
-    if not (chosen := [cell for cell in cells if fits(cell)]):
-        names = "\n".join(f"  {cell.title}" for cell in cells)
-        raise ConfigError(
-            [f"-k {expression!r} selects none of {len(cells)} cells; join words with and, or, not:\n{names}"]
-        )
+    chosen = [cell for cell in cells if any(all(fits(cell, term) for term in alternative) for alternative in terms)]
+    if not chosen:
+        raise ConfigError([_selects_none(cells, expression, "it selects")])
     return chosen
 
 
-def _holds(name: str, word: str) -> bool:
+def _selects_none(cells: Sequence[Cell], expression: str, what: str) -> str:
+    names = "".join(f"\n  {cell.title}" for cell in cells)
+    return (
+        f"-k {expression!r}: {what} none of {len(cells)} cells; join words of these lines with and, or, not, without "
+        f"parentheses:{names}"
+    )
+
+
+def _holds(cell: Cell, word: str) -> bool:
+    if word == cell.cell_id:
+        return True
+    name = f"{cell.name} {' / '.join(cell.variant)} / seed {cell.seed}".lower()
     before, after = r"(?<!\d)" * word[:1].isdigit(), r"(?!\d)" * word[-1:].isdigit()
-    return re.search(before + re.escape(word) + after, name) is not None
+    return bool(word) and re.search(before + re.escape(word) + after, name) is not None
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:

@@ -58,6 +58,7 @@ class Seen:
     rectifier: Rectifier
     encoder: Encoder
     bridge: Bridge
+    frames: int
     gmacs: float | None
     memories: dict[int, Tensor | str]
     """By width: the memory (1, T, D), or why there is none."""
@@ -67,9 +68,9 @@ class Sizes:
     """The sizes of all combinations of a grid; what they share is built and counted once.
 
     Args:
-        image: the size of the images, or the largest where widths vary.
+        image: the size that recognisers are built for.
         labels: what is to be read.
-        buckets: where widths vary, the images by width.
+        buckets: where widths vary, the images by width; frames and MACs are then those of the widest.
     """
 
     def __init__(self, image: ImageSpec, labels: LabelSpec, buckets: Sequence[Bucket] = ()) -> None:
@@ -93,9 +94,9 @@ class Sizes:
             return Size(infeasible=str(error))
         except Exception:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it and the others run
             return Size()
-        reading = count_gmacs(built.transcribe, torch.empty(1, memory.length, memory.dim, device="meta"))
+        reading = count_gmacs(built.transcribe, torch.empty(1, seen.frames, memory.dim, device="meta"))
         return Size(
-            frames=memory.length,
+            frames=seen.frames,
             param_count=sum(map(count_parameters, (seen.rectifier, seen.encoder, seen.bridge, built))),
             gmacs=None if seen.gmacs is None or reading is None else seen.gmacs + reading,
             infeasible=reason or self._width_that_fails(seen, decoder, built),
@@ -117,7 +118,8 @@ class Sizes:
         except Exception:  # noqa: BLE001 - as above
             return Size()
         stages = rectified, encoded, built
-        gmacs = count_gmacs(lambda images: see(*stages, images), self._image_of(self.image.width))
+        widest = max((width for width, _ in self.buckets), default=self.image.width)
+        gmacs = count_gmacs(lambda images: see(*stages, images), self._image_of(widest))
         memories: dict[int, Tensor | str] = {}
         for width, _ in self.buckets:
             try:
@@ -125,7 +127,9 @@ class Sizes:
                     memories[width] = see(*stages, self._image_of(width))
             except Exception as error:  # noqa: BLE001 - whatever a part that is tied to one width raises
                 memories[width] = f"{type(error).__name__}: {error}"
-        return Seen(*stages, gmacs, memories)
+        widest_memory = memories.get(widest)
+        frames = widest_memory.shape[1] if isinstance(widest_memory, Tensor) else built.memory.length
+        return Seen(*stages, frames, gmacs, memories)
 
     def _features_of(self, rectifier: Part, encoder: Part) -> tuple[Rectifier, Encoder] | Size:
         part = rectifier

@@ -304,7 +304,7 @@ def test_cells_are_selected_by_name(tiny: dict[str, Any], tiny_registry: Registr
     train(tiny, tiny_registry, tmp_path, select="ctc and not seed 1 or LOOP and seed 1")
     assert witness.started == ["loop", "ctc"]
     assert "pending: 4 of 6 cells" in (tmp_path / "report.md").read_text()
-    with pytest.raises(ConfigError, match="selects none of 6 cells"):
+    with pytest.raises(ConfigError, match="'transformer' fits none of 6 cells"):
         train(tiny, tiny_registry, tmp_path, select="transformer")
 
 

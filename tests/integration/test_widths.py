@@ -48,6 +48,8 @@ def test_lines_of_any_width_are_trained_and_scored(
     }  # fmt: skip
     assert "reads one width only" in frame.loc["flattened", "reason"]
     assert set(frame["frames"]) == {20}
+    page = (tmp_path / "results" / "report.md").read_text()
+    assert "and squeezed to it" not in page
     done = frame[frame["status"] == "done"]
     assert set(done["num_test"]) == {12}
     predictions = [
@@ -55,7 +57,26 @@ def test_lines_of_any_width_are_trained_and_scored(
     ]
     assert all(table["sample"].nunique() == 12 for table in predictions)
     assert all(table["sample"].equals(predictions[0]["sample"]) for table in predictions)
-    assert "Widths vary: an image keeps its shape" in (tmp_path / "results" / "report.md").read_text()
+    assert "Widths vary: an image keeps its shape" in page
+
+
+def test_sizes_are_those_of_the_widest_image_whatever_is_the_most_allowed(
+    lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    as_wide = trained(lines, tiny_registry, tmp_path).set_index("decoder")
+    lines["image"]["width"] = 4000
+    (tmp_path / "results").rename(tmp_path / "narrow")
+    allowed_wider = trained(lines, tiny_registry, tmp_path).set_index("decoder")
+    assert allowed_wider["frames"].equals(as_wide["frames"])
+    assert allowed_wider["gmacs"].equals(as_wide["gmacs"])
+
+
+def test_images_that_are_squeezed_are_counted(lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+    lines["image"]["width"] = 4 * GLYPH
+    lines["grid"]["decoder"] = {"attention": lines["grid"]["decoder"]["attention"]}
+    trained(lines, tiny_registry, tmp_path)
+    page = (tmp_path / "results" / "report.md").read_text()
+    assert "squeezed to it: 20 of 60 images, as '10.png'" in page
 
 
 def test_ctc_is_held_against_the_frames_of_each_bucket(

@@ -122,9 +122,21 @@ def test_a_single_table_is_dealt_to_the_splits(tmp_path):
 
 def test_a_missing_validation_is_set_aside_but_a_misspelt_one_is_not(tmp_path):
     tables({"train": 30, "test": 10}).save_to_disk(tmp_path / "set")
-    assert shares(opened(tmp_path).samples()) == {"train": 27, "val": 3, "test": 10}
+    dataset = opened(tmp_path)
+    assert shares(dataset.samples()) == {"train": 27, "val": 3, "test": 10}
+    assert dataset.notes() == ["there is no split 'validation': 3 samples of train are set aside for it"]
     with pytest.raises(DataError, match=r"has no split 'tests'; it has: train, test; did you mean 'test'\?"):
         opened(tmp_path, val_split="tests").samples()
+
+
+def test_a_split_that_is_not_read_is_said(tmp_path):
+    content = tables({"train": 30, "validation": 6, "test": 10})
+    content["valid"] = content.pop("validation")
+    content.save_to_disk(tmp_path / "set")
+    dataset = opened(tmp_path)
+    assert shares(dataset.samples()) == {"train": 27, "val": 3, "test": 10}
+    assert dataset.notes()[0] == "splits that are not read, see val_split and test_split: valid (6 samples)"
+    assert opened(tmp_path, val_split="valid").notes() == []
 
 
 @pytest.mark.parametrize("where", ["parquet", "folder"])
@@ -189,7 +201,7 @@ def test_class_labels_count_as_their_names_and_this_is_noted(tmp_path):
     content.save_to_disk(tmp_path / "set")
     dataset = opened(tmp_path, test_fraction=0.2)
     assert [sample.label for sample in dataset.samples()] == ["seven", "two"] * 15
-    assert dataset.notes() == ["labels are the names of the classes of column 'label'"]
+    assert dataset.notes()[0] == "labels are the names of the classes of column 'label'"
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,11 @@ def test_words_that_do_not_fit_are_left_out_and_counted(listed):
         ("", "words.txt is empty; write a word on each line"),
         ("\n\n", "words.txt is empty"),
         ("ÄÖÜ", "has no word of 3 to 10 characters of charset '0123"),
-        ("one", "received none of the 1 words"),
+        ("one", "received none of the 1 usable words"),
+        (
+            "one\nab",
+            "received none of the 1 usable words .*; words not of 3 to 10 characters are left out: 1 \\('ab'\\)",
+        ),
     ],
 )
 def test_a_word_list_that_is_of_no_use_is_refused(listed, text, message):

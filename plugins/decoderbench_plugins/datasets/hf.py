@@ -68,6 +68,8 @@ class HuggingFace(Dataset):
         def _fits(self) -> Self:
             if len({self.train_split, self.val_split, self.test_split}) < 3:
                 raise ValueError("train_split, val_split and test_split must differ")
+            if self.image_column == self.label_column:
+                raise ValueError("image_column and label_column must differ")
             if self.val_fraction + self.test_fraction >= 1:
                 raise ValueError("val_fraction and test_fraction leave nothing to train on; lower them")
             return self
@@ -81,6 +83,14 @@ class HuggingFace(Dataset):
         notes = [f"labels are the names of the classes of column {self.config.label_column!r}"] * self._has_classes
         if self._revision is not None:
             notes.append(f"hub: {self.config.path} at revision {self._revision}")
+        if others := [
+            f"{name} ({len(table):,} samples)" for name, table in self._loaded.items() if name not in self._splits
+        ]:
+            notes.append(f"splits that are not read, see val_split and test_split: {', '.join(others)}")
+        for role, split in (("val", self.config.val_split), ("test", self.config.test_split)):
+            if split not in self._splits:
+                count = sum(sample.split == role for sample in self._samples)
+                notes.append(f"there is no split {split!r}: {count:,} samples of train are set aside for it")
         return notes
 
     def load_image(self, index: int) -> Image:

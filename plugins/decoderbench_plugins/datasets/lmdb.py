@@ -279,14 +279,14 @@ def _refuse_truncated(path: Path) -> None:
         second = file.read(256).ljust(256, b"\0")
         size = file.seek(0, os.SEEK_END)
     states = [META.unpack_from(page, start) for page in (first, second)]
+    if {state[:2] for state in states} != {(MAGIC, page_size)} and size >= 2 * page_size:
+        raise DataError(f"{path} is damaged: its two headers disagree; copy it again")
     needed = (max(states, key=lambda state: state[3])[2] + 1) * page_size
     if size < needed:
         raise DataError(
             f"{path} is truncated: {size:,} bytes found, {needed:,} needed; copy it again, and if its source is as "
             "short, run mdb_copy -c there"
         )
-    if {state[:2] for state in states} != {(MAGIC, page_size)}:
-        raise DataError(f"{path} is damaged: its two headers disagree; copy it again")
 
 
 def _apart(function: Callable[..., Result], file: _File, *arguments: object) -> Result:

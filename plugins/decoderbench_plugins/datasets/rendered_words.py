@@ -124,6 +124,8 @@ class RenderedWords(Dataset):
 
         @model_validator(mode="after")
         def _consistent(self) -> Self:
+            if len(set(self.charset)) < len(self.charset):
+                raise ValueError("charset has a character twice; list each once")
             if self.min_length > self.max_length:
                 raise ValueError(f"min_length {self.min_length} is larger than max_length {self.max_length}")
             if abs(sum(self.word_shares) - 1) > 1e-9:
@@ -251,9 +253,10 @@ class RenderedWords(Dataset):
         words_of = {split: [word for word, its in zip(words, dealt, strict=True) if its == split] for split in SPLITS}
         for split in SPLITS:
             if not words_of[split]:
+                others = "".join(f"; {note}" for note in (self._words[1] if self._words else ()))
                 raise DataError(
-                    f"split {split!r} received none of the {len(words):,} words in {self.config.words}; give more "
-                    "words or other word_shares, or set shared_words"
+                    f"split {split!r} received none of the {len(words):,} usable words in {self.config.words}; give "
+                    f"more words or other word_shares, or set shared_words{others}"
                 )
         return words_of
 
@@ -261,7 +264,7 @@ class RenderedWords(Dataset):
 def _read_words(file: Path, config: RenderedWords.Config) -> tuple[list[str], list[str]]:
     """Return the usable words of a list, each once, sorted; and sentences about the others."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"word list {file} is not UTF-8; save it as UTF-8") from error
     except OSError as error:
