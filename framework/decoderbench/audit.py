@@ -8,6 +8,8 @@ Unicode form that was asked for; what is accepted is normalised afterwards, and 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -72,6 +74,12 @@ class Audit:
     def label_spec(self) -> LabelSpec:
         """What decoders are built for."""
         return LabelSpec(charset=Charset(self.characters), max_length=self.max_length, frames_needed=self.frames_needed)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what is trained on and scored, as far as labels decide it."""
+        content = json.dumps([self.labels, self.left_out, self.unspellable])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def rows(self, store: ImageStore, split: Split) -> NDArray[np.int64]:
         """Return the rows of `store` to train on (train) or to score (val, test), ascending."""

@@ -41,6 +41,9 @@ class ResolvedLabels(Options):
     normalise: LabelNormaliser = LabelNormaliser()
     """How they came from the labels of the data: two normalisers can leave one charset and other labels."""
 
+    rows: str = ""
+    """Digest of every label, and of which are left out: two charsets can leave the same normalised one."""
+
     def spec(self) -> LabelSpec:
         """Return the spec that decoders are built from."""
         return LabelSpec(charset=Charset(self.charset), max_length=self.max_length, frames_needed=self.frames_needed)
@@ -100,7 +103,10 @@ class Cell(Options):
 
     @property
     def cell_id(self) -> str:
-        """A readable slug and a digest of everything that decides the result; also the folder's name."""
+        """What is trained and a digest of everything that decides the result; also the folder's name.
+
+        Labels are no part of it, so that a row can be renamed and keeps its result.
+        """
         decisive = {
             "components": [part.identity() for part in self.components],
             **self.model_dump(
@@ -110,10 +116,11 @@ class Cell(Options):
         }
         canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-        return f"{_slug(self.title)}-{digest}"
+        uses = [part.use for part in self.components]
+        return f"{_slug(' '.join(uses[uses[0] == 'none' :]))}-seed-{self.seed}-{digest}"
 
     def image_spec(self) -> ImageSpec:
-        """Return the spec that the encoder is built from."""
+        """Return the spec of the images, from which the rectifier is built."""
         return ImageSpec(channels=self.image.channels, height=self.image.height, width=self.image.width)
 
 

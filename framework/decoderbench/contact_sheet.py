@@ -1,4 +1,4 @@
-"""A contact sheet: the first images of a data set with their labels, for people to look at. No torch here."""
+"""A contact sheet: images from all over a data set with their labels, for people to look at. No torch here."""
 
 from __future__ import annotations
 

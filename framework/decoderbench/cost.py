@@ -59,12 +59,17 @@ def measure_latency_ms(recognizer: Recognizer, image: Tensor, *, beam_size: int 
 
 
 def measure_throughput(recognizer: Recognizer, batches: Iterable[Tensor], *, beam_size: int = 1) -> float:
-    """Return images a second over `batches` (B, C, H, W); the first warms up and is not counted if there are more."""
+    """Return images a second over `batches` (B, C, H, W).
+
+    The first of each size warms up. Of batches of one size it is not counted, if there are more.
+    """
     rest = list(batches)
-    counted = rest[1:] or rest
+    first_of = {images.shape[1:]: images for images in reversed(rest)}
+    counted = rest if len(first_of) > 1 else rest[1:] or rest
     device = rest[0].device
     with torch.inference_mode():
-        recognizer.transcribe(rest[0], beam_size=beam_size)
+        for images in first_of.values():
+            recognizer.transcribe(images, beam_size=beam_size)
         synchronize(device)
         start = time.perf_counter()
         for images in counted:

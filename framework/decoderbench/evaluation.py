@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,8 +61,12 @@ def evaluate(
     rows: NDArray[np.int64],
     options: EvaluationOptions,
     metrics: Sequence[Metric] = (),
+    *,
+    normalise: Callable[[str], str] = str,
 ) -> Evaluation:
     """Transcribe and score `rows`. Decoders see images only; labels are scored apart, for the nll.
+
+    A transcription is normalised as labels are: two characters that are one in NFC are no error there.
 
     Where widths vary, the rows of the result come bucket by bucket, the narrowest first.
 
@@ -83,7 +87,7 @@ def evaluate(
             scored = recognizer.decoder.nll(memory, labels)
             _refuse_misshapen(read, scored, len(batch_rows), len(batches.charset))
             for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
-                hypotheses.append(batches.charset.decode(ids[:length]))
+                hypotheses.append(normalise(batches.charset.decode(ids[:length])))
             log_prob += read.log_prob.tolist()
             nll += scored.tolist()
     _refuse_not_finite(np.array(log_prob), "log_prob of a transcription")

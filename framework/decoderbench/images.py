@@ -247,8 +247,8 @@ class _Build:
 def _write_contact_sheet(store: ImageStore) -> None:
     """Draw samples from all over a data set, for a person to look at before anything is trained on them."""
     rows = [row for row in range(len(store)) if row not in store.unreadable]
-    chosen = rows[:: max(1, len(rows) // SHOWN)][:SHOWN]
-    if chosen:
+    if rows:
+        chosen = [rows[at] for at in np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).round().astype(int)]
         sheet = contact_sheet([store.pixels(row) for row in chosen], [store.labels[row] for row in chosen])
         sheet.save(store.directory / "contact_sheet.png")
 

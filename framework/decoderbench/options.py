@@ -85,7 +85,7 @@ class TrainingOptions(Options):
     """Largest norm of the gradient; a larger one is scaled down to it."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of encoder and bridge; auto is bfloat16 where the hardware has it. Decoders get float32."""
+    """Number format of all but the decoder; auto is bfloat16 where the hardware has it. Decoders get float32."""
 
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between two validations; a tenth of all steps if left out."""

@@ -120,6 +120,7 @@ def plan_cells(
         max_length=data.audit.max_length,
         frames_needed=data.audit.frames_needed,
         normalise=experiment.labels.normalise,
+        rows=data.audit.digest,
     )
     sizes = Sizes(image, labels.spec(), buckets)
     cells = []
@@ -151,7 +152,7 @@ def plan_cells(
             for seed in grid.seeds
         ]
     if sizes.problems:
-        raise ConfigError(sizes.problems)
+        raise ConfigError(list(dict.fromkeys(sizes.problems)))
     return tuple(cells)
 
 

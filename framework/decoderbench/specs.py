@@ -12,7 +12,7 @@ from decoderbench.labels import Charset
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """What enters the encoder: (B, channels, height, width), values in [-1, 1]."""
+    """What enters rectifier and encoder: (B, channels, height, width), values in [-1, 1]."""
 
     channels: int
     height: int

@@ -187,7 +187,8 @@ class Trainer:
     def evaluate(self, split: Split) -> Evaluation:
         """Transcribe and score a split."""
         batches = self.context.batches
-        return evaluate(self.recognizer, batches, batches.rows(split), self.cell.evaluation, self.metrics)
+        options, normalise = self.cell.evaluation, self.cell.labels.normalise
+        return evaluate(self.recognizer, batches, batches.rows(split), options, self.metrics, normalise=normalise)
 
     def write(self, test: Evaluation) -> None:
         """Leave predictions and weights in the cell's directory."""
@@ -197,7 +198,7 @@ class Trainer:
         safetensors.torch.save_file(weights, directory / "weights.safetensors")
 
     def images_of_test(self) -> list[Tensor]:
-        """Return a few batches of test images on the device, to time: of every width, if widths vary."""
+        """Return a few batches of test images on the device, to time: from all over the widths, if they vary."""
         batches = self.context.batches
         all_batches = list(batches.in_order(batches.rows("test"), self.cell.evaluation.batch_size))
         chosen = np.linspace(0, len(all_batches) - 1, min(THROUGHPUT_BATCHES, len(all_batches))).round().astype(int)

@@ -101,3 +101,16 @@ def test_another_normaliser_names_another_cell(
         return {cell.cell_id for cell in plan_cells(experiment, tiny_registry, found)}
 
     assert ids(mixed).isdisjoint(ids(merge(mixed, {"labels": {"normalise": change}})))
+
+
+def test_another_filter_names_another_cell_though_the_charset_stays(
+    mixed: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    def planned(charset: str) -> list[Any]:
+        experiment = Experiment(**merge(mixed, {"labels": {"charset": charset}}))
+        data = read_data(experiment, tiny_registry, base_dir=tmp_path, cache_dir=None)
+        return list(plan_cells(experiment, tiny_registry, data))
+
+    both, lower = planned("Aa-"), planned("a-")
+    assert [cell.labels.charset for cell in both] == [cell.labels.charset for cell in lower] == ["a", "a"]
+    assert {cell.cell_id for cell in both}.isdisjoint(cell.cell_id for cell in lower)

@@ -392,7 +392,7 @@ def test_kill_at_any_moment_loses_at_most_the_cell_under_way(
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    while not list(results.glob("cells/*loop*/lock")):
+    while not list(results.glob("cells/*lstm-cell*/lock")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -129,6 +129,16 @@ def test_a_missing_validation_is_set_aside_but_a_misspelt_one_is_not(tmp_path):
         opened(tmp_path, val_split="tests").samples()
 
 
+def test_the_stamp_tells_one_column_of_images_from_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    content = {"label": [str(row) for row in range(30)]}
+    content |= {name: [png(seed + row) for row in range(30)] for name, seed in (("clean", 0), ("noisy", 500))}
+    datasets.Dataset.from_dict(content).save_to_disk(tmp_path / "set")
+    clean, noisy = (opened(tmp_path, image_column=name, test_fraction=0.2) for name in ("clean", "noisy"))
+    assert clean.fingerprint() != noisy.fingerprint()
+    assert None is not clean.stamp() != noisy.stamp()
+
+
 def test_a_split_that_is_not_read_is_said(tmp_path):
     content = tables({"train": 30, "validation": 6, "test": 10})
     content["valid"] = content.pop("validation")

@@ -210,6 +210,16 @@ def test_the_stamp_is_none_for_fresh_files_and_changes_with_them(three):
     assert dataset.stamp() is None
 
 
+def test_the_stamp_tells_one_sub_database_from_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    for folder in ("a", "b"):
+        for number, database in enumerate((b"clean", b"noisy")):
+            write(tmp_path / folder, texts(folder, 30), database=database, first_image=500 * number)
+    clean, noisy = (opened(tmp_path, train="a", test="b", database=name) for name in ("clean", "noisy"))
+    assert clean.fingerprint() != noisy.fingerprint()
+    assert None is not clean.stamp() != noisy.stamp()
+
+
 def test_an_old_stamp_holds_until_a_file_is_written(three, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 4e9)
     first = opened(three, train="MJ", val="ST", test="real").stamp()

@@ -38,7 +38,7 @@ def _method(results: Results) -> list[str]:
     widths = [
         f"Widths vary: an image keeps its shape up to a width of {listed(image.width for image in images)} pixels, and "
         f"a batch holds one of {listed(image.buckets for image in images)} widths at most. GMACs are those of the "
-        f"largest width, ms/image of a middle one."
+        f"widest image, ms/image of one of middle width."
         for image in images[:1]
         if image.resize == "keep"
     ]

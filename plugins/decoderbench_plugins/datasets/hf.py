@@ -118,7 +118,7 @@ class HuggingFace(Dataset):
         if max(max(state.st_mtime, state.st_ctime) for state in states) > time.time() - 2:
             return None  # a second change could bear the same time
         rows = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
-        return _digest([self._rows_digest, sorted(files | self._image_files), rows])
+        return _digest([self._rows_digest, self.config.image_column, sorted(files | self._image_files), rows])
 
     @cached_property
     def _local(self) -> Path | None:

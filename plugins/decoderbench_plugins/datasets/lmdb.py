@@ -124,7 +124,7 @@ class LMDB(Dataset):
         if max(max(state.st_mtime, state.st_ctime) for state in states) > time.time() - 2:
             return None  # a second change could bear the same time
         rows = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
-        return _digest([self._rows_digest, [str(path) for path in files], rows])
+        return _digest([self._rows_digest, self.config.database, [str(path) for path in files], rows])
 
     @cached_property
     def _files(self) -> dict[str, _File]:

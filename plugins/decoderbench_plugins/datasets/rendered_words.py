@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -162,9 +163,10 @@ class RenderedWords(Dataset):
             "freetype": features.version("freetype2"),
             "numpy": version("numpy"),  # may change its streams of random numbers
         }
+        sources = [hashlib.sha256(Path(str(inspect.getsourcefile(part))).read_bytes()).hexdigest() for part in DRAWING]
         fonts = [[typeface.name, typeface.digest] for typeface in self._fonts[0]]
         options = self.config.model_dump(exclude={"words", "fonts"})  # where they lie is of no account
-        return _hash(json.dumps([options, software, fonts, self._words]), 32).hex()
+        return _hash(json.dumps([options, software, sources, fonts, self._words]), 32).hex()
 
     def notes(self) -> Sequence[str]:
         notes = []
@@ -294,6 +296,9 @@ def _few(names: Sequence[str]) -> str:
 
 def _hash(text: str, size: int) -> bytes:
     return hashlib.shake_256(text.encode()).digest(size)
+
+
+DRAWING = (RenderedWords, draw_text, select_typefaces)  # a change to the code of these draws other images
 
 
 @hookimpl
