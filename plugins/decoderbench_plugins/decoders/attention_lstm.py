@@ -1,8 +1,8 @@
 """Attention LSTM: one additive-attention glimpse of the memory per character.
 
 Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate". The wiring "baek2019"
-is the prediction stage "Attn" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", but for
-its initial weights, which are torch's:
+is the prediction stage "Attn" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", but
+for its initial weights, which are torch's:
 
     "Attn" = { use = "attention_lstm", wiring = "baek2019", hidden_dim = 256 }
 """
