@@ -10,10 +10,19 @@ from typing import Any
 TINY_PLUGIN = Path(__file__).parent / "plugins" / "tiny.py"
 
 
+# What runs behind a shell's `&` ignores SIGINT, and its children do by inheritance.
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from decoderbench.cli import main
+main()
+"""
+
+
 def start_command(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     """Start `decoderbench` with these arguments; stderr goes where stdout goes."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from decoderbench.cli import main; main()", *arguments],
+        [sys.executable, "-c", START, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
