@@ -7,6 +7,7 @@ D frame width, L label length, S decoding steps, V vocabulary. No torch here.
 from dataclasses import dataclass
 from itertools import pairwise
 
+from decoderbench.errors import InfeasibleError
 from decoderbench.labels import Charset
 
 
@@ -17,6 +18,14 @@ class ImageSpec:
     channels: int
     height: int
     width: int
+
+    def require(self, *, height: int, width: int, by: str) -> None:
+        """Raise `InfeasibleError` if images are smaller than a component, named as in "encoder grcnn", can take."""
+        if self.height < height or self.width < width:
+            raise InfeasibleError(
+                f"{by} needs images of at least {height}x{width} (height x width), given "
+                f"{self.height}x{self.width}; raise image.height or image.width"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

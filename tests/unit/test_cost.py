@@ -154,5 +154,12 @@ def test_throughput_leaves_the_warm_up_out(clock: Any) -> None:
     assert [size for size, _ in clock.batches] == [4, 4, 2]
 
 
+def test_throughput_warms_up_each_size_and_counts_all_where_sizes_differ(clock: Any) -> None:
+    batches = [torch.zeros(size, 1, 4, width) for size, width in ((4, 4), (3, 8), (2, 8))]
+    assert cost.measure_throughput(clock, batches) == pytest.approx(10)
+    assert sorted(size for size, _ in clock.batches[:2]) == [3, 4]
+    assert [size for size, _ in clock.batches[2:]] == [4, 3, 2]
+
+
 def test_throughput_of_a_single_batch_reads_it_twice(clock: Any) -> None:
     assert cost.measure_throughput(clock, [torch.zeros(4, 1, 4, 4)]) == pytest.approx(10)

@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 import subprocess
 import sys
 from collections import Counter
@@ -263,6 +264,14 @@ def test_the_fingerprint_covers_options_fonts_and_words_wherever_they_lie(tmp_pa
         prints.append(dataset.fingerprint())
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
+
+
+@pytest.mark.parametrize("part", [draw_text, select_typefaces, RenderedWords])
+def test_the_fingerprint_covers_the_code_that_draws(tmp_path, monkeypatch, part):
+    before, found = words().fingerprint(), inspect.getsourcefile
+    (tmp_path / "edited.py").write_text("")
+    monkeypatch.setattr("inspect.getsourcefile", lambda one: tmp_path / "edited.py" if one is part else found(one))
+    assert words().fingerprint() != before
 
 
 # Factors

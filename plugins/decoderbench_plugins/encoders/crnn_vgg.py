@@ -10,7 +10,7 @@ from typing import final
 from pydantic import Field
 from torch import Tensor, nn
 
-from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, InfeasibleError, hookimpl
+from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, hookimpl
 
 
 @final
@@ -30,11 +30,7 @@ class CRNNVGG(Encoder):
         full = config.output_channels
         eighth, quarter, half = full // 8, full // 4, full // 2
         self.features = FeatureMapSpec(channels=full, height=image.height // 16 - 1, width=image.width // 4 - 1)
-        if self.features.height < 1 or self.features.width < 1:
-            raise InfeasibleError(
-                f"encoder crnn_vgg needs images of at least 32x8 (height x width), given "
-                f"{image.height}x{image.width}; raise image.height or image.width"
-            )
+        image.require(height=32, width=8, by="encoder crnn_vgg")
         self.layers = nn.Sequential(
             *_conv(image.channels, eighth),
             nn.MaxPool2d(2),  # (B, C/8, H/2, W/2)

@@ -9,7 +9,7 @@ from typing import cast, final
 from pydantic import Field
 from torch import Tensor, nn
 
-from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, InfeasibleError, hookimpl
+from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, hookimpl
 
 _ITERATIONS = 5
 
@@ -30,11 +30,7 @@ class GRCNN(Encoder):
         super().__init__(config, image)
         full = config.output_channels
         eighth, quarter, half = full // 8, full // 4, full // 2
-        if image.height < 32 or image.width < 4:
-            raise InfeasibleError(
-                f"encoder grcnn needs images of at least 32x4 (height x width), given "
-                f"{image.height}x{image.width}; raise image.height or image.width"
-            )
+        image.require(height=32, width=4, by="encoder grcnn")
         self.features = FeatureMapSpec(channels=full, height=image.height // 16 - 1, width=image.width // 4 + 1)
         self.layers = nn.Sequential(
             nn.Conv2d(image.channels, eighth, 3, padding=1),

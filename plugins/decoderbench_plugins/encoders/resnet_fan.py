@@ -9,7 +9,7 @@ from typing import cast, final
 from pydantic import Field
 from torch import Tensor, nn
 
-from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, InfeasibleError, hookimpl
+from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, hookimpl
 
 
 @final
@@ -28,11 +28,7 @@ class ResNetFAN(Encoder):
         super().__init__(config, image)
         full = config.output_channels
         sixteenth, eighth, quarter, half = full // 16, full // 8, full // 4, full // 2
-        if image.height < 32 or image.width < 4:
-            raise InfeasibleError(
-                f"encoder resnet_fan needs images of at least 32x4 (height x width), given "
-                f"{image.height}x{image.width}; raise image.height or image.width"
-            )
+        image.require(height=32, width=4, by="encoder resnet_fan")
         self.features = FeatureMapSpec(channels=full, height=image.height // 16 - 1, width=image.width // 4 + 1)
         self.layers = nn.Sequential(
             *_conv(image.channels, sixteenth),

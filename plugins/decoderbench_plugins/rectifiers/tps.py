@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decoderbench import ComponentConfig, ImageSpec, InfeasibleError, Rectifier, hookimpl
+from decoderbench import ComponentConfig, ImageSpec, Rectifier, hookimpl
 
 
 @final
@@ -36,11 +36,7 @@ class TPS(Rectifier):
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
-        if image.height < 8 or image.width < 8:
-            raise InfeasibleError(
-                f"rectifier tps needs images of at least 8x8 (height x width), given {image.height}x{image.width}; "
-                f"raise image.height or image.width"
-            )
+        image.require(height=8, width=8, by="rectifier tps")
         self.image = image
         full = config.output_channels
         eighth, quarter, half = full // 8, full // 4, full // 2
