@@ -71,6 +71,7 @@ class SmallCTC(CTCDecoder):
 
     name = "small_ctc"
     Config = ComponentConfig
+    exports = True
 
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)

@@ -4,7 +4,8 @@
     -> Decoder -> texts
 
 A component is a class with a `name`, a nested `Config` (its options, with defaults) and a constructor that
-sizes itself from the specs of the stage before it. Classes are contracts, families or leaves; only a leaf is
+sizes itself from the specs of the stage before it. One whose `forward` goes through `torch.export` may say so with
+`exports = True`, which the conformance kit then holds it to. Classes are contracts, families or leaves; only a leaf is
 ever built, and no leaf overrides what its family finished.
 """
 
@@ -45,6 +46,7 @@ class Rectifier(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[ComponentConfig]]
+    exports: ClassVar[bool] = False
     image: ImageSpec
 
     @abstractmethod
@@ -66,6 +68,7 @@ class Encoder(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[ComponentConfig]]
+    exports: ClassVar[bool] = False
     features: FeatureMapSpec
 
     @abstractmethod
@@ -82,6 +85,7 @@ class Bridge(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[ComponentConfig]]
+    exports: ClassVar[bool] = False
     memory: SequenceSpec
 
     @abstractmethod
@@ -98,6 +102,7 @@ class Decoder(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[ComponentConfig]]
+    exports: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:

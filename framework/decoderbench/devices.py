@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -39,20 +37,6 @@ def device_name(device: torch.device) -> str:
             if line.startswith("model name"):
                 return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-@contextmanager
-def torch_state_kept() -> Iterator[None]:
-    """Put back what foreign code switches in a block: default dtype, grad mode, threads, random state of the CPU."""
-    dtype, threads, random = torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
-    with torch.enable_grad():  # leaving it restores the mode, whatever was set meanwhile
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            torch.set_rng_state(random)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
 
 
 def synchronize(device: torch.device) -> None:

@@ -51,6 +51,15 @@ class Recognizer(nn.Module):
         return self.decoder.transcribe(self.memory(images), beam_size=beam_size)
 
 
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a module's weights and buffers on the host, as a safetensors file can hold them.
+
+    Such a file refuses tensors that share memory, so each name of tied weights gets a copy of its own.
+    """
+    state = module.state_dict().items()
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
+
+
 def see(rectifier: Rectifier, encoder: Encoder, bridge: Bridge, images: Tensor) -> Tensor:
     """Return the memory (B, T, D) of images (B, C, H, W).
 

@@ -18,11 +18,12 @@ import torch
 from decoderbench import training
 from decoderbench.batches import Batches
 from decoderbench.cell import Cell
-from decoderbench.devices import choose_device, device_name, torch_state_kept
+from decoderbench.devices import choose_device, device_name
 from decoderbench.errors import ConfigError, DivergedError
 from decoderbench.experiment import Experiment, load_experiment
 from decoderbench.plan import open_images, plan_cells, read_buckets, read_data, refuse_if_all_infeasible
 from decoderbench.plugin_manager import build_plugin_manager
+from decoderbench.process_state import process_state_kept
 from decoderbench.records import Plan, ResultsDirectory, RunRecord, Status, write_atomically
 from decoderbench.registry import Registry
 from decoderbench.report import load_results, write_files
@@ -157,7 +158,7 @@ class Runner:
             environment=self.environment | {"date": datetime.now(UTC).isoformat(timespec="seconds")},
         )
         try:
-            with torch_state_kept():
+            with process_state_kept():
                 return self.registry.plugins.run_cell(cell, context)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
             story = "".join(traceback.format_exception(error))

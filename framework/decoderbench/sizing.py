@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from decoderbench.cell import ResolvedComponent
 from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.cost import count_gmacs, count_parameters
-from decoderbench.devices import torch_state_kept
 from decoderbench.errors import DecoderBenchError, InfeasibleError
 from decoderbench.options import ComponentConfig
+from decoderbench.process_state import process_state_kept
 from decoderbench.recognizer import see
 from decoderbench.specs import ImageSpec, LabelSpec
 
@@ -170,10 +170,10 @@ class Sizes:
 def _on_meta(build: Callable[[], Module]) -> Module:
     """Build, in eval mode, on the meta device, or, for a constructor that looks at values, on the CPU and move it."""
     try:
-        with torch_state_kept(), torch.device("meta"):
+        with process_state_kept(), torch.device("meta"):
             return build().eval()
     except DecoderBenchError:
         raise
     except Exception:  # noqa: BLE001 - whatever meta tensors made it raise
-        with torch_state_kept():
+        with process_state_kept():
             return build().to("meta").eval()

@@ -31,7 +31,7 @@ from decoderbench.errors import DivergedError
 from decoderbench.evaluation import Evaluation, evaluate
 from decoderbench.hookspecs import hookimpl
 from decoderbench.options import TrainingOptions
-from decoderbench.recognizer import Recognizer
+from decoderbench.recognizer import Recognizer, weights_of
 from decoderbench.records import Cost, RunRecord, append_line
 from decoderbench.registry import Registry
 
@@ -194,8 +194,7 @@ class Trainer:
         """Leave predictions and weights in the cell's directory."""
         directory = self.context.directory
         pd.DataFrame(test.columns()).to_parquet(directory / "predictions.parquet", index=False)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self.recognizer.state_dict().items()}
-        safetensors.torch.save_file(weights, directory / "weights.safetensors")
+        safetensors.torch.save_file(weights_of(self.recognizer), directory / "weights.safetensors")
 
     def images_of_test(self) -> list[Tensor]:
         """Return a few batches of test images on the device, to time: from all over the widths, if they vary."""

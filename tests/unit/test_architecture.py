@@ -22,7 +22,7 @@ LAYERS = [
     {"decoding", "problems", "audit", "typefaces"},
     {"rendering", "contact_sheet"},
     {"ctc", "autoregressive", "sequence", "keep_width", "recognizer", "records", "images"},
-    {"devices", "batches", "cost"},
+    {"devices", "batches", "cost", "process_state"},
     {"augmentation", "evaluation", "hookspecs"},
     {"plugin_manager", "report"},
     {"registry", "testing"},

@@ -1,6 +1,6 @@
-"""The rules of encoders and bridges, which both read a map (B, C, H, W)."""
+"""The rules of the stages before the decoder, images to images, to a feature map, to a memory."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -10,19 +10,13 @@ from torch import Tensor, nn
 
 from decoderbench.contracts import Bridge, Encoder, Rectifier
 from decoderbench.errors import InfeasibleError
+from decoderbench.process_state import process_state_kept
 from decoderbench.specs import FeatureMapSpec, ImageSpec
-from decoderbench.testing.rules import (
-    ask,
-    build_on_meta,
-    configure,
-    require,
-    require_close,
-    require_gradients,
-    require_input_gradient,
-    require_reproducible,
-    require_unchanged,
-    seeded,
-)
+from decoderbench.testing import modules
+from decoderbench.testing.checks import Rule
+from decoderbench.testing.modules import ModuleSubject
+from decoderbench.testing.processes import agrees_between_processes
+from decoderbench.testing.rules import require, require_close, seeded
 
 Map = ImageSpec | FeatureMapSpec
 Stage = Rectifier | Encoder | Bridge
@@ -31,57 +25,82 @@ IMAGES = [(1, 32, 128), (3, 32, 128), (1, 32, 96), (3, 48, 160)]  # channels, he
 FEATURES = [(7, 3, 5), (8, 1, 9), (5, 4, 1), (6, 1, 1), (12, 4, 32)]
 
 
-def check_rectifier(cls: type[Rectifier], **options: object) -> None:
-    """Check a rectifier class with the given options; raise `ConformanceError` at the first rule that it breaks."""
-    config = configure("rectifier", Rectifier, cls, options)
-    ask(f"rectifier {cls.name!r}", _Stage(lambda image: cls(config, image), _images()), RULES)
-
-
-def check_encoder(cls: type[Encoder], **options: object) -> None:
-    """Check an encoder class with the given options; raise `ConformanceError` at the first rule that it breaks."""
-    config = configure("encoder", Encoder, cls, options)
-    ask(f"encoder {cls.name!r}", _Stage(lambda image: cls(config, image), _images()), RULES)
-
-
-def check_bridge(cls: type[Bridge], **options: object) -> None:
-    """Check a bridge class with the given options; raise `ConformanceError` at the first rule that it breaks."""
-    config = configure("bridge", Bridge, cls, options)
-    maps = [FeatureMapSpec(channels=channels, height=height, width=width) for channels, height, width in FEATURES]
-    ask(f"bridge {cls.name!r}", _Stage(lambda features: cls(config, features), maps), RULES)
-
-
-def _images() -> list[ImageSpec]:
-    return [ImageSpec(channels=channels, height=height, width=width) for channels, height, width in IMAGES]
-
-
 @dataclass
-class _Stage:
+class StageUnderCheck(ModuleSubject):
     """A rectifier, an encoder or a bridge under check, to be built for each of several maps."""
 
-    make: Callable[[Any], Stage]
-    offered: list[Any]
+    @property
+    def needs_input_gradient(self) -> bool:  # type: ignore[override]
+        """What comes before a bridge is to learn too."""
+        return issubclass(self.cls, Bridge)
 
     @cached_property
-    def built(self) -> dict[Map, Stage]:
-        """One in eval mode for each map that it does not refuse."""
-        accepted: dict[Map, Stage] = {}
-        reasons = []
-        for spec in self.offered:
-            try:
-                accepted[spec] = self.build(spec).eval()
-            except InfeasibleError as error:
-                reasons.append(str(error))
-        require(bool(accepted), got="; ".join(reasons), do=f"accept one of these at least: {self.offered}")
+    def offered(self) -> Sequence[Map]:
+        """The maps to build it for."""
+        if issubclass(self.cls, Bridge):
+            return [
+                FeatureMapSpec(channels=channels, height=height, width=width) for channels, height, width in FEATURES
+            ]
+        return [ImageSpec(channels=channels, height=height, width=width) for channels, height, width in IMAGES]
+
+    @cached_property
+    def accepted(self) -> list[Map]:
+        """Those that it does not refuse; costly rules use the first."""
+        reasons, accepted = [], []
+        with process_state_kept():  # the rules ask what building does to it
+            for spec in self.offered:
+                try:
+                    self.build_for(spec)
+                    accepted.append(spec)
+                except InfeasibleError as error:
+                    reasons.append(str(error))
+        require(bool(accepted), got="; ".join(reasons), do=f"accept one of these at least: {list(self.offered)}")
         return accepted
 
-    @property
-    def first(self) -> Map:
-        """The map that costly rules use."""
-        return next(iter(self.built))
+    def build_for(self, spec: Map) -> Stage:
+        """Build it for a map, in training mode, with the weights of one seed."""
+        stage: Stage = seeded(partial(self.cls, self.config, spec))
+        return stage
 
-    def build(self, spec: Map) -> Stage:
-        """Build it anew, with the weights of one seed."""
-        return seeded(lambda: self.make(spec))
+    def build(self) -> Stage:
+        stage: Stage = self.cls(self.config, self.accepted[0])
+        return stage
+
+    def draw(self, batch: int) -> Tensor:
+        return _draw(self.accepted[0], batch)
+
+    def learn(self, module: Any, inputs: Tensor) -> None:
+        output = module(inputs)
+        if output.requires_grad:  # a stage need not have weights
+            torch.autograd.backward(output.square().sum())
+
+    def read(self, module: Any, inputs: Tensor) -> tuple[Tensor, ...]:
+        with torch.inference_mode():
+            return (module(inputs),)
+
+
+def rules_of_stages(subject: StageUnderCheck) -> list[Rule]:
+    """Return the rules for a rectifier, an encoder or a bridge."""
+    is_counted: list[Rule] = [modules.is_counted] if issubclass(subject.cls, Encoder) else []
+    return [
+        starts_with_fresh_statistics,
+        yields_what_it_declares,
+        reads_each_image_alone,
+        modules.depends_on_its_own_image_alone,
+        modules.leaves_its_inputs_alone,
+        modules.opens_nothing,
+        modules.trains_every_parameter,
+        modules.starts_from_the_seed,
+        modules.comes_back_from_a_file,
+        modules.changes_nothing_by_reading,
+        modules.leaves_the_process_alone,
+        modules.builds_on_meta,
+        declares_the_same_on_meta,
+        modules.stays_on_its_device,
+        *is_counted,
+        *modules.rules_of_exports(subject),
+        agrees_between_processes,
+    ]
 
 
 def _draw(spec: Map, batch: int) -> Tensor:
@@ -98,9 +117,9 @@ def _declared(stage: Stage) -> tuple[int, ...]:
     return spec.channels, spec.height, spec.width
 
 
-def _starts_with_fresh_statistics(stage: _Stage) -> None:
+def starts_with_fresh_statistics(subject: StageUnderCheck) -> None:
     """Building it leaves BatchNorm as it starts: mean 0, variance 1, no batch counted."""
-    for name, norm in stage.built[stage.first].named_modules():
+    for name, norm in subject.build().named_modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
             buffers = dict(norm.named_buffers())
             fresh = buffers["running_mean"].eq(0).all() and buffers["running_var"].eq(1).all()
@@ -111,62 +130,41 @@ def _starts_with_fresh_statistics(stage: _Stage) -> None:
             )
 
 
-def _yields_what_it_declares(stage: _Stage) -> None:
-    """What forward yields has the shape that `image`, `features` or `memory` declares, in float32."""
-    for spec, built in stage.built.items():
-        with torch.no_grad():
-            output = built(_draw(spec, 2))
+def yields_what_it_declares(subject: StageUnderCheck) -> None:
+    """What forward yields has the shape that `image`, `features` or `memory` declares, in float32, and is finite."""
+    for spec in subject.accepted:
+        built = subject.build_for(spec).eval()
+        (output,) = subject.read(built, _draw(spec, 2))
         require(
             output.shape == (2, *_declared(built)),
             got=f"{tuple(output.shape)} where (2, {', '.join(map(str, _declared(built)))}) is declared, for {spec}",
             do="declare what comes; an encoder can ask probe_features",
         )
         require(output.dtype == torch.float32, got=f"{output.dtype}", do="leave number formats to the recogniser")
-
-
-def _reads_each_image_alone(stage: _Stage) -> None:
-    """In eval mode a batch gives what its single images give, and leaves its input as it is."""
-    for spec, built in stage.built.items():
-        inputs = _draw(spec, 3)
-        before = inputs.clone()
-        with torch.no_grad():
-            together = built(inputs)
-            require_unchanged("batch", before, inputs)
-            singles = torch.cat([built(single[None]) for single in inputs])
-        require_close("in a batch a value of", together, singles, do="mix nothing across the batch in eval mode")
-
-
-def _trains_every_parameter(stage: _Stage) -> None:
-    """A gradient reaches every parameter and, through a bridge, the features."""
-    built, inputs = stage.build(stage.first), _draw(stage.first, 2).requires_grad_()
-    torch.autograd.backward(built(inputs).square().sum())
-    require_gradients(built)
-    if isinstance(built, Bridge):
-        require_input_gradient("features", inputs)
-
-
-def _is_reproducible(stage: _Stage) -> None:
-    """The seed decides the weights, and a state_dict holds all of them."""
-    inputs = _draw(stage.first, 2)
-    require_reproducible(partial(stage.make, stage.first), lambda built: built(inputs))
-
-
-def _builds_on_meta(stage: _Stage) -> None:
-    """It builds on the meta device, where the plan asks for shapes and cost, and declares the same there."""
-    for spec, on_cpu in stage.built.items():
-        on_meta = build_on_meta(partial(stage.make, spec))
         require(
-            _declared(on_meta) == _declared(on_cpu),
-            got=f"{_declared(on_meta)} there and {_declared(on_cpu)} on the CPU, for {spec}",
-            do="derive the declaration from shapes, not from values",
+            bool(output.isfinite().all()),
+            got=f"values that are not finite, for {spec}",
+            do="stay away from 0/0, log 0 and tensors that nobody filled",
         )
 
 
-RULES = (
-    _starts_with_fresh_statistics,
-    _yields_what_it_declares,
-    _reads_each_image_alone,
-    _trains_every_parameter,
-    _is_reproducible,
-    _builds_on_meta,
-)
+def reads_each_image_alone(subject: StageUnderCheck) -> None:
+    """In eval mode a batch gives what its single images give."""
+    for spec in subject.accepted:
+        built, inputs = subject.build_for(spec).eval(), _draw(spec, 3)
+        (together,) = subject.read(built, inputs)
+        singles = torch.cat([subject.read(built, single[None])[0] for single in inputs])
+        require_close("in a batch a value of", together, singles, do="mix nothing across the batch in eval mode")
+
+
+def declares_the_same_on_meta(subject: StageUnderCheck) -> None:
+    """On the meta device, where the plan asks, it declares what it declares on the CPU."""
+    for spec in subject.accepted:
+        on_cpu = _declared(subject.build_for(spec))
+        with torch.device("meta"):
+            on_meta = _declared(subject.build_for(spec))
+        require(
+            on_meta == on_cpu,
+            got=f"{on_meta} there and {on_cpu} on the CPU, for {spec}",
+            do="derive the declaration from shapes, not from values",
+        )

@@ -5,15 +5,16 @@ from functools import cached_property
 from itertools import product
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from decoderbench.autoregressive import AutoregressiveDecoder
 from decoderbench.contracts import Decoder, Hypotheses
 from decoderbench.ctc import CTCDecoder
 from decoderbench.labels import Charset, Labels
-from decoderbench.options import ComponentConfig
 from decoderbench.specs import LabelSpec, SequenceSpec
-from decoderbench.testing.rules import require, seeded
+from decoderbench.testing.modules import ModuleSubject
+from decoderbench.testing.rules import require
 
 CHARSET = Charset("ab")
 LABELS = LabelSpec(charset=CHARSET, max_length=3)
@@ -22,11 +23,10 @@ SIZES = [(5, 7), (1, 3), (9, 1), (12, 33)]  # T, D
 
 
 @dataclass
-class DecoderUnderCheck:
+class DecoderUnderCheck(ModuleSubject):
     """A decoder class and its options."""
 
-    cls: type[Decoder]
-    config: ComponentConfig
+    needs_input_gradient = True
 
     @cached_property
     def memories(self) -> list[SequenceSpec]:
@@ -56,16 +56,23 @@ class DecoderUnderCheck:
         return frames if self.is_ctc else max(frames, LABELS.max_length)
 
     def build(self) -> Decoder:
-        """Build it, in training mode."""
-        return self.cls(self.config, self.memories[0], LABELS)
-
-    def built(self, seed: int = 0) -> Decoder:
-        """Build it from a seed, in eval mode."""
-        return seeded(self.build, seed).eval()
+        decoder: Decoder = self.cls(self.config, self.memories[0], LABELS)
+        return decoder
 
     def draw(self, batch: int) -> Tensor:
         """Draw a memory (B, T, D), not contiguous, as bridges yield it that turn (B, D, T)."""
         return torch.randn(batch, self.memories[0].dim, self.memories[0].length).transpose(1, 2)
+
+    def learn(self, module: Decoder, inputs: Tensor) -> None:
+        texts = [TEXTS[row % len(TEXTS)] for row in range(len(inputs))]
+        labels = Labels.from_texts(texts, CHARSET, device=inputs.device)
+        torch.autograd.backward(module.nll(inputs, labels).sum())
+
+    def read(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return log_prob (B,), lengths (B,) and ids (B, T or `max_length`)."""
+        read = transcribe(module, inputs)
+        ids = F.pad(read.ids, (0, max(0, self.longest - read.ids.shape[1])))[:, : self.longest]
+        return read.log_prob, read.lengths, ids
 
 
 def transcribe(decoder: Decoder, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:

@@ -18,6 +18,7 @@ class BiLSTM(Bridge):
     """T = W: the mean over the height, then layers of a bidirectional LSTM and a linear layer, no non-linearity."""
 
     name = "bilstm"
+    exports = True
 
     class Config(ComponentConfig):
         """Options of `bilstm`."""

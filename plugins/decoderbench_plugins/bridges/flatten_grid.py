@@ -15,6 +15,7 @@ class FlattenGrid(SequenceBridge):
     """T = H * W in row-major order, D = C."""
 
     name = "flatten_grid"
+    exports = True
 
     @staticmethod
     def frames_of(features: FeatureMapSpec) -> SequenceSpec:

@@ -12,6 +12,7 @@ class GlobalPool(SequenceBridge):
     """T = 1, D = C."""
 
     name = "global_pool"
+    exports = True
 
     @staticmethod
     def frames_of(features: FeatureMapSpec) -> SequenceSpec:

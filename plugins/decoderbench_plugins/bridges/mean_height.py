@@ -12,6 +12,7 @@ class MeanHeight(SequenceBridge):
     """T = W, D = C. What CRNN-like recognisers do when the map is not one row high."""
 
     name = "mean_height"
+    exports = True
 
     @staticmethod
     def frames_of(features: FeatureMapSpec) -> SequenceSpec:

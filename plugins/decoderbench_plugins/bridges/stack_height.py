@@ -12,6 +12,7 @@ class StackHeight(SequenceBridge):
     """T = W, D = C * H, channels outermost."""
 
     name = "stack_height"
+    exports = True
 
     @staticmethod
     def frames_of(features: FeatureMapSpec) -> SequenceSpec:

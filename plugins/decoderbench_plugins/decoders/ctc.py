@@ -16,6 +16,7 @@ class LinearCTC(CTCDecoder):
     """A linear layer to the charset and the blank."""
 
     name = "ctc"
+    exports = True
 
     class Config(ComponentConfig):
         """Options of `ctc`: none."""

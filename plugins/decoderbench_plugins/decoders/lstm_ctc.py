@@ -16,6 +16,7 @@ class LSTMCTC(CTCDecoder):
     """nn.LSTM over the memory, a linear layer to the charset and the blank."""
 
     name = "lstm_ctc"
+    exports = True
 
     class Config(ComponentConfig):
         """Options of `lstm_ctc`."""

@@ -18,6 +18,7 @@ class CRNNVGG(Encoder):
     """A column of the map every four pixels, less one; a map of height 1 for images of height 32."""
 
     name = "crnn_vgg"
+    exports = True
 
     class Config(ComponentConfig):
         """The strides are those of the paper."""

@@ -19,6 +19,7 @@ class GRCNN(Encoder):
     """A column of the map every four pixels, and one more; a map of height 1 for images of height 32."""
 
     name = "grcnn"
+    exports = True
 
     class Config(ComponentConfig):
         """The strides, and five iterations of each recurrent layer, are those of the paper."""

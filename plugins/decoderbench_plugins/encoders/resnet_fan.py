@@ -17,6 +17,7 @@ class ResNetFAN(Encoder):
     """A column of the map every four pixels, and one more; a map of height 1 for images of height 32."""
 
     name = "resnet_fan"
+    exports = True
 
     class Config(ComponentConfig):
         """The number of blocks and the strides are those of the paper."""

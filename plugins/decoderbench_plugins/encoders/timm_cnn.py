@@ -33,6 +33,7 @@ class TimmCNN(Encoder):
     """
 
     name = "timm_cnn"
+    exports = True
 
     class Config(ComponentConfig):
         """Which model, and where to tap it."""

@@ -12,6 +12,7 @@ class NoRectifier(Rectifier):
     """Images out are images in."""
 
     name = "none"
+    exports = True
 
     class Config(ComponentConfig):
         """No options."""

@@ -21,6 +21,7 @@ class TPS(Rectifier):
     """A small CNN predicts the points. Images keep their size; weights do not depend on it, nor may widths vary."""
 
     name = "tps"
+    exports = True
 
     class Config(ComponentConfig):
         """Options of `tps`."""

@@ -1,0 +1,157 @@
+"""Two fresh processes that do the same with a component, each with its own order of sets: do they agree?
+
+They import torch once and fork for each component, so that none meets what another left behind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from decoderbench.testing.checks import Subject
+from decoderbench.testing.rules import NotAskedError, require
+
+SERVE = "from decoderbench.testing.processes import serve; serve()"
+HASH_SEEDS = (1, 2)
+
+_workers: list[subprocess.Popen[str]] = []
+
+
+def agrees_between_processes(subject: Subject) -> None:
+    """Two fresh processes that do the same with it get the same, to the last bit."""
+    start_workers()
+    job = json.dumps(_job(subject))
+    for worker in _workers:
+        assert worker.stdin is not None
+        worker.stdin.write(job + "\n")
+        worker.stdin.flush()
+    answers = [json.loads(worker.stdout.readline() or "{}") for worker in _workers if worker.stdout is not None]
+    if reason := next((answer["not_found"] for answer in answers if "not_found" in answer), None):
+        raise NotAskedError(reason)
+    digests = [answer.get("digest") for answer in answers]
+    error = next((answer["error"] for answer in answers if "error" in answer), "a process that died")
+    require(None not in digests, got=error, do="let it work in a process that has imported nothing but its own file")
+    require(
+        len(set(digests)) == 1,
+        got="two different outcomes of one seed",
+        do="depend on torch's seed alone: not on hash() or the order of a set, the time, or random numbers of your own",
+    )
+
+
+def start_workers() -> None:
+    """Start both, which then import torch while the caller goes on; once is enough."""
+    if _workers:
+        return
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    _workers.extend(
+        subprocess.Popen(
+            [sys.executable, "-c", SERVE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment | {"PYTHONHASHSEED": str(seed)},
+        )
+        for seed in HASH_SEEDS
+    )
+    atexit.register(_stop_workers)
+
+
+def serve() -> None:
+    """Answer jobs, one a line, until there are no more."""
+    import torch
+
+    torch.set_num_threads(1)
+    # What torch imports at the first backward pass and the first optimiser is imported here, for all children.
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    torch.autograd.backward(parameter.sum())
+    torch.optim.SGD([parameter], lr=1.0).step()
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a component prints is no reply
+    for line in sys.stdin:
+        replies.write(_forked(json.loads(line)) + "\n")
+        replies.flush()
+
+
+def _stop_workers() -> None:
+    for worker in _workers:
+        with worker:
+            assert worker.stdin is not None
+            worker.stdin.close()
+    _workers.clear()
+
+
+def _job(subject: Subject) -> dict[str, Any]:
+    module = sys.modules.get(subject.cls.__module__)
+    file = getattr(module, "__file__", None)
+    if "<locals>" in subject.cls.__qualname__ or file is None:
+        raise NotAskedError("it is defined inside a function or a notebook, where a fresh process cannot find it")
+    options = subject.options if subject.kind == "metric" else subject.config.model_dump(mode="json")
+    return {
+        "kind": subject.kind,
+        "module": subject.cls.__module__,
+        "file": str(Path(file).resolve()),
+        "class": subject.cls.__qualname__,
+        "options": options,
+        "base_dir": str(subject.base_dir.resolve()),
+    }
+
+
+def _forked(job: dict[str, Any]) -> str:
+    """Return the answer to a job, made by a child where there are such."""
+    if not hasattr(os, "fork"):
+        return json.dumps(_answer(job))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with os.fdopen(writing, "w") as pipe:
+            pipe.write(json.dumps(_answer(job)))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer or "{}"
+
+
+def _answer(job: dict[str, Any]) -> dict[str, str]:
+    from decoderbench.testing import subject_of
+
+    try:
+        found: Any = _load(job["module"], job["file"])
+        for name in job["class"].split("."):
+            found = getattr(found, name)
+    except Exception as error:  # noqa: BLE001 - whatever foreign code raises
+        return {"not_found": f"a fresh process cannot load it: {type(error).__name__}: {error}"}
+    digest = hashlib.sha256()
+    try:
+        for part in subject_of(job["kind"], found, job["options"], Path(job["base_dir"])).outcome():
+            digest.update(part)
+    except Exception as error:  # noqa: BLE001 - as above
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"digest": digest.hexdigest()}
+
+
+def _load(name: str, file: str) -> ModuleType:
+    """Import a module by its name if that leads to its file, else from the file."""
+    try:
+        module = importlib.import_module(name)
+        if module.__file__ is not None and Path(module.__file__).resolve() == Path(file):
+            return module
+    except ImportError:
+        pass
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

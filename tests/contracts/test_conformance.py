@@ -1,0 +1,91 @@
+"""Every registered component conforms: each rule of each is a test of its own."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from support import BRIDGES, DECODERS, ENCODERS, RECTIFIERS, REGISTRY, Options
+
+from decoderbench.registry import Shelf
+from decoderbench.testing import check_dataset, checks_of, parametrize_with_checks
+
+SHELVES = [
+    (REGISTRY.rectifiers, RECTIFIERS),
+    (REGISTRY.encoders, ENCODERS),
+    (REGISTRY.bridges, BRIDGES),
+    (REGISTRY.decoders, DECODERS),
+]
+COMPONENTS = [(shelf[name].component, options) for shelf, cases in SHELVES for name, options in cases]
+
+
+@parametrize_with_checks(COMPONENTS)
+def test_it_conforms(check: Any) -> None:
+    check()
+
+
+def png(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (24, 8), shade).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def folder(base: Path) -> Options:
+    (base / "images").mkdir()
+    for number in range(40):
+        (base / "images" / f"{number:02}.png").write_bytes(png(number))
+    return {"path": "images"}
+
+
+def lmdb(base: Path) -> Options:
+    engine = pytest.importorskip("lmdb")
+    for name, count in (("train", 30), ("test", 10)):
+        environment = engine.open(str(base / name), map_size=1 << 24, lock=False)
+        with environment, environment.begin(write=True) as transaction:
+            for number in range(1, count + 1):
+                transaction.put(b"image-%09d" % number, png(number))
+                transaction.put(b"label-%09d" % number, str(number).encode())
+            transaction.put(b"num-samples", b"%d" % count)
+    return {"train": ["train"], "test": ["test"], "val_fraction": 0.2}
+
+
+def hf(base: Path) -> Options:
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    splits = {
+        split: datasets.Dataset.from_dict(
+            {
+                "image": [{"bytes": png(row), "path": None} for row in range(count)],
+                "label": [str(row) for row in range(count)],
+            },
+            kinds,
+        )
+        for split, count in {"train": 20, "validation": 5, "test": 5}.items()
+    }
+    datasets.DatasetDict(splits).save_to_disk(base / "set")
+    return {"path": "set"}
+
+
+def small(base: Path) -> Options:
+    return {"train": 20, "val": 5, "test": 5}
+
+
+DATASETS = {"folder": folder, "lmdb": lmdb, "hf": hf, "synthetic_captcha": small, "rendered_words": small}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_dataset_conforms(name: str, tmp_path: Path) -> None:
+    check_dataset(REGISTRY.datasets[name].component, tmp_path, **DATASETS[name](tmp_path))
+
+
+def test_every_registered_dataset_is_checked() -> None:
+    assert set(DATASETS) == set(REGISTRY.datasets)
+    assert set(REGISTRY.metrics) == set()  # those of the core are functions; one that a plugin adds needs checking here
+
+
+@pytest.mark.parametrize(("shelf", "cases"), SHELVES, ids=[shelf.kind for shelf, _ in SHELVES])
+def test_no_rule_is_passed_over_in_silence(shelf: Shelf[Any], cases: Any) -> None:
+    for name, options in cases:
+        checks = checks_of(shelf[name].component, options)
+        assert len({check.name for check in checks}) == len(checks) >= 17
