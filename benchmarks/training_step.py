@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from decoderbench.assignments import merge
 from decoderbench.batches import Batches, to_float
 from decoderbench.devices import choose_device, device_name, synchronize
-from decoderbench.experiment import Experiment, load_experiment, merge
+from decoderbench.experiment import Experiment, load_experiment
 from decoderbench.images import open_store
 from decoderbench.labels import Labels
 from decoderbench.options import AugmentationOptions

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from decoderbench.autoregressive import AutoregressiveDecoder as AutoregressiveDecoder
+    from decoderbench.cell import Cell as Cell
     from decoderbench.contracts import Bridge as Bridge
     from decoderbench.contracts import Decoder as Decoder
     from decoderbench.contracts import Encoder as Encoder
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from decoderbench.specs import ImageSpec as ImageSpec
     from decoderbench.specs import LabelSpec as LabelSpec
     from decoderbench.specs import SequenceSpec as SequenceSpec
+    from decoderbench.training import CellContext as CellContext
     from decoderbench.typefaces import Typeface as Typeface
     from decoderbench.typefaces import select_typefaces as select_typefaces
 
@@ -53,6 +55,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "autoregressive": ["AutoregressiveDecoder"],
+    "cell": ["Cell"],
     "contracts": ["Bridge", "Decoder", "Encoder", "Hypotheses", "Rectifier"],
     "ctc": ["CTCDecoder"],
     "datasets": ["Dataset", "Sample"],
@@ -77,6 +80,7 @@ _HOMES = {
     "runner": ["run"],
     "sequence": ["SequenceBridge", "SequenceConfig"],
     "specs": ["FeatureMapSpec", "ImageSpec", "LabelSpec", "SequenceSpec"],
+    "training": ["CellContext"],
     "typefaces": ["Typeface", "select_typefaces"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

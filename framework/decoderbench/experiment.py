@@ -6,7 +6,7 @@ Component options stay raw in here; the registry, which knows the components, ch
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -249,37 +249,6 @@ def describe(source: str, text: str, location: Location, message: str) -> str:
 def explain_options(error: ValidationError, model: type[BaseModel]) -> list[tuple[Location, str]]:
     """Return the location and the message of each mistake in a component's options."""
     return [_explain(problem, model) for problem in error.errors()]
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Turn `training.steps=500` and the like into nested data; a value that is not TOML is a string."""
-    data: dict[str, Any] = {}
-    problems = []
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        for line in (f"{key} = {value}", f'{key} = "{value}"'):
-            try:
-                data = merge(data, tomllib.loads(line))
-                break
-            except tomllib.TOMLDecodeError:
-                continue
-        else:
-            equals = ""
-        if not equals:
-            problems.append(f"--set {assignment}: must be key=value, as in training.steps=500")
-    if problems:
-        raise ConfigError(problems)
-    return data
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes` laid over it, table by table."""
-    merged = dict(base)
-    for key, value in changes.items():
-        inner = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        merged[key] = merge(inner, value) if both else value  # type: ignore[arg-type]
-    return merged
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> tuple[Location, str]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from decoderbench.cell import Cell
     from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
     from decoderbench.datasets import Dataset
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from decoderbench.training import CellContext
 
 PROJECT = "decoderbench"
+API_VERSION = 1
+"""Raised when a plugin that was right has to change. A module may name the one it is for as `DECODERBENCH_API`."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -136,13 +141,14 @@ def run_cell(cell: Cell, context: CellContext) -> RunRecord | None:
 
 
 @hookspec
-def run_started(cells: Sequence[Cell]) -> None:
+def run_started(cells: Sequence[Cell], directory: Path) -> None:
     """Observe that a run starts. An observer that raises is reported and harms nothing.
 
     Args:
         cells: those that the run will go through; cells that have a result already are not among them.
+        directory: where the results of the run lie; an observer may keep files of its own in it.
 
-    Example: put up a progress bar of `len(cells)`.
+    Example: put up a progress bar of `len(cells)`; keep `directory / "tracker"` to write to.
     """
 
 

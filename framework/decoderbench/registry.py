@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,7 +18,7 @@ from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
 from decoderbench.experiment import NAME_PATTERN, ComponentChoice, Location, explain_options
 from decoderbench.metrics import Metric
 from decoderbench.options import ComponentConfig
-from decoderbench.plugin_manager import Plugins
+from decoderbench.plugin_manager import BrokenPlugin, HookCaller, Plugins
 
 T = TypeVar("T")
 Problem = tuple[Location, str]
@@ -32,6 +32,7 @@ class Registered(Generic[T]):
     name: str
     component: type[T]
     origin: str
+    plugin: str
 
     @property
     def config_class(self) -> type[ComponentConfig]:
@@ -46,9 +47,10 @@ class Registered(Generic[T]):
 class Shelf(Mapping[str, Registered[T]]):
     """The registered components of one kind, by name."""
 
-    def __init__(self, kind: str, base: type[T]) -> None:
-        self.kind, self.base = kind, base
+    def __init__(self, kind: str, base: type[T], left_out: Sequence[BrokenPlugin] = ()) -> None:
+        self.kind, self.base, self.left_out = kind, base, left_out
         self._components: dict[str, Registered[T]] = {}
+        self._contested: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> Registered[T]:
         try:
@@ -67,33 +69,46 @@ class Shelf(Mapping[str, Registered[T]]):
 
     def unknown(self, name: str) -> str:
         """Return what to tell somebody who asked for a name that is not here."""
+        if name in self._contested:
+            return self._contested[name]
         known = list(self)
-        return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; registered: {', '.join(known) or 'none'}"
+        missing = "".join(
+            f"; left out, so that its components are missing: {plugin.reason}" for plugin in self.left_out
+        )
+        registered = f"registered: {', '.join(known) or 'none'}"
+        return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; {registered}{missing}"
 
     def add(self, component: object, plugin: str, origin: str) -> None:
-        """Put a class on the shelf; raise `PluginError` if it is not fit for it or its name is taken."""
-        who = f"plugin {plugin} ({origin})"
+        """Put a class on the shelf.
+
+        Raises:
+            PluginError: it is not fit for the shelf, or its name is taken. Nobody has a contested name then, so that
+                it does not depend on who came first.
+        """
         if not (inspect.isclass(component) and issubclass(component, self.base)):
-            raise PluginError(
-                f"{who} offers {component!r} as {self.kind}; offer a class derived from {self.base.__name__}"
-            )
+            raise PluginError(f"offers {component!r} as {self.kind}; offer a class derived from {self.base.__name__}")
+        what = f"{self.kind} {component.__name__}"
         if missing := sorted(getattr(component, "__abstractmethods__", ())):
-            raise PluginError(f"{who}: {self.kind} {component.__name__} does not implement {', '.join(missing)}")
+            raise PluginError(f"{what} does not implement {', '.join(missing)}")
         name = getattr(component, "name", None)
         if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
             raise PluginError(
-                f"{who}: {self.kind} {component.__name__} has the name {name!r}; give it one of a-z, 0-9, _ . -"
+                f"{what} has the name {name!r}; give it one of a-z, 0-9, _ . - that begins with a-z or 0-9"
             )
         config = getattr(component, "Config", None)
         if self.kind != "metric" and not (inspect.isclass(config) and issubclass(config, ComponentConfig)):
-            raise PluginError(f"{who}: {self.kind} {name!r} has no options; nest a Config derived from ComponentConfig")
+            raise PluginError(f"{self.kind} {name!r} has no options; nest a Config derived from ComponentConfig")
+        if name in self._contested:
+            raise PluginError(self._contested[name])
         if name in self._components:
-            other = self._components[name]
-            raise PluginError(
+            other = self._components.pop(name)
+            self._contested[name] = (
                 f"two plugins register {self.kind} {name!r}: {_home(other.component)} of {other.origin} and "
-                f"{_home(component)} of {origin}; rename one"
+                f"{_home(component)} of {origin}; rename one, or leave one out with -p no:{other.plugin} or "
+                f"-p no:{plugin}"
             )
-        self._components[name] = Registered(self.kind, name, component, origin)
+            raise PluginError(self._contested[name])
+        self._components[name] = Registered(self.kind, name, component, origin, plugin)
 
     def configure(self, choice: ComponentChoice) -> tuple[Registered[T], ComponentConfig]:
         """Return the component that an experiment chose, and its options with all defaults.
@@ -121,27 +136,40 @@ class Registry:
     """Every component that the loaded plugins offer.
 
     Raises:
-        PluginError: if two plugins claim one name.
+        PluginError: if a plugin that the user named offers what is unfit, or claims a name that is taken. Any other
+            plugin then loses that component, with one line.
     """
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
         # mypy would have a concrete class here; a shelf takes the contract.
-        self.rectifiers: Shelf[Rectifier] = Shelf("rectifier", Rectifier)  # type: ignore[type-abstract]
-        self.encoders: Shelf[Encoder] = Shelf("encoder", Encoder)  # type: ignore[type-abstract]
-        self.bridges: Shelf[Bridge] = Shelf("bridge", Bridge)  # type: ignore[type-abstract]
-        self.decoders: Shelf[Decoder] = Shelf("decoder", Decoder)  # type: ignore[type-abstract]
-        self.datasets: Shelf[Dataset] = Shelf("dataset", Dataset)  # type: ignore[type-abstract]
-        self.metrics: Shelf[Metric] = Shelf("metric", Metric)  # type: ignore[type-abstract]
+        left_out = plugins.broken
+        self.rectifiers: Shelf[Rectifier] = Shelf("rectifier", Rectifier, left_out)  # type: ignore[type-abstract]
+        self.encoders: Shelf[Encoder] = Shelf("encoder", Encoder, left_out)  # type: ignore[type-abstract]
+        self.bridges: Shelf[Bridge] = Shelf("bridge", Bridge, left_out)  # type: ignore[type-abstract]
+        self.decoders: Shelf[Decoder] = Shelf("decoder", Decoder, left_out)  # type: ignore[type-abstract]
+        self.datasets: Shelf[Dataset] = Shelf("dataset", Dataset, left_out)  # type: ignore[type-abstract]
+        self.metrics: Shelf[Metric] = Shelf("metric", Metric, left_out)  # type: ignore[type-abstract]
         for shelf in self.shelves():
             for plugin, hook in plugins.hooks(f"register_{shelf.kind}s"):
-                try:
-                    offered = [component for components in hook() for component in components]
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - one plugin must not stop the others
-                    plugins.report_broken(plugin, error, doing=f"raised in register_{shelf.kind}s")
-                    continue
-                for component in offered:
-                    shelf.add(component, plugin, plugins.origins.get(plugin, plugin))
+                self._fill(shelf, plugin, hook)
+
+    def _fill(self, shelf: Shelf[Any], plugin: str, hook: HookCaller) -> None:
+        """Put what a plugin offers on a shelf; one plugin must not stop the others."""
+        doing = f"raised in register_{shelf.kind}s"
+        try:
+            offered = [component for components in hook() for component in components]
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises
+            self.plugins.report_broken(plugin, error, doing=doing)
+            return
+        if not offered:
+            nothing = PluginError("it returned no classes; return [MyClass]")
+            self.plugins.report_broken(plugin, nothing, doing=f"offers nothing in register_{shelf.kind}s")
+        for component in offered:
+            try:
+                shelf.add(component, plugin, str(self.plugins.origins.get(plugin, plugin)))
+            except PluginError as error:
+                self.plugins.report_broken(plugin, error, doing=f"was refused in register_{shelf.kind}s")
 
     def shelves(self) -> tuple[Shelf[Any], ...]:
         """Return the shelf of each kind."""

@@ -125,7 +125,7 @@ class Runner:
         pending = [cell for cell in cells if self.directory.read(cell) is None]
         if finished := len(cells) - len(pending):
             logger.info("%d of %d cells have results already", finished, len(cells))
-        self.registry.plugins.notify("run_started", cells=tuple(pending))
+        self.registry.plugins.notify("run_started", cells=tuple(pending), directory=self.directory.path)
         held = [cell for cell in pending if not self._settle(cell, wait=False)]
         for cell in held:
             logger.info("waiting for %s, which another process trains", cell.title)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call
 from PIL import Image, ImageDraw
 from running import TINY_PLUGIN, start_command, to_toml
-
-from decoderbench import cli
 
 BAD = """
 name = "bad"
@@ -31,19 +30,6 @@ columns = "mean_height"
 ctc = { use = "lstm_ctc", hidden_dim = "wide" }
 loop = { use = "lstm_cel" }
 """
-
-
-def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run the command line in this process; return exit status, stdout and stderr."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["decoderbench", *arguments])
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            status = exit_.code
-    printed = capfd.readouterr()
-    return int(status or 0), printed.out, printed.err
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from decoderbench import Experiment, run
-from decoderbench.experiment import load_experiment, merge
+from decoderbench.assignments import merge
+from decoderbench.experiment import load_experiment
 from decoderbench.plan import plan_cells, read_data
 from decoderbench.registry import Registry
 from decoderbench.runner import select_cells

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from decoderbench import Experiment, run
-from decoderbench.experiment import merge
+from decoderbench.assignments import merge
 from decoderbench.plan import plan_cells, read_data
 from decoderbench.registry import Registry
 

@@ -123,7 +123,7 @@ def test_a_cell_is_reproducible_on_the_cpu(tiny: dict[str, Any], tiny_registry: 
 def test_whatever_decides_a_result_names_another_cell(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, key: str, value: Any
 ) -> None:
-    from decoderbench.experiment import merge
+    from decoderbench.assignments import merge
     from decoderbench.plan import plan_cells, read_data
 
     def ids(data: dict[str, Any]) -> set[str]:

@@ -17,25 +17,26 @@ LAYERS = [
     {"errors", "options", "toml_lines"},
     {"labels"},
     {"normaliser", "specs"},
-    {"datasets", "experiment", "metrics"},
+    {"datasets", "experiment", "assignments", "metrics"},
     {"contracts", "cell", "buckets"},
     {"decoding", "problems", "audit", "typefaces"},
     {"rendering", "contact_sheet"},
     {"ctc", "autoregressive", "sequence", "keep_width", "recognizer", "records", "images"},
     {"devices", "batches", "cost", "process_state"},
     {"augmentation", "evaluation", "hookspecs"},
-    {"plugin_manager", "report"},
-    {"registry", "testing"},
+    {"plugin_loading", "plugin_manager", "report"},
+    {"registry", "catalogue", "testing"},
     {"sizing"},
     {"plan", "training", "comparison", "progress"},
     {"runner"},
-    {"cli"},
+    {"scaffold", "cli", "pytest_plugin"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 TORCH_FREE = {
-    "errors", "options", "toml_lines", "labels", "normaliser", "specs", "datasets", "experiment", "metrics", "cell",
-    "decoding", "problems", "audit", "buckets", "records", "images", "hookspecs", "plugin_manager", "report",
-    "comparison", "progress", "cli", "typefaces", "rendering", "contact_sheet",
+    "errors", "options", "toml_lines", "labels", "normaliser", "specs", "datasets", "experiment", "assignments",
+    "metrics", "cell", "decoding", "problems", "audit", "buckets", "records", "images", "hookspecs", "plugin_loading",
+    "plugin_manager", "report", "comparison", "progress", "cli", "pytest_plugin", "typefaces", "rendering",
+    "contact_sheet",
 }  # fmt: skip
 
 

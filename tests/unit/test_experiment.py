@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import to_toml
 
+from decoderbench.assignments import add_variants, merge, parse_assignments
 from decoderbench.errors import ConfigError
-from decoderbench.experiment import Experiment, merge, parse_assignments, parse_experiment
+from decoderbench.experiment import Experiment, parse_experiment
 from decoderbench.toml_lines import line_of
 
 KEYS = st.text(string.ascii_letters + "äß .\"'#=[]", min_size=1, max_size=8)
@@ -147,3 +148,33 @@ def test_every_key_of_a_file_has_its_line(data: dict[str, dict[str, int]]) -> No
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_search_for_lines(text: str) -> None:
     assert line_of(text, ("no such key in here",)) is None
+
+
+def test_variants_are_added_beside_those_that_are_there() -> None:
+    data = {"grid": {"encoder": {"small": "x"}}}
+    added = add_variants(data, ["rectifier.mine=y", 'encoder.my own={use="z", width=3}', 'decoder."last one" = "w"'])
+    assert added["grid"] == {
+        "rectifier": {"none": {"use": "none"}, "mine": "y"},
+        "encoder": {"small": "x", "my own": {"use": "z", "width": 3}},
+        "decoder": {"last one": "w"},
+    }
+    assert data == {"grid": {"encoder": {"small": "x"}}}
+
+
+@pytest.mark.parametrize(
+    ("addition", "said"),
+    [
+        ("decoder", "--add decoder: must be axis.label=component, as in decoder.mine=my_decoder"),
+        ("decoder.mine", "--add decoder.mine: must be"),
+        ("decoder.=x", "--add decoder.=x: must be"),
+        ("decoder.mine=", "--add decoder.mine=: must be"),
+        ("decodr.mine=x", "--add decodr.mine=x: unknown axis 'decodr'; did you mean 'decoder'?; one of rectifier, enc"),
+        ("encoder.small=x", "--add encoder.small=x: encoder 'small' is there already; choose another label"),
+    ],
+)
+def test_an_addition_that_cannot_be(addition: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        add_variants({"grid": {"encoder": {"small": "x"}}}, [addition, "bad"])
+    first, second = caught.value.problems
+    assert first.startswith(said)
+    assert second.startswith("--add bad: must be")

@@ -4,33 +4,12 @@ import logging
 from pathlib import Path
 
 import pytest
+from distributions import DECODER
 
 from decoderbench.errors import PluginError, UnknownNameError
 from decoderbench.experiment import ComponentChoice
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.registry import Registry
-
-DECODER = """
-from decoderbench import ComponentConfig, CTCDecoder, hookimpl
-from torch import nn
-
-class Linear(CTCDecoder):
-    name = {name!r}
-
-    class Config(ComponentConfig):
-        scale: float = 1.0
-
-    def __init__(self, config, memory, labels):
-        super().__init__(config, memory, labels)
-        self.head = nn.Linear(memory.dim, self.vocabulary_size)
-
-    def forward(self, memory):
-        return self.head(memory)
-
-@hookimpl
-def register_decoders():
-    return [Linear]
-"""
 
 
 def write(folder: Path, file: str, text: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from decoderbench.errors import did_you_mean
@@ -55,12 +56,19 @@ def parametrize_with_checks(
                 f"rules of these components: {', '.join(known)}"
             )
 
+    return pytest.mark.parametrize("check", parameters_of(checks, expected))
+
+
+def parameters_of(checks: Iterable[Check], expected_failures: Mapping[str, str] = MappingProxyType({})) -> list[Any]:
+    """Return checks as parameters of a test, each with its name and, if it is expected to fail, the reason."""
+    import pytest
+
     def parameter(check: Check) -> Any:
-        reason = expected.get(check.name)
+        reason = expected_failures.get(check.name)
         marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason is not None else []
         return pytest.param(_skipping(check), id=str(check), marks=marks)
 
-    return pytest.mark.parametrize("check", [parameter(check) for check in checks])
+    return [parameter(check) for check in checks]
 
 
 def _skipping(check: Check) -> Callable[[], None]:

@@ -83,9 +83,8 @@ def serve() -> None:
 
 def _stop_workers() -> None:
     for worker in _workers:
-        with worker:
-            assert worker.stdin is not None
-            worker.stdin.close()
+        worker.kill()
+        worker.communicate()
     _workers.clear()
 
 

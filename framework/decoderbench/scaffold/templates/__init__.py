@@ -1,0 +1,1 @@
+"""Components that run as they are: what `decoderbench new` copies, with another name."""

@@ -1,0 +1,36 @@
+"""Tests of every component that a plugin registers, with its default options.
+
+pytest --pyargs decoderbench.testing.conformance --decoderbench my_decoder.py
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from decoderbench.plugin_manager import build_plugin_manager
+from decoderbench.registry import Registry
+from decoderbench.testing import checks_of
+from decoderbench.testing.parametrize import parameters_of
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test of each check."""
+    chosen: list[str] = metafunc.config.getoption("--decoderbench")
+    registry = Registry(build_plugin_manager(chosen))
+    names = {str(Path(name).absolute()) if name.endswith(".py") else name for name in chosen}
+    components = [
+        registered
+        for shelf in registry.shelves()
+        for registered in shelf.values()
+        if not names or registered.plugin in names
+    ]
+    # Where its images lie, only the user of a data set knows.
+    ready = [one for one in components if not any(o.is_required() for o in one.config_class.model_fields.values())]
+    checks = [check for registered in ready for check in checks_of(registered.component)]
+    metafunc.parametrize("check", parameters_of(checks))
+
+
+def test_conformance(check: Callable[[], None]) -> None:
+    """Ask it."""
+    check()

@@ -1,0 +1,270 @@
+"""Plugins that are installed and broken: each gives one clear line, and stops only the run that needs it."""
+
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributions import DECODER, install, load, loaded
+from running import TINY_PLUGIN, start_command, to_toml
+
+from decoderbench.errors import PluginError, UnknownNameError
+from decoderbench.plugin_manager import Plugins, build_plugin_manager
+from decoderbench.registry import Registry
+
+HEAD = "from decoderbench import Decoder, hookimpl\n"
+
+# What is wrong -> the text of the plugin, and what the line says. `?` stands for any place in a file.
+BROKEN = {
+    "import_error": (
+        "import no_such_package",
+        "ModuleNotFoundError: No module named 'no_such_package' (import_error.py:1)",
+    ),
+    "syntax_error": ("def (", "SyntaxError: invalid syntax"),
+    "raises": ("1 / 0", "ZeroDivisionError: division by zero (raises.py:1)"),
+    "exits": ("import sys\nsys.exit(0)", "SystemExit: 0 (exits.py:2)"),
+    "skips": ("import pytest\npytest.skip('x', allow_module_level=True)", "Skipped: x"),
+    "other_api": ("DECODERBENCH_API = 99\n" + HEAD, "written for version 99 of the plugin API (DECODERBENCH_API)"),
+    "no_hook": ("x = 1", "it registers nothing; mark a function such as register_decoders with @hookimpl"),
+    "misspelt_hook": (HEAD + "@hookimpl\ndef register_decoder(): return []", "unknown hook 'register_decoder'"),
+    "unknown_argument": (HEAD + "@hookimpl\ndef cell_started(cell, wrong): pass", "Argument(s) {'wrong'} are declared"),
+    "hook_raises": (HEAD + "@hookimpl\ndef register_decoders(): return 1 / 0", "raised in register_decoders: ZeroDiv"),
+    "hook_exits": (
+        HEAD + "@hookimpl\ndef register_decoders(): raise SystemExit(0)",
+        "raised in register_decoders: Sys",
+    ),
+    "wrong_type": (HEAD + "@hookimpl\ndef register_decoders(): return 5", "raised in register_decoders: TypeError"),
+    "nothing": (
+        HEAD + "@hookimpl\ndef register_decoders(): pass",
+        "offers nothing in register_decoders: it returned no",
+    ),
+    "no_class": (
+        HEAD + "@hookimpl\ndef register_decoders(): return [42]",
+        "offers 42 as decoder; offer a class derived",
+    ),
+    "abstract": (HEAD + "@hookimpl\ndef register_decoders(): return [Decoder]", "decoder Decoder does not implement"),
+    "bad_name": (DECODER.format(name="../up"), "decoder Linear has the name '../up'"),
+    "taken_name": (DECODER.format(name="lstm_ctc"), "two plugins register decoder 'lstm_ctc': "),
+}
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that installs a distribution of one module for this test."""
+
+    def add(name: str, text: str, *, entry: str = "", value: str = "", folder: str = "site") -> Path:
+        where = install(tmp_path / folder, f"dist-{name}", {entry or name: value or name}, {name: text})
+        monkeypatch.syspath_prepend(where)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return where
+
+    return add
+
+
+def reasons(plugins: Plugins) -> list[str]:
+    return [broken.reason for broken in plugins.broken]
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_distribution_gives_one_line_and_harms_no_other(
+    fault: str, installed: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    text, said = BROKEN[fault]
+    installed(fault, text)
+    installed("whole", DECODER.format(name="whole"))
+    with caplog.at_level(logging.WARNING):
+        plugins = build_plugin_manager()
+        registry = Registry(plugins)
+    assert {"whole", "ctc"} < set(registry.decoders)
+    assert "attention_lstm" in registry.decoders
+    (reason,) = reasons(plugins)
+    assert said in reason
+    assert reason.startswith(f"plugin {fault}")
+    assert "\n" not in reason
+    assert caplog.messages == [f"{reason}; it is left out (decoderbench plugins --verbose shows more)"]
+    assert ("Traceback" in plugins.broken[0].details) == (fault != "nothing")
+
+    # The same plugin, if it is named, stops the command.
+    with pytest.raises(PluginError, match="plugin ") as caught:
+        Registry(build_plugin_manager([fault], installed=fault == "taken_name"))
+    assert said in str(caught.value)
+    assert "whole" in Registry(build_plugin_manager([f"no:{fault}"])).decoders
+
+
+def test_a_line_names_distribution_and_version(installed: Callable[..., Path]) -> None:
+    installed("lazy", HEAD + "@hookimpl\ndef register_decoders(): return 1 / 0")
+    plugins = build_plugin_manager()
+    Registry(plugins)
+    assert reasons(plugins)[0].startswith("plugin lazy of dist-lazy 1.0 raised in register_decoders: ")
+
+
+def test_a_hang_at_import_is_interrupted(installed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    installed("hangs", "import time\ntime.sleep(60)")
+    monkeypatch.setenv("DECODERBENCH_PLUGIN_TIMEOUT", "0.2")
+    started = time.monotonic()
+    with pytest.raises(
+        PluginError, match="plugin hangs could not be loaded: TimeoutError: it was still being imported"
+    ):
+        build_plugin_manager(["hangs"], installed=False)
+    assert time.monotonic() - started < 10
+    monkeypatch.setenv("DECODERBENCH_PLUGIN_TIMEOUT", "soon")
+    with pytest.raises(PluginError, match="DECODERBENCH_PLUGIN_TIMEOUT=soon: must be a number of seconds"):
+        build_plugin_manager(["hangs"], installed=False)
+
+
+def test_an_entry_point_to_what_is_not_there(installed: Callable[..., Path]) -> None:
+    installed("partial", HEAD, value="partial:nothing")
+    installed("absent", HEAD, value="no_such_module")
+    absent, partial = reasons(build_plugin_manager())
+    assert "absent of dist-absent 1.0 could not be loaded: ModuleNotFoundError: No module named 'no_such_m" in absent
+    assert "partial of dist-partial 1.0 could not be loaded: AttributeError: module 'partial' has no attr" in partial
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_distributions_of_one_name_are_both_refused(tmp_path: Path, order: int, monkeypatch: Any) -> None:
+    for name in ("first", "second"):
+        install(tmp_path / name, f"dist-{name}", {"twin": f"twin_{name}"}, {f"twin_{name}": DECODER.format(name=name)})
+    for folder in [tmp_path / "first", tmp_path / "second"][::order]:
+        monkeypatch.syspath_prepend(folder)
+    plugins = build_plugin_manager()
+    (reason,) = reasons(plugins)
+    assert reason == (
+        "plugin twin of dist-first 1.0 and dist-second 1.0 could not be loaded: two distributions bring a plugin of "
+        "this name, the modules twin_first and twin_second; uninstall one, or load one by its module, as in "
+        "-p twin_first"
+    )
+    decoders = Registry(build_plugin_manager(["twin_second"])).decoders
+    assert ("second" in decoders, "first" in decoders) == (True, False)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_nobody_has_a_contested_component(tmp_path: Path, order: int, monkeypatch: Any) -> None:
+    for name in ("alpha", "beta"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        install(tmp_path / name, f"dist-{name}", {name: name}, {name: DECODER.format(name="mine")})
+    for folder in [tmp_path / "alpha", tmp_path / "beta"][::order]:
+        monkeypatch.syspath_prepend(folder)
+    decoders = Registry(build_plugin_manager()).decoders
+    assert "mine" not in decoders
+    with pytest.raises(UnknownNameError) as caught:
+        decoders["mine"]
+    assert str(caught.value) == (
+        "two plugins register decoder 'mine': alpha.Linear of dist-alpha 1.0 and beta.Linear of dist-beta 1.0; "
+        "rename one, or leave one out with -p no:alpha or -p no:beta"
+    )
+    assert Registry(build_plugin_manager(["no:alpha"])).decoders["mine"].origin == "dist-beta 1.0"
+
+
+def test_a_module_that_hides_another(installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
+    installed("hidden_plugin", DECODER.format(name="hidden"))
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "hidden_plugin.py").write_text(HEAD)
+    monkeypatch.syspath_prepend(other)
+    (reason,) = reasons(build_plugin_manager())
+    assert f"its module 'hidden_plugin' is hidden by another of that name, {other}/hidden_plugin.py; rename" in reason
+
+
+def test_one_module_for_two_distributions(installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
+    installed("shared_plugin", DECODER.format(name="shared"))
+    monkeypatch.syspath_prepend(install(tmp_path / "other", "dist-other", {"other": "shared_plugin"}, {}))
+    plugins = build_plugin_manager()
+    assert "its module is that of plugin other of dist-other 1.0; rename one" in reasons(plugins)[0]
+    assert "shared" in Registry(plugins).decoders
+
+
+def test_a_module_and_a_file_of_one_name(
+    installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = installed("both", DECODER.format(name="of_module"))
+    (tmp_path / "both.py").write_text(DECODER.format(name="of_file"))
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        plugins = build_plugin_manager(["both"], installed=False)
+    assert caplog.messages == [f"plugin both is the module {where}/both.py; for the file, give -p ./both.py"]
+    assert list(Registry(plugins).decoders) == ["of_module"]
+
+
+def test_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(DECODER.format(name=name))
+    registry = Registry(build_plugin_manager([str(tmp_path / name / "mine.py") for name in ("one", "two")]))
+    one, two = registry.decoders["one"], registry.decoders["two"]
+    assert one.source_digest() != two.source_digest()
+    again = [str(tmp_path / "one" / "mine.py")] * 2
+    assert "one" in Registry(build_plugin_manager(again)).decoders
+
+
+def test_what_is_left_out_must_exist() -> None:
+    with pytest.raises(PluginError, match="-p no:bundeld: no plugin has that name; did you mean 'bundled'"):
+        build_plugin_manager(["no:bundeld"])
+    assert len(Registry(build_plugin_manager(["no:bundled"])).decoders) == 0
+    kept = Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"])).decoders
+    assert ("ctc" in kept, "lstm_ctc" in kept) == (False, True)
+
+
+def test_plugins_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(DECODER.format(name="mine"))
+    monkeypatch.setenv("DECODERBENCH_PLUGINS", f"{tmp_path}/mine.py, no:decoderbench_plugins.decoders.ctc")
+    decoders = Registry(build_plugin_manager()).decoders
+    assert ("mine" in decoders, "ctc" in decoders) == (True, False)
+
+
+def test_a_worker_loads_the_same_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "one.py").write_text(DECODER.format(name="one"))
+    (tmp_path / "two.py").write_text(DECODER.format(name="two"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DECODERBENCH_PLUGINS", "two.py")
+    plugins = build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"], ["folder"])
+    monkeypatch.chdir("/")
+    monkeypatch.delenv("DECODERBENCH_PLUGINS")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        there = pool.submit(load, plugins.sources).result(timeout=120)
+    assert there == loaded(plugins)
+    assert {name for name, _ in there} >= {"one.py", str(tmp_path / "two.py"), "decoderbench_plugins.decoders.lstm_ctc"}
+
+
+def test_broken_plugins_stop_only_the_run_that_names_them(tiny: dict[str, Any], tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for fault in ("import_error", "exits", "hook_raises", "taken_name"):
+        install(site, f"dist-{fault}", {fault: fault}, {fault: BROKEN[fault][0]})
+    file = tmp_path / "tiny.toml"
+    tiny["training"]["steps"] = 1
+    del tiny["grid"]["decoder"]["ctc"]
+    file.write_text(to_toml(tiny))
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def run(*arguments: str) -> tuple[int, str]:
+        results = ["--results", str(tmp_path / "out"), "--device", "cpu"]
+        process = start_command(["run", str(file), "-p", str(TINY_PLUGIN), *results, *arguments], PYTHONPATH=path)
+        printed, _ = process.communicate(timeout=300)
+        return process.returncode, printed
+
+    status, printed = run("--add", "decoder.ctc=lstm_ctc")
+    assert status == 2
+    assert "two plugins register decoder 'lstm_ctc': " in printed
+    status, printed = run("--add", "decoder.mine=import_error")
+    assert status == 2
+    assert "left out, so that its components are missing: plugin import_error of dist-import_error" in printed
+    assert not (tmp_path / "out").exists()
+    status, printed = run()
+    assert status == 0, printed
+    assert "[2/2]" in printed
+    for fault in ("import_error", "exits", "hook_raises", "taken_name"):
+        assert printed.count(f"plugin {fault}") == 1
+    assert "Traceback" not in printed
+
+
+def test_a_plugin_that_exits_does_not_end_the_command(tmp_path: Path) -> None:
+    site = install(tmp_path, "dist-exits", {"exits": "exits"}, {"exits": "import sys\nsys.exit(0)"})
+    printed, _ = start_command(["plugins"], PYTHONPATH=str(site)).communicate(timeout=120)
+    assert "decoder lstm_ctc" in printed
+    assert "left out: plugin exits of dist-exits 1.0 could not be loaded: SystemExit: 0 (exits.py:2)" in printed

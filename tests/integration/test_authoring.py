@@ -1,0 +1,201 @@
+"""From an idea to a row: new, check, run; what is written runs as it is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from commands import call
+from running import TINY_PLUGIN, to_toml
+
+from decoderbench.scaffold import FAMILIES, KINDS, new_component
+
+PARTS = [(kind, None) for kind in KINDS if kind != "decoder"] + [("decoder", family) for family in FAMILIES]
+
+
+@pytest.mark.parametrize(("kind", "family"), PARTS)
+def test_what_is_written_is_short_checked_and_gets_its_row(
+    kind: str,
+    family: str | None,
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call(capfd, "new", kind, "my_own", *(["--family", family] if family else []))
+    assert status == 0, err
+    assert len((tmp_path / "my_own.py").read_text().splitlines()) <= 50
+    *_, run = out.splitlines()
+    if kind != "tracker":
+        assert "  decoderbench check my_own.py" in out
+        status, checked, err = call(capfd, "check", "my_own.py")
+        assert status == 0, checked + err
+        assert "all rules kept" in checked
+
+    # The command that `new` recommends, on a smaller experiment.
+    tiny["image"] = {"height": 32, "width": 64}
+    tiny["labels"] = {"charset": "0123456789"}
+    (tmp_path / "tiny.toml").write_text(to_toml(tiny))
+    _, command, file, *arguments = run.split()
+    assert (command, file) == ("run", "experiments/quickstart.toml")
+    status, out, err = call(capfd, "run", "tiny.toml", *arguments, "-p", str(TINY_PLUGIN), "--device", "cpu")
+    assert status == 0, out + err
+    cells = pd.read_csv(tmp_path / "results" / "tiny" / "cells.csv")
+    assert set(cells["status"]) == {"done"}
+    if kind in ("decoder", "encoder", "bridge", "rectifier"):
+        assert len(cells) == (4 if kind == "decoder" else 6)
+        assert "mine" in set(cells[kind])
+    elif kind == "dataset":
+        assert set(cells["dataset"]) == {"my_own"}
+    elif kind == "metric":
+        assert cells["my_own"].between(0, 1).all()
+    else:
+        lines = [json.loads(line) for line in (tmp_path / "results" / "tiny" / "my_own.jsonl").read_text().splitlines()]
+        assert [line["event"] for line in lines].count("cell finished") == 3
+
+
+@pytest.mark.parametrize(("kind", "family"), PARTS)
+def test_what_is_written_is_in_good_style(kind: str, family: str | None, tmp_path: Path) -> None:
+    new_component(kind, "my_own", family=family, into=tmp_path)
+    settings = Path(__file__).parents[2] / "pyproject.toml"
+    for task in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *task, "--config", str(settings), str(tmp_path)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_package_has_an_entry_point_and_tests(kind: str, tmp_path: Path) -> None:
+    paths = new_component(kind, "my_own", package=True, into=tmp_path)
+    root = tmp_path / "decoderbench-my-own"
+    assert {str(path.relative_to(root)) for path in paths} == {
+        "pyproject.toml", "README.md", "src/decoderbench_my_own/__init__.py", "src/decoderbench_my_own/my_own.py",
+        "tests/test_conformance.py",
+    }  # fmt: skip
+    assert 'my_own = "decoderbench_my_own.my_own"' in (root / "pyproject.toml").read_text()
+    for path in paths:
+        assert "{" not in path.read_text() or path.suffix == ".py"
+        assert "my_component" not in path.read_text()
+
+
+def test_the_tests_of_a_package_pass(tmp_path: Path) -> None:
+    new_component("metric", "my_own", package=True, into=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=src", "tests"],
+        cwd=tmp_path / "decoderbench-my-own", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "9 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["decodr", "x"], "kind 'decodr': unknown; did you mean 'decoder'?; choose one of decoder, encoder"),
+        (["decoder", "x", "--family", "rnn"], "--family rnn: unknown; choose one of autoregressive, ctc"),
+        (["encoder", "x", "--family", "ctc"], "--family ctc: only decoders have families; leave it out"),
+        (["decoder", "My-Own"], "name 'My-Own': must be a-z, 0-9 and _"),
+        (["decoder", "../up"], "name '../up': must be a-z, 0-9 and _"),
+        (["decoder", "class"], "name 'class': must be a-z, 0-9 and _, begin with a letter and be no word of Python"),
+        (["decoder", "there"], "there.py: exists already and is not overwritten"),
+    ],
+)
+def test_what_cannot_be_written(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.py").write_text("precious")
+    status, _, err = call(capfd, "new", *arguments)
+    assert (status, said in err) == (2, True), err
+    assert (tmp_path / "there.py").read_text() == "precious"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_check_says_what_is_broken_and_exits_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (path,) = new_component("decoder", "my_own", into=Path())
+    path.write_text(path.read_text().replace("memory.new_zeros(", "torch.zeros("))
+    status, out, _ = call(capfd, "check", "my_own.py")
+    assert status == 1
+    assert "  kept   scores_each_image: `nll` gives one finite float32 number an image, (B,)\n" in out
+    assert "  BROKEN stays_on_its_device: Moved to another device it makes no tensor elsewhere" in out
+    assert "\n         got addmm of tensors on cpu and meta\n         make tensors where the input is, x.new_z" in out
+    assert "1 component, 1 rule broken" in out
+
+    path.write_text(path.read_text().replace("hidden, cell, mean = state", "raise ValueError('no')"))
+    status, out, _ = call(capfd, "check", "my_own.py", "--verbose")
+    assert status == 1
+    assert out.count("got ValueError: no\n") == 1
+    assert "got ValueError: no, as above" in out
+    assert 'my_own.py", line' in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no_such.py"], "no_such.py: no such file"),
+        (["no_such_module"], "plugin no_such_module could not be loaded: ModuleNotFoundError"),
+        (["decoder/nothing"], "unknown decoder 'nothing'; registered: attention_lstm"),
+        (["decodr/ctc"], "unknown kind 'decodr'; did you mean 'decoder'?"),
+        (["decoder/ctc", "--set", "hiden=3"], "--set hiden: decoder 'ctc': unknown key"),
+        (["decoder", "--set", "hidden_dim=3"], "--set: sets options of one component, "),
+    ],
+)
+def test_check_refuses_what_it_cannot_check(arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, _, err = call(capfd, "check", *arguments)
+    assert (status, said in err) == (2, True), err
+
+
+def test_check_takes_options(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capfd, "check", "decoder/lstm_ctc", "--set", "hidden_dim=8", "--set", "num_layers=2")
+    assert status == 0, out + err
+    assert "decoder lstm_ctc  (decoderbench " in out
+
+
+def test_plugins_describes_a_component(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capfd, "plugins", "decoder/attention_lstm")
+    assert status == 0
+    for said in (
+        "decoder attention_lstm  (decoderbench ",
+        "Bahdanau et al. 2015",
+        '    wiring: "default" | "baek2019" = "default"\n        default: the cell reads an embedding',
+        "    hidden_dim: int, >= 1 = 256\n        Hidden width of the LSTMCell",
+    ):
+        assert said in out
+    status, out, _ = call(capfd, "plugins", "bridge")
+    assert out.count("\n    projection_dim: int, >= 1 (may be left out)\n") == 4
+    status, _, err = call(capfd, "plugins", "lstm_cel")
+    assert (status, "did you mean 'lstm_cell'?" in err) == (2, True)
+
+
+def test_plugins_verbose_says_where_each_came_from(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0")
+    (path,) = new_component("bridge", "my_own", into=tmp_path)
+    status, out, err = call(
+        capfd, "plugins", "--verbose", "--plugins-dir", str(tmp_path), "-p", "no:decoderbench_plugins.decoders.ctc"
+    )
+    assert status == 0
+    assert f"plugin my_own.py  ({path})\n    {path}: register_bridges\n" in out
+    assert "plugin bundled  (decoderbench 0.1.0)\n" in out
+    assert "plugin decoderbench_plugins.decoders.ctc  (left out by -p no:" in out
+    assert "left out: plugin broken.py could not be loaded: ZeroDivisionError: division by zero (broken.py:1)" in err
+    assert "Traceback" in err
+
+
+def test_the_kit_runs_as_tests_of_pytest(tmp_path: Path) -> None:
+    new_component("metric", "my_own", into=tmp_path)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--pyargs"]
+    done = subprocess.run(
+        [*command, "decoderbench.testing.conformance", "--decoderbench", "my_own.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "9 passed" in done.stdout
