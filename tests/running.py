@@ -19,13 +19,14 @@ main()
 """
 
 
-def start_command(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+def start_command(arguments: list[str], cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
     """Start `decoderbench` with these arguments; stderr goes where stdout goes."""
     return subprocess.Popen(
         [sys.executable, "-c", START, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )
 

@@ -5,17 +5,19 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from running import TINY_PLUGIN
+from running import TINY_PLUGIN, start_command, to_toml
 
-from decoderbench import Experiment, run
 from decoderbench.experiment import load_experiment
 from decoderbench.plan import plan_cells, read_buckets, read_data
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.registry import Registry
+from decoderbench.scaffold import KINDS
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.toml"))
@@ -25,15 +27,80 @@ def code_blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_the_tutorial_decoder_passes_its_check_and_gets_its_row(tiny: dict[str, Any], tmp_path: Path) -> None:
-    decoder, check = code_blocks(ROOT / "plugins" / "README.md", "python")
-    (tmp_path / "mean_gru.py").write_text(decoder)
-    assert len(decoder.splitlines()) <= 50
-    subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    registry = Registry(build_plugin_manager([str(TINY_PLUGIN), str(tmp_path / "mean_gru.py")]))
-    tiny["grid"]["decoder"]["mean GRU"] = {"use": "mean_gru"}
-    frame = run(Experiment(**tiny), registry=registry, results=tmp_path / "results", device="cpu")
-    assert frame.set_index("decoder").loc["mean GRU", "status"] == "done"
+def saved_blocks(page: Path, folder: Path) -> dict[str, str]:
+    """Write each Python block of a page that says "Save it as `name.py`", and return them by name."""
+    text = page.read_text()
+    blocks = dict(re.findall(r"Save it as `(\w+\.py)`:\n\n```python\n(.*?)```", text, re.DOTALL))
+    for name, block in blocks.items():
+        (folder / name).write_text(block)
+    return blocks
+
+
+def test_every_block_of_the_tutorial_runs(tiny: dict[str, Any], tmp_path: Path) -> None:
+    page = ROOT / "plugins" / "README.md"
+    blocks = saved_blocks(page, tmp_path)
+    assert set(blocks) == {
+        "mean_gru.py", "torchvision_resnet.py", "my_recogniser.py", "test_conformance.py", "caseless.py", "profiled.py",
+        "curves.py", "seconds.py",
+    }  # fmt: skip
+    (check,) = set(code_blocks(page, "python")) - set(blocks.values())
+    assert len(blocks["mean_gru.py"].splitlines()) <= 50
+    assert len(blocks["my_recogniser.py"].splitlines()) < 60
+    plain = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True, env=plain)
+    tested = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "pythonpath=.",
+        "test_conformance.py",
+    ]
+    done = subprocess.run(tested, cwd=tmp_path, check=False, env=plain, capture_output=True, text=True)
+    assert " passed" in done.stdout, done.stdout
+    assert "failed" not in done.stdout
+
+    # All plugins of the page at once, in the table that they are about.
+    named = [argument for name in blocks if name != "test_conformance.py" for argument in ("-p", name)]
+    (foreign,) = code_blocks(page, "toml")
+    tiny["image"] = {"height": 32, "width": 64}
+    (tmp_path / "tiny.toml").write_text(to_toml(tiny))
+    tiny["name"], tiny["grid"] = "foreign", {"seeds": [0], **tomllib.loads(foreign)["grid"]}
+    (tmp_path / "foreign.toml").write_text(to_toml(tiny))
+    printed = ""
+    for command in (
+        ["run", "tiny.toml", "--add", "decoder.mean GRU=mean_gru", "--add", "encoder.torchvision=torchvision_resnet"],
+        ["run", "foreign.toml"],
+    ):
+        process = start_command([*command, "-p", str(TINY_PLUGIN), *named, "--device", "cpu"], cwd=tmp_path)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        printed += output
+    cells = pd.read_csv(tmp_path / "results" / "tiny" / "cells.csv")
+    assert set(cells["status"]) == {"done"}
+    assert {"mean GRU", "torchvision"} <= set(cells["decoder"]) | set(cells["encoder"])
+    assert cells["caseless_match"].equals(cells["exact_match"])  # digits have no case
+    assert (cells["train_seconds_per_mparam"] > 0).all()
+    assert len(list((tmp_path / "results" / "tiny" / "cells").glob("*/profile.pstats"))) == len(cells) == 8
+    assert re.search(r"torchvision / columns / mean GRU / seed 0, done: \d+%", printed)
+    foreign_cells = pd.read_csv(tmp_path / "results" / "foreign" / "cells.csv")
+    assert foreign_cells["status"].tolist() == ["done"]
+    assert foreign_cells["frames"].tolist() == [6]
+
+
+def test_every_way_in_is_documented(registry: Registry) -> None:
+    page = (ROOT / "plugins" / "README.md").read_text()
+    ships = page[page.index("## What ships") : page.index("## How a plugin arrives")]
+    for shelf in registry.shelves():
+        for name in shelf:
+            assert f"`{name}`" in ships, f"plugins/README.md does not say that {shelf.kind} {name} ships"
+    for kind in KINDS:
+        assert f"`{kind}`" in page or f"decoderbench new {kind} " in page
+    for name in ("PLUGINS", "TRACE", "PLUGIN_TIMEOUT", "API"):
+        assert f"DECODERBENCH_{name}" in page
 
 
 def test_every_hook_is_documented_with_its_arguments() -> None:
@@ -67,7 +134,7 @@ def test_the_tree_of_the_readme_is_the_tree() -> None:
 
 def test_commands_of_the_readme_exist() -> None:
     page = (ROOT / "README.md").read_text()
-    for command in set(re.findall(r"decoderbench (run|compare|plan|report|plugins)\b", page)):
+    for command in set(re.findall(r"decoderbench (run|compare|plan|report|plugins|new|check)\b", page)):
         finished = subprocess.run(
             [sys.executable, "-c", "from decoderbench.cli import main; main()", command, "--help"],
             capture_output=True,

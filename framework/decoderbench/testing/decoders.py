@@ -29,6 +29,7 @@ def rules_of_decoders(subject: DecoderUnderCheck) -> list[Rule]:
         scoring.scores_each_image,
         modules.trains_every_parameter,
         modules.leaves_its_inputs_alone,
+        scoring.leaves_the_labels_alone,
         scoring.scores_each_image_alone,
         transcription.keeps_to_its_charset,
         transcription.reads_each_image_alone,

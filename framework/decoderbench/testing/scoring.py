@@ -4,7 +4,7 @@ import torch
 
 from decoderbench.autoregressive import AutoregressiveDecoder, select_rows
 from decoderbench.labels import Labels
-from decoderbench.testing.rules import TOLERANCE, require, require_close
+from decoderbench.testing.rules import TOLERANCE, require, require_close, seeded
 from decoderbench.testing.subject import CHARSET, LABELS, TEXTS, DecoderUnderCheck, nll_of, nll_of_each, texts_up_to
 
 
@@ -35,6 +35,15 @@ def scores_each_image_alone(subject: DecoderUnderCheck) -> None:
     require_close(
         "under other padding an nll of", padded, singles[: len(short)], do="look at no id outside Labels.mask()"
     )
+
+
+def leaves_the_labels_alone(subject: DecoderUnderCheck) -> None:
+    """`nll` changes neither ids nor lengths of the labels, which validation and the next cell read too."""
+    decoder, memory, labels = seeded(subject.build), subject.draw(len(TEXTS)), Labels.from_texts(TEXTS, CHARSET)
+    before = labels.ids.clone(), labels.lengths.clone()
+    decoder.nll(memory, labels)
+    for what, one, other in zip(("ids", "lengths"), (labels.ids, labels.lengths), before, strict=True):
+        require(torch.equal(one, other), got=f"{what} that were changed in place", do="work on a copy of the labels")
 
 
 def is_a_probability(subject: DecoderUnderCheck) -> None:
