@@ -1,0 +1,1 @@
+"""Trackers: observers that also show a run elsewhere."""
