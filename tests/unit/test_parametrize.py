@@ -12,33 +12,43 @@ from decoderbench.testing import parametrize_with_checks
 pytest_plugins = ["pytester"]
 
 MODULE = """
-    import pytest
-    from planted.decoders import UnusedParameter
     from planted.metrics import Constant, FirstRight
     from decoderbench.testing import parametrize_with_checks
 
-    @parametrize_with_checks({components}, expected_failures={expected})
-    def test_conformance(check):
+    EXPECTED = {"tells_right_from_wrong": "it is a constant"}
+
+    @parametrize_with_checks([FirstRight])
+    def test_whole(check):
+        check()
+
+    @parametrize_with_checks([Constant])
+    def test_broken(check):
+        check()
+
+    @parametrize_with_checks([Constant], expected_failures=EXPECTED)
+    def test_broken_as_expected(check):
+        check()
+
+    @parametrize_with_checks([FirstRight], expected_failures=EXPECTED)
+    def test_whole_unexpectedly(check):
         check()
 """
 
 
-def outcomes(pytester: pytest.Pytester, components: str, expected: str) -> dict[str, int]:
-    pytester.makepyfile(test_mine=textwrap.dedent(MODULE.format(components=components, expected=expected)))
-    options = ("-p", "no:cacheprovider", "-o", f"pythonpath={Path(__file__).parents[1]}")
-    return pytester.runpytest_subprocess(*options).parseoutcomes()
-
-
-def test_each_rule_is_a_test(pytester: pytest.Pytester) -> None:
-    assert outcomes(pytester, "[FirstRight]", "{}") == {"passed": 9}
-
-
-def test_a_breach_fails_unless_it_is_expected(pytester: pytest.Pytester) -> None:
-    assert outcomes(pytester, "[Constant]", "{}") == {"passed": 8, "failed": 1}
-    expected = "{'tells_right_from_wrong': 'it is a constant'}"
-    assert outcomes(pytester, "[Constant]", expected) == {"passed": 8, "xfailed": 1}
-    # An expected failure that passes is one: the list is to stay true.
-    assert outcomes(pytester, "[FirstRight]", expected) == {"passed": 8, "failed": 1}
+def test_each_rule_is_a_test_and_a_breach_fails_unless_it_is_expected(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_mine=textwrap.dedent(MODULE))
+    options = ("-p", "no:cacheprovider", "-rA", "-o", f"pythonpath={Path(__file__).parents[1]}")
+    result = pytester.runpytest_subprocess(*options)
+    assert result.parseoutcomes() == {"passed": 9 + 8 + 8 + 8, "failed": 1 + 1, "xfailed": 1}
+    name = "metric/first_right()-tells_right_from_wrong"
+    result.stdout.fnmatch_lines_random(
+        [
+            f"FAILED test_mine.py::test_broken?{name}?*",
+            f"XFAIL test_mine.py::test_broken_as_expected?{name}? - it is a constant",
+            # An expected failure that passes is one: the list is to stay true.
+            f"FAILED test_mine.py::test_whole_unexpectedly?{name}?*",
+        ]
+    )
 
 
 def test_an_expected_failure_names_a_rule() -> None:
