@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves behind, and its exit status."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from commands import call
+from distributions import install
 from PIL import Image, ImageDraw
 from running import TINY_PLUGIN, start_command, to_toml
 
@@ -273,3 +275,41 @@ def test_an_interrupted_run_exits_with_130_and_says_how_to_go_on(tiny_file: Path
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert "run the same command again to go on" in printed
+
+
+def test_report_has_the_columns_of_installed_plugins_and_imports_no_torch(
+    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "out"
+    arguments = [
+        "run",
+        str(tiny_file),
+        "--results",
+        str(results),
+        "-p",
+        str(TINY_PLUGIN),
+        "--device",
+        "cpu",
+        "-k",
+        "ctc",
+    ]
+    assert call(capfd, *arguments)[0] == 0
+    columns = "from decoderbench import hookimpl\n@hookimpl\ndef report_columns(record):\n    return {'moon': 'full'}\n"
+    site = install(tmp_path / "site", "dist-moon", {"moon": "moon"}, {"moon": columns})
+    code = (
+        "import sys, decoderbench.cli as cli\n"
+        f"sys.argv = ['decoderbench', 'report', {str(results)!r}]\n"
+        "cli.main()\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(site)},
+    )
+    assert done.returncode == 0, done.stderr
+    header, *rows = (results / "cells.csv").read_text().splitlines()
+    assert "moon" in header.split(",")
+    assert all(",full" in row for row in rows)
