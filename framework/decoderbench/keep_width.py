@@ -5,6 +5,7 @@ image 128 pixels wide. CRNN (Shi et al. 2015) gives its later layers the stride 
 done to networks that exist already.
 """
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from decoderbench.errors import InfeasibleError
+from decoderbench.functional_pools import FunctionalPools, pair
 from decoderbench.specs import FeatureMapSpec, ImageSpec
 
 _WIDE = 2048  # at this width of the image, columns lost at the edges cannot be taken for a stride
+_MISFIT = (RuntimeError, ValueError, TypeError, AssertionError)  # what layers that do not fit together raise
 
 
 def probe_features(network: nn.Module, image: ImageSpec) -> FeatureMapSpec:
@@ -39,33 +42,74 @@ def limit_width_reduction(network: nn.Module, image: ImageSpec, limit: int) -> N
     A map that was reduced by r in width is then reduced by min(r, limit); heights stay. To that end the width
     strides of convolutions, pools and blurs are lowered, and the width factors of `nn.Upsample`. A layer that
     loses its width stride keeps the width of its input exactly, so that parallel branches still meet: a pool
-    that would lose columns gets a narrower window, a convolution is padded with zeros. Weights stay.
+    that would lose columns gets a narrower window, a convolution is padded with zeros. Where that is not enough,
+    the same is done to pools that are called as functions. Weights stay.
+
+    What is checked are shapes: a network that looks positions up in a table made for one size of images may pass,
+    and yet fail when it computes.
 
     Raises:
         InfeasibleError: if the result is not what was promised, because something other than the stride of a
-            layer shrinks the width: a pool called as a function, slicing, space to depth.
+            layer or pool shrinks the width, as slicing and space to depth do, or because the network reads images
+            of one size only.
     """
     probe = replace(image, width=_WIDE)
-    with _recorded_calls(network) as calls:
-        before = probe_features(network, probe)
+    try:
+        with _recorded_calls(network) as calls:
+            before = probe_features(network, probe)
+    except _MISFIT as error:
+        probe_features(network, image)  # if the images themselves cannot be read, that is what to say
+        raise InfeasibleError(
+            f"it reads images of {image.height}x{image.width}, but not the {_WIDE} columns at which strides are "
+            f"told from lost edges: {_reason(error)}"
+        ) from error
+    promised = replace(before, width=min(_reduction(before.width), limit))
     for module, call in calls.items():
         if isinstance(module, nn.Upsample):
             _limit_upsampling(module, call, limit)
         else:
             _limit_stride(module, call, limit)
-    promised = min(_reduction(before.width), limit)
+    _limit_declared_strides(network, calls)
+    if _broken_promise(network, probe, promised) is None:
+        return
+    # They cost time in every forward, so this comes last.
+    pools = FunctionalPools(network)
+    with pools.learning(lambda width: max(1, limit // _reduction(width))):
+        broken = _broken_promise(network, probe, promised)
+    if broken is not None:
+        pools.remove()
+        raise InfeasibleError(broken)
+
+
+def _broken_promise(network: nn.Module, probe: ImageSpec, promised: FeatureMapSpec) -> str | None:
+    """Return what is wrong with the map of `network`, whose promised width is given as a reduction, or None."""
     try:
         after = probe_features(network, probe)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InfeasibleError(f"its layers no longer fit together then: {reason}") from error
-    if (after.channels, after.height) != (before.channels, before.height):
-        raise InfeasibleError(f"more than the width of its map changes then: {before} becomes {after}")
-    if _reduction(after.width) != promised:
-        raise InfeasibleError(
-            f"its width is still reduced by {_reduction(after.width)}, not {promised}: "
-            f"something other than the stride of a layer shrinks it"
+    except _MISFIT as error:
+        return f"its layers no longer fit together then: {_reason(error)}"
+    if (after.channels, after.height) != (promised.channels, promised.height):
+        return (
+            f"more than the width of its map changes then: {promised.channels} channels and {promised.height} rows "
+            f"become {after.channels} and {after.height}"
         )
+    if _reduction(after.width) != promised.width:
+        return (
+            f"its width is still reduced by {_reduction(after.width)}, not {promised.width}: something other than "
+            f"the stride of a layer or pool shrinks it"
+        )
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of `error`, or the code that raised it if it has no words, and the layer it arose in."""
+    frames = zip(traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__), strict=True)
+    raised = [
+        (type(layer).__name__, line.line)
+        for (frame, _), line in frames
+        if isinstance(layer := frame.f_locals.get("self"), nn.Module) and not frame.f_code.co_name.startswith("_")
+    ]
+    layer, line = raised[-1] if raised else ("network", None)
+    return f"{str(error).partition(chr(10))[0] or line} (in {layer})"
 
 
 def _meta_call(module: nn.Module, *inputs: Any) -> Tensor:
@@ -96,7 +140,7 @@ def _recorded_calls(network: nn.Module) -> Iterator[dict[nn.Module, _Call]]:
     calls: dict[nn.Module, _Call] = {}
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        if inputs[0].ndim == 4:
+        if inputs[0].ndim == output.ndim == 4:
             calls[module] = _Call(inputs, _reduction(inputs[0].shape[-1]), _reduction(output.shape[-1]))
 
     handles = [
@@ -117,7 +161,7 @@ def _reduction(width: int) -> int:
 
 
 def _limit_stride(module: Any, call: _Call, limit: int) -> None:
-    height_stride, width_stride = _pair(module.stride)
+    height_stride, width_stride = pair(module.stride)
     allowed = max(1, limit // call.reduction_in)
     if width_stride <= allowed:
         return
@@ -129,13 +173,22 @@ def _limit_stride(module: Any, call: _Call, limit: int) -> None:
     if isinstance(module, nn.Conv2d):
         module.register_forward_pre_hook(partial(_pad_width, columns=lost))
     else:
-        window_height, window_width = _pair(module.kernel_size)
+        window_height, window_width = pair(module.kernel_size)
         module.kernel_size = (window_height, max(1, window_width - lost))
+
+
+def _limit_declared_strides(network: nn.Module, calls: dict[nn.Module, _Call]) -> None:
+    """Let modules that divide the width by `patch_size` know the new stride of the convolution that cuts patches."""
+    for module in network.modules():
+        declared = getattr(module, "patch_size", None)
+        for layer in module.children():
+            if isinstance(declared, tuple) and layer in calls and getattr(layer, "kernel_size", None) == declared:
+                module.patch_size = pair(layer.stride)  # type: ignore[assignment]
 
 
 def _limit_upsampling(module: nn.Upsample, call: _Call, limit: int) -> None:
     if module.scale_factor is not None:
-        height_factor, _ = _pair(module.scale_factor)
+        height_factor, _ = pair(module.scale_factor)
         width_factor = min(call.reduction_in, limit) / min(call.reduction_out, limit)
         module.scale_factor = (height_factor, width_factor)
 
@@ -143,9 +196,3 @@ def _limit_upsampling(module: nn.Upsample, call: _Call, limit: int) -> None:
 def _pad_width(_: nn.Module, inputs: tuple[Any, ...], *, columns: int) -> tuple[Any, ...]:
     images, *rest = inputs
     return F.pad(images, (columns // 2, columns - columns // 2)), *rest
-
-
-def _pair(value: Any) -> tuple[Any, Any]:
-    """Return `value` as (height, width), be it one number or two."""
-    height, width = value if isinstance(value, (tuple, list)) else (value, value)
-    return height, width

@@ -21,7 +21,7 @@ LAYERS = [
     {"contracts", "cell", "buckets"},
     {"decoding", "problems", "audit", "typefaces"},
     {"rendering", "contact_sheet"},
-    {"ctc", "autoregressive", "sequence", "keep_width", "recognizer", "records", "images"},
+    {"ctc", "autoregressive", "sequence", "functional_pools", "keep_width", "recognizer", "records", "images"},
     {"devices", "batches", "cost", "process_state"},
     {"augmentation", "evaluation", "hookspecs"},
     {"plugin_loading", "plugin_manager", "report"},

@@ -1,14 +1,17 @@
 """timm's CNNs as encoders: declared shapes, the width kept, and nothing else changed."""
 
 import copy
+import pickle
 import re
+from collections.abc import Callable
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from decoderbench import ConfigError, ImageSpec, InfeasibleError, UnknownNameError
+from decoderbench import ConfigError, ImageSpec, InfeasibleError, UnknownNameError, limit_width_reduction
 from decoderbench_plugins.encoders.timm_cnn import TimmCNN
 
 SMALL = ["resnet10t", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"]
@@ -205,9 +208,21 @@ def test_unknown_stage_names_those_that_exist() -> None:
         build("test_resnet", stage=9)
 
 
-def test_model_without_feature_maps() -> None:
-    with pytest.raises(ConfigError, match="timm model 'tresnet_m' offers no feature maps: "):
-        build("tresnet_m")
+def test_model_without_this_feature_map() -> None:
+    with pytest.raises(ConfigError, match="timm model 'tresnet_m' offers no feature map of stage 0: Return layers"):
+        build("tresnet_m", stage=0)
+
+
+def test_a_model_whose_first_feature_map_is_missing_has_others() -> None:
+    assert declared(on_meta("tresnet_m", stage=2, keep_width=4)) == (2, 128, 4, 32)
+
+
+def test_the_network_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *args, **options: built.append(args) or create(*args, **options))
+    build("test_resnet", keep_width=4)
+    assert built == [("test_resnet",)]
 
 
 def test_images_that_are_too_small() -> None:
@@ -222,9 +237,95 @@ def test_images_at_which_the_branches_of_a_model_disagree() -> None:
         on_meta("resnetaa50", spec(40, 160), stage=3)
 
 
+def test_an_assertion_without_words_is_quoted() -> None:
+    with pytest.raises(InfeasibleError, match=r"cannot read images of 32x128 .*x.shape\[-2\] % self.block_size == 0"):
+        on_meta("bat_resnext26ts", keep_width=4)
+
+
 def test_width_that_shrinks_without_a_stride() -> None:
-    with pytest.raises(InfeasibleError, match="timm model 'inception_v3' cannot have keep_width = 4: its layers no"):
-        on_meta("inception_v3", spec(128, 128), stage=4, keep_width=4)
+    with pytest.raises(
+        InfeasibleError, match=r"'tresnet_m' cannot have keep_width = 2: its width is still reduced by 4"
+    ):
+        on_meta("tresnet_m", keep_width=2)
+
+
+def test_positions_of_one_size_only() -> None:
+    with pytest.raises(
+        InfeasibleError, match=r"it reads images of 256x256, but not the 2048 columns .* \(in BottleneckAttn\); choose"
+    ):
+        on_meta("botnet26t_256", spec(256, 256), stage=4, keep_width=4)
+
+
+def test_layers_that_no_longer_fit_together() -> None:
+    with pytest.raises(InfeasibleError, match=r"no longer fit together then: shape .* \(in OutlookAttention\); choose"):
+        on_meta("volo_d1_224", stage=0, keep_width=4)
+
+
+@pytest.mark.parametrize(("stage", "width"), [(3, 28), (4, 28)])
+def test_pools_called_as_functions_keep_the_width(stage: int, width: int) -> None:
+    image = spec(96, 128)
+    plain, kept = on_meta("inception_v3", image, stage=stage), build("inception_v3", image, stage=stage, keep_width=4)
+    assert declared(kept) == (2, plain.features.channels, plain.features.height, width)
+    kept.eval()
+    with torch.no_grad():
+        assert forward(kept, image).shape == declared(kept)
+        twin = pickle.loads(pickle.dumps(copy.deepcopy(kept)))
+        images = torch.randn(1, 1, 96, 64)
+        assert torch.equal(twin(images), kept(images))
+        assert F.max_pool2d(images, 2).shape == (1, 1, 48, 32)  # outside of the network all is as ever
+
+
+def test_networks_without_such_pools_keep_their_forward() -> None:
+    assert "forward" in vars(on_meta("inception_v3", spec(96, 128), stage=3, keep_width=4))
+    assert "forward" not in vars(on_meta("test_resnet", stage=3, keep_width=4))
+    assert "forward" not in vars(on_meta("inception_v3", spec(96, 128), stage=2, keep_width=4))
+
+
+class Pools(nn.Module):
+    """A pool between two convolutions, beside a branch of stride 2 that its map meets again."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.pool = pool
+        self.branch = nn.Conv2d(4, 4, 2, stride=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.before(images)
+        return torch.cat([self.pool(maps), self.branch(maps)], dim=1)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize(
+    ("layer", "function"),
+    [
+        (nn.MaxPool2d(2), lambda maps: F.max_pool2d(maps, 2)),
+        (nn.MaxPool2d(3, 2, 1), lambda maps: F.max_pool2d(maps, 3, 2, 1)),
+        (nn.MaxPool2d((2, 3), 2, (0, 1)), lambda maps: F.max_pool2d(maps, (2, 3), stride=2, padding=(0, 1))),
+        (nn.AvgPool2d(2), lambda maps: F.avg_pool2d(input=maps, kernel_size=2)),
+        (nn.AvgPool2d(3, 2, 1, False, False), lambda maps: F.avg_pool2d(maps, 3, 2, 1, False, False)),
+        (nn.AvgPool2d(2, ceil_mode=True), lambda maps: F.avg_pool2d(maps, 2, ceil_mode=True)),
+    ],
+)
+def test_a_pool_called_as_a_function_becomes_what_the_layer_becomes(
+    layer: nn.Module, function: Callable[[Tensor], Tensor], limit: int
+) -> None:
+    with_layer, with_function = Pools(copy.deepcopy(layer)), Pools(function)
+    with_function.load_state_dict(with_layer.state_dict())
+    for network in (with_layer, with_function):
+        limit_width_reduction(network, spec(), limit)
+    for width in (128, 100):
+        images = torch.randn(2, 1, 32, width)
+        expected = with_layer(images)
+        assert expected.shape == (2, 8, 8, width // limit)
+        assert torch.equal(with_function(images), expected)
+
+
+@pytest.mark.parametrize(("model", "stage"), [("twins_svt_small", 1), ("twins_pcpvt_small", 3)])
+def test_patches_whose_size_the_network_divides_by_itself(model: str, stage: int) -> None:
+    plain, kept = on_meta(model, stage=stage), on_meta(model, stage=stage, keep_width=4)
+    assert declared(kept) == (2, plain.features.channels, plain.features.height, 32)
+    assert forward(kept, spec()).shape == declared(kept)
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 Wightman 2019, "PyTorch Image Models". The stride (2, 1) of later layers follows Shi et al. 2015 (CRNN).
 """
 
+import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
@@ -89,20 +92,11 @@ def _build(config: TimmCNN.Config, image: ImageSpec) -> nn.Module:
             f"timm.list_models() names them all"
         )
     create: Callable[..., Any] = partial(timm.create_model, config.model, features_only=True, in_chans=image.channels)
-    try:
-        with torch.device("meta"):
-            stages = create(out_indices=(0,)).feature_info.info
-    except Exception as error:
-        raise ConfigError(
-            [f"timm model {config.model!r} offers no feature maps: {_first_line(error)}; choose another model"]
-        ) from error
-    if config.stage >= len(stages):
-        offered = ", ".join(f"{index} (reduction {stage['reduction']})" for index, stage in enumerate(stages))
-        raise ConfigError([f"timm model {config.model!r} has no stage {config.stage}; choose one of {offered}"])
     pretrained = config.pretrained and torch.get_default_device().type != "meta"
     try:
         network: nn.Module = create(out_indices=(config.stage,), pretrained=pretrained)
     except Exception as error:
+        _check_stage(config, create)  # whatever is wrong with it comes before what is wrong with the weights
         if not pretrained:
             raise
         raise ConfigError(
@@ -115,6 +109,21 @@ def _build(config: TimmCNN.Config, image: ImageSpec) -> nn.Module:
     return network
 
 
+def _check_stage(config: TimmCNN.Config, create: Callable[..., Any]) -> None:
+    """Raise `ConfigError` if the model has no feature map of this stage."""
+    try:
+        with torch.device("meta"):
+            create(out_indices=(config.stage,))
+    except Exception as error:
+        problem = f"offers no feature map of stage {config.stage}: {_first_line(error)}; choose another stage or model"
+        with suppress(Exception), torch.device("meta"):
+            stages = create(out_indices=(0,)).feature_info.info
+            if config.stage >= len(stages):
+                offered = ", ".join(f"{index} (reduction {stage['reduction']})" for index, stage in enumerate(stages))
+                problem = f"has no stage {config.stage}; choose one of {offered}"
+        raise ConfigError([f"timm model {config.model!r} {problem}"]) from error
+
+
 def _drop_later_blocks(network: Any) -> None:
     """Delete the blocks after the stage asked for, which timm's EfficientNets and MobileNets keep and run."""
     if isinstance(getattr(network, "blocks", None), nn.Sequential):
@@ -123,7 +132,9 @@ def _drop_later_blocks(network: Any) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    """Return the first line of `error`, or timm's line of code that raised it: some of its assertions have no words."""
+    raised = [frame.line for frame in traceback.extract_tb(error.__traceback__) if "timm" in Path(frame.filename).parts]
+    return str(error).partition("\n")[0] or (raised and raised[-1]) or type(error).__name__
 
 
 @hookimpl
