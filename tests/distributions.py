@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from decoderbench.plugin_manager import Plugins, PluginSources
+from decoderbench.plugin_manager import Plugins
+from decoderbench.plugin_sources import PluginSources
 
 DECODER = """
 from decoderbench import ComponentConfig, CTCDecoder, hookimpl
@@ -49,4 +50,4 @@ def loaded(plugins: Plugins) -> list[tuple[str, str]]:
 
 def load(sources: PluginSources) -> list[tuple[str, str]]:
     """Load plugins, in a process of its own, say."""
-    return loaded(sources.load())
+    return loaded(Plugins.load(sources))

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -58,6 +59,23 @@ def find_components(registry: Registry, what: str) -> list[Registered[Any]]:
     )
 
 
+def components_of(registry: Registry, name: str) -> list[Registered[Any]]:
+    """Return what a plugin registers, by its file, its module or package, or the name of its entry point."""
+    file = Path(name).resolve() if name.endswith(".py") else None
+    origins = registry.plugins.origins
+    source = origins[name].source if name in origins else None
+    found = []
+    for shelf in registry.shelves():
+        for one in shelf.values():
+            module = one.component.__module__
+            if file is not None:
+                if Path(inspect.getfile(one.component)).resolve() == file:
+                    found.append(one)
+            elif one.plugin == name or module == name or module.startswith(f"{name}.") or one.origin == source:
+                found.append(one)
+    return found
+
+
 def list_plugins(plugins: Plugins) -> Iterator[str]:
     """Yield a line for each plugin that was loaded: its name, where it came from, its file, the hooks it answers."""
     for name, plugin in sorted(plugins.manager.list_name_plugin()):
@@ -93,6 +111,8 @@ def _meaning(option: FieldInfo) -> str:
 def _default(option: FieldInfo) -> str:
     if option.is_required():
         return "(required)"
+    if option.default_factory is not None and option.default_factory_takes_validated_data:
+        return "(follows from other options)"
     default = option.get_default(call_default_factory=True)
     return "(may be left out)" if default is None else f"= {json.dumps(default, default=str, ensure_ascii=False)}"
 

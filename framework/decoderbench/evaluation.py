@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from decoderbench.recognizer import Recognizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+logger = logging.getLogger("decoderbench")
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,14 @@ def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters:
 
 
 def _score(metric: Metric, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
-    score = metric.score(references, hypotheses)
-    if score is not None and not (isinstance(score, float | int) and np.isfinite(score)):
-        raise ValueError(f"metric {metric.name!r} gave {score!r}; return a finite number, or None if not defined")
+    """Return a plugin's score, or None with a line where it has none to give: no cell is lost to a metric."""
+    try:
+        score = metric.score(references, hypotheses)
+        if score is not None and not (isinstance(score, float | int) and np.isfinite(score)):
+            raise ValueError(f"{score!r:.80} is neither a finite number nor None")
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises
+        logger.warning("metric %s has no score here: %s: %s", metric.name, type(error).__name__, error)
+        return None
     return score
 
 

@@ -8,6 +8,9 @@ from typing import ClassVar
 
 from rapidfuzz.distance import Levenshtein
 
+BUILT_IN = ("exact_match", "cer", "one_minus_ned", "nats_per_char")
+"""The metrics that every record has; a plugin's has another name."""
+
 
 class Metric(ABC):
     """A further number to score transcriptions with; plugins offer them through `register_metrics`."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,9 @@ from typing import Any
 from decoderbench import hookspecs
 from decoderbench.errors import PluginError
 
+logger = logging.getLogger("decoderbench")
+
+MAY_BE_SET = ("the environment", "the search path of modules")
 IMPORT_SECONDS = 60.0
 """How long a plugin may take to import; `DECODERBENCH_PLUGIN_TIMEOUT` sets another number, 0 none."""
 
@@ -51,6 +56,7 @@ def load_entry_point(point: EntryPoint) -> tuple[Any, Origin]:
     loaded = _imported(point.load)
     _refuse_other_api(loaded)
     module = sys.modules.get(point.module)
+    _refuse_other_api(module)
     _refuse_shadow(point, module)
     return loaded, Origin(origin_of(point), getattr(module, "__file__", None) or "")
 
@@ -59,7 +65,8 @@ def load_module(name: str) -> tuple[ModuleType, Origin]:
     """Import a module by its dotted name, the name of its file being its origin."""
     module = _imported(lambda: importlib.import_module(name))
     _refuse_other_api(module)
-    return module, Origin(module.__file__ or name, module.__file__ or "")
+    file = getattr(module, "__file__", None) or ""
+    return module, Origin(file or name, file)
 
 
 def load_file(path: Path) -> tuple[ModuleType, Origin]:
@@ -91,7 +98,10 @@ def origin_of(point: EntryPoint) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return the error and the place that raised it, on one line."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception:  # noqa: BLE001 - a plugin's own exception may be broken too
+        text = f"{type(error).__name__}, which has no text"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
     return f"{text} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else text
 
@@ -103,31 +113,63 @@ def _imported(load: Callable[[], Any]) -> Any:
         seconds = float(given or IMPORT_SECONDS)
     except ValueError:
         raise PluginError(f"DECODERBENCH_PLUGIN_TIMEOUT={given}: must be a number of seconds, 0 for none") from None
-    with _time_limit(seconds):
+    with _time_limit(seconds), _switches_kept():
         return load()
+
+
+class _TimeUp(BaseException):
+    """Ends an import; no `except Exception` of a plugin may take it for an error of its own."""
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
     """Interrupt the block after a time, where the system can: in the main thread, and not on Windows."""
     can = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if not can or seconds <= 0:
+    before = signal.getsignal(signal.SIGALRM) if can else None
+    if before is None or seconds <= 0:  # None is also a handler that was not set from Python
         yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _TimeUp
+
+    started = time.monotonic()
+    signal.signal(signal.SIGALRM, interrupt)
+    others, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # such as a limit on a whole test
+    try:
+        yield
+    except _TimeUp:
         raise TimeoutError(
             f"it was still being imported after {seconds:g} s; do at import nothing that waits, or set "
             f"DECODERBENCH_PLUGIN_TIMEOUT to more seconds"
-        )
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if others:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, others - (time.monotonic() - started)), interval)
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    others = signal.setitimer(signal.ITIMER_REAL, seconds)  # such as a limit on a whole test
+
+@contextmanager
+def _switches_kept() -> Iterator[None]:
+    """Put back what an import switches for everybody, such as the default dtype, and say so.
+
+    Without torch there is nothing to put back yet. What an import tells other libraries, by the environment and the
+    search path, stays.
+    """
+    if "torch" not in sys.modules:
+        yield
+        return
+    from decoderbench.process_state import changed_switches, put_back, read_process_state
+
+    before = read_process_state()
     try:
         yield
     finally:
-        signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, *others)
+        changed = [name for name in changed_switches(before) if name not in MAY_BE_SET]
+        put_back(before, but=MAY_BE_SET)
+        if told := [name for name in changed if "random" not in name and "seed" not in name]:
+            logger.warning("an import switched %s, which is put back", " and ".join(told))
 
 
 def _refuse_other_api(plugin: object) -> None:

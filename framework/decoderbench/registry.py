@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,10 +18,11 @@ from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.datasets import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
 from decoderbench.experiment import NAME_PATTERN, ComponentChoice, Location, explain_options
-from decoderbench.metrics import Metric
+from decoderbench.metrics import BUILT_IN, Metric
 from decoderbench.options import ComponentConfig
-from decoderbench.plugin_manager import BrokenPlugin, HookCaller, Plugins
+from decoderbench.plugin_manager import BrokenPlugin, HookCaller, Plugins, whatever_it_raises
 
+logger = logging.getLogger("decoderbench")
 T = TypeVar("T")
 Problem = tuple[Location, str]
 
@@ -33,6 +36,7 @@ class Registered(Generic[T]):
     component: type[T]
     origin: str
     plugin: str
+    shipped: bool = False
 
     @property
     def config_class(self) -> type[ComponentConfig]:
@@ -78,15 +82,17 @@ class Shelf(Mapping[str, Registered[T]]):
         registered = f"registered: {', '.join(known) or 'none'}"
         return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; {registered}{missing}"
 
-    def add(self, component: object, plugin: str, origin: str) -> None:
+    def add(self, component: object, plugin: str, origin: str, shipped: bool = False) -> None:
         """Put a class on the shelf.
 
         Raises:
-            PluginError: it is not fit for the shelf, or its name is taken. Nobody has a contested name then, so that
-                it does not depend on who came first.
+            PluginError: it is not fit for the shelf, or its name is taken. What ships keeps its name; of others
+                nobody has a contested one, so that it does not depend on who came first.
         """
         if not (inspect.isclass(component) and issubclass(component, self.base)):
-            raise PluginError(f"offers {component!r} as {self.kind}; offer a class derived from {self.base.__name__}")
+            raise PluginError(
+                f"offers {component!r:.80} as {self.kind}; offer a class derived from {self.base.__name__}"
+            )
         what = f"{self.kind} {component.__name__}"
         if missing := sorted(getattr(component, "__abstractmethods__", ())):
             raise PluginError(f"{what} does not implement {', '.join(missing)}")
@@ -95,20 +101,25 @@ class Shelf(Mapping[str, Registered[T]]):
             raise PluginError(
                 f"{what} has the name {name!r}; give it one of a-z, 0-9, _ . - that begins with a-z or 0-9"
             )
+        if self.kind == "metric" and name in BUILT_IN:
+            raise PluginError(f"{what} has the name {name!r} of a metric that every record has; give it another")
         config = getattr(component, "Config", None)
         if self.kind != "metric" and not (inspect.isclass(config) and issubclass(config, ComponentConfig)):
             raise PluginError(f"{self.kind} {name!r} has no options; nest a Config derived from ComponentConfig")
         if name in self._contested:
             raise PluginError(self._contested[name])
         if name in self._components:
-            other = self._components.pop(name)
-            self._contested[name] = (
+            other = self._components[name]
+            problem = (
                 f"two plugins register {self.kind} {name!r}: {_home(other.component)} of {other.origin} and "
                 f"{_home(component)} of {origin}; rename one, or leave one out with -p no:{other.plugin} or "
                 f"-p no:{plugin}"
             )
-            raise PluginError(self._contested[name])
-        self._components[name] = Registered(self.kind, name, component, origin, plugin)
+            if not other.shipped:
+                self._contested[name] = problem
+                del self._components[name]
+            raise PluginError(problem)
+        self._components[name] = Registered(self.kind, name, component, origin, plugin, shipped)
 
     def configure(self, choice: ComponentChoice) -> tuple[Registered[T], ComponentConfig]:
         """Return the component that an experiment chose, and its options with all defaults.
@@ -156,20 +167,21 @@ class Registry:
 
     def _fill(self, shelf: Shelf[Any], plugin: str, hook: HookCaller) -> None:
         """Put what a plugin offers on a shelf; one plugin must not stop the others."""
-        doing = f"raised in register_{shelf.kind}s"
-        try:
+        where = f"register_{shelf.kind}s"
+        offered: list[object] = []
+        with whatever_it_raises(
+            partial(self.plugins.report_broken, plugin, doing=f"raised in {where}", loses=f"every {shelf.kind} of it")
+        ):
             offered = [component for components in hook() for component in components]
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises
-            self.plugins.report_broken(plugin, error, doing=doing)
-            return
-        if not offered:
-            nothing = PluginError("it returned no classes; return [MyClass]")
-            self.plugins.report_broken(plugin, nothing, doing=f"offers nothing in register_{shelf.kind}s")
+            if not offered:
+                logger.warning("plugin %s offers nothing in %s; return [MyClass]", plugin, where)
         for component in offered:
-            try:
-                shelf.add(component, plugin, str(self.plugins.origins.get(plugin, plugin)))
-            except PluginError as error:
-                self.plugins.report_broken(plugin, error, doing=f"was refused in register_{shelf.kind}s")
+            with whatever_it_raises(
+                partial(self.plugins.report_broken, plugin, doing=f"was refused in {where}", loses=f"that {shelf.kind}")
+            ):
+                shelf.add(
+                    component, plugin, str(self.plugins.origins.get(plugin, plugin)), self.plugins.is_shipped(plugin)
+                )
 
     def shelves(self) -> tuple[Shelf[Any], ...]:
         """Return the shelf of each kind."""

@@ -4,7 +4,6 @@ import logging
 import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from distributions import DECODER, install, load, loaded
 from running import TINY_PLUGIN, start_command, to_toml
 
+from decoderbench import Experiment, run
 from decoderbench.errors import PluginError, UnknownNameError
 from decoderbench.plugin_manager import Plugins, build_plugin_manager
 from decoderbench.registry import Registry
@@ -40,16 +40,24 @@ BROKEN = {
         "raised in register_decoders: Sys",
     ),
     "wrong_type": (HEAD + "@hookimpl\ndef register_decoders(): return 5", "raised in register_decoders: TypeError"),
-    "nothing": (
-        HEAD + "@hookimpl\ndef register_decoders(): pass",
-        "offers nothing in register_decoders: it returned no",
-    ),
     "no_class": (
         HEAD + "@hookimpl\ndef register_decoders(): return [42]",
         "offers 42 as decoder; offer a class derived",
     ),
     "abstract": (HEAD + "@hookimpl\ndef register_decoders(): return [Decoder]", "decoder Decoder does not implement"),
     "bad_name": (DECODER.format(name="../up"), "decoder Linear has the name '../up'"),
+    "unmarked": (
+        DECODER.format(name="lost").replace("@hookimpl\n", ""),
+        "its function register_decoders is not marked",
+    ),
+    "silent_error": (
+        "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd",
+        "could not be loaded: Odd, which has no text (silent_error.py:3)",
+    ),
+    "skips_in_a_hook": (
+        HEAD + "import pytest\n@hookimpl\ndef register_decoders(): pytest.importorskip('no_such_package')",
+        "raised in register_decoders: Skipped: could not import 'no_such_package'",
+    ),
     "taken_name": (DECODER.format(name="lstm_ctc"), "two plugins register decoder 'lstm_ctc': "),
 }
 
@@ -87,8 +95,12 @@ def test_a_broken_distribution_gives_one_line_and_harms_no_other(
     assert said in reason
     assert reason.startswith(f"plugin {fault}")
     assert "\n" not in reason
-    assert caplog.messages == [f"{reason}; it is left out (decoderbench plugins --verbose shows more)"]
-    assert ("Traceback" in plugins.broken[0].details) == (fault != "nothing")
+    (line,) = caplog.messages
+    assert line.startswith(f"{reason}; ")
+    assert line.endswith(" is left out (decoderbench plugins --verbose shows more)")
+    assert "Traceback" in plugins.broken[0].details
+    Registry(plugins)
+    assert caplog.messages == [line]  # once is enough
 
     # The same plugin, if it is named, stops the command.
     with pytest.raises(PluginError, match="plugin ") as caught:
@@ -105,14 +117,12 @@ def test_a_line_names_distribution_and_version(installed: Callable[..., Path]) -
 
 
 def test_a_hang_at_import_is_interrupted(installed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    installed("hangs", "import time\ntime.sleep(60)")
+    installed("hangs", "import time\nwhile True:\n    try: time.sleep(60)\n    except Exception: pass\n")
     monkeypatch.setenv("DECODERBENCH_PLUGIN_TIMEOUT", "0.2")
-    started = time.monotonic()
     with pytest.raises(
         PluginError, match="plugin hangs could not be loaded: TimeoutError: it was still being imported"
     ):
         build_plugin_manager(["hangs"], installed=False)
-    assert time.monotonic() - started < 10
     monkeypatch.setenv("DECODERBENCH_PLUGIN_TIMEOUT", "soon")
     with pytest.raises(PluginError, match="DECODERBENCH_PLUGIN_TIMEOUT=soon: must be a number of seconds"):
         build_plugin_manager(["hangs"], installed=False)
@@ -135,9 +145,8 @@ def test_two_distributions_of_one_name_are_both_refused(tmp_path: Path, order: i
     plugins = build_plugin_manager()
     (reason,) = reasons(plugins)
     assert reason == (
-        "plugin twin of dist-first 1.0 and dist-second 1.0 could not be loaded: two distributions bring a plugin of "
-        "this name, the modules twin_first and twin_second; uninstall one, or load one by its module, as in "
-        "-p twin_first"
+        "plugin twin of dist-first 1.0 and dist-second 1.0 could not be loaded: it is there twice, as the modules "
+        "twin_first and twin_second; uninstall one, or load one by its module, as in -p twin_first"
     )
     decoders = Registry(build_plugin_manager(["twin_second"])).decoders
     assert ("second" in decoders, "first" in decoders) == (True, False)
@@ -202,10 +211,90 @@ def test_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
     assert "one" in Registry(build_plugin_manager(again)).decoders
 
 
+def test_an_unhashable_plugin(installed: Callable[..., Path]) -> None:
+    text = (
+        "from dataclasses import dataclass\n@dataclass\nclass Plugin:\n    x: int = 0\n"
+        "    @hookimpl\n    def register_decoders(self): return []\nplugin = Plugin()\n"
+    )
+    installed("unhashable", HEAD + text, value="unhashable:plugin")
+    plugins = build_plugin_manager()
+    assert "could not be loaded: Plugin objects cannot be hashed; offer a module" in reasons(plugins)[0]
+    assert "lstm_ctc" in Registry(plugins).decoders
+
+
+def test_an_import_may_not_switch_torch_for_everybody(
+    installed: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    text = "import os, torch\ntorch.set_default_dtype(torch.float64)\nos.environ['TOLD_BY_A_PLUGIN'] = '1'\n"
+    installed("switches", text + DECODER.format(name="mine"))
+    assert "mine" in Registry(build_plugin_manager()).decoders
+    assert torch.get_default_dtype() is torch.float32
+    assert os.environ.pop("TOLD_BY_A_PLUGIN") == "1"
+    assert "an import switched the default dtype, which is put back" in caplog.text
+
+
+def test_entry_points_that_are_no_table(tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    where = install(tmp_path, "dist-garbled", {"garbled": "garbled"}, {"garbled": ""})
+    (where / "dist_garbled-1.0.dist-info" / "entry_points.txt").write_bytes(b"[decoderbench]\n\xff\xfe")
+    monkeypatch.syspath_prepend(where)
+    assert "lstm_ctc" in Registry(build_plugin_manager()).decoders
+    assert "dist_garbled-1.0.dist-info lists its entry points wrongly" in caplog.text
+
+
+def test_one_file_by_two_ways_is_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.py").write_text(DECODER.format(name="mine"))
+    (tmp_path / "link.py").symlink_to(tmp_path / "folder" / "mine.py")
+    monkeypatch.chdir(tmp_path)
+    plugins = build_plugin_manager(["folder/../folder/mine.py", "link.py"], ["folder"])
+    assert "mine" in Registry(plugins).decoders
+    assert plugins.broken == []
+
+
+def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(DECODER.format(name=name))
+    decoders = Registry(build_plugin_manager(folders=[tmp_path / "one", tmp_path / "two"])).decoders
+    assert {"one", "two"} <= set(decoders)
+    decoders = Registry(build_plugin_manager(["no:mine.py"], [tmp_path / "one"])).decoders
+    assert "one" not in decoders
+
+
+def test_modules_that_name_further_modules(installed: Callable[..., Path]) -> None:
+    name_more = HEAD + "@hookimpl\ndef plugin_modules(): return [{!r}]"
+    installed("outer", name_more.format("middle"))
+    for module, text in (("middle", name_more.format("inner")), ("inner", DECODER.format(name="innermost"))):
+        installed(module, text, entry="unused", value="json", folder=module)
+        sys.modules.pop(module, None)
+    assert "innermost" in Registry(build_plugin_manager(["outer"])).decoders
+
+
+def test_a_broken_metric_or_column_costs_no_cell(
+    tiny: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from decoderbench import Metric, hookimpl\n"
+        "class Odd(Metric):\n    name = 'odd'\n    def score(self, references, hypotheses): return 1 / 0\n"
+        "@hookimpl\ndef register_metrics(): return [Odd]\n"
+        "@hookimpl\ndef report_columns(record): return {'status': 'fine', 'moon': 'full'}\n"
+    )
+    registry = Registry(build_plugin_manager([str(TINY_PLUGIN)], [tmp_path]))
+    frame = run(Experiment(**tiny), registry=registry, results=tmp_path / "out", device="cpu")
+    assert set(frame["status"]) == {"done"}
+    assert frame["odd"].isna().all()
+    assert set(frame["moon"]) == {"full"}
+    assert "metric odd has no score here: ZeroDivisionError: division by zero" in caplog.text
+    assert "report column 'status' exists already" in caplog.text
+
+
 def test_what_is_left_out_must_exist() -> None:
-    with pytest.raises(PluginError, match="-p no:bundeld: no plugin has that name; did you mean 'bundled'"):
+    with pytest.raises(PluginError, match=r"^no:bundeld: no plugin has that name; did you mean 'bundled'"):
         build_plugin_manager(["no:bundeld"])
     assert len(Registry(build_plugin_manager(["no:bundled"])).decoders) == 0
+    assert len(Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"], shipped=False)).decoders) == 0
     kept = Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"])).decoders
     assert ("ctc" in kept, "lstm_ctc" in kept) == (False, True)
 
@@ -238,7 +327,6 @@ def test_broken_plugins_stop_only_the_run_that_names_them(tiny: dict[str, Any], 
         install(site, f"dist-{fault}", {fault: fault}, {fault: BROKEN[fault][0]})
     file = tmp_path / "tiny.toml"
     tiny["training"]["steps"] = 1
-    del tiny["grid"]["decoder"]["ctc"]
     file.write_text(to_toml(tiny))
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
 
@@ -248,16 +336,13 @@ def test_broken_plugins_stop_only_the_run_that_names_them(tiny: dict[str, Any], 
         printed, _ = process.communicate(timeout=300)
         return process.returncode, printed
 
-    status, printed = run("--add", "decoder.ctc=lstm_ctc")
-    assert status == 2
-    assert "two plugins register decoder 'lstm_ctc': " in printed
     status, printed = run("--add", "decoder.mine=import_error")
     assert status == 2
     assert "left out, so that its components are missing: plugin import_error of dist-import_error" in printed
     assert not (tmp_path / "out").exists()
     status, printed = run()
     assert status == 0, printed
-    assert "[2/2]" in printed
+    assert "[3/3]" in printed  # what ships keeps its name
     for fault in ("import_error", "exits", "hook_raises", "taken_name"):
         assert printed.count(f"plugin {fault}") == 1
     assert "Traceback" not in printed

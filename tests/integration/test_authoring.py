@@ -1,6 +1,7 @@
 """From an idea to a row: new, check, run; what is written runs as it is."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from commands import call
+from distributions import install
 from running import TINY_PLUGIN, to_toml
 
 from decoderbench.scaffold import FAMILIES, KINDS, new_component
@@ -102,7 +104,9 @@ def test_the_tests_of_a_package_pass(tmp_path: Path) -> None:
         (["encoder", "x", "--family", "ctc"], "--family ctc: only decoders have families; leave it out"),
         (["decoder", "My-Own"], "name 'My-Own': must be a-z, 0-9 and _"),
         (["decoder", "../up"], "name '../up': must be a-z, 0-9 and _"),
-        (["decoder", "class"], "name 'class': must be a-z, 0-9 and _, begin with a letter and be no word of Python"),
+        (["decoder", "class"], "name 'class': must be a-z, 0-9 and _, begin with a letter, not end with _"),
+        (["decoder", "my_"], "name 'my_': must be a-z, 0-9 and _, begin with a letter, not end with _"),
+        (["decoder", "plugins", "--package"], "decoderbench_plugins is the package of what ships"),
         (["decoder", "there"], "there.py: exists already and is not overwritten"),
     ],
 )
@@ -199,3 +203,23 @@ def test_the_kit_runs_as_tests_of_pytest(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "9 passed" in done.stdout
+
+
+def test_the_kit_finds_what_is_installed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = new_component("metric", "my_own", into=tmp_path)
+    site = install(tmp_path / "site", "dist-own", {"entry": "own_module"}, {"own_module": path.read_text()})
+    monkeypatch.syspath_prepend(site)
+    for name in ("entry", "own_module", "metric/my_own"):
+        status, out, err = call(capfd, "check", name)
+        assert status == 0, out + err
+        assert "metric my_own  (dist-own 1.0)" in out
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--pyargs"]
+    for name, said in (("own_module", "9 passed"), ("entry", "9 passed"), ("json", "it registers nothing")):
+        done = subprocess.run(
+            [*command, "decoderbench.testing.conformance", "--decoderbench", name],
+            cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(site)},
+        )  # fmt: skip
+        assert said in done.stdout
+        assert (done.returncode == 0) == ("passed" in said)

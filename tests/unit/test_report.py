@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 
 from decoderbench.cell import ResolvedComponent
-from decoderbench.errors import DataError, PluginError
+from decoderbench.errors import DataError
 from decoderbench.records import Cost, ResultsDirectory, append_line
 from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
 
@@ -92,18 +92,20 @@ def test_further_metrics_then_plugin_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cer", "cell_id", "name", "zeta"])
-def test_a_column_that_exists_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_column_that_exists_is_left_out(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     cell = make_cell()
     publish(tmp_path, [cell], [make_record(cell, metrics={"zeta": 1.0})])
-    with pytest.raises(PluginError, match=f"report column '{name}' exists already; give .* another name"):
-        load_frame(tmp_path, extra_columns=lambda record: {name: 1})
+    frame = load_frame(tmp_path, extra_columns=lambda record: {name: 1, "moon": 2})
+    assert caplog.messages == [f"report column '{name}' exists already, a plugin's is left out; give it another name"]
+    assert list(frame.columns) == [*COLUMNS, "zeta", "moon"]
+    pd.testing.assert_frame_equal(frame.drop(columns="moon"), load_frame(tmp_path))
 
 
-def test_a_metric_cannot_pose_as_a_fixed_column(tmp_path: Path) -> None:
-    cell = make_cell()
+def test_a_metric_cannot_pose_as_a_fixed_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cell = make_cell(seed=7)
     publish(tmp_path, [cell], [make_record(cell, metrics={"seed": 1.0})])
-    with pytest.raises(PluginError, match="report column 'seed' exists already"):
-        load_frame(tmp_path)
+    assert load_frame(tmp_path)["seed"].tolist() == [7]
+    assert "report column 'seed' exists already" in caplog.text
 
 
 def test_summary_counts_done_seeds_and_takes_the_sample_deviation(tmp_path: Path) -> None:

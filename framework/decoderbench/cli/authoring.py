@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from decoderbench.assignments import parse_assignments
-from decoderbench.cli.common import Assignments, PluginFolders, PluginNames, err, out, registry_of
+from decoderbench.cli.common import Assignments, PluginFolders, PluginNames, err, out, plugins_of, registry_of
 from decoderbench.errors import ConfigError
 from decoderbench.experiment import ComponentChoice
 from decoderbench.scaffold import FAMILIES, KINDS, TAKES_PART, new_component
@@ -64,23 +64,18 @@ def check(
 
     start_workers()  # they import torch while this process does
     torch.set_num_threads(1)  # what is checked is too small for more
-    named = [name for name in what if name.endswith(".py") or not ("/" in name or name in KINDS)]
-    registry = registry_of([*(plugin or []), *named], plugins_dir)
-    from decoderbench.catalogue import find_components
+    by_plugin = [name for name in what if name.endswith(".py") or not ("/" in name or name in KINDS)]
+    found = plugins_of(plugin, plugins_dir).seen
+    registry = registry_of([*(plugin or []), *(name for name in by_plugin if name not in found)], plugins_dir)
+    from decoderbench.catalogue import components_of, find_components
     from decoderbench.testing import checks_of
 
     chosen: list[Registered[Any]] = []
     for name in what:
-        if name in named:
-            plugin_name = str(Path(name).absolute()) if name.endswith(".py") else name
-            own = [one for shelf in registry.shelves() for one in shelf.values() if one.plugin == plugin_name]
-            if not own:
-                raise ConfigError(
-                    [f"{name}: registers no component that could be checked, only hooks; try a run with it"]
-                )
-            chosen += own
-        else:
-            chosen += find_components(registry, name)
+        own = components_of(registry, name) if name in by_plugin else find_components(registry, name)
+        if not own:
+            raise ConfigError([f"{name}: registers no component that could be checked, only hooks; try a run with it"])
+        chosen += own
     options = parse_assignments(assignments or [])
     if options and len(chosen) != 1:
         raise ConfigError(

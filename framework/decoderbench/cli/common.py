@@ -87,11 +87,11 @@ def load(
     return experiment, registry
 
 
-def plugins_of(names: list[str] | None, folders: list[Path] | None) -> Plugins:
+def plugins_of(names: list[str] | None, folders: list[Path] | None, *, shipped: bool = True) -> Plugins:
     """Load plugins; raise `PluginError` if one that was named cannot be."""
     from decoderbench.plugin_manager import build_plugin_manager
 
-    return build_plugin_manager(names or [], list(folders or []))
+    return build_plugin_manager(names or [], list(folders or []), shipped=shipped)
 
 
 def registry_of(names: list[str] | None, folders: list[Path] | None) -> Registry:

@@ -115,9 +115,7 @@ def report(
     from decoderbench.report import load_results, markdown_table, write_files
 
     # Plugins can add columns, but the bundled ones do not and would import torch.
-    loaded = load_results(
-        results, extra_columns=plugins_of([*(plugin or []), "no:bundled"], plugins_dir).report_columns
-    )
+    loaded = load_results(results, extra_columns=plugins_of(plugin, plugins_dir, shipped=False).report_columns)
     out.print(markdown_table(loaded), markup=False)
     page = write_files(loaded, command=command())
     out.print(f"written: {page}; tables as .csv and .tex and the figures lie beside it", markup=False)

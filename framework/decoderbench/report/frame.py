@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 import pandas as pd
 
 from decoderbench.cell import Cell
-from decoderbench.errors import PluginError
 from decoderbench.experiment import AXES
+from decoderbench.metrics import BUILT_IN
 from decoderbench.records import Plan, ResultsDirectory, RunRecord
 
+logger = logging.getLogger("decoderbench")
 ExtraColumns = Callable[[RunRecord], Mapping[str, object]]
 """Further columns of a record: names and values."""
 
 VARIANT = list(AXES)
-METRICS = ["exact_match", "cer", "one_minus_ned", "nats_per_char"]
+METRICS = list(BUILT_IN)
 COSTS = [
     "param_count",
     "gmacs",
@@ -72,11 +74,10 @@ class Results:
 
 
 def load_results(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> Results:
-    """Read a results directory.
+    """Read a results directory. A further metric or column whose name is taken is left out, with a warning.
 
     Raises:
         DataError: the directory has no plan, or a damaged one.
-        PluginError: a further metric or column has the name of a column that exists already.
     """
     directory = ResultsDirectory(path)
     plan = directory.read_plan()
@@ -94,7 +95,6 @@ def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -
 
     Raises:
         DataError: the directory has no plan, or a damaged one.
-        PluginError: a further metric or column has the name of a column that exists already.
     """
     return load_results(path, extra_columns=extra_columns).recorded
 
@@ -164,5 +164,6 @@ def _row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
 
 def _add_column(frame: pd.DataFrame, name: str, values: list[Any], dtype: str | None) -> None:
     if name in frame:
-        raise PluginError(f"report column {name!r} exists already; give the plugin's column another name")
+        logger.warning("report column %r exists already, a plugin's is left out; give it another name", name)
+        return
     frame[name] = pd.Series(values, index=frame.index, dtype=dtype)

@@ -101,12 +101,13 @@ def new_component(kind: str, name: str, *, family: str | None = None, package: b
         ConfigError: an unknown kind or family, a name that no module can have, or a file that exists already.
     """
     source = files(__package__).joinpath("templates", f"{_template_of(kind, family)}.py").read_text(encoding="utf-8")
-    if not re.fullmatch("[a-z][a-z0-9_]{0,63}", name) or keyword.iskeyword(name):
-        raise ConfigError(
-            [f"name {name!r}: must be a-z, 0-9 and _, begin with a letter and be no word of Python, as in my_{kind}"]
-        )
+    if not re.fullmatch("[a-z]([a-z0-9_]{0,62}[a-z0-9])?", name) or keyword.iskeyword(name):
+        rule = "must be a-z, 0-9 and _, begin with a letter, not end with _ and be no word of Python"
+        raise ConfigError([f"name {name!r}: {rule}, as in my_{kind}"])
     class_name = "".join(part.capitalize() for part in name.split("_"))
     component = source.replace("my_component", name).replace("MyComponent", class_name)
+    if package and name == "plugins":
+        raise ConfigError(["name 'plugins': decoderbench_plugins is the package of what ships; choose another name"])
     if not package:
         return _write(into, {f"{name}.py": component})
     words = {

@@ -4,10 +4,10 @@ pytest --pyargs decoderbench.testing.conformance --decoderbench my_decoder.py
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from decoderbench.catalogue import components_of
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.registry import Registry
 from decoderbench.testing import checks_of
@@ -17,14 +17,13 @@ from decoderbench.testing.parametrize import parameters_of
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test of each check."""
     chosen: list[str] = metafunc.config.getoption("--decoderbench")
-    registry = Registry(build_plugin_manager(chosen))
-    names = {str(Path(name).absolute()) if name.endswith(".py") else name for name in chosen}
-    components = [
-        registered
-        for shelf in registry.shelves()
-        for registered in shelf.values()
-        if not names or registered.plugin in names
-    ]
+    found = build_plugin_manager().seen
+    registry = Registry(build_plugin_manager([name for name in chosen if name not in found]))
+    components = [one for shelf in registry.shelves() for one in shelf.values()]
+    if chosen:
+        components = [one for name in chosen for one in components_of(registry, name)]
+        if not components:
+            raise pytest.UsageError(f"--decoderbench {' '.join(chosen)}: registers no component that could be checked")
     # Where its images lie, only the user of a data set knows.
     ready = [one for one in components if not any(o.is_required() for o in one.config_class.model_fields.values())]
     checks = [check for registered in ready for check in checks_of(registered.component)]

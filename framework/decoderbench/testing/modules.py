@@ -56,6 +56,10 @@ class ModuleSubject(Subject):
     def read(self, module: Any, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return what it makes of the inputs, as evaluation does; each tensor has the batch first."""
 
+    def read_in_every_way(self, module: Any, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return what it makes of the inputs, in all ways that there are."""
+        return self.read(module, inputs)
+
     def built(self, seed: int = 0) -> Any:
         """Build it from a seed, in eval mode."""
         return seeded(self.build, seed).eval()
@@ -102,15 +106,20 @@ def leaves_its_inputs_alone(subject: ModuleSubject) -> None:
 def depends_on_its_own_image_alone(subject: ModuleSubject) -> None:
     """In eval mode what it makes of an image depends on no other: not in the batch, not before, not on chance."""
     module, inputs = subject.built(), subject.draw(6)
-    read = subject.read(module, inputs)
-    again = subject.read(module, inputs)
-    require_same_bits("the second time", again, read, do="draw nothing in eval mode: heed self.training")
-    others = torch.cat([inputs[:1], subject.draw(5)])
-    first = [value[:1] for value in subject.read(module, others)]
-    require_same_bits(
-        "beside other images", first, [value[:1] for value in read], do="mix nothing across the batch in eval mode"
-    )
-    after = subject.read(module, inputs)
+    first, again = subject.read(module, inputs), subject.read(module, inputs)
+    require_same_bits("the second time", again, first, do="draw nothing in eval mode: heed self.training")
+    read = subject.read_in_every_way(module, inputs)
+    for row in (0, 3, 5):
+        others = subject.draw(6)
+        others[row] = inputs[row]
+        beside = [value[row] for value in subject.read_in_every_way(module, others)]
+        require_same_bits(
+            "beside other images",
+            beside,
+            [value[row] for value in read],
+            do="mix nothing across the batch in eval mode",
+        )
+    after = subject.read_in_every_way(module, inputs)
     require_same_bits("after other images", after, read, do="keep nothing from one call to the next")
 
 
@@ -227,7 +236,10 @@ def is_counted(subject: ModuleSubject) -> None:
         module = subject.build().eval()
     counted = count_gmacs(partial(subject.read, module), subject.draw(1).to("meta"))
     if counted is None:
-        raise NotAskedError("it looks at values, which the meta device lacks; the report then shows no GMACs")
+        raise NotAskedError(
+            "it cannot be counted, as it looks at values, which the meta device lacks, or has a layer that torch's "
+            "counter does not know; the report then shows no GMACs"
+        )
     require(
         counted > 0,
         got="no operation that is counted",

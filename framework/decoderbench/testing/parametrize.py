@@ -63,9 +63,11 @@ def parameters_of(checks: Iterable[Check], expected_failures: Mapping[str, str] 
     """Return checks as parameters of a test, each with its name and, if it is expected to fail, the reason."""
     import pytest
 
+    from decoderbench.testing.rules import ConformanceError
+
     def parameter(check: Check) -> Any:
         reason = expected_failures.get(check.name)
-        marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason is not None else []
+        marks = [pytest.mark.xfail(reason=reason, strict=True, raises=ConformanceError)] if reason is not None else []
         return pytest.param(_skipping(check), id=str(check), marks=marks)
 
     return [parameter(check) for check in checks]

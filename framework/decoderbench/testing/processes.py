@@ -11,8 +11,10 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,23 +24,24 @@ from decoderbench.testing.rules import NotAskedError, require
 
 SERVE = "from decoderbench.testing.processes import serve; serve()"
 HASH_SEEDS = (1, 2)
+LONGEST = 120  # seconds for one component
 
 _workers: list[subprocess.Popen[str]] = []
 
 
 def agrees_between_processes(subject: Subject) -> None:
     """Two fresh processes that do the same with it get the same, to the last bit."""
-    start_workers()
     job = json.dumps(_job(subject))
-    for worker in _workers:
-        assert worker.stdin is not None
-        worker.stdin.write(job + "\n")
-        worker.stdin.flush()
-    answers = [json.loads(worker.stdout.readline() or "{}") for worker in _workers if worker.stdout is not None]
+    start_workers()
+    try:
+        answers = [json.loads(answer) for answer in _ask_both(job)]
+    except BaseException:
+        _stop_workers()  # their next answer would be to this job
+        raise
     if reason := next((answer["not_found"] for answer in answers if "not_found" in answer), None):
         raise NotAskedError(reason)
     digests = [answer.get("digest") for answer in answers]
-    error = next((answer["error"] for answer in answers if "error" in answer), "a process that died")
+    error = next((answer["error"] for answer in answers if "error" in answer), f"no end within {LONGEST} s, or a crash")
     require(None not in digests, got=error, do="let it work in a process that has imported nothing but its own file")
     require(
         len(set(digests)) == 1,
@@ -48,20 +51,23 @@ def agrees_between_processes(subject: Subject) -> None:
 
 
 def start_workers() -> None:
-    """Start both, which then import torch while the caller goes on; once is enough."""
+    """Start both, which then import torch while the caller goes on; once is enough.
+
+    Raises:
+        NotAskedError: this Python cannot start another one.
+    """
+    if any(worker.poll() is not None for worker in _workers):
+        _stop_workers()
     if _workers:
         return
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    _workers.extend(
-        subprocess.Popen(
-            [sys.executable, "-c", SERVE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment | {"PYTHONHASHSEED": str(seed)},
-        )
-        for seed in HASH_SEEDS
-    )
+    # No accelerator: what is compared are CPU kernels, and autograd refuses to work in a fork where it saw one.
+    hidden = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"), "")
+    environment = os.environ | hidden | {"PYTHONPATH": os.pathsep.join(str(place) for place in sys.path if place)}
+    try:
+        _workers.extend(_start(environment | {"PYTHONHASHSEED": str(seed)}) for seed in HASH_SEEDS)
+    except OSError as error:
+        _stop_workers()
+        raise NotAskedError(f"no fresh process can be started: {error}") from None
     atexit.register(_stop_workers)
 
 
@@ -70,21 +76,45 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)
-    # What torch imports at the first backward pass and the first optimiser is imported here, for all children.
+    # What torch imports at the first step of an optimiser is imported here, for all children.
     parameter = torch.nn.Parameter(torch.zeros(1))
-    torch.autograd.backward(parameter.sum())
+    parameter.grad = torch.zeros(1)
     torch.optim.SGD([parameter], lr=1.0).step()
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a component prints is no reply
-    for line in sys.stdin:
+    # A component may read its standard input, and what it prints is no reply.
+    jobs, replies = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    for line in jobs:
         replies.write(_forked(json.loads(line)) + "\n")
         replies.flush()
 
 
+def _start(environment: dict[str, str]) -> subprocess.Popen[str]:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # In a session of its own: an interruption is the caller's.
+    return subprocess.Popen([sys.executable, "-c", SERVE], env=environment, start_new_session=True, **pipes)
+
+
+def _ask_both(job: str) -> list[str]:
+    for worker in _workers:
+        assert worker.stdin is not None
+        worker.stdin.write(job + "\n")
+        worker.stdin.flush()
+    return [worker.stdout.readline() or "{}" for worker in _workers if worker.stdout is not None]
+
+
 def _stop_workers() -> None:
     for worker in _workers:
-        worker.kill()
-        worker.communicate()
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.pid, signal.SIGKILL)  # and the child that is at work
+        else:
+            worker.kill()
+        worker.wait()
+        for pipe in (worker.stdin, worker.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
     _workers.clear()
 
 
@@ -105,20 +135,22 @@ def _job(subject: Subject) -> dict[str, Any]:
 
 
 def _forked(job: dict[str, Any]) -> str:
-    """Return the answer to a job, made by a child where there are such."""
-    if not hasattr(os, "fork"):
+    """Return the answer to a job, made by a child where that is safe; an empty one if the child gives none."""
+    if sys.platform != "linux":
         return json.dumps(_answer(job))
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(reading)
+        signal.alarm(LONGEST)  # also where nobody is left to wait
         with os.fdopen(writing, "w") as pipe:
-            pipe.write(json.dumps(_answer(job)))
+            pipe.write(json.dumps(_answer(job)) + "\n")
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        answer = pipe.read()
+        answer = pipe.readline()  # and not all: what the child leaves running holds the pipe, too
     os.waitpid(child, 0)
-    return answer or "{}"
+    return answer.strip() or "{}"
 
 
 def _answer(job: dict[str, Any]) -> dict[str, str]:
@@ -134,7 +166,7 @@ def _answer(job: dict[str, Any]) -> dict[str, str]:
     try:
         for part in subject_of(job["kind"], found, job["options"], Path(job["base_dir"])).outcome():
             digest.update(part)
-    except Exception as error:  # noqa: BLE001 - as above
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
         return {"error": f"{type(error).__name__}: {error}"}
     return {"digest": digest.hexdigest()}
 
@@ -143,7 +175,8 @@ def _load(name: str, file: str) -> ModuleType:
     """Import a module by its name if that leads to its file, else from the file."""
     try:
         module = importlib.import_module(name)
-        if module.__file__ is not None and Path(module.__file__).resolve() == Path(file):
+        found = getattr(module, "__file__", None)
+        if found is not None and Path(found).resolve() == Path(file):
             return module
     except ImportError:
         pass

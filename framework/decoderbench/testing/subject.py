@@ -56,7 +56,11 @@ class DecoderUnderCheck(ModuleSubject):
         return frames if self.is_ctc else max(frames, LABELS.max_length)
 
     def build(self) -> Decoder:
-        decoder: Decoder = self.cls(self.config, self.memories[0], LABELS)
+        return self.build_for(self.memories[0])
+
+    def build_for(self, memory: SequenceSpec) -> Decoder:
+        """Build it, in training mode, for a memory."""
+        decoder: Decoder = self.cls(self.config, memory, LABELS)
         return decoder
 
     def draw(self, batch: int) -> Tensor:
@@ -69,8 +73,15 @@ class DecoderUnderCheck(ModuleSubject):
         torch.autograd.backward(module.nll(inputs, labels).sum())
 
     def read(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return log_prob (B,), lengths (B,) and ids (B, T or `max_length`)."""
-        read = transcribe(module, inputs)
+        """Return log_prob (B,), lengths (B,) and ids (B, `longest`)."""
+        return self._read(module, inputs, beam_size=1)
+
+    def read_in_every_way(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the same, without and with a beam."""
+        return *self._read(module, inputs, beam_size=1), *self._read(module, inputs, beam_size=3)
+
+    def _read(self, module: Decoder, inputs: Tensor, beam_size: int) -> tuple[Tensor, ...]:
+        read = transcribe(module, inputs, beam_size=beam_size)
         ids = F.pad(read.ids, (0, max(0, self.longest - read.ids.shape[1])))[:, : self.longest]
         return read.log_prob, read.lengths, ids
 

@@ -30,8 +30,8 @@ under_way = SimpleNamespace(folder=Path(), writer=None)  # where the cells of th
 @hookimpl
 def run_started(directory: Path) -> None:
     """Take the folder of this run; what another run in this process left open is closed."""
-    close()
     under_way.folder = directory / "tensorboard"
+    close()
 
 
 @hookimpl
