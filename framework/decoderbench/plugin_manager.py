@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import reprlib
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ import pluggy
 
 from decoderbench import hookspecs
 from decoderbench.errors import PluginError, did_you_mean
+from decoderbench.hook_tracing import trace_hooks
 from decoderbench.plugin_loading import Origin, load_entry_point, load_file, load_module, one_line, origin_of
 from decoderbench.plugin_sources import BLOCK, PluginSources, is_file
 
@@ -296,24 +295,5 @@ def _new_manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     if os.environ.get("DECODERBENCH_TRACE") == "1":
-        _trace(manager)
+        trace_hooks(manager)
     return manager
-
-
-def _trace(manager: pluggy.PluginManager) -> None:
-    """Print every hook call with its arguments, its implementations and its result."""
-    shortening = reprlib.Repr()
-    shortening.maxstring = shortening.maxother = 60
-    shortening.maxdict, shortening.maxlist = 8, 40
-    short = shortening.repr
-
-    def before(hook: str, implementations: Sequence[Any], arguments: Any) -> None:
-        who = ", ".join(impl.plugin_name for impl in reversed(implementations)) or "nobody"
-        given = ", ".join(f"{name}={short(value)}" for name, value in arguments.items())
-        print(f"hook {hook}({given}) -> {who}", file=sys.stderr)  # noqa: T201
-
-    def after(outcome: Any, hook: str, implementations: Sequence[Any], arguments: Any) -> None:
-        result = f" raised {one_line(outcome.exception)}" if outcome.exception else f" = {short(outcome.get_result())}"
-        print(f"hook {hook}{result}", file=sys.stderr)  # noqa: T201
-
-    manager.add_hookcall_monitoring(before, after)

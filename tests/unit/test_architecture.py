@@ -24,7 +24,7 @@ LAYERS = [
     {"ctc", "autoregressive", "sequence", "functional_pools", "keep_width", "recognizer", "records", "images"},
     {"devices", "batches", "cost", "process_state"},
     {"augmentation", "evaluation", "hookspecs"},
-    {"plugin_sources", "plugin_loading", "plugin_manager", "report"},
+    {"plugin_sources", "plugin_loading", "hook_tracing", "plugin_manager", "report"},
     {"registry", "catalogue", "testing"},
     {"sizing"},
     {"plan", "training", "comparison", "progress"},
@@ -35,7 +35,7 @@ LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in mod
 TORCH_FREE = {
     "errors", "options", "toml_lines", "labels", "normaliser", "specs", "datasets", "experiment", "assignments",
     "metrics", "cell", "decoding", "problems", "audit", "buckets", "records", "images", "hookspecs", "plugin_loading",
-    "plugin_sources", "plugin_manager", "report", "comparison", "progress", "cli", "pytest_plugin", "typefaces",
+    "plugin_sources", "hook_tracing", "plugin_manager", "report", "comparison", "progress", "cli", "pytest_plugin", "typefaces",
     "rendering", "contact_sheet",
 }  # fmt: skip
 
