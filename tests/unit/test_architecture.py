@@ -35,8 +35,8 @@ LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in mod
 TORCH_FREE = {
     "errors", "options", "toml_lines", "labels", "normaliser", "specs", "datasets", "experiment", "assignments",
     "metrics", "cell", "decoding", "problems", "audit", "buckets", "records", "images", "hookspecs", "plugin_loading",
-    "plugin_sources", "hook_tracing", "plugin_manager", "report", "comparison", "progress", "cli", "pytest_plugin", "typefaces",
-    "rendering", "contact_sheet",
+    "plugin_sources", "hook_tracing", "plugin_manager", "report", "comparison", "progress", "cli", "pytest_plugin",
+    "typefaces", "rendering", "contact_sheet",
 }  # fmt: skip
 
 
