@@ -137,7 +137,9 @@ def _all(flags: Tensor) -> bool:
 
 
 def select_rows(state: State, rows: Tensor) -> State:
-    """Return the state of chosen rows of the batch, (N,) int64."""
+    """Return the state of chosen rows of the batch, (N,) int64; raise `TypeError` if it is no such state."""
     if isinstance(state, Tensor):
         return state.index_select(0, rows)
+    if not isinstance(state, tuple | list):
+        raise TypeError(f"a state is a tensor or a (nested) tuple of tensors, given {type(state).__name__}")
     return tuple(select_rows(part, rows) for part in state)

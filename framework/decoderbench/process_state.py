@@ -24,8 +24,14 @@ class Switch(NamedTuple):
     write: Callable[[Any], object]
 
 
+def _read_environment() -> dict[str, str]:
+    """Return the environment without what torch tells its own compilers by it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
+
+
 def _set_environment(variables: dict[str, str]) -> None:
-    os.environ.clear()
+    for name in _read_environment():
+        del os.environ[name]
     os.environ.update(variables)
 
 
@@ -92,7 +98,7 @@ SWITCHES = (
     Switch("the random state of NumPy", lambda: np.random.get_state(legacy=True), np.random.set_state),
     Switch("the search path of modules", lambda: list(sys.path), _set_search_path),
     Switch("the working directory", Path.cwd, os.chdir),
-    Switch("the environment", lambda: dict(os.environ), _set_environment),
+    Switch("the environment", _read_environment, _set_environment),
 )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from planted import Fault, datasets, decoders, leaks, metrics, stages
-from support import REGISTRY, SmallCTC
+from support import REGISTRY, SmallCTC, SmallLSTM
+from torch import nn
 
 from decoderbench.testing import ConformanceError, check_bridge, check_decoder, checks_of
 
@@ -65,3 +66,34 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     before = torch.get_rng_state()
     check_decoder(SmallCTC)
     assert torch.equal(before, torch.get_rng_state())
+
+
+class SpectralNorm(SmallCTC):
+    """Unusual but right: each forward in training mode moves a buffer, whatever the labels are."""
+
+    def __init__(self, config: Any, memory: Any, labels: Any) -> None:
+        super().__init__(config, memory, labels)
+        self.hidden = nn.utils.parametrizations.spectral_norm(self.hidden)
+
+
+class TiedWeights(SmallLSTM):
+    """Unusual but right: one tensor of two names."""
+
+    def __init__(self, config: Any, memory: Any, labels: Any) -> None:
+        super().__init__(config, memory, labels)
+        self.project = nn.Linear(32, 16)
+        self.head = nn.Linear(16, self.vocabulary_size)
+        self.embed = nn.Embedding(self.vocabulary_size, 16)
+        self.begin = nn.Parameter(torch.randn(16))
+        self.head.weight = self.embed.weight
+
+    def step(self, token: Any, state: Any, memory: Any) -> Any:
+        known = self.embed(token.clamp(max=self.end))
+        read = torch.where((token == self.start)[:, None], self.begin, known)
+        hidden, cell = self.cell(torch.cat([read, memory.mean(dim=1)], dim=-1), state)
+        return self.head(self.project(hidden)), (hidden, cell)
+
+
+@pytest.mark.parametrize("unusual", [SpectralNorm, TiedWeights])
+def test_what_is_unusual_and_right_conforms(unusual: Any) -> None:
+    check_decoder(unusual)

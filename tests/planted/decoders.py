@@ -44,6 +44,33 @@ class FixedWidth(SmallCTC):
         return super().forward(memory[..., :7]) if memory.shape[-1] == 7 else self.head(memory)
 
 
+class EightPositions(SmallLSTM):
+    """Embeds the number of the step, in a table of a length of its own."""
+
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.positions = nn.Embedding(8, 16)
+
+    def initial_state(self, memory: Tensor) -> Any:
+        return *super().initial_state(memory), torch.zeros(len(memory), dtype=torch.int64)
+
+    def step(self, token: Tensor, state: Any, memory: Tensor) -> Any:
+        hidden, cell, position = state
+        read = torch.cat([self.embed(token) + self.positions(position), memory.mean(dim=1)], dim=-1)
+        hidden, cell = self.cell(read, (hidden, cell))
+        return self.head(hidden), (hidden, cell, position + 1)
+
+
+class StateInADictionary(SmallLSTM):
+    def initial_state(self, memory: Tensor) -> Any:
+        hidden, cell = super().initial_state(memory)
+        return {"hidden": hidden, "cell": cell}
+
+    def step(self, token: Tensor, state: Any, memory: Tensor) -> Any:
+        logits, (hidden, cell) = super().step(token, (state["hidden"], state["cell"]), memory)
+        return logits, {"hidden": hidden, "cell": cell}
+
+
 class NeedsContiguous(SmallCTC):
     def forward(self, memory: Tensor) -> Tensor:
         return super().forward(memory.view(-1, memory.shape[2])).view(*memory.shape[:2], -1)
@@ -404,6 +431,8 @@ FAULTS = [
     fault(NeverFits, "scores_each_image", "got the moon is in the wrong quarter;.* accept one of these"),
     # tensors
     fault(FixedWidth, "fits_every_size", "sizes itself from its specs.*; got RuntimeError: mat1 and mat2"),
+    fault(EightPositions, "fits_every_size", "got IndexError: index out of range"),
+    fault(StateInADictionary, "fits_every_size", r"a state is a tensor or a \(nested\) tuple of tensors, given dict"),
     fault(NeedsContiguous, "scores_each_image", "got RuntimeError: view size is not compatible"),
     fault(WrongRank, "fits_every_size", r"must give logits \(B, T, V\) = \(2, 5, 3\), it gave \(2, 15\)"),
     fault(DropsFrames, "fits_every_size", r"must give logits \(B, T, V\) = \(2, 5, 3\), it gave \(2, 4, 3\)"),

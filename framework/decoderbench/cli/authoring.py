@@ -81,7 +81,7 @@ def check(
         raise ConfigError(
             [f"--set: sets options of one component, {len(chosen)} are checked; name one, as in decoder/ctc"]
         )
-    for one in chosen:
+    for one in chosen if options else ():
         shelf = next(shelf for shelf in registry.shelves() if shelf.kind == one.kind)
         if problems := shelf.problems(ComponentChoice.model_validate({**options, "use": one.name})):
             raise ConfigError([f"--set {'.'.join(map(str, place))}: {text}" for place, text in problems])

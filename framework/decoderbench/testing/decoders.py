@@ -14,6 +14,7 @@ from decoderbench.testing.processes import agrees_between_processes
 from decoderbench.testing.rules import require, seeded
 from decoderbench.testing.subject import CHARSET, LABELS, TEXTS, DecoderUnderCheck, texts_of, transcribe
 
+MAX_LENGTHS = (LABELS.max_length, 40)
 MEMORISING_STEPS = 150
 LEARNING_RATES = (1e-2, 1e-3)
 
@@ -72,13 +73,17 @@ def says_what_it_cannot_read(subject: DecoderUnderCheck) -> None:
 
 
 def fits_every_size(subject: DecoderUnderCheck) -> None:
-    """It sizes itself from its specs, whatever T, D and charset are."""
-    for memory, characters in product(subject.memories, ("ab", "abcdefg")):
-        labels = LabelSpec(charset=Charset(characters), max_length=LABELS.max_length)
+    """It sizes itself from its specs, whatever T, D, charset and longest label are."""
+    for memory, characters, max_length in product(subject.memories, ("ab", "abcdefg"), MAX_LENGTHS):
+        labels = LabelSpec(charset=Charset(characters), max_length=max_length)
+        if subject.cls.infeasible(subject.config, memory, labels) is not None and max_length != LABELS.max_length:
+            continue
         decoder = seeded(partial(subject.cls, subject.config, memory, labels))
         drawn = torch.randn(2, memory.length, memory.dim)
-        decoder.nll(drawn, Labels.from_texts(["", characters[-1]], labels.charset))
-        transcribe(decoder.eval(), drawn)
+        longest = (characters * max_length)[: min(max_length, memory.length if subject.is_ctc else max_length)]
+        decoder.nll(drawn, Labels.from_texts([longest, characters[-1]], labels.charset))
+        for beam_size in transcription.BEAM_SIZES:
+            transcribe(decoder.eval(), drawn, beam_size=beam_size)
 
 
 def memorises(subject: DecoderUnderCheck) -> None:
