@@ -62,11 +62,15 @@ def add_variants(data: Mapping[str, Any], additions: Sequence[str]) -> dict[str,
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes` laid over it, table by table."""
+    """Return `base` with `changes` laid over it, table by table; another component takes no options of the last one."""
     merged = dict(base)
     for key, value in changes.items():
         inner = merged.get(key)
+        if isinstance(inner, str) and isinstance(value, Mapping):
+            inner = {"use": inner}  # a component may be given by its name alone
         both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        if both and value.get("use", inner.get("use")) != inner.get("use"):  # type: ignore[union-attr]
+            both = False
         merged[key] = merge(inner, value) if both else value  # type: ignore[arg-type]
     return merged
 

@@ -50,6 +50,8 @@ def find_components(registry: Registry, what: str) -> list[Registered[Any]]:
             )
         return [shelves[kind][name]]
     if what in shelves:
+        if not shelves[what]:
+            raise UnknownNameError(f"no {what} is registered; what ships has none of its own")
         return list(shelves[what].values())
     if found := [shelf[what] for shelf in shelves.values() if what in shelf]:
         return found

@@ -38,14 +38,20 @@ def read_data(experiment: Experiment, registry: Registry, *, base_dir: Path, cac
         DataError: if they cannot be used, naming each problem.
     """
     registered, config = registry.datasets.configure(experiment.dataset)
-    dataset = registered.component(config, base_dir)
     try:
+        dataset = registered.component(config, base_dir)
         samples = tuple(dataset.samples())
         data_hash = compute_data_hash(dataset, experiment.image, cache_dir=cache_dir)
     except (DecoderBenchError, OSError):
         raise
     except Exception as error:
         raise DataError(f"dataset {registered.name!r} cannot be read: {type(error).__name__}: {error}") from error
+    for sample in samples:
+        if not (isinstance(sample, Sample) and isinstance(sample.key, str) and isinstance(sample.label, str)):
+            raise DataError(
+                f"dataset {registered.name!r} lists {sample!r:.80}; list Sample(key, label, split), key and label as "
+                f"str; decoderbench check finds what else is wrong"
+            )
     charset = Charset(experiment.labels.charset) if experiment.labels.charset is not None else None
     found = audit(
         samples,

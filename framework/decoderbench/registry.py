@@ -112,9 +112,10 @@ class Shelf(Mapping[str, Registered[T]]):
             other = self._components[name]
             problem = (
                 f"two plugins register {self.kind} {name!r}: {_home(other.component)} of {other.origin} and "
-                f"{_home(component)} of {origin}; rename one, or leave one out with -p no:{other.plugin} or "
-                f"-p no:{plugin}"
+                f"{_home(component)} of {origin}; rename one"
             )
+            if plugin != other.plugin:
+                problem += f", or leave one out with -p no:{other.plugin} or -p no:{plugin}"
             if not other.shipped:
                 self._contested[name] = problem
                 del self._components[name]
@@ -172,7 +173,10 @@ class Registry:
         with whatever_it_raises(
             partial(self.plugins.report_broken, plugin, doing=f"raised in {where}", loses=f"every {shelf.kind} of it")
         ):
-            offered = [component for components in hook() for component in components]
+            for components in hook():
+                if inspect.isclass(components):
+                    raise PluginError(f"it returned a class, not several; return [{components.__name__}]")
+                offered += components
             if not offered:
                 logger.warning("plugin %s offers nothing in %s; return [MyClass]", plugin, where)
         for component in offered:

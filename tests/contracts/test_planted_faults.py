@@ -54,6 +54,12 @@ def test_a_check_names_the_rule_the_breach_and_the_next_move() -> None:
     )
 
 
+def test_an_exception_is_told_with_the_line_of_the_component() -> None:
+    (check,) = [check for check in checks_of(decoders.NeedsContiguous) if check.name == "scores_each_image"]
+    with pytest.raises(ConformanceError, match=r"; look at decoders\.py:\d+$"):
+        check()
+
+
 def test_a_class_of_another_kind_is_refused() -> None:
     other: Any = REGISTRY.decoders["lstm_ctc"].component
     with pytest.raises(ConformanceError, match="as bridge; offer a class derived from Bridge"):

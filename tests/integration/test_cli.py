@@ -13,6 +13,8 @@ from distributions import install
 from PIL import Image, ImageDraw
 from running import TINY_PLUGIN, start_command, to_toml
 
+from decoderbench.scaffold import new_component
+
 BAD = """
 name = "bad"
 [dataset]
@@ -313,3 +315,26 @@ def test_report_has_the_columns_of_installed_plugins_and_imports_no_torch(
     header, *rows = (results / "cells.csv").read_text().splitlines()
     assert "moon" in header.split(",")
     assert all(",full" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("return [(key.key, key.label) for key in ", "lists ('image 0', '"),
+        ("return 1 / 0 or (", "dataset 'my_own' cannot be read: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_broken_dataset_is_said_in_a_line(
+    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path, broken: str, said: str
+) -> None:
+    (path,) = new_component("dataset", "my_own", into=tmp_path)
+    text = path.read_text()
+    start = text.index("        return [Sample(key=")
+    end = text.index("\n", start)
+    sample = "[Sample(f'image {i}', label_of(i), 'train') for i in range(30)]"
+    path.write_text(text[:start] + f"        {broken}{sample}" + ("]" if "[" in broken else ")") + text[end:])
+    arguments = ["--set", "dataset=my_own", "--results", str(tmp_path / "out")]
+    status, _, err = call(capfd, "run", str(tiny_file), "-p", str(TINY_PLUGIN), "-p", str(path), *arguments)
+    assert status == 3
+    assert said in err
+    assert "Traceback" not in err

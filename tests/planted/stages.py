@@ -341,7 +341,7 @@ FAULTS = [
             (
                 OnlyGreyByAccident,
                 "yields_what_it_declares",
-                "got RuntimeError: Given groups=1.*the traceback shows where",
+                "got RuntimeError: Given groups=1.*look at stages.py:",
             ),
             (NeverFilled, "yields_what_it_declares", "got values that are not finite, for ImageSpec"),
             (ProbesInTrainingMode, "starts_with_fresh_statistics", "got changed statistics in norm; .*probe_features"),

@@ -178,3 +178,14 @@ def test_an_addition_that_cannot_be(addition: str, said: str) -> None:
     first, second = caught.value.problems
     assert first.startswith(said)
     assert second.startswith("--add bad: must be")
+
+
+def test_another_component_takes_no_options_of_the_last_one() -> None:
+    base = {"dataset": {"use": "drawn", "charset": "01"}, "grid": {"decoder": {"a": {"use": "x", "width": 3}}}}
+    assert merge(base, {"dataset": {"use": "mine", "root": "/x"}})["dataset"] == {"use": "mine", "root": "/x"}
+    assert merge(base, {"dataset": {"charset": "ab"}})["dataset"] == {"use": "drawn", "charset": "ab"}
+    changes = parse_assignments(["dataset=mine", "dataset.root=/x"])
+    assert merge(base, changes)["dataset"] == {"use": "mine", "root": "/x"}
+    assert merge(base, {"grid": {"decoder": {"a": {"use": "x", "depth": 2}}}})["grid"]["decoder"]["a"] == {
+        "use": "x", "width": 3, "depth": 2,
+    }  # fmt: skip

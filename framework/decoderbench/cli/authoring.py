@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,12 +36,12 @@ def new(
     for path in paths:
         out.print(f"wrote {path} ({len(path.read_text(encoding='utf-8').splitlines())} lines)", markup=False)
     takes_part = TAKES_PART[kind].format(name=name)
+    folder, file = shlex.quote(str(paths[0].parent)), shlex.quote(str(paths[0]))
     if package:
-        folder = paths[0].parent
         steps = [f'cd {folder} && pip install -e ".[dev]" && pytest', f"decoderbench run EXPERIMENT.toml{takes_part}"]
     else:
-        check = [] if kind == "tracker" else [f"decoderbench check {paths[0]}"]
-        steps = [*check, f"decoderbench run experiments/quickstart.toml -p {paths[0]}{takes_part}"]
+        check = [] if kind == "tracker" else [f"decoderbench check {file}"]
+        steps = [*check, f"decoderbench run experiments/quickstart.toml -p {file}{takes_part}"]
     out.print("next:\n" + "\n".join(f"  {step}" for step in steps), markup=False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -102,10 +104,20 @@ class Check:
             except NotAskedError:
                 raise
             except (Exception, SystemExit) as error:
-                got, do = f"{type(error).__name__}: {error}", "the traceback shows where"
+                got, do = f"{type(error).__name__}: {error}", _look_at(error, self.subject.cls)
                 raise ConformanceError(
                     f"{self.subject.who} breaks the rule: {self.sentence}; got {got}; {do}", got=got, do=do
                 ) from error
+
+
+def _look_at(error: BaseException, cls: Any) -> str:
+    """Return the last line of the component's own file on the way to an error, as a move."""
+    try:
+        file = inspect.getfile(cls)
+    except (OSError, TypeError):
+        file = ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"look at {Path(file).name}:{lines[-1]}" if lines else "the traceback (check --verbose) shows where"
 
 
 def kind_of(component: object) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from decoderbench.catalogue import components_of
+from decoderbench.errors import PluginError
 from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.registry import Registry
 from decoderbench.testing import checks_of
@@ -18,7 +19,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test of each check."""
     chosen: list[str] = metafunc.config.getoption("--decoderbench")
     found = build_plugin_manager().seen
-    registry = Registry(build_plugin_manager([name for name in chosen if name not in found]))
+    try:
+        registry = Registry(build_plugin_manager([name for name in chosen if name not in found]))
+    except PluginError as error:
+        raise pytest.UsageError(str(error)) from None
     components = [one for shelf in registry.shelves() for one in shelf.values()]
     if chosen:
         components = [one for name in chosen for one in components_of(registry, name)]

@@ -91,8 +91,8 @@ def serve() -> None:
 
 def _start(environment: dict[str, str]) -> subprocess.Popen[str]:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    # In a session of its own: an interruption is the caller's.
-    return subprocess.Popen([sys.executable, "-c", SERVE], env=environment, start_new_session=True, **pipes)
+    # Apart from the caller, whose interruption it is, and from files of the working directory such as torch.py.
+    return subprocess.Popen([sys.executable, "-P", "-c", SERVE], env=environment, start_new_session=True, **pipes)
 
 
 def _ask_both(job: str) -> list[str]:
