@@ -76,19 +76,24 @@ def load_file(path: Path) -> tuple[ModuleType, Origin]:
     """
     file = path.resolve()
     name = f"decoderbench_file_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+    module = _imported(lambda: import_file(name, file))
+    _refuse_other_api(module)
+    return module, Origin(str(path), str(file))
+
+
+def import_file(name: str, file: Path) -> ModuleType:
+    """Import a file as the module of a name, or leave no trace of it."""
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    loader = spec.loader
     sys.modules[name] = module
     try:
-        _imported(lambda: loader.exec_module(module))
-        _refuse_other_api(module)
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
-    return module, Origin(str(path), str(file))
+    return module
 
 
 def origin_of(point: EntryPoint) -> str:

@@ -181,8 +181,12 @@ class Plugins:
                 raise PluginError("it registers nothing; mark a function such as register_decoders with @hookimpl")
 
     def require(self, name: str) -> None:
-        """Load a plugin that the user named; raise `PluginError` if that cannot be done."""
+        """Load a plugin that the user named, unless its entry point was; raise `PluginError` if that cannot be done."""
         self.required.add(name)
+        if name in self.seen:
+            if broken := next((broken for broken in self.broken if broken.name == name), None):
+                raise PluginError(broken.reason)
+            return
         if is_file(name):
             if not Path(name).is_file():
                 raise PluginError(f"plugin file {name}: no such file")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 
+from decoderbench.hookspecs import PROJECT
+
 logger = logging.getLogger("decoderbench")
 BLOCK = "no:"
 SHIPPED = "bundled"
@@ -48,7 +50,7 @@ class PluginSources:
 
     def entry_points(self) -> list[EntryPoint]:
         """Return those of the group that are to be loaded, sorted."""
-        points = installed_entry_points("decoderbench") if self.installed else []
+        points = installed_entry_points(PROJECT) if self.installed else []
         chosen = (point for point in points if self.shipped or point.name != SHIPPED)
         return sorted(chosen, key=lambda point: (point.name, point.value))
 

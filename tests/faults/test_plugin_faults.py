@@ -103,9 +103,10 @@ def test_a_broken_distribution_gives_one_line_and_harms_no_other(
     assert caplog.messages == [line]  # once is enough
 
     # The same plugin, if it is named, stops the command.
-    with pytest.raises(PluginError, match="plugin ") as caught:
-        Registry(build_plugin_manager([fault], installed=fault == "taken_name"))
-    assert said in str(caught.value)
+    for as_entry_point in (True, False) if fault != "taken_name" else (True,):
+        with pytest.raises(PluginError, match="plugin ") as caught:
+            Registry(build_plugin_manager([fault], installed=as_entry_point))
+        assert said in str(caught.value)
     assert "whole" in Registry(build_plugin_manager([f"no:{fault}"])).decoders
 
 

@@ -4,6 +4,7 @@ import hashlib
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -154,10 +155,7 @@ class OrderOfASet(Digits):
         return sorted(super().samples(), key=lambda sample: hash(sample.key))
 
 
-def fault(cls: type[Dataset], rule: str, said: str) -> Fault:
-    return Fault("dataset", cls, rule, said)
-
-
+fault = partial(Fault, "dataset")
 FAULTS = [
     fault(WithoutDocstring, "can_be_registered", "option 'count' of dataset 'digits' without a docstring"),
     fault(

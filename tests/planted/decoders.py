@@ -2,6 +2,7 @@
 
 import os
 import random
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from support import SmallCTC, SmallLSTM
 from torch import Tensor, nn
 
-from decoderbench import AutoregressiveDecoder, ComponentConfig, Decoder, Hypotheses, Labels, LabelSpec, SequenceSpec
+from decoderbench import AutoregressiveDecoder, ComponentConfig, Hypotheses, Labels, LabelSpec, SequenceSpec
 from planted import Fault
 
 
@@ -415,10 +416,7 @@ class NameWithBlanks(SmallCTC):
     name = "Small CTC!"
 
 
-def fault(cls: type[Decoder], rule: str, said: str) -> Fault:
-    return Fault("decoder", cls, rule, said)
-
-
+fault = partial(Fault, "decoder")
 FAULTS = [
     # can it be registered at all
     fault(WithoutDefault, "can_be_registered", "option 'hidden_dim' of decoder 'small_ctc' without a default; give it"),

@@ -1,6 +1,7 @@
 """Decoders that see at evaluation what they must not: labels, other images, files."""
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from support import SmallCTC, SmallLSTM
 from torch import Tensor
 
-from decoderbench import ComponentConfig, Decoder, Hypotheses, Labels, LabelSpec, SequenceSpec
+from decoderbench import ComponentConfig, Hypotheses, Labels, LabelSpec, SequenceSpec
 from planted import Fault
 
 LABEL_FILE = Path(__file__).parent / "labels.csv"
@@ -137,10 +138,7 @@ class SortsTheBatch(SmallLSTM):
         return super().transcribe(memory[memory.std(dim=(1, 2)).argsort()], beam_size=beam_size)
 
 
-def fault(cls: type[Decoder], rule: str, said: str) -> Fault:
-    return Fault("decoder", cls, rule, said)
-
-
+fault = partial(Fault, "decoder")
 AFTER = "after an nll of .* a transcription"
 FAULTS = [
     fault(DirectPeek, "does_not_peek", AFTER),

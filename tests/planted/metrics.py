@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +81,7 @@ class BadName(FirstRight):
     name = "First right"
 
 
-def fault(cls: type[Metric], rule: str, said: str) -> Fault:
-    return Fault("metric", cls, rule, said)
-
-
+fault = partial(Fault, "metric")
 FAULTS = [
     fault(BadName, "can_be_registered", "has the name 'First right'"),
     fault(NumPyNumber, "gives_a_number_or_none", r"of type float32 for .*; return a Python float"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from decoderbench.assignments import parse_assignments
-from decoderbench.cli.common import Assignments, PluginFolders, PluginNames, err, out, plugins_of, registry_of
+from decoderbench.cli.common import Assignments, PluginFolders, PluginNames, err, out, registry_of
 from decoderbench.errors import ConfigError
 from decoderbench.experiment import ComponentChoice
 from decoderbench.scaffold import FAMILIES, KINDS, TAKES_PART, new_component
@@ -61,13 +62,14 @@ def check(
     """
     import torch
 
+    from decoderbench.testing import NotAskedError
     from decoderbench.testing.processes import start_workers
 
-    start_workers()  # they import torch while this process does
+    with suppress(NotAskedError):  # which the rule then says
+        start_workers()  # they import torch while this process does
     torch.set_num_threads(1)  # what is checked is too small for more
     by_plugin = [name for name in what if name.endswith(".py") or not ("/" in name or name in KINDS)]
-    found = plugins_of(plugin, plugins_dir).seen
-    registry = registry_of([*(plugin or []), *(name for name in by_plugin if name not in found)], plugins_dir)
+    registry = registry_of([*(plugin or []), *by_plugin], plugins_dir)
     from decoderbench.catalogue import components_of, find_components
     from decoderbench.testing import checks_of
 
@@ -82,7 +84,8 @@ def check(
         raise ConfigError(
             [f"--set: sets options of one component, {len(chosen)} are checked; name one, as in decoder/ctc"]
         )
-    for one in chosen if options else ():
+    if options:
+        (one,) = chosen
         shelf = next(shelf for shelf in registry.shelves() if shelf.kind == one.kind)
         if problems := shelf.problems(ComponentChoice.model_validate({**options, "use": one.name})):
             raise ConfigError([f"--set {'.'.join(map(str, place))}: {text}" for place, text in problems])

@@ -18,9 +18,8 @@ from decoderbench.testing.parametrize import parameters_of
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test of each check."""
     chosen: list[str] = metafunc.config.getoption("--decoderbench")
-    found = build_plugin_manager().seen
     try:
-        registry = Registry(build_plugin_manager([name for name in chosen if name not in found]))
+        registry = Registry(build_plugin_manager(chosen))
     except PluginError as error:
         raise pytest.UsageError(str(error)) from None
     components = [one for shelf in registry.shelves() for one in shelf.values()]

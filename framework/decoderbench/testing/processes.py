@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import hashlib
 import importlib
-import importlib.util
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from decoderbench.plugin_loading import import_file
 from decoderbench.testing.checks import Subject
 from decoderbench.testing.rules import NotAskedError, require
 
@@ -180,10 +180,4 @@ def _load(name: str, file: str) -> ModuleType:
             return module
     except ImportError:
         pass
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_file(name, Path(file))
