@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from decoderbench import Charset, Labels, LabelSpec, SequenceSpec
-from decoderbench.devices import choose_device, device_name, synchronize
+from decoderbench.training.devices import choose_device, device_name, synchronize
 from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop, LSTMUnrolled
 
 CHARSET = Charset(string.digits + string.ascii_lowercase)

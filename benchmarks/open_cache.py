@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from decoderbench.images import open_store, read_store
+from decoderbench.data.image_store import open_store, read_store
 from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.folder import Folder
 

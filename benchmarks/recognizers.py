@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from decoderbench import Charset, ImageSpec, Labels, LabelSpec
-from decoderbench.cost import count_gmacs, count_parameters
-from decoderbench.devices import choose_device, device_name, synchronize
+from decoderbench.model.complexity import count_gmacs, count_parameters
+from decoderbench.model.recognizer import Recognizer
 from decoderbench.options import TrainingOptions
-from decoderbench.plugin_manager import build_plugin_manager
-from decoderbench.recognizer import Recognizer
-from decoderbench.registry import Registry
-from decoderbench.training import build_optimizer
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
+from decoderbench.training.devices import choose_device, device_name, synchronize
+from decoderbench.training.trainer import build_optimizer
 
 IMAGE = ImageSpec(channels=1, height=32, width=100)
 LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_length=25, frames_needed=24)

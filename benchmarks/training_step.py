@@ -16,18 +16,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from decoderbench.assignments import merge
-from decoderbench.batches import Batches, to_float
-from decoderbench.devices import choose_device, device_name, synchronize
-from decoderbench.experiment import Experiment, load_experiment
-from decoderbench.images import open_store
+from decoderbench.config.experiment import Experiment, load_experiment
+from decoderbench.config.overrides import merge
+from decoderbench.data.image_store import open_store
+from decoderbench.data.resident_dataset import Batches, to_float
 from decoderbench.labels import Labels
 from decoderbench.options import AugmentationOptions
-from decoderbench.plan import plan_cells, read_data
-from decoderbench.plugin_manager import build_plugin_manager
-from decoderbench.registry import Registry
+from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
 from decoderbench.runner import describe_environment
-from decoderbench.training import CellContext, FiniteGuard, Trainer
+from decoderbench.training.devices import choose_device, device_name, synchronize
+from decoderbench.training.trainer import CellContext, FiniteGuard, Trainer
 
 QUICKSTART = Path(__file__).parents[1] / "experiments" / "quickstart.toml"
 AUGMENTATION = {

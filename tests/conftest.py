@@ -8,8 +8,8 @@ import torch
 from hypothesis import settings
 from running import TINY_PLUGIN
 
-from decoderbench.plugin_manager import build_plugin_manager
-from decoderbench.registry import Registry
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
 
 # A loaded machine must not make a property fail for its time.
 settings.register_profile("unhurried", deadline=None)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from decoderbench.plugin_manager import Plugins
-from decoderbench.plugin_sources import PluginSources
+from decoderbench.registry.plugin_manager import Plugins
+from decoderbench.registry.plugin_sources import PluginSources
 
 DECODER = """
 from decoderbench import ComponentConfig, CTCDecoder, hookimpl

@@ -8,7 +8,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from decoderbench.cell import Cell, ResolvedComponent, ResolvedLabels
+from decoderbench.config.cell import Cell, ResolvedComponent, ResolvedLabels
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, TrainingOptions
 from decoderbench.records import Cost, Plan, ResultsDirectory, RunRecord
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from decoderbench import AutoregressiveDecoder, CTCDecoder, LabelSpec, SequenceSpec
 from decoderbench.options import ComponentConfig
-from decoderbench.plugin_manager import build_plugin_manager
-from decoderbench.registry import Registry, Shelf
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry, Shelf
 
 REGISTRY = Registry(build_plugin_manager())
 

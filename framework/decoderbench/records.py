@@ -17,7 +17,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from decoderbench.cell import Cell
+from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.options import Options
 

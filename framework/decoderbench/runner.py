@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from decoderbench import training
-from decoderbench.batches import Batches
-from decoderbench.cell import Cell
-from decoderbench.devices import choose_device, device_name
+from decoderbench.config.cell import Cell
+from decoderbench.config.experiment import Experiment, load_experiment
+from decoderbench.data.resident_dataset import Batches
 from decoderbench.errors import ConfigError, DivergedError
-from decoderbench.experiment import Experiment, load_experiment
-from decoderbench.plan import open_images, plan_cells, read_buckets, read_data, refuse_if_all_infeasible
-from decoderbench.plugin_manager import build_plugin_manager
-from decoderbench.process_state import process_state_kept
+from decoderbench.planning.grid import open_images, plan_cells, read_buckets, read_data, refuse_if_all_infeasible
 from decoderbench.records import Plan, ResultsDirectory, RunRecord, Status, write_atomically
-from decoderbench.registry import Registry
+from decoderbench.registry.global_state import process_state_kept
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
 from decoderbench.report import load_results, write_files
-from decoderbench.training import CellContext
+from decoderbench.training import trainer
+from decoderbench.training.devices import choose_device, device_name
+from decoderbench.training.trainer import CellContext
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +98,7 @@ def run(
     )
     if others := directory.count_others(cells):
         logger.info("%d results of earlier settings are kept in %s, they are not in this table", others, directory.path)
-    registry.plugins.add(training, "trainer")
+    registry.plugins.add(trainer, "trainer")
     batches = Batches(store, found, chosen_device)
     Runner(registry, directory, batches).run(wanted, retry_failed=retry_failed)
     results_of_all = load_results(directory.path, extra_columns=registry.plugins.report_columns)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from support import BRIDGES, DECODERS, ENCODERS, RECTIFIERS, REGISTRY, Options
 
-from decoderbench.registry import Shelf
+from decoderbench.registry.registry import Shelf
 from decoderbench.testing import check_dataset, checks_of, parametrize_with_checks
 
 SHELVES = [

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import support
 
-from decoderbench.registry import Shelf
+from decoderbench.registry.registry import Shelf
 
 KINDS = [
     ("rectifiers", support.REGISTRY.rectifiers, support.RECTIFIERS, support.RECTIFIER_OPTIONS),

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from running import TINY_PLUGIN, start_command, to_toml
 
-from decoderbench.experiment import load_experiment
-from decoderbench.plan import plan_cells, read_buckets, read_data
-from decoderbench.plugin_manager import build_plugin_manager
-from decoderbench.registry import Registry
+from decoderbench.config.experiment import load_experiment
+from decoderbench.planning.grid import plan_cells, read_buckets, read_data
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
 from decoderbench.scaffold import KINDS
 
 ROOT = Path(__file__).parents[2]

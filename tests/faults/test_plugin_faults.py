@@ -15,8 +15,8 @@ from running import TINY_PLUGIN, start_command, to_toml
 
 from decoderbench import Experiment, run
 from decoderbench.errors import PluginError, UnknownNameError
-from decoderbench.plugin_manager import Plugins, build_plugin_manager
-from decoderbench.registry import Registry
+from decoderbench.registry.plugin_manager import Plugins, build_plugin_manager
+from decoderbench.registry.registry import Registry
 
 HEAD = "from decoderbench import Decoder, hookimpl\n"
 

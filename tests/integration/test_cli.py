@@ -235,7 +235,7 @@ def test_report_of_something_else(capfd: pytest.CaptureFixture[str], tmp_path: P
         "import decoderbench",
         "import decoderbench.cli",
         "from decoderbench.report import load_results, markdown_table, write_files",
-        "from decoderbench.experiment import load_experiment",
+        "from decoderbench.config.experiment import load_experiment",
         "import decoderbench_plugins.datasets.folder, decoderbench_plugins.datasets.synthetic_captcha",
     ],
 )

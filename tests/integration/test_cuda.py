@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from decoderbench import Experiment, run
-from decoderbench.cell import Cell
-from decoderbench.plan import plan_cells, read_data
-from decoderbench.registry import Registry
-from decoderbench.training import FiniteGuard, build_recognizer
+from decoderbench.config.cell import Cell
+from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.registry.registry import Registry
+from decoderbench.training.trainer import FiniteGuard, build_recognizer
 
 pytestmark = pytest.mark.cuda
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from decoderbench import Experiment, run
-from decoderbench.assignments import merge
-from decoderbench.experiment import load_experiment
-from decoderbench.plan import plan_cells, read_data
-from decoderbench.registry import Registry
+from decoderbench.config.experiment import load_experiment
+from decoderbench.config.overrides import merge
+from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.registry.registry import Registry
 from decoderbench.runner import select_cells
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from decoderbench import Experiment, run
-from decoderbench.assignments import merge
-from decoderbench.plan import plan_cells, read_data
-from decoderbench.registry import Registry
+from decoderbench.config.overrides import merge
+from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.registry.registry import Registry
 
 
 @pytest.fixture

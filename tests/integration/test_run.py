@@ -17,9 +17,9 @@ from running import TINY_PLUGIN, start_command, to_toml
 from decoderbench import Experiment, hookimpl, load_frame, run
 from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.metrics import Metric, nats_per_character
-from decoderbench.plan import plan_cells, plan_table, read_data
+from decoderbench.planning.grid import plan_cells, plan_table, read_data
 from decoderbench.records import ResultsDirectory, read_lines
-from decoderbench.registry import Registry
+from decoderbench.registry.registry import Registry
 
 CONTRACTUAL_COLUMNS = [
     "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason",
@@ -123,8 +123,8 @@ def test_a_cell_is_reproducible_on_the_cpu(tiny: dict[str, Any], tiny_registry: 
 def test_whatever_decides_a_result_names_another_cell(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, key: str, value: Any
 ) -> None:
-    from decoderbench.assignments import merge
-    from decoderbench.plan import plan_cells, read_data
+    from decoderbench.config.overrides import merge
+    from decoderbench.planning.grid import plan_cells, read_data
 
     def ids(data: dict[str, Any]) -> set[str]:
         experiment = Experiment(**data)
@@ -272,7 +272,7 @@ def test_all_decoders_see_the_same_data_and_the_same_encoder(
     class Spy:
         @hookimpl(wrapper=True)
         def run_cell(self, cell: Any, context: Any) -> Any:
-            from decoderbench.recognizer import Recognizer
+            from decoderbench.model.recognizer import Recognizer
 
             pixels = seen.setdefault(cell.decoder.label, [])
             original = Recognizer.nll
@@ -364,7 +364,7 @@ def test_a_damaged_result_is_set_aside_and_run_again(
 def test_a_cell_that_another_process_holds_is_left_to_it(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
-    from decoderbench.plan import plan_cells, read_data
+    from decoderbench.planning.grid import plan_cells, read_data
 
     experiment = Experiment(**tiny)
     data = read_data(experiment, tiny_registry, base_dir=tmp_path, cache_dir=None)

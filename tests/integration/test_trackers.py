@@ -15,9 +15,9 @@ import pytest
 from running import TINY_PLUGIN
 
 from decoderbench import Experiment, hookimpl, load_frame, run
-from decoderbench.plugin_manager import build_plugin_manager
 from decoderbench.records import read_lines
-from decoderbench.registry import Registry
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
 
 pytestmark = pytest.mark.filterwarnings("default")  # of what these libraries do inside
 

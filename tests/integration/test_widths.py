@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from decoderbench import DataError, Experiment, run
-from decoderbench.registry import Registry
+from decoderbench.registry.registry import Registry
 
 GLYPH = 12  # columns a character
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from decoderbench import Charset, ConfigError, DataError, Dataset, Sample
-from decoderbench.audit import CODES, audit
-from decoderbench.images import open_store
-from decoderbench.normaliser import LabelNormaliser
+from decoderbench.data.audit import CODES, audit
+from decoderbench.data.image_store import open_store
+from decoderbench.data.label_normalizer import LabelNormaliser
 from decoderbench.options import ImageOptions
 from decoderbench.specs import ctc_frames_needed
 

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from decoderbench import Charset, ComponentConfig, DataError, Dataset, Labels, Sample
-from decoderbench.audit import audit
-from decoderbench.augmentation import Augmentation
-from decoderbench.batches import Batches, Sampler, in_order, to_float
-from decoderbench.images import open_store
+from decoderbench.data.audit import audit
+from decoderbench.data.augmentation import Augmentation
+from decoderbench.data.image_store import open_store
+from decoderbench.data.resident_dataset import Batches, Sampler, in_order, to_float
 from decoderbench.options import AugmentationOptions, ImageOptions
 
 unhurried = settings(deadline=None)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from decoderbench import ComponentConfig, Dataset, Sample
-from decoderbench.audit import audit
-from decoderbench.batches import Batches, BucketSampler
-from decoderbench.buckets import WIDTH_STEP, choose_widths, places
-from decoderbench.images import ImageStore, open_store, read_store
+from decoderbench.data.audit import audit
+from decoderbench.data.image_store import ImageStore, open_store, read_store
+from decoderbench.data.resident_dataset import Batches, BucketSampler
+from decoderbench.data.width_buckets import WIDTH_STEP, choose_widths, places
 from decoderbench.options import ImageOptions
 
 LARGEST = 400

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from decoderbench import DataError
-from decoderbench.contact_sheet import CAPTION, GAP, TILE, contact_sheet
+from decoderbench.data.contact_sheet import CAPTION, GAP, TILE, contact_sheet
 
 STEP = (TILE[0] + GAP, TILE[1] + CAPTION + GAP)
 

@@ -16,9 +16,10 @@ from decoderbench import (
     ImageSpec,
     LabelSpec,
     SequenceSpec,
-    cost,
 )
-from decoderbench.recognizer import Recognizer
+from decoderbench.model import complexity as cost
+from decoderbench.model.recognizer import Recognizer
+from decoderbench.training import timing
 from decoderbench_plugins.bridges.mean_height import MeanHeight
 from decoderbench_plugins.decoders.attention_lstm import AttentionLSTM
 from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop, LSTMUnrolled
@@ -144,22 +145,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_latency_is_the_median_of_single_images_after_a_warm_up(clock: Any) -> None:
-    assert cost.measure_latency_ms(clock, torch.zeros(1, 1, 4, 4), beam_size=3) == pytest.approx(100)
-    assert clock.batches == [(1, 3)] * (cost.LATENCY_WARM_UPS + cost.LATENCY_RUNS)
+    assert timing.measure_latency_ms(clock, torch.zeros(1, 1, 4, 4), beam_size=3) == pytest.approx(100)
+    assert clock.batches == [(1, 3)] * (timing.LATENCY_WARM_UPS + timing.LATENCY_RUNS)
 
 
 def test_throughput_leaves_the_warm_up_out(clock: Any) -> None:
     batches = [torch.zeros(size, 1, 4, 4) for size in (4, 4, 2)]
-    assert cost.measure_throughput(clock, batches) == pytest.approx(10)
+    assert timing.measure_throughput(clock, batches) == pytest.approx(10)
     assert [size for size, _ in clock.batches] == [4, 4, 2]
 
 
 def test_throughput_warms_up_each_size_and_counts_all_where_sizes_differ(clock: Any) -> None:
     batches = [torch.zeros(size, 1, 4, width) for size, width in ((4, 4), (3, 8), (2, 8))]
-    assert cost.measure_throughput(clock, batches) == pytest.approx(10)
+    assert timing.measure_throughput(clock, batches) == pytest.approx(10)
     assert sorted(size for size, _ in clock.batches[:2]) == [3, 4]
     assert [size for size, _ in clock.batches[2:]] == [4, 3, 2]
 
 
 def test_throughput_of_a_single_batch_reads_it_twice(clock: Any) -> None:
-    assert cost.measure_throughput(clock, [torch.zeros(4, 1, 4, 4)]) == pytest.approx(10)
+    assert timing.measure_throughput(clock, [torch.zeros(4, 1, 4, 4)]) == pytest.approx(10)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import to_toml
 
-from decoderbench.assignments import add_variants, merge, parse_assignments
+from decoderbench.config.experiment import Experiment, parse_experiment
+from decoderbench.config.overrides import add_variants, merge, parse_assignments
+from decoderbench.config.toml_lines import line_of
 from decoderbench.errors import ConfigError
-from decoderbench.experiment import Experiment, parse_experiment
-from decoderbench.toml_lines import line_of
 
 KEYS = st.text(string.ascii_letters + "äß .\"'#=[]", min_size=1, max_size=8)
 

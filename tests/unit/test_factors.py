@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 
-from decoderbench.cell import ResolvedComponent
+from decoderbench.config.cell import ResolvedComponent
 from decoderbench.report import factor_effects, load_frame, write_report
 
 AXES = ["rectifier", "encoder", "bridge", "decoder"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from decoderbench import AutoregressiveDecoder, Charset, CTCDecoder, Hypotheses, Labels, LabelSpec, SequenceSpec
-from decoderbench.ctc import best_path, prefix_beam_search
+from decoderbench.model.ctc import best_path, prefix_beam_search
 
 CHARSET = Charset("ab")
 NEVER = float("-inf")

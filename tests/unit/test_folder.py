@@ -11,8 +11,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from decoderbench import DataError, Dataset
-from decoderbench.audit import audit
-from decoderbench.images import open_store
+from decoderbench.data.audit import audit
+from decoderbench.data.image_store import open_store
 from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.folder import Folder
 

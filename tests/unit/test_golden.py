@@ -13,7 +13,7 @@ from support import REGISTRY, Options
 from torch import nn
 
 from decoderbench import Charset, ImageSpec, LabelSpec
-from decoderbench.recognizer import Recognizer
+from decoderbench.model.recognizer import Recognizer
 
 IMAGE = ImageSpec(channels=1, height=32, width=100)
 LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_length=25)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from decoderbench import DataError, Dataset, Sample
-from decoderbench.decoding import to_pixels
-from decoderbench.images import default_cache_dir, open_store, read_store
+from decoderbench.data.image_decoding import to_pixels
+from decoderbench.data.image_store import default_cache_dir, open_store, read_store
 from decoderbench.options import ComponentConfig, ImageOptions
 
 SMALL = ImageOptions(height=4, width=8)
@@ -347,7 +347,7 @@ SCRIPT = """
     from pathlib import Path
     from PIL import Image
     from decoderbench import Dataset, Sample
-    from decoderbench.images import open_store
+    from decoderbench.data.image_store import open_store
     from decoderbench.options import ImageOptions
 
     class Slow(Dataset):

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoderbench import Charset, ConfigError, Sample
-from decoderbench.audit import audit
-from decoderbench.experiment import parse_experiment
-from decoderbench.normaliser import LabelNormaliser, convert_each
+from decoderbench.config.experiment import parse_experiment
+from decoderbench.data.audit import audit
+from decoderbench.data.label_normalizer import LabelNormaliser, convert_each
 from decoderbench.specs import ctc_frames_needed
 
 # Characters that fold, compose, decompose, combine or drop in unusual ways.

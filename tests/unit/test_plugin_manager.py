@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from distributions import DECODER
 
+from decoderbench.config.experiment import ComponentChoice
 from decoderbench.errors import PluginError, UnknownNameError
-from decoderbench.experiment import ComponentChoice
-from decoderbench.plugin_manager import build_plugin_manager
-from decoderbench.registry import Registry
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
 
 
 def write(folder: Path, file: str, text: str) -> Path:

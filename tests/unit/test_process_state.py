@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from decoderbench.process_state import SWITCHES, changed_switches, process_state_kept, read_process_state
+from decoderbench.registry.global_state import SWITCHES, changed_switches, process_state_kept, read_process_state
 
 ACTS: dict[str, Callable[[], object]] = {
     "the default dtype": lambda: torch.set_default_dtype(torch.float64),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from decoderbench import Charset, Labels, LabelSpec, SequenceSpec
-from decoderbench.registry import Registry
+from decoderbench.registry.registry import Registry
 
 CNN_DIM, HIDDEN_DIM, CHARACTERS, BATCH, STEPS = 16, 32, 10, 2, 10
 CHARSET = Charset("0123456789")

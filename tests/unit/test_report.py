@@ -14,7 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 from recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 
-from decoderbench.cell import ResolvedComponent
+from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DataError
 from decoderbench.records import Cost, ResultsDirectory, append_line
 from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report

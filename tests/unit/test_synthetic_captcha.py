@@ -48,7 +48,7 @@ def test_an_image_is_the_same_in_any_order_thread_and_process():
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda index: pixels(dataset, index), range(12))) == backwards
     code = (
-        "import decoderbench.audit, hashlib, sys; from pathlib import Path;"
+        "import decoderbench.data.audit, hashlib, sys; from pathlib import Path;"
         "from decoderbench_plugins.datasets.synthetic_captcha import SyntheticCaptcha as S;"
         "d = S(S.Config(train=6, val=3, test=3), Path()); d.samples();"
         "print(hashlib.sha256(d.load_image(3).tobytes()).hexdigest(), 'torch' in sys.modules)"

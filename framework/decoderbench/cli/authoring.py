@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoderbench.assignments import parse_assignments
 from decoderbench.cli.common import Assignments, PluginFolders, PluginNames, err, out, registry_of
+from decoderbench.config.experiment import ComponentChoice
+from decoderbench.config.overrides import parse_assignments
 from decoderbench.errors import ConfigError
-from decoderbench.experiment import ComponentChoice
 from decoderbench.scaffold import FAMILIES, KINDS, TAKES_PART, new_component
 
 if TYPE_CHECKING:
-    from decoderbench.registry import Registered
+    from decoderbench.registry.registry import Registered
     from decoderbench.testing import Check
 
 
@@ -70,7 +70,7 @@ def check(
     torch.set_num_threads(1)  # what is checked is too small for more
     by_plugin = [name for name in what if name.endswith(".py") or not ("/" in name or name in KINDS)]
     registry = registry_of([*(plugin or []), *by_plugin], plugins_dir)
-    from decoderbench.catalogue import components_of, find_components
+    from decoderbench.registry.listing import components_of, find_components
     from decoderbench.testing import checks_of
 
     chosen: list[Registered[Any]] = []
@@ -113,7 +113,7 @@ def plugins(
 ) -> None:
     """List every component: kind, name, where it comes from, options with defaults."""
     registry = registry_of(plugin, plugins_dir)
-    from decoderbench.catalogue import describe_components, list_components, list_plugins
+    from decoderbench.registry.listing import describe_components, list_components, list_plugins
 
     if verbose:
         for line in list_plugins(registry.plugins):

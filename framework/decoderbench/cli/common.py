@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from decoderbench.assignments import add_variants, merge, parse_assignments
+from decoderbench.config.experiment import Experiment, describe, parse_experiment, read_toml
+from decoderbench.config.overrides import add_variants, merge, parse_assignments
 from decoderbench.errors import ConfigError
-from decoderbench.experiment import Experiment, describe, parse_experiment, read_toml
 
 if TYPE_CHECKING:
-    from decoderbench.plugin_manager import Plugins
-    from decoderbench.registry import Registry
+    from decoderbench.registry.plugin_manager import Plugins
+    from decoderbench.registry.registry import Registry
 
 out = Console(soft_wrap=True, highlight=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
@@ -89,7 +89,7 @@ def load(
 
 def plugins_of(names: list[str] | None, folders: list[Path] | None, *, shipped: bool = True) -> Plugins:
     """Load plugins; raise `PluginError` if one that was named cannot be."""
-    from decoderbench.plugin_manager import build_plugin_manager
+    from decoderbench.registry.plugin_manager import build_plugin_manager
 
     return build_plugin_manager(names or [], list(folders or []), shipped=shipped)
 
@@ -97,7 +97,7 @@ def plugins_of(names: list[str] | None, folders: list[Path] | None, *, shipped: 
 def registry_of(names: list[str] | None, folders: list[Path] | None) -> Registry:
     """Load plugins and return what they register. Imports torch."""
     loaded = plugins_of(names, folders)
-    from decoderbench.registry import Registry
+    from decoderbench.registry.registry import Registry
 
     return Registry(loaded)
 

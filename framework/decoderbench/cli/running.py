@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decoderbench.assignments import add_variants, merge
 from decoderbench.cli.common import (
     Additions,
     Allow,
@@ -29,10 +28,11 @@ from decoderbench.cli.common import (
     plugins_of,
     registry_of,
 )
-from decoderbench.experiment import Experiment, parse_experiment
+from decoderbench.config.experiment import Experiment, parse_experiment
+from decoderbench.config.overrides import add_variants, merge
 
 if TYPE_CHECKING:
-    from decoderbench.registry import Registry
+    from decoderbench.registry.registry import Registry
 
 
 def run(
@@ -72,7 +72,7 @@ def compare(
 
     Labels come from labels.csv, a tab-separated file, .gt.txt files or the file names.
     """
-    from decoderbench.comparison import comparison
+    from decoderbench.planning.compare_preset import comparison
 
     changes = changes_of(assignments, seeds, allow)
     registry = registry_of(plugin, plugins_dir)
@@ -93,7 +93,7 @@ def plan(
 ) -> None:
     """Show the grid: frames, parameters and MACs of every cell, and which cannot be trained and why."""
     checked, registry = load(experiment, changes_of(assignments, seeds, allow), add, plugin, plugins_dir)
-    from decoderbench.plan import plan_cells, plan_table, read_buckets, read_data, refuse_if_all_infeasible
+    from decoderbench.planning.grid import plan_cells, plan_table, read_buckets, read_data, refuse_if_all_infeasible
 
     data = read_data(checked, registry, base_dir=experiment.parent, cache_dir=None)
     cells = plan_cells(checked, registry, data, read_buckets(checked, data, cache_dir=None))
@@ -131,7 +131,7 @@ def _run(
     retry_failed: bool,
 ) -> None:
     from decoderbench import runner
-    from decoderbench.progress import progress_for
+    from decoderbench.cli.progress import progress_for
     from decoderbench.report import load_results, markdown_table
 
     results = results or Path("results") / experiment.name

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from decoderbench.cell import shown_axes
+from decoderbench.config.cell import shown_axes
 from decoderbench.report.frame import VARIANT, Results
 from decoderbench.report.tables import MISSING, Table, rounded, with_spread
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from decoderbench.cell import Cell
-from decoderbench.experiment import AXES
+from decoderbench.config.cell import Cell
+from decoderbench.config.experiment import AXES
 from decoderbench.metrics import BUILT_IN
 from decoderbench.records import Plan, ResultsDirectory, RunRecord
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 from tabulate import tabulate
 
-from decoderbench.cell import shown_axes
+from decoderbench.config.cell import shown_axes
 from decoderbench.report.frame import VARIANT, Results, summarize
 
 MISSING = "n/a"

@@ -78,7 +78,7 @@ def test_conformance(check: Callable[[], None]) -> None:
 _TRACKER_TEST = '''\
 """The tracker is found, and hears of a run."""
 
-from decoderbench.plugin_manager import build_plugin_manager
+from decoderbench.registry.plugin_manager import build_plugin_manager
 
 
 def test_it_is_loaded() -> None:

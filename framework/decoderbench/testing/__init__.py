@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
-from decoderbench.datasets import Dataset
+from decoderbench.data.dataset import Dataset
 from decoderbench.metrics import Metric
+from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.testing.checks import BASES, Check, Rule, Subject, ask_all, can_be_registered, kind_of
 from decoderbench.testing.datasets import DatasetUnderCheck, rules_of_datasets
 from decoderbench.testing.decoders import rules_of_decoders

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from decoderbench.contracts import Bridge, Decoder, Encoder, Rectifier
-from decoderbench.datasets import Dataset
+from decoderbench.data.dataset import Dataset
 from decoderbench.errors import PluginError
 from decoderbench.metrics import Metric
+from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig
-from decoderbench.process_state import process_state_kept
-from decoderbench.registry import Shelf
+from decoderbench.registry.global_state import process_state_kept
+from decoderbench.registry.registry import Shelf
 from decoderbench.testing.rules import ConformanceError, NotAskedError, require
 
 FIRST_SEED = 271828  # none that a component would seed with

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from decoderbench.catalogue import components_of
 from decoderbench.errors import PluginError
-from decoderbench.plugin_manager import build_plugin_manager
-from decoderbench.registry import Registry
+from decoderbench.registry.listing import components_of
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
 from decoderbench.testing import checks_of
 from decoderbench.testing.parametrize import parameters_of
 

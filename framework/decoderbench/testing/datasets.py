@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from decoderbench.datasets import SPLITS, Dataset, Sample
-from decoderbench.process_state import changed_switches, read_process_state
+from decoderbench.data.dataset import SPLITS, Dataset, Sample
+from decoderbench.registry.global_state import changed_switches, read_process_state
 from decoderbench.testing import opened
 from decoderbench.testing.checks import Rule, Subject
 from decoderbench.testing.processes import agrees_between_processes

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decoderbench.cost import count_gmacs
-from decoderbench.process_state import changed_switches, read_process_state
-from decoderbench.recognizer import weights_of
+from decoderbench.model.complexity import count_gmacs
+from decoderbench.model.recognizer import weights_of
+from decoderbench.registry.global_state import changed_switches, read_process_state
 from decoderbench.testing import opened
 from decoderbench.testing.checks import Rule, Subject
 from decoderbench.testing.rules import (

@@ -6,8 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from decoderbench.contracts import Decoder
 from decoderbench.labels import Labels
+from decoderbench.model.stages import Decoder
 from decoderbench.testing.rules import require_same_bits
 from decoderbench.testing.subject import CHARSET, LABELS, DecoderUnderCheck, transcribe
 

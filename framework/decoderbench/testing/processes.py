@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from decoderbench.plugin_loading import import_file
+from decoderbench.registry.plugin_loading import import_file
 from decoderbench.testing.checks import Subject
 from decoderbench.testing.rules import NotAskedError, require
 

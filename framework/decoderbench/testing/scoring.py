@@ -2,8 +2,8 @@
 
 import torch
 
-from decoderbench.autoregressive import AutoregressiveDecoder, select_rows
 from decoderbench.labels import Labels
+from decoderbench.model.autoregressive import AutoregressiveDecoder, select_rows
 from decoderbench.testing.rules import TOLERANCE, require, require_close, seeded
 from decoderbench.testing.subject import CHARSET, LABELS, TEXTS, DecoderUnderCheck, nll_of, nll_of_each, texts_up_to
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decoderbench.contracts import Bridge, Encoder, Rectifier
 from decoderbench.errors import InfeasibleError
-from decoderbench.process_state import process_state_kept
+from decoderbench.model.stages import Bridge, Encoder, Rectifier
+from decoderbench.registry.global_state import process_state_kept
 from decoderbench.specs import FeatureMapSpec, ImageSpec
 from decoderbench.testing import modules
 from decoderbench.testing.checks import Rule

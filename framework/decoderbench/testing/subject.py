@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoderbench.autoregressive import AutoregressiveDecoder
-from decoderbench.contracts import Decoder, Hypotheses
-from decoderbench.ctc import CTCDecoder
 from decoderbench.labels import Charset, Labels
+from decoderbench.model.autoregressive import AutoregressiveDecoder
+from decoderbench.model.ctc import CTCDecoder
+from decoderbench.model.stages import Decoder, Hypotheses
 from decoderbench.specs import LabelSpec, SequenceSpec
 from decoderbench.testing.modules import ModuleSubject
 from decoderbench.testing.rules import require

@@ -1,0 +1,1 @@
+"""An experiment as data: files, overrides and cells. No torch here."""

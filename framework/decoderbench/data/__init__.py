@@ -1,0 +1,1 @@
+"""Labeled images: reading, auditing, decoding, batching and augmenting them."""

@@ -1,0 +1,232 @@
+"""From image files to one array of pixels: the rules of conversion, and the workers that apply them.
+
+No torch here: workers are forked, and torch does not survive a fork well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from decoderbench.data.dataset import Dataset
+from decoderbench.data.width_buckets import pad_right
+from decoderbench.errors import DataError
+from decoderbench.options import ImageOptions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CHUNK = 64
+Results = Generator[tuple[range, "Decoded"], None, None]
+
+
+def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
+    """Return `image` as (C, H, W) uint8.
+
+    Transparent pixels are laid on white, 16-bit gray is scaled to 8 bits, palettes and other colour spaces
+    become RGB, and gray is their ITU-R 601 luma. Resizing is antialiased bilinear. `stretch` disregards the
+    aspect; `pad` keeps it and puts the image at the left, squeezing only what would be wider than the width;
+    `keep` does the same without filling up, so that W is the image's own.
+
+    Raises:
+        DataError: the mode has no defined range (32-bit integers or floats), or the image has no pixels.
+    """
+    if 0 in image.size:
+        raise DataError("image has no pixels")
+    image = _gray_or_rgb(image).convert("L" if options.channels == 1 else "RGB")
+    width = options.width if options.resize == "stretch" else min(options.width, _own_width(image, options))
+    resized = np.asarray(image.resize((width, options.height), Image.Resampling.BILINEAR))
+    pixels = resized.reshape(options.height, width, options.channels).transpose(2, 0, 1)  # (C, H, W)
+    return pixels if options.resize == "keep" else pad_right(pixels, options.width)
+
+
+def _own_width(image: Image.Image, options: ImageOptions) -> int:
+    """Return the columns of an image of the wanted height that keeps its shape."""
+    return max(1, round(image.width * options.height / image.height))
+
+
+def _gray_or_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        wide = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DataError(f"image mode {image.mode!r} has no defined range of brightness; save it with 8 bits")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What is known of the images of some rows.
+
+    Attributes:
+        pixel_hashes: sha256 of each row's pixels after resizing, in row order; empty where unreadable.
+        widths: columns of each row's image, in row order; 1 where unreadable.
+        unreadable: row -> reason; the pixels of such a row are zero.
+        squeezed: rows of images that would be wider than the width if they kept their shape; none where all are
+            stretched.
+    """
+
+    pixel_hashes: list[str] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)
+    squeezed: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _RowDecoder:
+    """Decodes rows of a dataset into their slots in a file with room for (N, C, H, W).
+
+    With `keep`, an image narrower than W fills only the first part of its slot.
+    """
+
+    dataset: Dataset
+    options: ImageOptions
+    file: Path
+    offset: int
+
+    def __call__(self, rows: range) -> Decoded:
+        slot = self.options.channels * self.options.height * self.options.width
+        decoded = Decoded()
+        # Written, not mapped: on a full disk a write raises, while a mapped page kills the process.
+        with self.file.open("r+b") as file:
+            for row in rows:
+                try:
+                    image = self.dataset.load_image(row)
+                    pixels = to_pixels(image, self.options)
+                except Exception as error:  # noqa: BLE001  # Pillow raises nearly anything on a damaged file
+                    kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+                    decoded.unreadable[row] = re.sub(r"<_io.BytesIO object at \w+>", "from its bytes", f"{kind}{error}")
+                    decoded.pixel_hashes.append("")
+                    decoded.widths.append(1)
+                else:
+                    if self.options.resize != "stretch" and _own_width(image, self.options) > self.options.width:
+                        decoded.squeezed.append(row)
+                    content = pixels.tobytes()
+                    decoded.pixel_hashes.append(hashlib.sha256(content).hexdigest())
+                    decoded.widths.append(pixels.shape[2])
+                    file.seek(self.offset + row * slot)
+                    file.write(content)
+        return decoded
+
+
+def decode_all(
+    dataset: Dataset,
+    options: ImageOptions,
+    count: int,
+    file: Path,
+    offset: int,
+    *,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Decoded:
+    """Decode images 0 to `count` - 1 into the slots that start at `offset` of `file`.
+
+    Args:
+        dataset: where the images come from; its samples have been listed already.
+        options: what each image becomes.
+        count: how many images there are.
+        file: an existing file with room for (count, C, H, W) uint8.
+        offset: where the first slot begins in it.
+        workers: processes (threads where fork is no choice); default: one per usable core, 1: none but this.
+        progress: called with the number of images done and `count`.
+
+    Raises:
+        DataError: a worker process died.
+        OSError: the file cannot be written.
+    """
+    decoder = _RowDecoder(dataset, options, file, offset)
+    workers = workers or _usable_cores()
+    size = max(1, min(CHUNK, count // (4 * workers)))
+    chunks = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    results = _in_parallel(decoder, chunks, workers) if workers > 1 else ((c, decoder(c)) for c in chunks)
+    parts: dict[range, Decoded] = {}
+    done = 0
+    with closing(results):  # an interruption stops the workers before it goes further
+        for chunk, part in results:
+            parts[chunk] = part
+            done += len(chunk)
+            if progress:
+                progress(done, count)
+    whole = Decoded()
+    for chunk in chunks:
+        whole.pixel_hashes.extend(parts[chunk].pixel_hashes)
+        whole.widths.extend(parts[chunk].widths)
+        whole.unreadable.update(parts[chunk].unreadable)
+        whole.squeezed.extend(parts[chunk].squeezed)
+    return whole
+
+
+def _in_parallel(decoder: _RowDecoder, chunks: list[range], workers: int) -> Results:
+    executor, decode = _executor(decoder, workers)
+    try:
+        with warnings.catch_warnings():
+            # The parent may have threads (torch's, say); the children run Pillow and numpy, never those.
+            warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+            futures = {executor.submit(decode, chunk): chunk for chunk in chunks}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died while it decoded images: an image library crashed, or memory ran out; "
+            "try fewer workers"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _executor(decoder: _RowDecoder, workers: int) -> tuple[Executor, Callable[[range], Decoded]]:
+    # Forked, so that plugins loaded from files exist in the children and scripts need no main guard.
+    if sys.platform == "linux" and not multiprocessing.current_process().daemon:
+        fork = multiprocessing.get_context("fork")
+        pool = ProcessPoolExecutor(workers, fork, initializer=_enter_worker, initargs=(decoder,))
+        return pool, _decode_in_worker
+    return ThreadPoolExecutor(workers), decoder
+
+
+_worker_decoder: _RowDecoder
+
+
+def _enter_worker(decoder: _RowDecoder) -> None:
+    global _worker_decoder
+    _worker_decoder = decoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which winds the pool up
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A pool's workers outlive a killed parent for ever: each holds the other end of the pipe it waits on.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _decode_in_worker(rows: range) -> Decoded:
+    return _worker_decoder(rows)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,145 @@
+"""The autoregressive family: a leaf writes one step, the family owns end of text, nll, greedy and beam search.
+
+Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks".
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decoderbench.labels import Labels
+from decoderbench.model.stages import Decoder, Hypotheses
+from decoderbench.specs import LabelSpec, SequenceSpec
+
+State = Any
+
+
+class AutoregressiveDecoder(Decoder):
+    """A decoder that emits a character a step, each depending on those before it.
+
+    The leaf writes `initial_state` and `step`. Tokens are the charset's ids, then `end`, then `start`; a step is
+    fed any of `num_tokens` and scores the first `vocabulary_size`: the charset and `end`. A state is a tensor or
+    a (nested) tuple of tensors, all with the batch first.
+    """
+
+    def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.max_length = labels.max_length
+        self.end = len(labels.charset)
+        self.start = self.end + 1
+        self.vocabulary_size = len(labels.charset) + 1
+        self.num_tokens = len(labels.charset) + 2
+
+    @abstractmethod
+    def initial_state(self, memory: Tensor) -> State:
+        """Return the state before the first step, of a memory (B, T, D)."""
+
+    @abstractmethod
+    def step(self, token: Tensor, state: State, memory: Tensor) -> tuple[Tensor, State]:
+        """Return logits (B, V) of the next token and the next state, after reading `token` (B,) int64."""
+
+    @classmethod
+    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
+        """Return None: reading a character a step asks nothing of the number of frames."""
+        return None
+
+    def teacher_forced_logits(self, memory: Tensor, tokens: Tensor) -> Tensor:
+        """Return logits (B, S, V) for given input tokens (B, S).
+
+        The family calls `step` S times. A leaf that can score all steps at once may override this, and
+        only this; the result must be what `step` gives.
+        """
+        state, logits = self.initial_state(memory), []
+        for token in tokens.unbind(dim=1):
+            step_logits, state = self.step(token, state, memory)
+            logits.append(step_logits)
+        return torch.stack(logits, dim=1)
+
+    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+        """Return -log p(text | image), (B,), the end of the text included, under teacher forcing."""
+        ids = labels.ids[:, : labels.longest]  # (B, L)
+        tokens = F.pad(ids, (1, 0), value=self.start)  # (B, S), S = L + 1
+        inside = F.pad(labels.mask()[:, : labels.longest], (0, 1), value=False)  # (B, S)
+        targets = torch.where(inside, F.pad(ids, (0, 1)), self.end)
+        log_probs = self.teacher_forced_logits(memory, tokens).float().log_softmax(dim=-1)  # (B, S, V)
+        scores = log_probs.gather(2, targets[:, :, None]).squeeze(2)
+        counted = F.pad(inside, (1, 0), value=True)[:, :-1]  # each character and the end behind it
+        return -torch.where(counted, scores, 0.0).sum(dim=1)
+
+    def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+        """Greedy for a beam of one, beam search for more; `end` is forced after `max_length` characters."""
+        return self._greedy(memory) if beam_size == 1 else self._beam_search(memory, beam_size)
+
+    def _greedy(self, memory: Tensor) -> Hypotheses:
+        batch = memory.shape[0]
+        state = self.initial_state(memory)
+        token = torch.full((batch,), self.start, dtype=torch.int64, device=memory.device)
+        ended = torch.zeros_like(token, dtype=torch.bool)
+        log_prob = memory.new_zeros(batch, dtype=torch.float32)
+        ids: list[Tensor] = []
+        for position in range(self.max_length + 1):
+            logits, state = self.step(token, state, memory)
+            log_probs = logits.float().log_softmax(dim=-1)  # (B, V)
+            if position == self.max_length:
+                log_prob = log_prob + torch.where(ended, 0.0, log_probs[:, self.end])
+                break
+            score, token = log_probs.max(dim=-1)
+            log_prob = log_prob + torch.where(ended, 0.0, score)
+            ended = ended | (token == self.end)
+            ids.append(torch.where(ended, -1, token))
+            if _all(ended):
+                break
+        text = torch.stack(ids, dim=1)  # (B, S)
+        return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob)
+
+    def _beam_search(self, memory: Tensor, beam_size: int) -> Hypotheses:
+        """Keep the `beam_size` most probable prefixes, ended ones among them. K beams live in rows B * K."""
+        batch = memory.shape[0]
+        memory = memory.repeat_interleave(beam_size, dim=0)  # (B*K, T, D)
+        state = self.initial_state(memory)
+        token = torch.full((batch * beam_size,), self.start, dtype=torch.int64, device=memory.device)
+        ended = torch.zeros(batch, beam_size, dtype=torch.bool, device=memory.device)
+        scores = memory.new_full((batch, beam_size), float("-inf"), dtype=torch.float32)
+        scores[:, 0] = 0.0  # all beams start alike, so only one may count
+        text = token.new_empty(batch, beam_size, 0)
+        first_row = torch.arange(batch, device=memory.device)[:, None] * beam_size
+
+        for position in range(self.max_length + 1):
+            logits, state = self.step(token, state, memory)
+            log_probs = logits.float().log_softmax(dim=-1).view(batch, beam_size, -1)  # (B, K, V)
+            if position == self.max_length:
+                scores = scores + torch.where(ended, 0.0, log_probs[:, :, self.end])
+                break
+            # An ended text has one continuation, which costs nothing: another end.
+            only_end = torch.full_like(log_probs, float("-inf"))
+            only_end[:, :, self.end] = 0.0
+            grown = scores[:, :, None] + torch.where(ended[:, :, None], only_end, log_probs)
+            scores, chosen = grown.flatten(1).topk(beam_size, dim=1)  # (B, K)
+            parent, chosen_token = chosen // self.vocabulary_size, chosen % self.vocabulary_size
+            ended = ended.gather(1, parent) | (chosen_token == self.end)
+            text = text.gather(1, parent[:, :, None].expand(-1, -1, position))
+            text = torch.cat([text, torch.where(ended, -1, chosen_token)[:, :, None]], dim=2)
+            state = select_rows(state, (first_row + parent).flatten())
+            token = chosen_token.flatten()
+            if _all(ended):
+                break
+        log_prob, best = scores.max(dim=1)
+        text = text[torch.arange(batch, device=best.device), best]  # (B, S)
+        return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob)
+
+
+def _all(flags: Tensor) -> bool:
+    """Whether all are true; never on the meta device, where there is nothing to look at."""
+    return not flags.is_meta and bool(flags.all())
+
+
+def select_rows(state: State, rows: Tensor) -> State:
+    """Return the state of chosen rows of the batch, (N,) int64; raise `TypeError` if it is no such state."""
+    if isinstance(state, Tensor):
+        return state.index_select(0, rows)
+    if not isinstance(state, tuple | list):
+        raise TypeError(f"a state is a tensor or a (nested) tuple of tensors, given {type(state).__name__}")
+    return tuple(select_rows(part, rows) for part in state)

@@ -1,0 +1,159 @@
+"""The CTC family: a leaf scores every frame, the family owns blank, nll, best path and prefix beam search.
+
+Graves et al. 2006, "Connectionist Temporal Classification"; prefix beam search after Hannun et al. 2014,
+"First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs".
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decoderbench.labels import Labels
+from decoderbench.model.stages import Decoder, Hypotheses
+from decoderbench.specs import LabelSpec, SequenceSpec
+
+BLANK = 0  # character i of the charset is class i + 1
+IMPOSSIBLE = float("-inf")
+
+
+class CTCDecoder(Decoder):
+    """A decoder that scores each frame once; the leaf writes `forward(memory) -> logits (B, T, V)`.
+
+    V is `vocabulary_size`: the blank, then the charset. The text is bounded by T, not by `max_length`.
+    """
+
+    def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.vocabulary_size = len(labels.charset) + 1
+
+    @abstractmethod
+    def forward(self, memory: Tensor) -> Tensor:
+        """Return unnormalised logits (B, T, V) of a memory (B, T, D)."""
+
+    @classmethod
+    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
+        """CTC reads frames from left to right and needs a frame a character and one between equal ones."""
+        if not memory.left_to_right:
+            return "CTC needs frames in reading order, these are not left to right; use mean_height or stack_height"
+        if memory.length < labels.frames_needed:
+            return (
+                f"CTC needs T >= {labels.frames_needed} for the longest label (a frame a character and one "
+                f"between equal neighbours), this memory has T = {memory.length}; "
+                f"use an earlier encoder stage, keep_width or a wider image"
+            )
+        return None
+
+    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+        """Return -log p(text | image), (B,); infinite, never zeroed, where T is too small for a label."""
+        log_probs = self._log_probs(memory)
+        frames = torch.full_like(labels.lengths, log_probs.shape[1])
+        nll: Tensor = F.ctc_loss(
+            log_probs.transpose(0, 1),  # ctc_loss is time-major
+            labels.ids + 1,
+            frames,
+            labels.lengths,
+            blank=BLANK,
+            reduction="none",
+            zero_infinity=False,
+        )
+        return nll  # (B,)
+
+    def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+        """Best path for a beam of one, prefix beam search for more."""
+        log_probs = self._log_probs(memory)
+        return best_path(log_probs) if beam_size == 1 else prefix_beam_search(log_probs, beam_size)
+
+    def _log_probs(self, memory: Tensor) -> Tensor:
+        logits: Tensor = self(memory)
+        if logits.shape != (*memory.shape[:2], self.vocabulary_size):
+            raise ValueError(
+                f"forward of a CTC decoder must give logits (B, T, V) = {(*memory.shape[:2], self.vocabulary_size)}, "
+                f"it gave {tuple(logits.shape)}"
+            )
+        return logits.float().log_softmax(dim=-1)  # (B, T, V)
+
+
+def best_path(log_probs: Tensor) -> Hypotheses:
+    """Collapse the most probable path of log_probs (B, T, V): equal neighbours first, then blanks.
+
+    `log_prob` is that one path's. No step depends on the data, so that it also runs on the meta device.
+    """
+    batch, frames, _ = log_probs.shape
+    scores, path = log_probs.max(dim=-1)  # (B, T)
+    previous = F.pad(path, (1, 0), value=BLANK)[:, :-1]  # (B, T)
+    kept = (path != BLANK) & (path != previous)
+    # Kept symbols move to the front, in order; the others all land in one column that is cut off.
+    position = torch.where(kept, kept.cumsum(dim=1) - 1, frames)
+    ids = path.new_zeros(batch, frames + 1).scatter_(1, position, path - 1)[:, :frames]
+    lengths = kept.sum(dim=1)
+    return Hypotheses(ids, lengths, scores.sum(dim=1))
+
+
+def prefix_beam_search(log_probs: Tensor, beam_size: int) -> Hypotheses:
+    """Search the most probable text of log_probs (B, T, V), keeping `beam_size` prefixes a frame.
+
+    Paths that collapse to one prefix are summed, those that end in blank apart from the others. The whole batch
+    advances together. K beams: prefixes (B, K, T), scores (B, K).
+    """
+    batch, frames, classes = log_probs.shape
+    prefixes = torch.full((batch, beam_size, frames), -1, dtype=torch.int64, device=log_probs.device)
+    lengths = prefixes.new_zeros(batch, beam_size)
+    blank_end = log_probs.new_full((batch, beam_size), IMPOSSIBLE)  # mass of paths that end in blank
+    blank_end[:, 0] = 0.0
+    symbol_end = torch.full_like(blank_end, IMPOSSIBLE)  # mass of paths that end in the last symbol
+
+    for frame in log_probs.unbind(dim=1):  # (B, V)
+        total = torch.logaddexp(blank_end, symbol_end)  # (B, K)
+        last = _last_symbol(prefixes, lengths)  # (B, K), -1 for the empty prefix
+        symbols = frame[:, None, 1:].expand(batch, beam_size, classes - 1)  # (B, K, V-1)
+        extended = total[:, :, None] + symbols
+        # A repeated symbol starts a new character only after a blank.
+        repeated = F.one_hot(last + 1, classes)[:, :, 1:].bool()
+        extended = torch.where(repeated, blank_end[:, :, None] + symbols, extended)
+
+        last_score = symbols.gather(2, last.clamp(min=0)[:, :, None]).squeeze(2)
+        stay_symbol = torch.where(last >= 0, symbol_end + last_score, IMPOSSIBLE)
+        stay_blank = total + frame[:, BLANK, None]
+
+        # Where prefix i plus a symbol is a prefix j of the beam, that mass belongs to j.
+        joins = _joins(prefixes, lengths, total)  # (B, i, j)
+        arriving = extended.gather(2, last.clamp(min=0)[:, None, :].expand(-1, beam_size, -1))  # (B, i, j)
+        arriving = torch.where(joins, arriving, IMPOSSIBLE)
+        stay_symbol = torch.logaddexp(stay_symbol, arriving.logsumexp(dim=1))
+        moved = (F.one_hot(last + 1, classes)[:, None, :, 1:].bool() & joins[..., None]).any(dim=2)  # (B, i, V-1)
+        extended = extended.masked_fill(moved, IMPOSSIBLE)
+
+        candidates = torch.cat([torch.logaddexp(stay_blank, stay_symbol), extended.flatten(1)], dim=1)
+        _, chosen = candidates.topk(beam_size, dim=1)  # (B, K)
+        grows = chosen >= beam_size
+        grown = (chosen - beam_size).clamp(min=0)
+        parent = torch.where(grows, grown // (classes - 1), chosen)
+        symbol = grown % (classes - 1)
+
+        blank_end = torch.where(grows, IMPOSSIBLE, stay_blank.gather(1, parent))
+        symbol_end = torch.where(grows, extended.flatten(1).gather(1, grown), stay_symbol.gather(1, parent))
+        prefixes = prefixes.gather(1, parent[:, :, None].expand(-1, -1, frames))
+        lengths = lengths.gather(1, parent)
+        end = lengths.clamp(max=frames - 1)[:, :, None]
+        prefixes = torch.where(grows[:, :, None], prefixes.scatter(2, end, symbol[:, :, None]), prefixes)
+        lengths = lengths + grows.long()
+
+    log_prob, best = torch.logaddexp(blank_end, symbol_end).max(dim=1)
+    rows = torch.arange(batch, device=best.device)
+    return Hypotheses(prefixes[rows, best].clamp(min=0), lengths[rows, best], log_prob)
+
+
+def _last_symbol(prefixes: Tensor, lengths: Tensor) -> Tensor:
+    last = prefixes.gather(2, (lengths - 1).clamp(min=0)[:, :, None]).squeeze(2)
+    return torch.where(lengths > 0, last, -1)  # (B, K)
+
+
+def _joins(prefixes: Tensor, lengths: Tensor, total: Tensor) -> Tensor:
+    """Return (B, i, j): whether live prefix j is live prefix i plus one symbol."""
+    shortened = prefixes.scatter(2, (lengths - 1).clamp(min=0)[:, :, None], -1)  # (B, K, T)
+    same = (prefixes[:, :, None] == shortened[:, None]).all(dim=-1)
+    live = total > IMPOSSIBLE
+    return same & (lengths > 0)[:, None] & live[:, :, None] & live[:, None]

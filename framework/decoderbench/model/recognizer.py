@@ -1,0 +1,84 @@
+"""Recognizer: rectifier, encoder, bridge and decoder in a row, and the number format that each runs in."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from decoderbench.labels import Labels
+from decoderbench.model.stages import Bridge, Decoder, Encoder, Hypotheses, Rectifier
+
+
+class Recognizer(nn.Module):
+    """decoder(bridge(encoder(rectifier(images)))).
+
+    All but the decoder run under autocast in `dtype` (None: float32). The decoder gets its memory in
+    float32 and runs in it, so that an nll is exact for every decoder. Images narrower than the stages were built
+    for give fewer columns and frames; everything else is as the stages declare it.
+    """
+
+    def __init__(
+        self,
+        rectifier: Rectifier,
+        encoder: Encoder,
+        bridge: Bridge,
+        decoder: Decoder,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.rectifier = rectifier.to(memory_format=torch.channels_last)
+        self.encoder = encoder.to(memory_format=torch.channels_last)
+        self.bridge = bridge
+        self.decoder = decoder
+        self.dtype = dtype
+
+    def memory(self, images: Tensor) -> Tensor:
+        """Return the memory (B, T, D) in float32 of images (B, C, H, W) in [-1, 1]."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        autocast = torch.autocast(images.device.type, dtype=self.dtype) if self.dtype else nullcontext()
+        with autocast:
+            return see(self.rectifier, self.encoder, self.bridge, images).float()
+
+    def nll(self, images: Tensor, labels: Labels) -> Tensor:
+        """Return -log p(text | image) in nats, (B,)."""
+        return self.decoder.nll(self.memory(images), labels)
+
+    def transcribe(self, images: Tensor, *, beam_size: int = 1) -> Hypotheses:
+        """Read images (B, C, H, W)."""
+        return self.decoder.transcribe(self.memory(images), beam_size=beam_size)
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a module's weights and buffers on the host, as a safetensors file can hold them.
+
+    Such a file refuses tensors that share memory, so each name of tied weights gets a copy of its own.
+    """
+    state = module.state_dict().items()
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
+
+
+def see(rectifier: Rectifier, encoder: Encoder, bridge: Bridge, images: Tensor) -> Tensor:
+    """Return the memory (B, T, D) of images (B, C, H, W).
+
+    Raises:
+        ValueError: a stage yields another shape than it declares, on which the plan and the next stage rely.
+    """
+    rectified = rectifier(images)
+    features = encoder(rectified)
+    memory: Tensor = bridge(features)
+    image, declared, spec = rectifier.image, encoder.features, bridge.memory
+    varies = rectified.shape[-1] != image.width
+    _hold("rectifier", rectified, (image.channels, image.height, None if varies else image.width))
+    _hold("encoder", features, (declared.channels, declared.height, None if varies else declared.width))
+    _hold("bridge", memory, (None if varies else spec.length, spec.dim))
+    return memory
+
+
+def _hold(who: str, output: Tensor, declared: tuple[int | None, ...]) -> None:
+    given = tuple(output.shape[1:])
+    if len(given) != len(declared) or any(want not in (None, got) for want, got in zip(declared, given, strict=True)):
+        shown = ", ".join("any" if size is None else str(size) for size in declared)
+        raise ValueError(f"the {who} declares ({shown}) for each image and yields {given}; make them agree")

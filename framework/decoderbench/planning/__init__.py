@@ -1,0 +1,1 @@
+"""From an experiment to its cells, without training anything."""

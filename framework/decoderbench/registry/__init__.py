@@ -1,0 +1,1 @@
+"""Plugins and the components that they register."""

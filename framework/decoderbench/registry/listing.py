@@ -1,0 +1,150 @@
+"""What there is, in words: the components that are registered, their options, and the plugins that brought them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import textwrap
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from decoderbench.errors import UnknownNameError, did_you_mean
+from decoderbench.registry.plugin_manager import Plugins
+from decoderbench.registry.registry import Registered, Registry
+
+WIDTH = 116
+
+
+def list_components(registry: Registry) -> Iterator[str]:
+    """Yield a line for each component and one for each of its options."""
+    for shelf in registry.shelves():
+        for registered in shelf.values():
+            yield f"{shelf.kind} {registered.name}  ({registered.origin})"
+            for name, option in registered.config_class.model_fields.items():
+                yield f"    {name} {_default(option)}  {_meaning(option)}"
+
+
+def describe_components(registry: Registry, what: str) -> Iterator[str]:
+    """Yield all that is to be said of `decoder/attention_lstm`, of `attention_lstm`, or of every `decoder`.
+
+    Raises:
+        UnknownNameError: nobody registered such a thing.
+    """
+    for registered in find_components(registry, what):
+        yield from _describe(registered)
+
+
+def find_components(registry: Registry, what: str) -> list[Registered[Any]]:
+    """Return the components that `kind/name`, `name` or `kind` names; raise `UnknownNameError` if it names none."""
+    kind, slash, name = what.partition("/")
+    shelves = {shelf.kind: shelf for shelf in registry.shelves()}
+    if slash:
+        if kind not in shelves:
+            raise UnknownNameError(
+                f"unknown kind {kind!r}{did_you_mean(kind, list(shelves))}; one of {', '.join(shelves)}"
+            )
+        return [shelves[kind][name]]
+    if what in shelves:
+        if not shelves[what]:
+            raise UnknownNameError(f"no {what} is registered; what ships has none of its own")
+        return list(shelves[what].values())
+    if found := [shelf[what] for shelf in shelves.values() if what in shelf]:
+        return found
+    known = sorted({*shelves, *(name for shelf in shelves.values() for name in shelf)})
+    raise UnknownNameError(
+        f"no component is called {what!r}{did_you_mean(what, known)}; decoderbench plugins lists all"
+    )
+
+
+def components_of(registry: Registry, name: str) -> list[Registered[Any]]:
+    """Return what a plugin registers, by its file, its module or package, or the name of its entry point."""
+    file = Path(name).resolve() if name.endswith(".py") else None
+    origins = registry.plugins.origins
+    source = origins[name].source if name in origins else None
+    found = []
+    for shelf in registry.shelves():
+        for one in shelf.values():
+            module = one.component.__module__
+            if file is not None:
+                if Path(inspect.getfile(one.component)).resolve() == file:
+                    found.append(one)
+            elif one.plugin == name or module == name or module.startswith(f"{name}.") or one.origin == source:
+                found.append(one)
+    return found
+
+
+def list_plugins(plugins: Plugins) -> Iterator[str]:
+    """Yield a line for each plugin that was loaded: its name, where it came from, its file, the hooks it answers."""
+    for name, plugin in sorted(plugins.manager.list_name_plugin()):
+        if plugin is None or name not in plugins.origins:
+            continue
+        origin = plugins.origins[name]
+        hooks = sorted(hook.name for hook in plugins.manager.get_hookcallers(plugin) or ())
+        yield f"plugin {name}  ({origin})"
+        yield f"    {origin.file or 'no file'}: {', '.join(hooks) or 'no hooks'}"
+    for name in sorted(plugins.sources.blocked):
+        yield f"plugin {name}  (left out by -p no:{name})"
+
+
+def _describe(registered: Registered[Any]) -> Iterator[str]:
+    cls = registered.component
+    yield f"{registered.kind} {registered.name}  ({registered.origin}, {inspect.getfile(cls)})"
+    module = sys.modules.get(cls.__module__)
+    for text in (inspect.getdoc(module) if module else None, cls.__doc__):
+        if text:
+            yield ""
+            yield textwrap.indent(inspect.cleandoc(text), "    ")
+    for name, option in registered.config_class.model_fields.items():
+        yield ""
+        yield f"    {name}: {_type(option)} {_default(option)}"
+        yield textwrap.fill(_meaning(option), WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    yield ""
+
+
+def _meaning(option: FieldInfo) -> str:
+    return " ".join((option.description or "").split())
+
+
+def _default(option: FieldInfo) -> str:
+    if option.is_required():
+        return "(required)"
+    if option.default_factory is not None and option.default_factory_takes_validated_data:
+        return "(follows from other options)"
+    default = option.get_default(call_default_factory=True)
+    return "(may be left out)" if default is None else f"= {json.dumps(default, default=str, ensure_ascii=False)}"
+
+
+def _type(option: FieldInfo) -> str:
+    limits = [limit for constraint in option.metadata if (limit := _limit(constraint))]
+    return ", ".join([_annotation(option.annotation), *limits])
+
+
+def _annotation(annotation: Any) -> str:
+    """Return a type as somebody who writes TOML thinks of it."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(json.dumps(value) for value in inner)
+    if origin in (Union, types.UnionType):
+        return " | ".join(_annotation(one) for one in inner if one is not type(None))
+    if origin in (tuple, list):
+        many = origin is list or inner[-1] is Ellipsis
+        return f"list of {_annotation(inner[0])}" if many else f"list of {len(inner)} {_annotation(inner[0])}"
+    if origin is not None and hasattr(annotation, "__metadata__"):  # Annotated
+        limits = [limit for constraint in annotation.__metadata__ if (limit := _limit(constraint))]
+        return ", ".join([_annotation(inner[0]), *limits])
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _limit(constraint: Any) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least", "max_length": "at most"}
+    found = [
+        f"{sign} {value}" + " long" * (name in ("min_length", "max_length"))
+        for name, sign in signs.items()
+        if (value := getattr(constraint, name, None)) is not None
+    ]
+    return ", ".join(found)

@@ -1,0 +1,31 @@
+"""`DECODERBENCH_TRACE=1`: each hook call with its arguments, who answers, and the result, on stderr."""
+
+from __future__ import annotations
+
+import reprlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pluggy
+
+from decoderbench.registry.plugin_loading import one_line
+
+
+def trace_hooks(manager: pluggy.PluginManager) -> None:
+    """Print every hook call with its arguments, its implementations and its result."""
+    shortening = reprlib.Repr()
+    shortening.maxstring = shortening.maxother = 60
+    shortening.maxdict, shortening.maxlist = 8, 40
+    short = shortening.repr
+
+    def before(hook: str, implementations: Sequence[Any], arguments: Any) -> None:
+        who = ", ".join(impl.plugin_name for impl in reversed(implementations)) or "nobody"
+        given = ", ".join(f"{name}={short(value)}" for name, value in arguments.items())
+        print(f"hook {hook}({given}) -> {who}", file=sys.stderr)  # noqa: T201
+
+    def after(outcome: Any, hook: str, implementations: Sequence[Any], arguments: Any) -> None:
+        result = f" raised {one_line(outcome.exception)}" if outcome.exception else f" = {short(outcome.get_result())}"
+        print(f"hook {hook}{result}", file=sys.stderr)  # noqa: T201
+
+    manager.add_hookcall_monitoring(before, after)

@@ -1,0 +1,151 @@
+"""Transcribe rows of the data and score them: one function for validation and test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decoderbench.data.resident_dataset import Batches, to_float
+from decoderbench.errors import DivergedError
+from decoderbench.metrics import (
+    Metric,
+    character_error_rate,
+    edit_distances,
+    exact_match,
+    nats_per_character,
+    one_minus_ned,
+)
+from decoderbench.model.recognizer import Recognizer
+from decoderbench.model.stages import Hypotheses
+from decoderbench.options import EvaluationOptions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+logger = logging.getLogger("decoderbench")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a recogniser read in each image, and the scores over all of them."""
+
+    keys: Sequence[str]
+    references: Sequence[str]
+    hypotheses: Sequence[str]
+    log_prob: Sequence[float]
+    """Of the hypothesis, nats, as `Hypotheses` defines it."""
+
+    nll: Sequence[float | None]
+    """-log p(reference | image), nats; None where the charset cannot spell the reference."""
+
+    scores: Mapping[str, float | None]
+
+    def columns(self) -> dict[str, Sequence[object]]:
+        """Return what `predictions.parquet` holds."""
+        return {
+            "sample": self.keys,
+            "reference": self.references,
+            "hypothesis": self.hypotheses,
+            "log_prob": self.log_prob,
+            "nll": self.nll,
+            "edit_distance": edit_distances(self.references, self.hypotheses),
+        }
+
+
+def evaluate(
+    recognizer: Recognizer,
+    batches: Batches,
+    rows: NDArray[np.int64],
+    options: EvaluationOptions,
+    metrics: Sequence[Metric] = (),
+    *,
+    normalise: Callable[[str], str] = str,
+) -> Evaluation:
+    """Transcribe and score `rows`. Decoders see images only; labels are scored apart, for the nll.
+
+    A transcription is normalised as labels are: two characters that are one in NFC are no error there.
+
+    Where widths vary, the rows of the result come bucket by bucket, the narrowest first.
+
+    Raises:
+        DivergedError: if a score is not a finite number.
+    """
+    hypotheses: list[str] = []
+    log_prob: list[float] = []
+    nll: list[float] = []
+    recognizer.eval()
+    in_batches = list(batches.in_order(rows, options.batch_size))
+    rows = np.concatenate(in_batches)
+    with torch.inference_mode():
+        for batch_rows in in_batches:
+            images, labels = batches.gather(batch_rows)
+            memory = recognizer.memory(to_float(images))
+            read = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
+            scored = recognizer.decoder.nll(memory, labels)
+            _refuse_misshapen(read, scored, len(batch_rows), len(batches.charset))
+            for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
+                hypotheses.append(normalise(batches.charset.decode(ids[:length])))
+            log_prob += read.log_prob.tolist()
+            nll += scored.tolist()
+    _refuse_not_finite(np.array(log_prob), "log_prob of a transcription")
+    spellable = batches.spellable[rows]
+    _refuse_not_finite(np.array(nll)[spellable], "nll of a label")
+
+    references = [batches.labels[row] for row in rows]
+    spelled = [reference for reference, can in zip(references, spellable, strict=True) if can]
+    scores = {
+        "exact_match": exact_match(references, hypotheses),
+        "cer": character_error_rate(references, hypotheses),
+        "one_minus_ned": one_minus_ned(references, hypotheses),
+        "nats_per_char": nats_per_character(np.array(nll)[spellable].tolist(), spelled),
+        **{metric.name: _score(metric, references, hypotheses) for metric in metrics},
+    }
+    return Evaluation(
+        keys=[batches.store.keys[row] for row in rows],
+        references=references,
+        hypotheses=hypotheses,
+        log_prob=log_prob,
+        nll=[value if can else None for value, can in zip(nll, spellable, strict=True)],
+        scores=scores,
+    )
+
+
+def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters: int) -> None:
+    """Raise `ValueError` if a decoder's answers are not what `Hypotheses` and `nll` promise."""
+    shapes = [tuple(tensor.shape) for tensor in (read.lengths, read.log_prob, nll)]
+    if read.ids.ndim != 2 or len(read.ids) != batch or shapes != [(batch,)] * 3:
+        raise ValueError(
+            f"the decoder must give ids (B, S) and lengths, log_prob and nll (B,) for B = {batch}; it gave "
+            f"{tuple(read.ids.shape)} and {', '.join(map(str, shapes))}; decoderbench.testing.check_decoder helps"
+        )
+    inside = torch.arange(read.ids.shape[1], device=read.ids.device) < read.lengths[:, None]  # (B, S)
+    wrong_length = (read.lengths < 0) | (read.lengths > read.ids.shape[1])
+    wrong_id = inside & ((read.ids < 0) | (read.ids >= num_characters))
+    if bool(wrong_length.any()) or bool(wrong_id.any()):
+        raise ValueError(
+            f"a transcription must hold ids from 0 to {num_characters - 1} and lengths up to {read.ids.shape[1]}; "
+            f"the decoder gave others; decoderbench.testing.check_decoder helps"
+        )
+
+
+def _score(metric: Metric, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
+    """Return a plugin's score, or None with a line where it has none to give: no cell is lost to a metric."""
+    try:
+        score = metric.score(references, hypotheses)
+        if score is not None and not (isinstance(score, float | int) and np.isfinite(score)):
+            raise ValueError(f"{score!r:.80} is neither a finite number nor None")
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises
+        logger.warning("metric %s has no score here: %s: %s", metric.name, type(error).__name__, error)
+        return None
+    return score
+
+
+def _refuse_not_finite(values: NDArray[np.float64], what: str) -> None:
+    if len(bad := np.flatnonzero(~np.isfinite(values))):
+        raise DivergedError(f"{what} is {values[bad[0]]} for {len(bad)} of {len(values)} images")
