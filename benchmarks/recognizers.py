@@ -1,13 +1,13 @@
-"""How fast two published recognisers train and transcribe, beside what the matrix products alone would take.
+"""How fast two published recognizers train and transcribe, beside what the matrix products alone would take.
 
     python benchmarks/recognizers.py [--batch-size 32] [--rounds 5] [--width-share 1] [--device cpu] [--profile]
 
-TRBA is TPS, ResNet, BiLSTM and attention; CRNN is VGG, BiLSTM and CTC (Baek et al. 2019), on grey images of 32 x 100
+TRBA is TPS, ResNet, BiLSTM and attention; CRNN is VGG, BiLSTM and CTC (Baek et al. 2019), on gray images of 32 x 100
 with texts of 24 characters. The limit is the multiply-accumulates of an image, three times those for training, over the
 rate of one large matrix product in the same number format, measured in the same rounds: of torch.mm and of a 3x3
 convolution the faster, since they are done by different libraries (on AMD the float32 product of MKL is the slower).
-The fastest round of each counts, since what else runs on a machine only adds time. In bfloat16, decoder and optimiser
-stay in float32, so that limit is one that no recogniser reaches. Aim: 85 % of the limit.
+The fastest round of each counts, since what else runs on a machine only adds time. In bfloat16, decoder and optimizer
+stay in float32, so that limit is one that no recognizer reaches. Aim: 85 % of the limit.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/training_step.py [--steps 20] [--rounds 15] [--device cpu]
 
-The bare loop holds a resident float tensor and does forward, loss, backward, clipping and optimiser step, no more.
+The bare loop holds a resident float tensor and does forward, loss, backward, clipping and optimizer step, no more.
 Rounds of both alternate, and the fastest round of each is compared, since what else runs on a machine only adds time.
 Aims: the framework at most 3 % over the bare loop; gathering and augmenting a batch at most 10 % of a step.
 """

@@ -217,7 +217,7 @@ def _shortened(error: Exception) -> str:
 
 HEAD = """# timm's CNNs as encoders
 
-Which models of timm the encoder `timm_cnn` can use for lines of text: grey images of {height} x {width} (height x
+Which models of timm the encoder `timm_cnn` can use for lines of text: gray images of {height} x {width} (height x
 width), `keep_width = {keep}`. Made by `python plugins/timm_table.py` with timm {timm} and torch {torch}; do not edit.
 `tests/integration/test_timm_breadth.py` keeps it true.
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.running import TINY_PLUGIN
 from hypothesis import settings
-from running import TINY_PLUGIN
 
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry

@@ -27,7 +27,7 @@ class ImageOptions(Options):
     """Pixels; with resize = keep the largest width that an image may have."""
 
     channels: Literal[1, 3] = 1
-    """1 for grey, 3 for RGB."""
+    """1 for gray, 3 for RGB."""
 
     resize: Literal["stretch", "pad", "keep"] = "stretch"
     """stretch: to the size, whatever the shape. pad: to the height, then the last column repeated to the right.
@@ -67,7 +67,7 @@ class TrainingOptions(Options):
     """How every cell is trained. The budget is counted in steps, the same for all."""
 
     steps: int = Field(default=2000, ge=1)
-    """Optimiser steps."""
+    """Optimizer steps."""
 
     batch_size: int = Field(default=64, ge=1)
     """Images a step."""

@@ -36,7 +36,7 @@ class Cost(Options):
     """Images a second while transcribing the test split in batches."""
 
     latency_ms: float | None = None
-    """Median time to transcribe one image alone, the device synchronised."""
+    """Median time to transcribe one image alone, the device synchronized."""
 
     peak_memory_mb: float | None = None
     """Peak memory in MB (10^6 bytes): of the accelerator's allocator, else resident memory of the process."""
@@ -60,7 +60,7 @@ class RunRecord(Options):
     """Images that the metrics are taken over."""
 
     kept_step: int | None = None
-    """The optimiser step whose weights were tested."""
+    """The optimizer step whose weights were tested."""
 
     cost: Cost = Cost()
     device: str = ""
@@ -90,7 +90,7 @@ class ResultsDirectory:
         self.path = Path(path)
 
     def cell_directory(self, cell: Cell) -> Path:
-        """Return where the artefacts of a cell lie."""
+        """Return where the artifacts of a cell lie."""
         return self.path / "cells" / cell.cell_id
 
     def refuse_other_experiment(self, name: str) -> None:

@@ -195,7 +195,7 @@ def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
     tighter than `or`, and there are no parentheses. A number fits whole numbers only: `seed 1` is not `seed 10`.
 
     Raises:
-        ConfigError: if no cell fits, or none a word, which is then misspelt.
+        ConfigError: if no cell fits, or none a word, which is then misspelled.
     """
     if not expression.strip():
         return list(cells)

@@ -70,7 +70,7 @@ class LabelSpec:
 
 
 def ctc_frames_needed(text: str) -> int:
-    """Return the fewest frames in which CTC can spell `text`: a blank must part equal neighbours.
+    """Return the fewest frames in which CTC can spell `text`: a blank must part equal neighbors.
 
     Graves et al. 2006, "Connectionist Temporal Classification".
     """

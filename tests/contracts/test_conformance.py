@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.support import BRIDGES, DECODERS, ENCODERS, RECTIFIERS, REGISTRY, Options
 from PIL import Image
-from support import BRIDGES, DECODERS, ENCODERS, RECTIFIERS, REGISTRY, Options
 
 from decoderbench.registry.registry import Shelf
 from decoderbench.testing import check_dataset, checks_of, parametrize_with_checks

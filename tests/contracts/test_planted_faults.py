@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.support import REGISTRY, SmallCTC, SmallLSTM
 from planted import Fault, datasets, decoders, leaks, metrics, stages
-from support import REGISTRY, SmallCTC, SmallLSTM
 from torch import nn
 
 from decoderbench.testing import ConformanceError, check_bridge, check_decoder, checks_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from running import TINY_PLUGIN, start_command, to_toml
+from helpers.running import TINY_PLUGIN, start_command, to_toml
 
 from decoderbench.config.experiment import load_experiment
 from decoderbench.planning.grid import plan_cells, read_buckets, read_data
@@ -40,12 +40,12 @@ def test_every_block_of_the_tutorial_runs(tiny: dict[str, Any], tmp_path: Path) 
     page = ROOT / "plugins" / "README.md"
     blocks = saved_blocks(page, tmp_path)
     assert set(blocks) == {
-        "mean_gru.py", "torchvision_resnet.py", "my_recogniser.py", "test_conformance.py", "caseless.py", "profiled.py",
+        "mean_gru.py", "torchvision_resnet.py", "my_recognizer.py", "test_conformance.py", "caseless.py", "profiled.py",
         "curves.py", "seconds.py",
     }  # fmt: skip
     (check,) = set(code_blocks(page, "python")) - set(blocks.values())
     assert len(blocks["mean_gru.py"].splitlines()) <= 50
-    assert len(blocks["my_recogniser.py"].splitlines()) < 60
+    assert len(blocks["my_recognizer.py"].splitlines()) < 60
     plain = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True, env=plain)
     tested = [

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributions import DECODER, install, load, loaded
-from running import TINY_PLUGIN, start_command, to_toml
+from helpers.distributions import DECODER, install, load, loaded
+from helpers.running import TINY_PLUGIN, start_command, to_toml
 
 from decoderbench import Experiment, run
 from decoderbench.errors import PluginError, UnknownNameError
@@ -32,7 +32,7 @@ BROKEN = {
     "skips": ("import pytest\npytest.skip('x', allow_module_level=True)", "Skipped: x"),
     "other_api": ("DECODERBENCH_API = 99\n" + HEAD, "written for version 99 of the plugin API (DECODERBENCH_API)"),
     "no_hook": ("x = 1", "it registers nothing; mark a function such as register_decoders with @hookimpl"),
-    "misspelt_hook": (HEAD + "@hookimpl\ndef register_decoder(): return []", "unknown hook 'register_decoder'"),
+    "misspelled_hook": (HEAD + "@hookimpl\ndef register_decoder(): return []", "unknown hook 'register_decoder'"),
     "unknown_argument": (HEAD + "@hookimpl\ndef cell_started(cell, wrong): pass", "Argument(s) {'wrong'} are declared"),
     "hook_raises": (HEAD + "@hookimpl\ndef register_decoders(): return 1 / 0", "raised in register_decoders: ZeroDiv"),
     "hook_exits": (

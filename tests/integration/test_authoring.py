@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from commands import call
-from distributions import install
-from running import TINY_PLUGIN, to_toml
+from helpers.commands import call
+from helpers.distributions import install
+from helpers.running import TINY_PLUGIN, to_toml
 
 from decoderbench.scaffold import FAMILIES, KINDS, new_component
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import call
-from distributions import install
+from helpers.commands import call
+from helpers.distributions import install
+from helpers.running import TINY_PLUGIN, start_command, to_toml
 from PIL import Image, ImageDraw
-from running import TINY_PLUGIN, start_command, to_toml
 
 from decoderbench.scaffold import new_component
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from running import TINY_PLUGIN, start_command, to_toml
+from helpers.running import TINY_PLUGIN, start_command, to_toml
 
 from decoderbench import Experiment, hookimpl, load_frame, run
 from decoderbench.errors import ConfigError, InfeasibleError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import TINY_PLUGIN
+from helpers.running import TINY_PLUGIN
 
 from decoderbench import Experiment, hookimpl, load_frame, run
 from decoderbench.records import read_lines

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from support import SmallCTC, SmallLSTM
+from helpers.support import SmallCTC, SmallLSTM
 from torch import Tensor, nn
 
 from decoderbench import AutoregressiveDecoder, ComponentConfig, Hypotheses, Labels, LabelSpec, SequenceSpec
@@ -126,7 +126,7 @@ class Percent(SmallCTC):
         return Hypotheses(read.ids, read.lengths, read.log_prob.exp())
 
 
-class NotNormalised(SmallCTC):
+class NotNormalized(SmallCTC):
     def _log_probs(self, memory: Tensor) -> Tensor:
         return self(memory) - 0.5
 
@@ -175,7 +175,7 @@ class Unregistered(SmallCTC):
 
 
 class ListOfLayers(SmallCTC):
-    """Its second layer is in a plain list, which no optimiser and no file sees."""
+    """Its second layer is in a plain list, which no optimizer and no file sees."""
 
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
@@ -459,7 +459,7 @@ FAULTS = [
     fault(ExportsByHearsay, "exports_as_it_declares", "as `exports = True` declares; got "),
     # probability
     fault(WrongBlank, "is_a_probability", r"summed over texts is at most 1.*; got [\d.]+ over the 63 texts"),
-    fault(NotNormalised, "is_a_probability", "normalise over the whole vocabulary"),
+    fault(NotNormalized, "is_a_probability", "normalize over the whole vocabulary"),
     fault(ForgottenEnd, "is_a_probability", "charge for the end"),
     fault(Averaged, "is_a_probability", "instead of averaging"),
     fault(BatchStatistics, "scores_each_image_alone", "mix nothing across the batch"),
@@ -470,7 +470,7 @@ FAULTS = [
     fault(ReadsTooLate, "forces_what_it_steps", "read the same token"),
     fault(LayersFirst, "steps_row_by_row", "put the batch first in every tensor of a state"),
     fault(RemembersOutsideTheState, "steps_row_by_row", "all that a step remembers into the state"),
-    fault(BlindToTheImage, "memorises", r"instead of \['', 'a', 'b', 'ab', 'ba', 'aab'\] after 150 steps"),
+    fault(BlindToTheImage, "memorizes", r"instead of \['', 'a', 'b', 'ab', 'ba', 'aab'\] after 150 steps"),
     # what must be left alone
     fault(Dice, "depends_on_its_own_image_alone", "draw nothing in eval mode"),
     fault(DiceOutsideTraining, "depends_on_its_own_image_alone", "draw nothing in eval mode: heed self.training"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import SmallCTC, SmallLSTM
+from helpers.support import SmallCTC, SmallLSTM
 from torch import Tensor
 
 from decoderbench import ComponentConfig, Hypotheses, Labels, LabelSpec, SequenceSpec

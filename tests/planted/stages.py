@@ -44,11 +44,11 @@ class HalvesTheWidth(SmallRectifier):
         return super().forward(images)[..., ::2]
 
 
-class OnlyGreyRectifier(SmallRectifier):
+class OnlyGrayRectifier(SmallRectifier):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         if image.channels != 1:
-            raise InfeasibleError("rectifier small reads grey images")
+            raise InfeasibleError("rectifier small reads gray images")
 
 
 class LiesAboutItsImages(SmallRectifier):
@@ -110,11 +110,11 @@ class SmallEncoder(Encoder):
         return cast(Tensor, self.norm(self.convolution(images))).relu()
 
 
-class OnlyGreyEncoder(SmallEncoder):
+class OnlyGrayEncoder(SmallEncoder):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         if image.channels != 1:
-            raise InfeasibleError("encoder small reads grey images")
+            raise InfeasibleError("encoder small reads gray images")
 
 
 class LiesAboutItsMap(SmallEncoder):
@@ -145,7 +145,7 @@ class FrozenByAccident(SmallEncoder):
         return cast(Tensor, self.norm(self.convolution(images).detach())).relu()
 
 
-class OnlyGreyByAccident(SmallEncoder):
+class OnlyGrayByAccident(SmallEncoder):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         self.convolution = nn.Conv2d(1, 4, 3, stride=2, padding=1)
@@ -176,7 +176,7 @@ class NoConvolution(SmallEncoder):
 
 
 class AlwaysTraining(SmallEncoder):
-    """Normalises by the batch at evaluation too, and learns from it."""
+    """Normalizes by the batch at evaluation too, and learns from it."""
 
     def forward(self, images: Tensor) -> Tensor:
         self.norm.train()
@@ -256,7 +256,7 @@ class MixesTheBatch(SmallBridge):
         return super().forward(features - features.mean(dim=0))
 
 
-class FaintNeighbour(SmallBridge):
+class FaintNeighbor(SmallBridge):
     """A millionth of the next image."""
 
     def forward(self, features: Tensor) -> Tensor:
@@ -321,7 +321,7 @@ FAULTS = [
             (
                 HalfPrecisionImages,
                 "yields_what_it_declares",
-                "got torch.float16; leave number formats to the recogniser",
+                "got torch.float16; leave number formats to the recognizer",
             ),
             (StretchesToTheBatch, "reads_each_image_alone", "mix nothing across the batch"),
             (ImagesInPlace, "leaves_its_inputs_alone", "got an input that was changed in place; work on a copy"),
@@ -339,7 +339,7 @@ FAULTS = [
                 r"got \(2, 4, 24, 80\) where \(2, 4, 16, 80\) is declared, for ImageSpec.*probe_features",
             ),
             (
-                OnlyGreyByAccident,
+                OnlyGrayByAccident,
                 "yields_what_it_declares",
                 "got RuntimeError: Given groups=1.*look at stages.py:",
             ),
@@ -370,11 +370,11 @@ FAULTS = [
             (
                 HalfPrecisionMemory,
                 "yields_what_it_declares",
-                "got torch.float16; leave number formats to the recogniser",
+                "got torch.float16; leave number formats to the recognizer",
             ),
             (NeedsContiguous, "yields_what_it_declares", "got RuntimeError: view size is not compatible"),
             (MixesTheBatch, "reads_each_image_alone", "mix nothing across the batch"),
-            (FaintNeighbour, "depends_on_its_own_image_alone", "beside other images .*; mix nothing across the batch"),
+            (FaintNeighbor, "depends_on_its_own_image_alone", "beside other images .*; mix nothing across the batch"),
             (FeaturesInPlace, "leaves_its_inputs_alone", "got an input that was changed in place; work on a copy"),
             (Detached, "trains_every_parameter", "got no finite gradient for what it reads; keep it in the graph"),
             (UnusedParameter, "trains_every_parameter", "got no gradient for position; use these parameters"),
@@ -385,5 +385,5 @@ FAULTS = [
     ),
 ]
 HEALTHY: list[Any] = [
-    SmallRectifier, HalvesTheWidth, OnlyGreyRectifier, SmallEncoder, OnlyGreyEncoder, SmallBridge, OnlyOneRow
+    SmallRectifier, HalvesTheWidth, OnlyGrayRectifier, SmallEncoder, OnlyGrayEncoder, SmallBridge, OnlyOneRow
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from PIL import Image
 from decoderbench import Charset, ConfigError, DataError, Dataset, Sample
 from decoderbench.data.audit import CODES, audit
 from decoderbench.data.image_store import open_store
-from decoderbench.data.label_normalizer import LabelNormaliser
+from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.options import ImageOptions
 from decoderbench.specs import ctc_frames_needed
 
@@ -149,14 +149,14 @@ def test_notes_tell_what_a_person_should_know():
     assert "not in Unicode normal form C: 1" in notes
 
 
-LOWER = LabelNormaliser(case="lower")
+LOWER = LabelNormalizer(case="lower")
 UPPER_CASE = [Sample("1", "AB", "train"), Sample("2", "BA", "val"), Sample("3", "B", "test")]
 
 
 def test_upper_case_data_are_kept_or_folded_but_never_lost():
     kept = audit(UPPER_CASE, charset=Charset("BA"))
     assert (kept.labels, kept.characters) == (("AB", "BA", "B"), "BA")
-    folded = audit(UPPER_CASE, charset=Charset("BA"), normalise=LOWER)
+    folded = audit(UPPER_CASE, charset=Charset("BA"), normalize=LOWER)
     assert (folded.labels, folded.characters) == (("ab", "ba", "b"), "ba")
     assert kept.counts == folded.counts == {"train": 1, "val": 1, "test": 1}
     assert (kept.left_out, folded.left_out) == ((), ())
@@ -164,14 +164,14 @@ def test_upper_case_data_are_kept_or_folded_but_never_lost():
 
 def test_a_label_is_filtered_as_it_stands_and_the_message_says_what_to_name():
     samples = [*UPPER_CASE, Sample("4", "aé", "train"), Sample("5", "aC", "test")]
-    options = {"charset": Charset("0abc"), "normalise": LOWER}
+    options = {"charset": Charset("0abc"), "normalize": LOWER}
     with pytest.raises(DataError) as caught:
         audit(samples, **options)
     message = str(caught.value)
     assert "outside_charset: the charset lacks 'A', 'B', which 'AB' holds" in message
-    assert "labels.charset is judged before labels are normalised: name 'ABC' in it too; 5 in all" in message
+    assert "labels.charset is judged before labels are normalized: name 'ABC' in it too; 5 in all" in message
     with pytest.raises(DataError) as caught:
-        audit(samples, charset=Charset("abcABC"), normalise=LOWER)
+        audit(samples, charset=Charset("abcABC"), normalize=LOWER)
     assert "is judged before" not in str(caught.value)
     found = audit([*samples, Sample("6", "a", "train")], allow=["outside_charset"], **options)
     assert found.footnotes() == ["outside_charset: allowed, in 5 of 6 samples"]
@@ -180,57 +180,57 @@ def test_a_label_is_filtered_as_it_stands_and_the_message_says_what_to_name():
     assert found.labels == ("AB", "BA", "B", "aé", "aC", "a")  # filtered labels stay wrong
 
 
-def test_decoders_are_built_for_what_normalising_leaves():
+def test_decoders_are_built_for_what_normalizing_leaves():
     samples = [*GOOD, Sample("5", "A-a, B!", "train")]
-    normalise = LabelNormaliser(case="upper", alphanumeric_only=True)
-    found = audit(samples, charset=Charset("-b!a, BAé"), normalise=normalise)
+    normalize = LabelNormalizer(case="upper", alphanumeric_only=True)
+    found = audit(samples, charset=Charset("-b!a, BAé"), normalize=normalize)
     assert found.characters == "BAÉ"
     assert found.labels == ("AB", "AAB", "BA", "B", "AAB")
     assert (found.max_length, found.frames_needed, found.lengths) == (3, 4, {1: 1, 2: 2, 3: 2})
-    assert audit(samples, normalise=normalise).characters == "AB"
-    assert audit(samples, normalise=normalise, max_length=9).max_length == 9
-    assert "normalise  case upper, alphanumeric only: 5 of 5 labels changed" in found.summary()
+    assert audit(samples, normalize=normalize).characters == "AB"
+    assert audit(samples, normalize=normalize, max_length=9).max_length == 9
+    assert "normalize  case upper, alphanumeric only: 5 of 5 labels changed" in found.summary()
     assert "characters of the charset that no label holds: 'É'" in "\n".join(found.notes)
-    assert not any("normalise" in line for line in audit(samples).lines())
+    assert not any("normalize" in line for line in audit(samples).lines())
 
 
-def test_the_length_is_judged_before_and_after_normalising():
+def test_the_length_is_judged_before_and_after_normalizing():
     with pytest.raises(DataError, match="'a--b' has 4 characters, max_length is 3"):
-        audit(with_train("a--b"), max_length=3, normalise=LabelNormaliser(alphanumeric_only=True))
-    with pytest.raises(DataError, match="'İİ' has 4 characters once normalised, max_length is 3"):
-        audit(with_train("İİ"), max_length=3, normalise=LOWER)
-    assert audit(with_train("İİ"), normalise=LOWER).max_length == 4
+        audit(with_train("a--b"), max_length=3, normalize=LabelNormalizer(alphanumeric_only=True))
+    with pytest.raises(DataError, match="'İİ' has 4 characters once normalized, max_length is 3"):
+        audit(with_train("İİ"), max_length=3, normalize=LOWER)
+    assert audit(with_train("İİ"), normalize=LOWER).max_length == 4
 
 
 def test_a_label_of_which_nothing_is_left_is_a_problem_of_its_own():
     samples = [*with_train("-!", ""), Sample("t", "-", "test"), Sample("x", "?", "test")]
-    options = {"charset": Charset("ab-!"), "normalise": LabelNormaliser(alphanumeric_only=True)}
-    with pytest.raises(DataError, match="empty_after_normalising: normalising leaves nothing of '-!'; 2 in all"):
+    options = {"charset": Charset("ab-!"), "normalize": LabelNormalizer(alphanumeric_only=True)}
+    with pytest.raises(DataError, match="empty_after_normalizing: normalizing leaves nothing of '-!'; 2 in all"):
         audit(samples, **options)
     found = audit(samples, allow=CODES, **options)
     counted = {problem.code: problem.count for problem in found.problems}
-    assert counted == {"empty_after_normalising": 2, "empty_label": 1, "outside_charset": 1}
+    assert counted == {"empty_after_normalizing": 2, "empty_label": 1, "outside_charset": 1}
     assert found.left_out == (4, 5)
     assert found.unspellable == (7,)
     assert found.counts == {"train": 2, "val": 1, "test": 3}
     with pytest.raises(DataError, match="split 'train' has no sample left"):
-        audit([Sample("1", "-", "train"), *GOOD[2:]], allow=CODES, normalise=options["normalise"])
+        audit([Sample("1", "-", "train"), *GOOD[2:]], allow=CODES, normalize=options["normalize"])
 
 
 def test_the_unicode_form_comes_before_the_charset():
     samples = with_train("e\u0301")
     with pytest.raises(DataError, match="outside_charset"):
         audit(samples, charset=Charset("abé"))
-    composed = audit(samples, charset=Charset("abé"), normalise=LabelNormaliser(unicode_form="NFC"))
+    composed = audit(samples, charset=Charset("abé"), normalize=LabelNormalizer(unicode_form="NFC"))
     assert (composed.labels[4], composed.characters) == ("é", "abé")
-    decomposed = audit(with_train("é"), charset=Charset("abé"), normalise=LabelNormaliser(unicode_form="NFD"))
+    decomposed = audit(with_train("é"), charset=Charset("abé"), normalize=LabelNormalizer(unicode_form="NFD"))
     assert (decomposed.labels[4], decomposed.characters) == ("e\u0301", "abe\u0301")
     assert composed.notes == decomposed.notes == ()
 
 
 def test_parts_that_compose_once_folded_are_in_the_charset():
-    normalise = LabelNormaliser(case="lower", unicode_form="NFC")
-    found = audit(with_train("J\u030c"), charset=Charset("abJ\u030c"), normalise=normalise)
+    normalize = LabelNormalizer(case="lower", unicode_form="NFC")
+    found = audit(with_train("J\u030c"), charset=Charset("abJ\u030c"), normalize=normalize)
     assert (found.labels[4], found.characters) == ("ǰ", "abj\u030cǰ")
 
 
@@ -238,9 +238,9 @@ def test_labels_conflict_as_they_are_scored(tmp_path):
     rows = [*((sample, 10 * row) for row, sample in enumerate(GOOD)), (Sample("twin", "AB", "train"), 0)]
     store = store_of(tmp_path, *rows)
     samples = [sample for sample, _ in rows]
-    with pytest.raises(DataError, match="conflicting_labels: '1' and 'twin' are one image, labelled 'ab' and 'AB'"):
+    with pytest.raises(DataError, match="conflicting_labels: '1' and 'twin' are one image, labeled 'ab' and 'AB'"):
         audit(samples).with_images(store)
-    found = audit(samples, normalise=LOWER).with_images(store)
+    found = audit(samples, normalize=LOWER).with_images(store)
     assert (found.problems, found.left_out) == ((), ())
     assert store.labels[4] == "AB"
 
@@ -262,7 +262,7 @@ def test_images_add_what_labels_cannot_show(tmp_path):
     message = str(caught.value)
     assert "unreadable_image: an image cannot be decoded, as 'broken': OSError: truncated" in message
     assert "duplicate_across_splits: '4' and 'twin' are one image, in 'test' and 'train'" in message
-    assert "conflicting_labels: '4' and 'twin' are one image, labelled 'b' and 'a'" in message
+    assert "conflicting_labels: '4' and 'twin' are one image, labeled 'b' and 'a'" in message
 
     found = audit(samples, allow=CODES).with_images(store)
     assert [(problem.code, problem.count) for problem in found.problems] == [

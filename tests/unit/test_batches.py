@@ -240,8 +240,8 @@ def test_brightness_and_contrast_keep_to_their_bounds(option: str, largest: floa
 
 
 def test_noise_has_the_deviation_that_was_drawn() -> None:
-    grey = torch.full((200, 1, 16, 48), 128, dtype=torch.uint8)
-    deviation = augmentation(noise=0.1)(grey, 0).std(dim=(1, 2, 3)) / 2
+    gray = torch.full((200, 1, 16, 48), 128, dtype=torch.uint8)
+    deviation = augmentation(noise=0.1)(gray, 0).std(dim=(1, 2, 3)) / 2
     assert 0.09 < deviation.max() < 0.11
     assert deviation.min() < 0.01
 

@@ -49,7 +49,7 @@ def test_each_image_is_scaled_to_fit_its_tile(height, width, channels):
     assert black.any(axis=0).sum() == max(1, round(width * scale))
 
 
-def test_colours_stay_what_they_are():
+def test_colors_stay_what_they_are():
     red = np.concatenate([image(level=255), image(), image()])
     assert tile(contact_sheet([red], ["a"]), 0)[0][32, 96].tolist() == [255, 0, 0]
 

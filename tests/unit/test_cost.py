@@ -126,7 +126,7 @@ def test_parameters_are_counted_in_millions() -> None:
 
 
 class Clock:
-    """A recogniser that takes a tenth of a second an image, three for its first batch, by its own clock."""
+    """A recognizer that takes a tenth of a second an image, three for its first batch, by its own clock."""
 
     def __init__(self) -> None:
         self.now = 0.0

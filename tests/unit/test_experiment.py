@@ -5,9 +5,9 @@ import tomllib
 from typing import Any
 
 import pytest
+from helpers.running import to_toml
 from hypothesis import given
 from hypothesis import strategies as st
-from running import to_toml
 
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge, parse_assignments

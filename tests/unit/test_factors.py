@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 from hypothesis import given
 from hypothesis import strategies as st
-from recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.report import factor_effects, load_frame, write_report

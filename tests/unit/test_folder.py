@@ -106,7 +106,7 @@ def test_files_that_are_no_images_and_hidden_ones_are_not_looked_at(tmp_path):
         ([["a.png", "x"]], ("file", "label"), "needs one column 'filename'; its columns: file, label"),
         ([["a.png", "x", "y"]], ("filename", "label"), "line 2 has not as many fields as the header"),
         ([["a.png"]], ("filename", "label"), "line 2 has not as many fields as the header"),
-        ([], ("filename", "label"), "has no labelled images"),
+        ([], ("filename", "label"), "has no labeled images"),
         ([["../set.png", "x"]], ("filename", "label"), "'../set.png' leaves the folder"),
         ([["a/../../b.png", "x"]], ("filename", "label"), "leaves the folder"),
         ([["/etc/passwd", "x"]], ("filename", "label"), "'/etc/passwd' leaves the folder"),
@@ -179,7 +179,7 @@ def test_labels_that_cannot_be_read_are_refused_by_name(tmp_path, name, content,
         ({"path": ".", "labels": "csv"}, "labels.csv is not a regular file"),
         ({"path": ".", "labels": "tab"}, "labels.txt is not a regular file"),
         ({"path": ".", "group_column": "book"}, "are columns of labels.csv"),
-        ({"path": "."}, "has no labelled images"),
+        ({"path": "."}, "has no labeled images"),
     ],
 )
 def test_a_folder_without_what_the_options_name_is_refused(tmp_path, options, said):

@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 import pytest
+from helpers.support import SmallCTC
 from planted.metrics import Bootstrap, FirstRight
-from support import SmallCTC
 
 from decoderbench.testing import ConformanceError, NotAskedError, processes, subject_of
 from decoderbench.testing.processes import agrees_between_processes

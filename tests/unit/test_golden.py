@@ -1,7 +1,7 @@
 """Published numbers of parameters and frames, to the digit.
 
 Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", and the networks published with it:
-grey images of 32 x 100, 36 characters, texts of up to 25.
+gray images of 32 x 100, 36 characters, texts of up to 25.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import REGISTRY, Options
+from helpers.support import REGISTRY, Options
 from torch import nn
 
 from decoderbench import Charset, ImageSpec, LabelSpec

@@ -120,7 +120,7 @@ def test_a_single_table_is_dealt_to_the_splits(tmp_path):
         opened(tmp_path).samples()
 
 
-def test_a_missing_validation_is_set_aside_but_a_misspelt_one_is_not(tmp_path):
+def test_a_missing_validation_is_set_aside_but_a_misspelled_one_is_not(tmp_path):
     tables({"train": 30, "test": 10}).save_to_disk(tmp_path / "set")
     dataset = opened(tmp_path)
     assert shares(dataset.samples()) == {"train": 27, "val": 3, "test": 10}

@@ -302,9 +302,9 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error(tmp_path):
 
 def test_samples_must_be_part_of_the_fingerprint(tmp_path):
     opened(Drawn(None, Path()), tmp_path)
-    relabelled = drawn(samples=lambda self: [Sample(s.key, "?", s.split) for s in Drawn.samples(self)])
+    relabeled = drawn(samples=lambda self: [Sample(s.key, "?", s.split) for s in Drawn.samples(self)])
     with pytest.raises(DataError, match=r"its fingerprint\(\) must cover"):
-        opened(relabelled, tmp_path)
+        opened(relabeled, tmp_path)
 
 
 def test_no_samples_is_an_error(tmp_path):

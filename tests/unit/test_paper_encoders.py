@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import REGISTRY
+from helpers.support import REGISTRY
 
 from decoderbench import Encoder, ImageSpec, InfeasibleError
 

@@ -4,8 +4,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from helpers.support import SmallCTC
 from planted.metrics import Constant, FirstRight
-from support import SmallCTC
 
 from decoderbench.testing import parametrize_with_checks
 
@@ -61,4 +61,4 @@ def test_the_name_of_a_test_tells_component_options_and_rule() -> None:
     mark = parametrize_with_checks([(SmallCTC, {})]).mark
     name, parameters = mark.args
     assert name == "check"
-    assert "decoder/small_ctc()-memorises" in [parameter.id for parameter in parameters]
+    assert "decoder/small_ctc()-memorizes" in [parameter.id for parameter in parameters]

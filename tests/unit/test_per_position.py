@@ -87,7 +87,7 @@ def test_it_is_the_product_over_frames_and_finds_the_best_of_all_texts(
 @pytest.mark.parametrize(
     ("options", "before", "end", "behind"), [(CLOVA, 2, 1, 0), (PARSEQ, 1, 0, 0), (DOCTR, 0, 10, 1)]
 )
-def test_the_same_recogniser_in_three_orders_of_classes(
+def test_the_same_recognizer_in_three_orders_of_classes(
     options: dict[str, Any], before: int, end: int, behind: int
 ) -> None:
     """Two characters and the end, computed by hand: 0.5 * 0.25 * 0.8."""

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from distributions import DECODER
+from helpers.distributions import DECODER
 
 from decoderbench.config.experiment import ComponentChoice
 from decoderbench.errors import PluginError, UnknownNameError
@@ -95,7 +95,7 @@ def test_a_broken_plugin_leaves_the_others_alone(
     assert said in str(caught.value)
 
 
-def test_a_misspelt_hook_is_told_the_right_name(tmp_path: Path) -> None:
+def test_a_misspelled_hook_is_told_the_right_name(tmp_path: Path) -> None:
     file = write(
         tmp_path, "typo.py", "from decoderbench import hookimpl\n@hookimpl\ndef register_decodrs():\n    return []"
     )

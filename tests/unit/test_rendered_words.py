@@ -350,10 +350,10 @@ def test_blur_softens_edges_and_noise_has_its_deviation():
     sharp, soft = (draw_text("hill", FACES[0], TextStyle(size=0.6, blur=blur), height=64, seed=0) for blur in (0, 2))
     steepest = [np.abs(np.diff(image.astype(float), axis=1)).max() for image in (sharp, soft)]
     assert steepest[1] < 0.6 * steepest[0]
-    grey = TextStyle(size=0.1, text=0.5, background=0.5, noise=0.1)
-    noisy = draw_text("hill", FACES[0], grey, height=200, seed=0) / 255
+    gray = TextStyle(size=0.1, text=0.5, background=0.5, noise=0.1)
+    noisy = draw_text("hill", FACES[0], gray, height=200, seed=0) / 255
     assert noisy.std() == pytest.approx(0.1, rel=0.03)
-    assert not np.array_equal(noisy, draw_text("hill", FACES[0], grey, height=200, seed=1) / 255)
+    assert not np.array_equal(noisy, draw_text("hill", FACES[0], gray, height=200, seed=1) / 255)
 
 
 def test_spacing_and_margin_widen_the_image():

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from helpers.recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 from markdown_it import MarkdownIt
-from recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DataError
@@ -356,7 +356,7 @@ def test_the_curves_of_many_rows_stand_in_panels_with_one_legend(tmp_path: Path)
     assert not any("/" in text or "name" in text for text in shown)
 
 
-def test_of_many_points_the_named_and_the_front_are_labelled(tmp_path: Path) -> None:
+def test_of_many_points_the_named_and_the_front_are_labeled(tmp_path: Path) -> None:
     shown = texts(publish_many(tmp_path) / FIGURES[1])
     # All are in the legend; on the front are the first one, and of the last two the faster one.
     wanted = {"E0 / d0": 2, "$E1$ / d6": 2, "__name__": 2, "$E1$ / d5": 1, "E0 / d1": 1}

@@ -55,8 +55,8 @@ def run(
 
 
 def compare(
-    images: Annotated[Path, typer.Argument(help="A folder of labelled images.", show_default=False)],
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps of each cell.")] = 2000,
+    images: Annotated[Path, typer.Argument(help="A folder of labeled images.", show_default=False)],
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimizer steps of each cell.")] = 2000,
     results: Results = None,
     device: Device = None,
     seeds: Seeds = None,

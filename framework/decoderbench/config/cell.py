@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from decoderbench.config.experiment import AXES
-from decoderbench.data.label_normalizer import LabelNormaliser
+from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.labels import Charset
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.specs import ImageSpec, LabelSpec
@@ -32,17 +32,17 @@ class ResolvedComponent(Options):
 
 
 class ResolvedLabels(Options):
-    """What the normalised labels of the experiment are made of, as the data audit found it."""
+    """What the normalized labels of the experiment are made of, as the data audit found it."""
 
     charset: str
     max_length: int
     frames_needed: int
 
-    normalise: LabelNormaliser = LabelNormaliser()
-    """How they came from the labels of the data: two normalisers can leave one charset and other labels."""
+    normalize: LabelNormalizer = LabelNormalizer()
+    """How they came from the labels of the data: two normalizers can leave one charset and other labels."""
 
     rows: str = ""
-    """Digest of every label, and of which are left out: two charsets can leave the same normalised one."""
+    """Digest of every label, and of which are left out: two charsets can leave the same normalized one."""
 
     def spec(self) -> LabelSpec:
         """Return the spec that decoders are built from."""
@@ -73,7 +73,7 @@ class Cell(Options):
     """T of the memory; None if the encoder cannot be built."""
 
     param_count: float | None = None
-    """Parameters of the whole recogniser, in millions."""
+    """Parameters of the whole recognizer, in millions."""
 
     gmacs: float | None = None
     """Multiply-accumulates to transcribe one image, in units of 10^9; None if they cannot be counted."""

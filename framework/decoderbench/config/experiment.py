@@ -14,7 +14,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from decoderbench.config.toml_lines import line_of
-from decoderbench.data.label_normalizer import LabelNormaliser
+from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.errors import ConfigError, DataError, did_you_mean
 from decoderbench.labels import Charset
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
@@ -51,13 +51,13 @@ class LabelOptions(Options):
 
     charset: str | None = None
     """Characters that labels may hold in the data, in the order of their ids; all characters of the data if left out.
-    It is judged before labels are normalised: upper-case labels need upper-case letters here, whatever their case
-    becomes. Decoders are built for what normalising makes of it."""
+    It is judged before labels are normalized: upper-case labels need upper-case letters here, whatever their case
+    becomes. Decoders are built for what normalizing makes of it."""
 
     max_length: int | None = Field(default=None, ge=1)
-    """Characters that a label may have, in the data and normalised; the longest of the data if left out."""
+    """Characters that a label may have, in the data and normalized; the longest of the data if left out."""
 
-    normalise: LabelNormaliser = LabelNormaliser()
+    normalize: LabelNormalizer = LabelNormalizer()
     """What is made of the labels that were accepted, before they are trained on and scored; nothing if left out."""
 
     @field_validator("charset")

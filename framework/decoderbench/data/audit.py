@@ -3,7 +3,7 @@
 Nothing is dropped or repaired silently. A problem is refused unless its code is allowed by name; an allowed one
 takes its samples out of training, is counted under every table, and never shrinks the denominator of a score,
 except that an image which cannot be decoded cannot be scored. Labels are judged as they stand in the data, in the
-Unicode form that was asked for; what is accepted is normalised afterwards, and only that. No torch here.
+Unicode form that was asked for; what is accepted is normalized afterwards, and only that. No torch here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from decoderbench.data.dataset import SPLITS, Sample, Split
-from decoderbench.data.label_normalizer import LabelNormaliser, convert_each
+from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
 from decoderbench.data.problems import CODES as CODES
 from decoderbench.data.problems import Code, Findings, Problem, known_codes, named
 from decoderbench.errors import DataError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, surrogate, line separators
 BARS = 8  # of the histogram of label lengths
-AS_IT_STANDS = LabelNormaliser()
+AS_IT_STANDS = LabelNormalizer()
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Audit:
 
     Attributes:
         counts: split -> samples that are trained on (train) or scored (val, test).
-        labels: the label of each row as it is trained on and scored, normalised; that of an unspellable row as it was
+        labels: the label of each row as it is trained on and scored, normalized; that of an unspellable row as it was
             judged, so that what the charset filtered out stays wrong.
-        characters: the charset of normalised labels.
-        max_length: longest normalised label allowed.
-        frames_needed: most frames that CTC needs for a label that can be spelt.
+        characters: the charset of normalized labels.
+        max_length: longest normalized label allowed.
+        frames_needed: most frames that CTC needs for a label that can be spelled.
         lengths: length -> how many of `labels` have it, ascending.
-        normalising: what is done to labels and how many it changed, or an empty text if nothing is done.
+        normalizing: what is done to labels and how many it changed, or an empty text if nothing is done.
         problems: what was found and allowed.
         notes: sentences for a person; nothing to allow.
         left_out: rows that are not trained on or, being unreadable, not scored; ascending.
@@ -63,7 +63,7 @@ class Audit:
     max_length: int
     frames_needed: int
     lengths: dict[int, int]
-    normalising: str
+    normalizing: str
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     left_out: tuple[int, ...]
@@ -112,7 +112,7 @@ class Audit:
                 same[pixel_hash].append(row)
         for rows in same.values():
             found.compare("duplicate_across_splits", rows, store.splits, "in")
-            found.compare("conflicting_labels", rows, self.labels, "labelled")
+            found.compare("conflicting_labels", rows, self.labels, "labeled")
         problems = found.allowed_by(self.allow)
         left_out = {*self.left_out, *found.left_out()}
         squeezed = (
@@ -148,7 +148,7 @@ class Audit:
             f"samples  {counts}{without}",
             f"labels   {_histogram(self.lengths)}; max_length {self.max_length}; CTC needs {self.frames_needed} frames",
             f"charset  {len(self.characters)} characters: {self.characters!r}",
-            *([f"normalise  {self.normalising}"] if self.normalising else []),
+            *([f"normalize  {self.normalizing}"] if self.normalizing else []),
         ]
 
     def lines(self) -> list[str]:
@@ -165,7 +165,7 @@ def audit(
     *,
     charset: Charset | None = None,
     max_length: int | None = None,
-    normalise: LabelNormaliser = AS_IT_STANDS,
+    normalize: LabelNormalizer = AS_IT_STANDS,
     allow: Iterable[str] = frozenset(),
     notes: Sequence[str] = (),
 ) -> Audit:
@@ -173,9 +173,9 @@ def audit(
 
     Args:
         samples: all samples of a dataset.
-        charset: what labels may hold before they are normalised; default: the characters that they hold.
+        charset: what labels may hold before they are normalized; default: the characters that they hold.
         max_length: the most characters of a label, before and after; default: the longest label.
-        normalise: what is made of the labels that were accepted.
+        normalize: what is made of the labels that were accepted.
         allow: codes of problems to accept.
         notes: what the dataset has to say, to be kept with the audit's own notes.
 
@@ -186,42 +186,42 @@ def audit(
     allowed = known_codes(allow)
     splits = [sample.split for sample in samples]
     _counts(splits, set())
-    judged = [normalise.form(sample.label) for sample in samples]
-    normalised = list(map(normalise, judged))
+    judged = [normalize.form(sample.label) for sample in samples]
+    normalized = list(map(normalize, judged))
     used = set().union(*judged)
-    wanted = None if charset is None else convert_each(charset.characters, normalise.form)
+    wanted = None if charset is None else convert_each(charset.characters, normalize.form)
     found = Findings([sample.key for sample in samples], splits)
-    _judge(found, judged, normalised, used=used, wanted=wanted, max_length=max_length)
+    _judge(found, judged, normalized, used=used, wanted=wanted, max_length=max_length)
     inside = set(wanted or used)
-    if mended := sorted(c for c in used - inside if inside.issuperset(normalise(c))):
+    if mended := sorted(c for c in used - inside if inside.issuperset(normalize(c))):
         found.sentences["outside_charset"] += (
-            f"; labels.charset is judged before labels are normalised: name {''.join(mended)!r} in it too"
+            f"; labels.charset is judged before labels are normalized: name {''.join(mended)!r} in it too"
         )
     problems = found.allowed_by(allowed)
     left_out = found.left_out()
     counts = _counts(splits, left_out)
 
     unspellable = found.rows["outside_charset"] | found.rows["too_long"]
-    labels = tuple(judged[row] if row in unspellable else text for row, text in enumerate(normalised))
+    labels = tuple(judged[row] if row in unspellable else text for row, text in enumerate(normalized))
     spellable = [text for row, text in enumerate(labels) if row not in unspellable]
     if wanted is None:
-        characters = Charset.of(normalised).characters
+        characters = Charset.of(normalized).characters
     else:
-        characters = convert_each(wanted, normalise)
+        characters = convert_each(wanted, normalize)
         # Parts that only a change of case brings together may compose, as j and a caron do in NFC.
         characters += "".join(sorted(set().union(*spellable) - set(characters)))
     changed = sum(label != sample.label for label, sample in zip(labels, samples, strict=True))
-    steps = ", ".join(normalise.steps())
+    steps = ", ".join(normalize.steps())
     return Audit(
         counts=counts,
         labels=labels,
         characters=characters,
-        max_length=max(map(len, normalised)) if max_length is None else max_length,
+        max_length=max(map(len, normalized)) if max_length is None else max_length,
         frames_needed=max(map(ctc_frames_needed, spellable), default=0),
         lengths=dict(sorted(Counter(map(len, labels)).items())),
-        normalising=steps and f"{steps}: {changed:,} of {len(labels):,} labels changed",
+        normalizing=steps and f"{steps}: {changed:,} of {len(labels):,} labels changed",
         problems=problems,
-        notes=(*notes, *_notes(labels, splits, None if wanted is None else characters, normalise)),
+        notes=(*notes, *_notes(labels, splits, None if wanted is None else characters, normalize)),
         left_out=tuple(sorted(left_out)),
         unspellable=tuple(sorted(unspellable)),
         allow=allowed,
@@ -231,24 +231,24 @@ def audit(
 def _judge(
     found: Findings,
     judged: Sequence[str],
-    normalised: Sequence[str],
+    normalized: Sequence[str],
     *,
     used: set[str],
     wanted: str | None,
     max_length: int | None,
 ) -> None:
-    """Add what is wrong with the labels as they stand, and with what normalising would make of the good ones."""
+    """Add what is wrong with the labels as they stand, and with what normalizing would make of the good ones."""
     charset = set(wanted or used)
     # A character that the experiment names in its charset is wanted, however invisible.
     invisible = {c for c in used if unicodedata.category(c) in INVISIBLE} - set(wanted or "")
-    for row, (label, text) in enumerate(zip(judged, normalised, strict=True)):
+    for row, (label, text) in enumerate(zip(judged, normalized, strict=True)):
         if missing := set(label) - charset:
             found.add("outside_charset", row, f"the charset lacks {named(missing)}, which {label!r} holds")
         if max_length is not None and max(len(label), len(text)) > max_length:
-            length = f"{max(len(label), len(text))} characters{' once normalised' * (len(label) <= max_length)}"
+            length = f"{max(len(label), len(text))} characters{' once normalized' * (len(label) <= max_length)}"
             found.add("too_long", row, f"{label!r} has {length}, max_length is {max_length}")
         elif label and not text and not missing:
-            found.add("empty_after_normalising", row, f"normalising leaves nothing of {label!r}")
+            found.add("empty_after_normalizing", row, f"normalizing leaves nothing of {label!r}")
         if not label:
             found.add("empty_label", row, "a label has at least one character")
         if not invisible.isdisjoint(label):
@@ -282,7 +282,7 @@ def _counts(splits: Sequence[Split], left_out: Collection[int]) -> dict[Split, i
     return {split: counts[split] for split in SPLITS}
 
 
-def _notes(labels: Sequence[str], splits: Sequence[Split], wanted: str | None, normalise: LabelNormaliser) -> list[str]:
+def _notes(labels: Sequence[str], splits: Sequence[Split], wanted: str | None, normalize: LabelNormalizer) -> list[str]:
     """Return what a person should know about the labels as they are trained on and scored."""
     notes = []
     used = set().union(*labels)
@@ -293,6 +293,6 @@ def _notes(labels: Sequence[str], splits: Sequence[Split], wanted: str | None, n
     if unused := set(wanted or "") - used:
         notes.append(f"characters of the charset that no label holds: {named(unused)}")
     decomposed = sum(not unicodedata.is_normalized("NFC", label) for label in labels)
-    if decomposed and normalise.unicode_form == "none":
+    if decomposed and normalize.unicode_form == "none":
         notes.append(f"labels taken as they stand, not in Unicode normal form C: {decomposed:,}")
     return notes

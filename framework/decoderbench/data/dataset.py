@@ -1,4 +1,4 @@
-"""The dataset contract: where labelled images come from. No torch here, so that workers start fast."""
+"""The dataset contract: where labeled images come from. No torch here, so that workers start fast."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image: a key that names it to a person (a file name, say), its label and its split."""
+    """One labeled image: a key that names it to a person (a file name, say), its label and its split."""
 
     key: str
     label: str
@@ -36,7 +36,7 @@ class Sample:
 
 
 class Dataset(ABC):
-    """A source of labelled images in three splits.
+    """A source of labeled images in three splits.
 
     Constructing one is cheap and reads nothing. Samples are listed once; images are then loaded in parallel,
     in forked or threaded workers, and only when the cache of decoded images does not hold them yet.

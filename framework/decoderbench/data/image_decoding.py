@@ -40,7 +40,7 @@ Results = Generator[tuple[range, "Decoded"], None, None]
 def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
     """Return `image` as (C, H, W) uint8.
 
-    Transparent pixels are laid on white, 16-bit gray is scaled to 8 bits, palettes and other colour spaces
+    Transparent pixels are laid on white, 16-bit gray is scaled to 8 bits, palettes and other color spaces
     become RGB, and gray is their ITU-R 601 luma. Resizing is antialiased bilinear. `stretch` disregards the
     aspect; `pad` keeps it and puts the image at the left, squeezing only what would be wider than the width;
     `keep` does the same without filling up, so that W is the image's own.

@@ -1,7 +1,7 @@
-"""LabelNormaliser: what is made of a label after it was filtered, on both sides of every comparison. No torch here.
+"""LabelNormalizer: what is made of a label after it was filtered, on both sides of every comparison. No torch here.
 
-Charset and normaliser are two things. The charset says which characters a label may hold as it stands in the data;
-only then is it normalised. The other order, lower case first and then a filter by charset, loses upper-case data
+Charset and normalizer are two things. The charset says which characters a label may hold as it stands in the data;
+only then is it normalized. The other order, lower case first and then a filter by charset, loses upper-case data
 without a word.
 """
 
@@ -14,16 +14,16 @@ from typing import Literal
 from decoderbench.options import Options
 
 
-class LabelNormaliser(Options):
+class LabelNormalizer(Options):
     """Turns a label into the text that is trained on and scored; by default it is left as it stands.
 
     The order is fixed: Unicode form; then the audit judges charset and length; then case; then what is not
-    alphanumeric; then the Unicode form again, as a change of case can leave it. Normalising twice changes nothing.
+    alphanumeric; then the Unicode form again, as a change of case can leave it. Normalizing twice changes nothing.
     """
 
     case: Literal["keep", "lower", "upper"] = "keep"
     """lower, upper: Python's `str.lower` or `str.upper` of each character by itself, so that no character depends on
-    its neighbours: a capital sigma becomes σ at the end of a word too. Where the other case is written with several
+    its neighbors: a capital sigma becomes σ at the end of a word too. Where the other case is written with several
     code points, as in İ to i and a dot above, or ß to SS, the label takes all of them and grows."""
 
     alphanumeric_only: bool = False
@@ -31,12 +31,12 @@ class LabelNormaliser(Options):
     or number that they follow and go with anything else, so that decomposed accents and vowel signs are kept."""
 
     unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = "none"
-    """Normalisation form of Unicode (Standard Annex 15), applied before the charset is held against a label: it is
+    """Normalization form of Unicode (Standard Annex 15), applied before the charset is held against a label: it is
     about how a character is coded, not about what is read. C composes, D decomposes, K also replaces compatibility
     characters, such as full-width digits and ligatures."""
 
     def __call__(self, text: str) -> str:
-        """Return `text` normalised."""
+        """Return `text` normalized."""
         text = self.form(text)
         if self.case != "keep":
             text = "".join(map(str.lower if self.case == "lower" else str.upper, text))

@@ -16,7 +16,7 @@ Code = Literal[
     "outside_charset",
     "too_long",
     "empty_label",
-    "empty_after_normalising",
+    "empty_after_normalizing",
     "control_character",
     "unreadable_image",
     "too_narrow",

@@ -27,9 +27,9 @@ class Batches:
 
     Images are of one size, or lie in buckets of one width each; a batch never mixes buckets.
 
-    `labels` are the audit's: normalised, the one form in which they are trained on and scored; the store keeps them
+    `labels` are the audit's: normalized, the one form in which they are trained on and scored; the store keeps them
     as they stand in the data. Labels that the charset cannot spell have no ids; `spellable` says which rows can be
-    spelt. The others are empty here and count as wrong where texts are compared.
+    spelled. The others are empty here and count as wrong where texts are compared.
     """
 
     def __init__(self, store: ImageStore, audit: Audit, device: torch.device) -> None:

@@ -31,7 +31,7 @@ class CTCDecoder(Decoder):
 
     @abstractmethod
     def forward(self, memory: Tensor) -> Tensor:
-        """Return unnormalised logits (B, T, V) of a memory (B, T, D)."""
+        """Return unnormalized logits (B, T, V) of a memory (B, T, D)."""
 
     @classmethod
     def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
@@ -41,7 +41,7 @@ class CTCDecoder(Decoder):
         if memory.length < labels.frames_needed:
             return (
                 f"CTC needs T >= {labels.frames_needed} for the longest label (a frame a character and one "
-                f"between equal neighbours), this memory has T = {memory.length}; "
+                f"between equal neighbors), this memory has T = {memory.length}; "
                 f"use an earlier encoder stage, keep_width or a wider image"
             )
         return None
@@ -77,7 +77,7 @@ class CTCDecoder(Decoder):
 
 
 def best_path(log_probs: Tensor) -> Hypotheses:
-    """Collapse the most probable path of log_probs (B, T, V): equal neighbours first, then blanks.
+    """Collapse the most probable path of log_probs (B, T, V): equal neighbors first, then blanks.
 
     `log_prob` is that one path's. No step depends on the data, so that it also runs on the meta device.
     """

@@ -17,7 +17,7 @@ class FunctionalPools(TorchFunctionMode):
 
     Such a call has no layer that could carry a new stride, so it is known by its place among the pool calls of a
     forward. While `learning`, the width of its input tells how far the image was reduced before it; from then on
-    what was learnt holds for images of every size. A pool that loses its stride gets the narrower window that keeps
+    what was learned holds for images of every size. A pool that loses its stride gets the narrower window that keeps
     the width of its input exactly, as pools that are layers do.
     """
 

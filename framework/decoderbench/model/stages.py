@@ -117,7 +117,7 @@ class Decoder(nn.Module, ABC):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image) in nats, (B,), of a memory (B, T, D) in float32.
 
-        One unit for every decoder: the trainer minimises it and the report compares it.
+        One unit for every decoder: the trainer minimizes it and the report compares it.
         """
 
     @abstractmethod

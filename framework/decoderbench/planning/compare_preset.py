@@ -30,7 +30,7 @@ def comparison(
 
     Raises:
         ConfigError: if the data set does not know an option.
-        DataError: if the folder is missing or holds no labelled image.
+        DataError: if the folder is missing or holds no labeled image.
     """
     if not isinstance(options, Mapping) or options.keys() & {"use", "path"}:
         raise ConfigError(["--set dataset: options of the data set are set one by one; path is the folder given"])

@@ -57,7 +57,7 @@ def read_data(experiment: Experiment, registry: Registry, *, base_dir: Path, cac
         samples,
         charset=charset,
         max_length=experiment.labels.max_length,
-        normalise=experiment.labels.normalise,
+        normalize=experiment.labels.normalize,
         allow=experiment.allow,
         notes=dataset.notes(),
     )
@@ -108,7 +108,7 @@ def open_images(
 def plan_cells(
     experiment: Experiment, registry: Registry, data: Data, buckets: Sequence[Bucket] = ()
 ) -> tuple[Cell, ...]:
-    """Return every cell of the grid: seeds innermost, decoders next, so that cells of one row are neighbours.
+    """Return every cell of the grid: seeds innermost, decoders next, so that cells of one row are neighbors.
 
     Where widths vary, `buckets` is what `read_buckets` returned.
 
@@ -125,7 +125,7 @@ def plan_cells(
         charset=data.audit.characters,
         max_length=data.audit.max_length,
         frames_needed=data.audit.frames_needed,
-        normalise=experiment.labels.normalise,
+        normalize=experiment.labels.normalize,
         rows=data.audit.digest,
     )
     sizes = Sizes(image, labels.spec(), buckets)

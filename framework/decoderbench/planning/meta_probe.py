@@ -68,7 +68,7 @@ class Sizes:
     """The sizes of all combinations of a grid; what they share is built and counted once.
 
     Args:
-        image: the size that recognisers are built for.
+        image: the size that recognizers are built for.
         labels: what is to be read.
         buckets: where widths vary, the images by width; frames and MACs are then those of the widest.
     """

@@ -2,7 +2,7 @@
 
 Facts of pluggy to keep in mind: hooks are called with keyword arguments only; an implementation may leave out
 arguments that it does not need, but an argument with a default value is never passed; implementations are
-called last registered first, so nothing here may depend on order; a misspelt hook name is an error here,
+called last registered first, so nothing here may depend on order; a misspelled hook name is an error here,
 because the plugin manager calls `check_pending()`.
 """
 
@@ -97,7 +97,7 @@ def register_decoders() -> Iterable[type[Decoder]]:
 
 @hookspec
 def register_datasets() -> Iterable[type[Dataset]]:
-    """Offer datasets, sources of labelled images.
+    """Offer datasets, sources of labeled images.
 
     Called by the registry. A name that another plugin has registered already is refused, naming both.
 
@@ -166,7 +166,7 @@ def cell_progressed(cell: Cell, step: int, loss: float) -> None:
 
     Args:
         cell: the cell under way.
-        step: optimiser steps taken so far.
+        step: optimizer steps taken so far.
         loss: nats per character of a recent batch.
 
     Example: move a progress bar.
@@ -179,7 +179,7 @@ def cell_validated(cell: Cell, step: int, scores: Mapping[str, float]) -> None:
 
     Args:
         cell: the cell under way.
-        step: optimiser steps taken so far.
+        step: optimizer steps taken so far.
         scores: a row of the cell's `history.jsonl`: metrics on the validation split, loss, learning rate.
 
     Example: log `scores` to a tracker.

@@ -1,4 +1,4 @@
-"""What each stage of a recogniser changes: the effects of a grid in which several stages vary.
+"""What each stage of a recognizer changes: the effects of a grid in which several stages vary.
 
 The stages are the factors of a factorial design, the labels of a stage its levels. No torch here.
 """

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 STEPS, LATENCY = "accuracy_vs_steps.svg", "accuracy_vs_latency.svg"
 CAPTIONS = {
-    STEPS: "Exact match on the validation split against optimiser steps: thick the mean, thin each seed",
+    STEPS: "Exact match on the validation split against optimizer steps: thick the mean, thin each seed",
     LATENCY: "Exact match on the test split against the time to transcribe one image: bars are the table's ±; of more "
-    "than 12 rows, labels stand at those with a name and, on the grey line, at those that no faster one equals",
+    "than 12 rows, labels stand at those with a name and, on the gray line, at those that no faster one equals",
 }
 
 _MANY = 12
 """Of more rows than this, curves stand in panels, and points have a legend instead of a label each."""
 
-# Okabe and Ito 2008, told apart with every kind of colour vision; without yellow, too pale on white.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+# Okabe and Ito 2008, told apart with every kind of color vision; without yellow, too pale on white.
+_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 _DASHES = ["-", "--", ":", "-."]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
 _PLACES = [
@@ -122,7 +122,7 @@ def _draw_steps(figure: Figure, curves: pd.DataFrame, summary: pd.DataFrame, var
     places[0].set(ylim=(-2, 102))
     for unused in places[len(panels) :]:
         unused.remove()
-    figure.supxlabel("Optimiser steps", fontsize=9)
+    figure.supxlabel("Optimizer steps", fontsize=9)
     figure.supylabel("Exact match on the validation split (%)", fontsize=9)
     _add_legend(figure, *zip(*(entries[kind] for kind in dict.fromkeys(rows["kind"]) if kind in entries), strict=True))
 
@@ -133,13 +133,13 @@ def _panel_axis(summary: pd.DataFrame, varying: list[str]) -> str | None:
     return max(stages, key=lambda axis: summary[axis].nunique(), default=None)
 
 
-def _draw_curve(axes: Axes, own: pd.DataFrame, colour: str, dash: str, marker: str) -> Line2D:
+def _draw_curve(axes: Axes, own: pd.DataFrame, color: str, dash: str, marker: str) -> Line2D:
     """Draw the curves of one variant, and return that of the mean."""
     seeds = [group.sort_values("step") for _, group in own.groupby("seed")]
     for seed in seeds if len(seeds) > 1 else []:
-        axes.plot(seed["step"], seed["val_exact_match"], dash, color=colour, linewidth=0.6, alpha=0.5)
+        axes.plot(seed["step"], seed["val_exact_match"], dash, color=color, linewidth=0.6, alpha=0.5)
     mean = own.groupby("step")["val_exact_match"].mean()
-    (line,) = axes.plot(mean.index, mean, dash, color=colour, linewidth=1.8, marker=marker)
+    (line,) = axes.plot(mean.index, mean, dash, color=color, linewidth=1.8, marker=marker)
     line.set_markevery(max(1, len(mean) // 10))
     return line
 
@@ -159,15 +159,15 @@ def _draw_latency(figure: Figure, points: pd.DataFrame) -> None:
     axes = figure.add_subplot()
     many = len(points) > _MANY
     front = _front(points)
-    points = points.assign(labelled=not many or (points["name"] != "") | points.index.isin(front.index))
+    points = points.assign(labeled=not many or (points["name"] != "") | points.index.isin(front.index))
     if many:
         axes.plot(front["latency_ms"], 100 * front["exact_match_mean"], color="0.7", linewidth=1, zorder=1)
     handles = []
     for _, row in points.iterrows():
-        colour, _, marker = row["look"]
+        color, _, marker = row["look"]
         mean, spread = 100 * row["exact_match_mean"], 100 * row["exact_match_std"]
         bar = None if pd.isna(spread) else spread
-        handles.append(axes.errorbar(row["latency_ms"], mean, bar, fmt=marker, color=colour, elinewidth=1, capsize=3))
+        handles.append(axes.errorbar(row["latency_ms"], mean, bar, fmt=marker, color=color, elinewidth=1, capsize=3))
     axes.set(
         xscale="log",
         xlim=(points["latency_ms"].min() / 1.6, points["latency_ms"].max() * 1.6),
@@ -192,19 +192,19 @@ def _front(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
-    """Write the labels of `labelled` points beside them, at the first place that is free of points, bars and labels."""
+    """Write the labels of `labeled` points beside them, at the first place that is free of points, bars and labels."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()  # until then nothing has a place
     frame = axes.get_window_extent()
     low, high = axes.get_ylim()
-    centres = list(zip(points["latency_ms"], 100 * points["exact_match_mean"], strict=True))
+    centers = list(zip(points["latency_ms"], 100 * points["exact_match_mean"], strict=True))
     bars = (100 * points["exact_match_std"].fillna(0) * frame.height / (high - low)).clip(lower=4)
-    pixels = axes.transData.transform(centres)
+    pixels = axes.transData.transform(centers)
     taken = [Bbox.from_bounds(x - 4, y - bar, 8, 2 * bar) for (x, y), bar in zip(pixels, bars, strict=True)]
-    labels = points["label"].where(points["labelled"])
-    for centre, (x, y), label in zip(centres, pixels, labels, strict=True):
+    labels = points["label"].where(points["labeled"])
+    for center, (x, y), label in zip(centers, pixels, labels, strict=True):
         if pd.isna(label):
             continue
         size = Text(text=label, fontsize=8, parse_math=False, figure=figure).get_window_extent()
@@ -217,7 +217,7 @@ def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
         taken.append(box)
         axes.annotate(
             label,
-            centre,
+            center,
             xytext=(across, up),
             textcoords="offset pixels",
             horizontalalignment=side,
@@ -251,6 +251,6 @@ def _with_looks(summary: pd.DataFrame, axes: list[str], *, named: bool = True) -
 
 
 def _look(position: int) -> tuple[str, str, str]:
-    """Return colour, dash and marker of a variant; no two of the first 77 look alike."""
-    colour = _COLOURS[position % len(_COLOURS)]
-    return colour, _DASHES[position // len(_COLOURS) % len(_DASHES)], _MARKERS[position % len(_MARKERS)]
+    """Return color, dash and marker of a variant; no two of the first 77 look alike."""
+    color = _COLORS[position % len(_COLORS)]
+    return color, _DASHES[position // len(_COLORS) % len(_DASHES)], _MARKERS[position % len(_MARKERS)]

@@ -72,7 +72,7 @@ class Check:
 
     @property
     def name(self) -> str:
-        """What expected failures and reports call it, such as `memorises`."""
+        """What expected failures and reports call it, such as `memorizes`."""
         return self.rule.__name__
 
     @property

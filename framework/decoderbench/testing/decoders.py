@@ -15,7 +15,7 @@ from decoderbench.testing.rules import require, seeded
 from decoderbench.testing.subject import CHARSET, LABELS, TEXTS, DecoderUnderCheck, texts_of, transcribe
 
 MAX_LENGTHS = (LABELS.max_length, 40)
-MEMORISING_STEPS = 150
+MEMORIZING_STEPS = 150
 LEARNING_RATES = (1e-2, 1e-3)
 
 
@@ -53,7 +53,7 @@ def rules_of_decoders(subject: DecoderUnderCheck) -> list[Rule]:
         modules.builds_on_meta,
         modules.stays_on_its_device,
         modules.is_counted,
-        memorises,
+        memorizes,
         *modules.rules_of_exports(subject),
         agrees_between_processes,
     ]
@@ -86,26 +86,26 @@ def fits_every_size(subject: DecoderUnderCheck) -> None:
             transcribe(decoder.eval(), drawn, beam_size=beam_size)
 
 
-def memorises(subject: DecoderUnderCheck) -> None:
-    """It memorises six texts, the empty one included."""
+def memorizes(subject: DecoderUnderCheck) -> None:
+    """It memorizes six texts, the empty one included."""
     spec = subject.memories[-1]  # wide enough for a linear decoder to tell its frames apart
     memory = torch.randn(len(TEXTS), spec.length, spec.dim)
     labels = Labels.from_texts(TEXTS, CHARSET, max_length=LABELS.max_length)
     read: list[str] = []
     for learning_rate in LEARNING_RATES:
         decoder = seeded(partial(subject.build_for, spec))
-        optimiser = torch.optim.Adam(decoder.parameters(), lr=learning_rate)
-        for step in range(1, MEMORISING_STEPS + 1):
-            optimiser.zero_grad()
+        optimizer = torch.optim.Adam(decoder.parameters(), lr=learning_rate)
+        for step in range(1, MEMORIZING_STEPS + 1):
+            optimizer.zero_grad()
             torch.autograd.backward(decoder.train().nll(memory, labels).mean())
             torch.nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)
-            optimiser.step()
+            optimizer.step()
             if step % 10 == 0:
                 read = texts_of(transcribe(decoder.eval(), memory))
                 if read == TEXTS:
                     return
     require(
         False,
-        got=f"{read} instead of {TEXTS} after {MEMORISING_STEPS} steps of Adam at each of {LEARNING_RATES}",
+        got=f"{read} instead of {TEXTS} after {MEMORIZING_STEPS} steps of Adam at each of {LEARNING_RATES}",
         do="see that texts depend on the image, and that `nll` and `transcribe` agree on start, end and order",
     )

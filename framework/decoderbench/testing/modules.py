@@ -67,12 +67,12 @@ class ModuleSubject(Subject):
     def outcome(self) -> Iterator[bytes]:
         module, inputs = seeded(self.build), self.draw(4)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.SGD(parameters, lr=1e-3) if parameters else None
+        optimizer = torch.optim.SGD(parameters, lr=1e-3) if parameters else None
         for _ in range(TRAINING_STEPS):
             module.zero_grad()
             self.learn(module, inputs)
-            if optimiser is not None:
-                optimiser.step()
+            if optimizer is not None:
+                optimizer.step()
         yield from (f"{name} {value.tolist()}".encode() for name, value in weights_of(module).items())
         yield from (str(value.tolist()).encode() for value in self.read(module.eval(), inputs))
 

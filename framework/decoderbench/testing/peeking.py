@@ -13,7 +13,7 @@ from decoderbench.testing.subject import CHARSET, LABELS, DecoderUnderCheck, tra
 
 TEXTS = ["", "a", "b", "ab", "ba", "aab", "bba", "aba"]
 # The labels of a batch: as they are, permuted, replaced by a constant, made longer, made empty.
-LABELLINGS = {
+LABELINGS = {
     "other labels": TEXTS,
     "permuted labels": TEXTS[3:] + TEXTS[:3],
     "constant labels": ["b"] * len(TEXTS),
@@ -29,7 +29,7 @@ def does_not_peek(subject: DecoderUnderCheck) -> None:
     for seed, training in product(SEEDS, (False, True)):
         # Training may change what belongs to the memory, as spectral norm does, so it is compared with itself.
         expected = None if training else _all_that_is_read(subject.built(seed), memory)
-        for what, texts in LABELLINGS.items():
+        for what, texts in LABELINGS.items():
             decoder = subject.built(seed)
             statistics = [value.clone() for value in _statistics(decoder)]
             labels = Labels.from_texts(texts, CHARSET, max_length=LABELS.max_length)

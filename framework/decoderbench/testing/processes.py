@@ -76,7 +76,7 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)
-    # What torch imports at the first step of an optimiser is imported here, for all children.
+    # What torch imports at the first step of an optimizer is imported here, for all children.
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
     torch.optim.SGD([parameter], lr=1.0).step()

@@ -54,7 +54,7 @@ def is_a_probability(subject: DecoderUnderCheck) -> None:
         require(
             smallest <= total <= 1 + TOLERANCE,
             got=f"{total:.6g} over the {len(texts)} texts of up to {len(texts[-1])} of two characters",
-            do="normalise over the whole vocabulary, predict the next token and not the one that is read, "
+            do="normalize over the whole vocabulary, predict the next token and not the one that is read, "
             "charge for the end of a text, and sum over characters instead of averaging",
         )
 

@@ -104,7 +104,7 @@ def rules_of_stages(subject: StageUnderCheck) -> list[Rule]:
 
 
 def _draw(spec: Map, batch: int) -> Tensor:
-    """Draw values in [-1, 1], in the memory format that a recogniser uses."""
+    """Draw values in [-1, 1], in the memory format that a recognizer uses."""
     drawn = 2 * torch.rand(batch, spec.channels, spec.height, spec.width) - 1
     return drawn.contiguous(memory_format=torch.channels_last)
 
@@ -140,7 +140,7 @@ def yields_what_it_declares(subject: StageUnderCheck) -> None:
             got=f"{tuple(output.shape)} where (2, {', '.join(map(str, _declared(built)))}) is declared, for {spec}",
             do="declare what comes; an encoder can ask probe_features",
         )
-        require(output.dtype == torch.float32, got=f"{output.dtype}", do="leave number formats to the recogniser")
+        require(output.dtype == torch.float32, got=f"{output.dtype}", do="leave number formats to the recognizer")
         require(
             bool(output.isfinite().all()),
             got=f"values that are not finite, for {spec}",

@@ -1,4 +1,4 @@
-"""What a device can do and what it is called: choosing, synchronising, number format, memory."""
+"""What a device can do and what it is called: choosing, synchronizing, number format, memory."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ logger = logging.getLogger("decoderbench")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a recogniser read in each image, and the scores over all of them."""
+    """What a recognizer read in each image, and the scores over all of them."""
 
     keys: Sequence[str]
     references: Sequence[str]
@@ -65,11 +65,11 @@ def evaluate(
     options: EvaluationOptions,
     metrics: Sequence[Metric] = (),
     *,
-    normalise: Callable[[str], str] = str,
+    normalize: Callable[[str], str] = str,
 ) -> Evaluation:
     """Transcribe and score `rows`. Decoders see images only; labels are scored apart, for the nll.
 
-    A transcription is normalised as labels are: two characters that are one in NFC are no error there.
+    A transcription is normalized as labels are: two characters that are one in NFC are no error there.
 
     Where widths vary, the rows of the result come bucket by bucket, the narrowest first.
 
@@ -90,7 +90,7 @@ def evaluate(
             scored = recognizer.decoder.nll(memory, labels)
             _refuse_misshapen(read, scored, len(batch_rows), len(batches.charset))
             for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
-                hypotheses.append(normalise(batches.charset.decode(ids[:length])))
+                hypotheses.append(normalize(batches.charset.decode(ids[:length])))
             log_prob += read.log_prob.tolist()
             nll += scored.tolist()
     _refuse_not_finite(np.array(log_prob), "log_prob of a transcription")

@@ -17,7 +17,7 @@ LATENCY_RUNS = 50
 
 
 def measure_latency_ms(recognizer: Recognizer, image: Tensor, *, beam_size: int = 1) -> float:
-    """Return the median time to transcribe one image (1, C, H, W), in milliseconds, the device synchronised."""
+    """Return the median time to transcribe one image (1, C, H, W), in milliseconds, the device synchronized."""
     times = []
     with torch.inference_mode():
         for run in range(LATENCY_WARM_UPS + LATENCY_RUNS):

@@ -1,4 +1,4 @@
-"""The default `run_cell`: train one recogniser for a number of steps, keep weights, test them, measure the cost."""
+"""The default `run_cell`: train one recognizer for a number of steps, keep weights, test them, measure the cost."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CellContext:
     batches: Batches
     device: torch.device
     directory: Path
-    """Where this cell may leave artefacts."""
+    """Where this cell may leave artifacts."""
 
     environment: dict[str, str]
 
@@ -61,7 +61,7 @@ def run_cell(cell: Cell, context: CellContext) -> RunRecord:
 
 
 def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Recognizer:
-    """Build a cell's recogniser, each part from a seed of its own.
+    """Build a cell's recognizer, each part from a seed of its own.
 
     An encoder starts from the same weights whatever decoder follows it.
     """
@@ -157,7 +157,7 @@ class Trainer:
         return best[1], seconds, options.steps * options.batch_size / (seconds - paused)
 
     def step(self, step: int, guard: FiniteGuard) -> Tensor:
-        """Take one optimiser step; return the loss, nats per character of the batch, still on the device."""
+        """Take one optimizer step; return the loss, nats per character of the batch, still on the device."""
         images, labels = self.context.batches.gather(self.sampler.batch(step - 1))
         nll = self.recognizer.nll(self.augmentation(images, step), labels)
         loss = nll.sum() / labels.lengths.sum().clamp(min=1)
@@ -188,8 +188,8 @@ class Trainer:
     def evaluate(self, split: Split) -> Evaluation:
         """Transcribe and score a split."""
         batches = self.context.batches
-        options, normalise = self.cell.evaluation, self.cell.labels.normalise
-        return evaluate(self.recognizer, batches, batches.rows(split), options, self.metrics, normalise=normalise)
+        options, normalize = self.cell.evaluation, self.cell.labels.normalize
+        return evaluate(self.recognizer, batches, batches.rows(split), options, self.metrics, normalize=normalize)
 
     def write(self, test: Evaluation) -> None:
         """Leave predictions and weights in the cell's directory."""

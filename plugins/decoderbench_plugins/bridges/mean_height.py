@@ -9,7 +9,7 @@ from decoderbench import FeatureMapSpec, SequenceBridge, SequenceSpec, hookimpl
 
 @final
 class MeanHeight(SequenceBridge):
-    """T = W, D = C. What CRNN-like recognisers do when the map is not one row high."""
+    """T = W, D = C. What CRNN-like recognizers do when the map is not one row high."""
 
     name = "mean_height"
     exports = True

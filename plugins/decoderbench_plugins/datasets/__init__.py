@@ -1,1 +1,1 @@
-"""Datasets: labelled images."""
+"""Datasets: labeled images."""

@@ -36,7 +36,7 @@ class _Row(NamedTuple):
 
 @final
 class Folder(Dataset):
-    """Images in a folder, labelled by `labels.csv`, a tab-separated table, `.gt.txt` sidecars or their names.
+    """Images in a folder, labeled by `labels.csv`, a tab-separated table, `.gt.txt` sidecars or their names.
 
     Labels are text, taken as they stand: `007` and `NA` are labels, outer blanks are kept. An image that no
     label names is left out and counted; everything else that does not fit is an error. Links may not lead out
@@ -128,7 +128,7 @@ class Folder(Dataset):
     def _samples(self) -> list[Sample]:
         rows = sorted(self._rows(), key=lambda row: row.name)
         if not rows:
-            raise DataError(f"dataset folder {self._root} has no labelled images")
+            raise DataError(f"dataset folder {self._root} has no labeled images")
         self._refuse_bad_names(rows)
         splits = self._splits(rows)
         for split, fraction in zip(SPLITS, self.config.fractions, strict=True):

@@ -50,7 +50,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @final
 class RenderedWords(Dataset):
-    """Random strings or the words of a list, drawn in grey with many fonts, turned, bent, blurred and noisy.
+    """Random strings or the words of a list, drawn in gray with many fonts, turned, bent, blurred and noisy.
 
     A factor is drawn for each sample evenly from its range, independent of the others. Sample i of a split depends
     on the options other than the counts, the split and i alone, so that a larger set holds the smaller one; and a
@@ -275,16 +275,16 @@ def _read_words(file: Path, config: RenderedWords.Config) -> tuple[list[str], li
     if not counts:
         raise DataError(f"word list {file} is empty; write a word on each line")
     charset, bounds = Charset(config.charset), f"of {config.min_length} to {config.max_length} characters"
-    spelt = {word for word in counts if not charset.missing(word)}
-    fitting = sorted(word for word in spelt if config.min_length <= len(word) <= config.max_length)
+    spelled = {word for word in counts if not charset.missing(word)}
+    fitting = sorted(word for word in spelled if config.min_length <= len(word) <= config.max_length)
     if not fitting:
         raise DataError(
             f"word list {file} has no word {bounds} of charset {config.charset!r} among its {len(counts):,}; "
             "change charset, min_length or max_length"
         )
     others = {
-        "words with characters outside charset are left out": counts.keys() - spelt,
-        f"words not {bounds} are left out": spelt.difference(fitting),
+        "words with characters outside charset are left out": counts.keys() - spelled,
+        f"words not {bounds} are left out": spelled.difference(fitting),
         "words that the list holds several times count once": {word for word in fitting if counts[word] > 1},
     }
     return fitting, [f"{fact}: {len(words):,} ({_few(sorted(words))})" for fact, words in others.items() if words]

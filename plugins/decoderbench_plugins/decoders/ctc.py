@@ -1,7 +1,7 @@
 """CTC without recurrence: one linear layer over each frame, trained with CTC.
 
 The prediction stage "CTC" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", where
-a bridge, and not the decoder, is what looks at neighbouring frames.
+a bridge, and not the decoder, is what looks at neighboring frames.
 """
 
 from typing import final

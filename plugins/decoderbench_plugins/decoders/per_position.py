@@ -2,7 +2,7 @@
 
 How ViTSTR reads: Atienza 2021, "Vision Transformer for Fast and Efficient Scene Text Recognition".
 
-With `vocabulary` the memory already is the logits of a recogniser of your own (an encoder that yields (B, V, 1, S), and
+With `vocabulary` the memory already is the logits of a recognizer of your own (an encoder that yields (B, V, 1, S), and
 the bridge mean_height), whatever the order of its classes:
 
     CLOVA:         { use = "per_position", vocabulary = "0123...", first = 2, end = 1 }
@@ -30,7 +30,7 @@ class PerPosition(Decoder):
         """Options of `per_position`."""
 
         vocabulary: str | None = None
-        """Characters of a recogniser whose logits the memory is, in the order of its classes. Probabilities are over
+        """Characters of a recognizer whose logits the memory is, in the order of its classes. Probabilities are over
         all D classes of it; characters that no label may hold are never read. Left out: layers of the decoder's own
         score the charset and the end."""
 
@@ -83,12 +83,12 @@ class PerPosition(Decoder):
         if config.first <= end < behind:
             return (
                 f"per_position: class {end} cannot be both the end and {vocabulary[end - config.first]!r}; the "
-                f"characters are classes {config.first} to {behind - 1}, set first and end as the recogniser has them"
+                f"characters are classes {config.first} to {behind - 1}, set first and end as the recognizer has them"
             )
         if missing := "".join(sorted(set(labels.charset.characters) - set(vocabulary))):
             return (
-                f"per_position: the recogniser's vocabulary lacks {missing!r} of the labels; take another recogniser, "
-                f"or map these characters with labels.normalise"
+                f"per_position: the recognizer's vocabulary lacks {missing!r} of the labels; take another recognizer, "
+                f"or map these characters with labels.normalize"
             )
         if memory.dim < (needed := max(behind, end + 1)):
             return (

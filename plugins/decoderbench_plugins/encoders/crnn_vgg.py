@@ -45,7 +45,7 @@ class CRNNVGG(Encoder):
             nn.MaxPool2d((2, 1)),  # (B, C, H/16, W/4)
             *_conv(full, full, kernel_size=2, padding=0),  # (B, C, H/16 - 1, W/4 - 1)
         )
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(images)
@@ -64,7 +64,7 @@ def _conv(
     return [conv, *([nn.BatchNorm2d(out_channels)] if batch_norm else []), nn.ReLU(inplace=True)]
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw a convolution as He et al. 2015 do; by fan-in, as most layers have no norm to set their scale."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

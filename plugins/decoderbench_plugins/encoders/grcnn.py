@@ -47,7 +47,7 @@ class GRCNN(Encoder):
             nn.BatchNorm2d(full),
             nn.ReLU(inplace=True),
         )
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(images)
@@ -97,7 +97,7 @@ class _GatedSum(nn.Module):
         return cast(Tensor, self.input_norm(of_input) + gated).relu()
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw a convolution as He et al. 2015 do for the backward pass; norms set the scale of the forward one."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -47,7 +47,7 @@ class ResNetFAN(Encoder):
             *_conv(full, full, kernel_size=2, stride=(2, 1), padding=(0, 1)),  # (B, C, H/16, W/4 + 2)
             *_conv(full, full, kernel_size=2, padding=(0, 0)),  # (B, C, H/16 - 1, W/4 + 1)
         )
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(images)
@@ -88,7 +88,7 @@ class _BasicBlock(nn.Module):
         return residual.add_(self.shortcut(inputs)).relu_()  # BatchNorm needs its output no more for the gradient
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw a convolution as He et al. 2015 do for the backward pass; norms set the scale of the forward one."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -32,7 +32,7 @@ from decoderbench import (
 class TimmCNN(Encoder):
     """The feature map of one stage of a timm model; layers that only later stages need are dropped.
 
-    timm's `in_chans` follows the images: 1 for grey, 3 for RGB, as `[image] channels` says.
+    timm's `in_chans` follows the images: 1 for gray, 3 for RGB, as `[image] channels` says.
     """
 
     name = "timm_cnn"

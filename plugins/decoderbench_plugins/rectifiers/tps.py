@@ -54,7 +54,7 @@ class TPS(Rectifier):
         )
         self.hidden = nn.Linear(full, half)
         self.fiducials = nn.Linear(half, 2 * config.num_fiducials)
-        self.apply(_initialise)
+        self.apply(_initialize)
         with torch.no_grad():
             self.fiducials.weight.zero_()
             self.fiducials.bias.copy_(_start(config.num_fiducials).flatten())
@@ -80,7 +80,7 @@ def _conv(in_channels: int, out_channels: int) -> list[nn.Module]:
     return [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw weights as He et al. 2015 do."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""my_component: each image is brought to one brightness and one contrast, and both can be learnt."""
+"""my_component: each image is brought to one brightness and one contrast, and both can be learned."""
 
 from typing import final
 
@@ -11,7 +11,7 @@ from decoderbench import ComponentConfig, ImageSpec, Rectifier, hookimpl
 
 @final
 class MyComponent(Rectifier):
-    """Standardises each image, then scales and shifts each channel."""
+    """Standardizes each image, then scales and shifts each channel."""
 
     name = "my_component"
     exports = True

@@ -1,4 +1,4 @@
-"""A Transformer decoder, and somebody else's recogniser behind an adapter, as plugins of decoderbench."""
+"""A Transformer decoder, and somebody else's recognizer behind an adapter, as plugins of decoderbench."""
 
 from decoderbench import hookimpl
 

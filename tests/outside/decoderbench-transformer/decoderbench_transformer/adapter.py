@@ -1,4 +1,4 @@
-"""A whole recogniser as an encoder: its logits become a feature map one pixel high.
+"""A whole recognizer as an encoder: its logits become a feature map one pixel high.
 
 [grid.encoder]
 "ViTSTR" = { use = "vitstr", characters = "0123456789", max_length = 2 }
@@ -44,11 +44,11 @@ class ViTSTREncoder(Encoder):
                 f"encoder vitstr reads images of {HEIGHT}x{WIDTH} (height x width) only, given "
                 f"{image.height}x{image.width}; set image.height and image.width"
             )
-        self.recogniser = ViTSTR(config.characters, config.max_length, image.channels, config.width, config.depth)
+        self.recognizer = ViTSTR(config.characters, config.max_length, image.channels, config.width, config.depth)
         self.features = FeatureMapSpec(channels=2 + len(config.characters), height=1, width=config.max_length + 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.recogniser(images)  # (B, S, V)
+        logits = self.recognizer(images)  # (B, S, V)
         return logits.transpose(1, 2)[:, :, None]  # (B, V, 1, S)
 
 

@@ -1,6 +1,6 @@
 """Transformer decoder: a character attends to those before it and to the frames of the memory.
 
-Vaswani et al. 2017, "Attention Is All You Need"; positions are learned, and each part reads what is normalised.
+Vaswani et al. 2017, "Attention Is All You Need"; positions are learned, and each part reads what is normalized.
 """
 
 import torch

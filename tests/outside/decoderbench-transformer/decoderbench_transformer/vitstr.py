@@ -1,4 +1,4 @@
-"""Somebody else's recogniser: ViTSTR on a small ViT. It knows nothing of decoderbench and imports none of it.
+"""Somebody else's recognizer: ViTSTR on a small ViT. It knows nothing of decoderbench and imports none of it.
 
 Atienza 2021, "Vision Transformer for Fast and Efficient Scene Text Recognition": the first tokens of a ViT are the
 characters of the text. Its classes are [GO] = 0, which only pads, [s] = 1, the end, and the characters from 2 on. The

@@ -1,4 +1,4 @@
-"""LabelNormaliser: its order, its laws, and that nothing is folded before it is filtered."""
+"""LabelNormalizer: its order, its laws, and that nothing is folded before it is filtered."""
 
 import unicodedata
 from typing import Any
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from decoderbench import Charset, ConfigError, Sample
 from decoderbench.config.experiment import parse_experiment
 from decoderbench.data.audit import audit
-from decoderbench.data.label_normalizer import LabelNormaliser, convert_each
+from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
 from decoderbench.specs import ctc_frames_needed
 
 # Characters that fold, compose, decompose, combine or drop in unusual ways.
 AWKWARD = "aAjJ\u030c\u0301\u0308\u0345İıßŉΐΣσς ﬁ½①ⅳᾼ中ｗｗ가가\u212a\u212bसि-_'=\u0338"
 TEXTS = st.text(st.sampled_from(AWKWARD) | st.characters())
-NORMALISERS = st.builds(
-    LabelNormaliser,
+NORMALIZERS = st.builds(
+    LabelNormalizer,
     case=st.sampled_from(["keep", "lower", "upper"]),
     alphanumeric_only=st.booleans(),
     unicode_form=st.sampled_from(["none", "NFC", "NFD", "NFKC", "NFKD"]),
@@ -26,56 +26,56 @@ NORMALISERS = st.builds(
 
 @given(TEXTS)
 def test_by_default_a_label_is_left_as_it_stands(text: str) -> None:
-    assert LabelNormaliser()(text) == text
-    assert LabelNormaliser().steps() == []
+    assert LabelNormalizer()(text) == text
+    assert LabelNormalizer().steps() == []
 
 
-@given(NORMALISERS, TEXTS)
-def test_normalising_twice_changes_nothing(normalise: LabelNormaliser, text: str) -> None:
-    once = normalise(text)
-    assert normalise(once) == once
-    assert normalise.form(once) == once
+@given(NORMALIZERS, TEXTS)
+def test_normalizing_twice_changes_nothing(normalize: LabelNormalizer, text: str) -> None:
+    once = normalize(text)
+    assert normalize(once) == once
+    assert normalize.form(once) == once
 
 
-@given(NORMALISERS, TEXTS)
-def test_what_is_left_is_what_was_asked_for(normalise: LabelNormaliser, text: str) -> None:
-    left = normalise(text)
-    if normalise.case == "lower":
+@given(NORMALIZERS, TEXTS)
+def test_what_is_left_is_what_was_asked_for(normalize: LabelNormalizer, text: str) -> None:
+    left = normalize(text)
+    if normalize.case == "lower":
         assert "".join(map(str.lower, left)) == left
-    if normalise.case == "upper":
+    if normalize.case == "upper":
         assert "".join(map(str.upper, left)) == left
-    if normalise.alphanumeric_only:
+    if normalize.alphanumeric_only:
         assert {unicodedata.category(character)[0] for character in left} <= set("LMN")
 
 
-@given(NORMALISERS, TEXTS)
+@given(NORMALIZERS, TEXTS)
 def test_unless_parts_compose_a_character_becomes_the_same_wherever_it_stands(
-    normalise: LabelNormaliser, text: str
+    normalize: LabelNormalizer, text: str
 ) -> None:
-    left = normalise(text)
-    charset = convert_each(normalise.form(text), normalise)
-    if normalise.unicode_form not in ("NFC", "NFKC"):
+    left = normalize(text)
+    charset = convert_each(normalize.form(text), normalize)
+    if normalize.unicode_form not in ("NFC", "NFKC"):
         assert set(left) <= set(charset)
     assert set(unicodedata.normalize("NFD", left)) <= set(unicodedata.normalize("NFD", charset))
 
 
-@given(NORMALISERS, st.lists(TEXTS, min_size=3), st.booleans())
+@given(NORMALIZERS, st.lists(TEXTS, min_size=3), st.booleans())
 def test_decoders_can_spell_every_label_that_was_accepted(
-    normalise: LabelNormaliser, labels: list[str], in_data: bool
+    normalize: LabelNormalizer, labels: list[str], in_data: bool
 ) -> None:
     labels = ["a", *labels]  # so that something is left to train on
     splits = ["train", "val", "test", *["train"] * len(labels)]
     samples = [Sample(str(i), label, split) for i, (label, split) in enumerate(zip(labels, splits, strict=False))]  # type: ignore[arg-type]
-    named = None if in_data else Charset("".join(dict.fromkeys(f"zyxa{normalise.form(''.join(labels))}")))
-    allow = ["empty_label", "empty_after_normalising", "control_character", "outside_charset"]
-    found = audit(samples, charset=named, normalise=normalise, allow=allow)
+    named = None if in_data else Charset("".join(dict.fromkeys(f"zyxa{normalize.form(''.join(labels))}")))
+    allow = ["empty_label", "empty_after_normalizing", "control_character", "outside_charset"]
+    found = audit(samples, charset=named, normalize=normalize, allow=allow)
     spec = found.label_spec
     for row, label in enumerate(labels):
         if row not in found.unspellable:
-            assert found.labels[row] == normalise(label)
-            assert spec.charset.decode(spec.charset.encode(found.labels[row])) == normalise(label)
-            assert len(normalise(label)) <= spec.max_length
-            assert ctc_frames_needed(normalise(label)) <= spec.frames_needed
+            assert found.labels[row] == normalize(label)
+            assert spec.charset.decode(spec.charset.encode(found.labels[row])) == normalize(label)
+            assert len(normalize(label)) <= spec.max_length
+            assert ctc_frames_needed(normalize(label)) <= spec.frames_needed
 
 
 @pytest.mark.parametrize(
@@ -99,40 +99,40 @@ def test_decoders_can_spell_every_label_that_was_accepted(
     ],
 )
 def test_examples(options: dict[str, Any], text: str, expected: str) -> None:
-    assert LabelNormaliser(**options)(text) == expected
+    assert LabelNormalizer(**options)(text) == expected
 
 
 @given(st.text("aeoü\u0301\u0308-! 1"))
 def test_composed_or_decomposed_the_same_characters_are_alphanumeric(text: str) -> None:
-    composed = LabelNormaliser(unicode_form="NFC", alphanumeric_only=True)(text)
-    decomposed = LabelNormaliser(unicode_form="NFD", alphanumeric_only=True)(text)
+    composed = LabelNormalizer(unicode_form="NFC", alphanumeric_only=True)(text)
+    decomposed = LabelNormalizer(unicode_form="NFD", alphanumeric_only=True)(text)
     assert unicodedata.normalize("NFC", decomposed) == composed
 
 
 def test_the_steps_are_named_in_their_order() -> None:
-    everything = LabelNormaliser(case="upper", alphanumeric_only=True, unicode_form="NFKD")
+    everything = LabelNormalizer(case="upper", alphanumeric_only=True, unicode_form="NFKD")
     assert everything.steps() == ["Unicode form NFKD", "case upper", "alphanumeric only"]
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"alphanumeric": True}, "labels.normalise.alphanumeric: unknown key; did you mean 'alphanumeric_only'?"),
-        ({"case": "title"}, "labels.normalise.case: input should be 'keep', 'lower' or 'upper', given 'title'"),
-        ({"unicode_form": "nfc"}, "labels.normalise.unicode_form: input should be 'none', 'NFC', 'NFD', 'NFKC' or"),
+        ({"alphanumeric": True}, "labels.normalize.alphanumeric: unknown key; did you mean 'alphanumeric_only'?"),
+        ({"case": "title"}, "labels.normalize.case: input should be 'keep', 'lower' or 'upper', given 'title'"),
+        ({"unicode_form": "nfc"}, "labels.normalize.unicode_form: input should be 'none', 'NFC', 'NFD', 'NFKC' or"),
     ],
 )
 def test_mistakes_in_an_experiment_are_named(tiny: dict[str, Any], options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_experiment(tiny | {"labels": {"normalise": options}}, source="file.toml")
+        parse_experiment(tiny | {"labels": {"normalize": options}}, source="file.toml")
     assert said in str(caught.value)
 
 
 def test_a_mistake_is_found_at_its_line() -> None:
-    text = '[labels]\ncharset = "ab"\n[labels.normalise]\ncase = "lower"\nunicode = "NFC"\n'
-    with pytest.raises(ConfigError, match=r"file\.toml:5: labels\.normalise\.unicode: unknown key; did you mean"):
+    text = '[labels]\ncharset = "ab"\n[labels.normalize]\ncase = "lower"\nunicode = "NFC"\n'
+    with pytest.raises(ConfigError, match=r"file\.toml:5: labels\.normalize\.unicode: unknown key; did you mean"):
         parse_experiment(
-            {"labels": {"charset": "ab", "normalise": {"case": "lower", "unicode": "NFC"}}},
+            {"labels": {"charset": "ab", "normalize": {"case": "lower", "unicode": "NFC"}}},
             source="file.toml",
             text=text,
         )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TINY_PLUGIN = Path(__file__).parent / "plugins" / "tiny.py"
+TINY_PLUGIN = Path(__file__).parents[1] / "plugins" / "tiny.py"
 
 
 # What runs behind a shell's `&` ignores SIGINT, and its children do by inheritance.
