@@ -12,6 +12,10 @@ from .errors import InfeasibleError as InfeasibleError
 from .errors import PluginError as PluginError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import did_you_mean as did_you_mean
+from .identity import Introduced as Introduced
+from .identity import NotDecisive as NotDecisive
+from .identity import identity_of as identity_of
+from .identity import source_digest as source_digest
 from .labels import Charset as Charset
 from .labels import Labels as Labels
 from .metrics import Metric as Metric

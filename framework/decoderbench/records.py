@@ -23,7 +23,14 @@ from decoderbench.options import Options
 
 logger = logging.getLogger("decoderbench")
 
+FORMAT = 2
+"""Version of `plan.json` and `result.json`. Files of version 1, of decoderbench 0.1, do not name it."""
+
 Status = Literal["done", "failed", "oom", "diverged", "infeasible"]
+
+
+class OtherFormatError(DataError):
+    """A file of results has another format than this version reads; it is left as it is."""
 
 
 class Cost(Options):
@@ -48,6 +55,8 @@ class Cost(Options):
 class RunRecord(Options):
     """The result of one cell."""
 
+    format: int = FORMAT
+
     cell: Cell
     status: Status
     reason: str = ""
@@ -70,6 +79,8 @@ class RunRecord(Options):
 
 class Plan(Options):
     """All cells of an experiment in grid order, and what was said about the data."""
+
+    format: int = FORMAT
 
     experiment: str
     command: str
@@ -94,11 +105,18 @@ class ResultsDirectory:
         return self.path / "cells" / cell.cell_id
 
     def refuse_other_experiment(self, name: str) -> None:
-        """Raise `ConfigError` if this is no folder, or the results of an experiment of another name."""
+        """Raise an error if this is not a folder that results of an experiment of this name can be added to.
+
+        Raises:
+            ConfigError: it is a file, or holds the results of another experiment.
+            OtherFormatError: its plan was written by another version of decoderbench.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError([f"--results {self.path}: is not a folder; give another"])
         try:
             there = self.read_plan().experiment
+        except OtherFormatError:
+            raise
         except DataError:
             return  # none, or damaged and about to be written anew
         if there != name:
@@ -119,7 +137,9 @@ class ResultsDirectory:
         """Read `plan.json`; raise `DataError` if there is none or it is damaged."""
         path = self.path / "plan.json"
         try:
-            return Plan.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
+            _refuse_other_format(path, content)
+            return Plan.model_validate_json(content)
         except FileNotFoundError:
             raise DataError(f"{self.path}: no plan.json, so no run was made here; give a results folder") from None
         except NotADirectoryError:
@@ -128,10 +148,18 @@ class ResultsDirectory:
             raise DataError(f"{path}: damaged, not a plan; run the experiment again to write it anew") from None
 
     def read(self, cell: Cell) -> RunRecord | None:
-        """Return a cell's record, or None if it has none. A damaged one is set aside, said so, and is none."""
+        """Return a cell's record, or None if it has none.
+
+        A corrupt record is renamed to `.damaged`, a warning is logged and None is returned.
+
+        Raises:
+            OtherFormatError: the record was written by another version of decoderbench.
+        """
         path = self.cell_directory(cell) / "result.json"
         try:
-            return RunRecord.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
+            _refuse_other_format(path, content)
+            return RunRecord.model_validate_json(content)
         except FileNotFoundError:
             return None
         except ValidationError:
@@ -169,6 +197,19 @@ class ResultsDirectory:
             yield True
         finally:
             lock.release()
+
+
+def _refuse_other_format(path: Path, content: bytes) -> None:
+    """Raise `OtherFormatError` if a file names another format; what is no JSON object is left to the caller."""
+    try:
+        data = json.loads(content)
+    except ValueError:
+        return
+    if isinstance(data, dict) and (given := data.get("format", 1)) != FORMAT:
+        raise OtherFormatError(
+            f"{path}: has format {given}, this decoderbench reads format {FORMAT}; the file is left as it is: use the "
+            f"decoderbench that wrote it, or run the experiment again with --results FOLDER"
+        )
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -25,12 +25,12 @@ HOSTILE = [
 
 def make_cell(decoder: str = "CTC", seed: int = 0, *, encoder: str = "ResNet", **changes: Any) -> Cell:
     def component(label: str) -> ResolvedComponent:
-        return ResolvedComponent(label=label, use="x", options={"label": label}, source="s")
+        return ResolvedComponent(label=label, use="x", options={"label": label}, decisive={"label": label}, source="s")
 
     fields: dict[str, Any] = {
         "experiment": "demo",
         "dataset": "captcha",
-        "rectifier": ResolvedComponent(label="none", use="none", options={}, source="s"),
+        "rectifier": ResolvedComponent(label="none", use="none", options={}, decisive={}, source="s"),
         "encoder": component(encoder),
         "bridge": component("columns"),
         "decoder": component(decoder),

@@ -22,6 +22,7 @@ IMPORTS_TORCH = {
     "model",
     "planning/grid",
     "planning/meta_probe",
+    "registry/core_components",
     "registry/global_state",
     "registry/listing",
     "registry/registry",

@@ -19,12 +19,12 @@ from decoderbench import (
 )
 from decoderbench.model import complexity as cost
 from decoderbench.model.recognizer import Recognizer
+from decoderbench.registry.core_components import NoRectifier
 from decoderbench.training import timing
 from decoderbench_plugins.bridges.mean_height import MeanHeight
 from decoderbench_plugins.decoders.attention_lstm import AttentionLSTM
 from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop, LSTMUnrolled
 from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
-from decoderbench_plugins.rectifiers.none import NoRectifier
 
 IMAGE = ImageSpec(channels=3, height=8, width=20)
 ONE_IMAGE = torch.empty(1, IMAGE.channels, IMAGE.height, IMAGE.width, device="meta")

@@ -51,10 +51,12 @@ def frame_of(scores: dict[tuple[str, ...], list[int | None]]) -> pd.DataFrame:
 
 
 def publish_scores(path: Path, scores: dict[tuple[str, ...], list[int | None]], rectifier: str = "none") -> Path:
-    component = ResolvedComponent(label=rectifier, use=rectifier, options={}, source="s")
+    component = ResolvedComponent(label=rectifier, use=rectifier, options={}, decisive={}, source="s")
     cells, records = [], []
     for (encoder, bridge, decoder), seeds in scores.items():
-        named = ResolvedComponent(label=bridge, use="x", options={"label": bridge}, source="s")
+        named = ResolvedComponent(
+            label=bridge, use="x", options={"label": bridge}, decisive={"label": bridge}, source="s"
+        )
         for seed, score in enumerate(seeds):
             cells.append(make_cell(decoder, seed, encoder=encoder, bridge=named, rectifier=component))
             if score is None:

@@ -1,24 +1,35 @@
 """A cell's id: what it is made of, and that no change of the code moves it unseen."""
 
+import json
 from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from helpers.recording import make_cell, make_record, publish
+from pydantic import Field
 
 from decoderbench.config.experiment import AXES, load_experiment
+from decoderbench.errors import DataError
+from decoderbench.identity import Introduced, NotDecisive, identity_of, source_digest
+from decoderbench.options import Options
 from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.records import ResultsDirectory
 from decoderbench.registry.registry import Registry
+from decoderbench.runner import run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 IDS = {
-    "timm-cnn-mean-height-lstm-cell-seed-0-6b1d68b75a7f",
-    "timm-cnn-mean-height-lstm-ctc-seed-0-15ff752347b7",
-    "timm-cnn-mean-height-attention-lstm-seed-0-a93100c56894",
-    "timm-cnn-mean-height-lstm-ctc-seed-0-64a6bb88129c",
-    "timm-cnn-mean-height-lstm-cell-seed-0-be27d7b1e98e",
-    "timm-cnn-mean-height-lstm-cell-seed-1-c0c176ae497c",
-    "timm-cnn-mean-height-lstm-cell-seed-2-9cb510ab55b5",
-    "timm-cnn-mean-height-lstm-cell-seed-0-c6980e424312",
-    "timm-cnn-mean-height-lstm-cell-seed-1-5aede30be9f2",
-    "timm-cnn-mean-height-lstm-cell-seed-2-12d18ffdd5f6",
+    "timm-cnn-mean-height-lstm-cell-seed-0-7a83e8ad9956",
+    "timm-cnn-mean-height-lstm-ctc-seed-0-c4b1961642bc",
+    "timm-cnn-mean-height-attention-lstm-seed-0-d99feab848ae",
+    "timm-cnn-mean-height-lstm-ctc-seed-0-841284154906",
+    "timm-cnn-mean-height-lstm-cell-seed-0-cfdb6601402b",
+    "timm-cnn-mean-height-lstm-cell-seed-1-280517303006",
+    "timm-cnn-mean-height-lstm-cell-seed-2-ae938ec36e9f",
+    "timm-cnn-mean-height-lstm-cell-seed-0-169cb0a7783a",
+    "timm-cnn-mean-height-lstm-cell-seed-1-338e7017e99e",
+    "timm-cnn-mean-height-lstm-cell-seed-2-cbda62c16bc6",
 }
 
 
@@ -33,3 +44,136 @@ def test_ten_cell_ids_stay_as_they_are(registry: Registry) -> None:
             parts = {axis: getattr(cell, axis).model_copy(update={"source": "0" * 16}) for axis in AXES}
             found.add(cell.model_copy(update=parts | {"data_hash": "0" * 64}).cell_id)
     assert found == IDS
+
+
+class Inner(Options):
+    depth: int = 1
+
+
+class FirstVersion(Options):
+    name: str
+    steps: int = 100
+    inner: Inner = Inner()
+
+
+class SecondVersion(Options):
+    """Version 1 with two new options, another default, and an option that cannot change a result."""
+
+    name: str
+    steps: Annotated[int, Introduced(100)] = 200
+    inner: Inner = Inner()
+    smoothing: float = 0.0
+    milestones: tuple[int, ...] = ()
+    workers: Annotated[int, Field(ge=1), NotDecisive()] = 1
+
+
+def test_options_at_their_introduced_value_do_not_count() -> None:
+    assert identity_of(FirstVersion(name="a")) == {"name": "a"}
+    assert identity_of(FirstVersion(name="a", steps=7)) == {"name": "a", "steps": 7}
+    assert identity_of(FirstVersion(name="a", inner=Inner(depth=2))) == {"name": "a", "inner": {"depth": 2}}
+
+
+def test_new_options_leave_old_identities_as_they_are() -> None:
+    old = identity_of(FirstVersion(name="a"))
+    assert identity_of(SecondVersion(name="a", steps=100)) == old
+    assert identity_of(SecondVersion(name="a", steps=100, smoothing=0.1, milestones=(3,))) == old | {
+        "smoothing": 0.1,
+        "milestones": [3],
+    }
+
+
+def test_changed_default_counts_as_another_value() -> None:
+    assert identity_of(SecondVersion(name="a")) == {"name": "a", "steps": 200}
+
+
+def test_options_that_cannot_change_a_result_do_not_count() -> None:
+    assert identity_of(SecondVersion(name="a", workers=8)) == identity_of(SecondVersion(name="a"))
+
+
+def test_true_is_not_one() -> None:
+    class Switch(Options):
+        layers: int | bool = 1
+
+    assert identity_of(Switch(layers=True)) == {"layers": True}
+
+
+ORIGINAL = '''"""A module."""
+import math
+class A:
+    """A class."""
+    size: int = 2
+    """The size."""
+    def f(self, x):
+        """A method."""
+        return x + self.size  # a comment
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("A module.", "Another module.", True),
+        ("The size.", "How large.", True),
+        ("  # a comment", "", True),
+        ("return x + self.size", "return (x +\n            self.size)", True),
+        ('        """A method."""\n', "", True),
+        ("x + self.size", "x - self.size", False),
+        ("size: int = 2", "size: int = 3", False),
+        ("size: int = 2", "size: int = 2.0", False),
+        ("size: int = 2", "size: int = True", False),
+        ("import math", "import cmath", False),
+        ("    def f", "    @staticmethod\n    def f", False),
+    ],
+)
+def test_source_digest_follows_code_and_not_prose(tmp_path: Path, old: str, new: str, same: bool) -> None:
+    file = tmp_path / "plugin.py"
+    file.write_text(ORIGINAL)
+    before = source_digest(file)
+    assert old in ORIGINAL
+    file.write_text(ORIGINAL.replace(old, new))
+    assert (source_digest(file) == before) is same
+
+
+def test_source_digest_is_that_of_every_python(tmp_path: Path) -> None:
+    file = tmp_path / "plugin.py"
+    file.write_text(ORIGINAL)
+    assert source_digest(file) == "05af88ec0100a6a7"
+
+
+def test_source_digest_of_other_files_is_that_of_their_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "plugin.so"
+    file.write_bytes(b"\x7fELF")
+    before = source_digest(file)
+    file.write_bytes(b"\x7fELG")
+    assert source_digest(file) != before
+
+
+def of_another_format(path: Path, given: int | None) -> bytes:
+    data = json.loads(path.read_text())
+    assert data.pop("format") == 2
+    path.write_text(json.dumps(data if given is None else data | {"format": given}))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("given", "named"), [(None, 1), (3, 3)])
+def test_record_of_another_format_is_named_and_left_alone(tmp_path: Path, given: int | None, named: int) -> None:
+    cell = make_cell()
+    directory = publish(tmp_path, [cell], [make_record(cell)])
+    file = directory.cell_directory(cell) / "result.json"
+    before = of_another_format(file, given)
+    with pytest.raises(DataError, match=rf"result.json: has format {named}, this decoderbench reads format 2"):
+        directory.read(cell)
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir() if "damaged" in path.name] == []
+
+
+def test_run_refuses_results_of_another_format(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+    from decoderbench import Experiment
+
+    publish(tmp_path, [make_cell()], [], experiment="tiny")
+    before = of_another_format(tmp_path / "plan.json", None)
+    with pytest.raises(DataError, match=r"plan\.json: has format 1"):
+        run(Experiment(**tiny), registry=tiny_registry, results=tmp_path, device="cpu")
+    with pytest.raises(DataError, match=r"plan\.json: has format 1"):
+        ResultsDirectory(tmp_path).read_plan()
+    assert (tmp_path / "plan.json").read_bytes() == before

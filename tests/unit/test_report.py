@@ -154,8 +154,8 @@ def test_table_keeps_rows_without_result_and_says_why_below(tmp_path: Path) -> N
 
 def publish_stages(path: Path, **changes: dict[str, Any]) -> ResultsDirectory:
     """Publish two rectifiers x two decoders, the last of them failed; `changes` are fields of a cell by decoder."""
-    thin_plate = ResolvedComponent(label="TPS", use="tps", options={}, source="s")
-    none = ResolvedComponent(label="as it is", use="none", options={}, source="s")
+    thin_plate = ResolvedComponent(label="TPS", use="tps", options={}, decisive={}, source="s")
+    none = ResolvedComponent(label="as it is", use="none", options={}, decisive={}, source="s")
     cells = [
         make_cell(decoder, rectifier=rectifier, **changes.get(f"{rectifier.label} {decoder}", {}))
         for rectifier in (none, thin_plate)

@@ -11,6 +11,7 @@ from typing import Any
 
 from decoderbench.config.experiment import AXES
 from decoderbench.data.label_normalizer import LabelNormalizer
+from decoderbench.identity import identity_of
 from decoderbench.labels import Charset
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.specs import ImageSpec, LabelSpec
@@ -23,12 +24,16 @@ class ResolvedComponent(Options):
     use: str
     options: dict[str, Any]
 
+    decisive: dict[str, Any]
+    """The options that decide a result, as `identity_of` returns them: those that were set to another value than the
+    one that they were introduced with."""
+
     source: str
     """Digest of the source file that defines the component: an edited plugin is another component."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the result: everything but the label."""
-        return self.model_dump(mode="json", exclude={"label"})
+        """Return what decides the result: the component, its decisive options and its source, but not the label."""
+        return {"use": self.use, "options": self.decisive, "source": self.source}
 
 
 class ResolvedLabels(Options):
@@ -41,7 +46,7 @@ class ResolvedLabels(Options):
     normalize: LabelNormalizer = LabelNormalizer()
     """How they came from the labels of the data: two normalizers can leave one charset and other labels."""
 
-    rows: str = ""
+    digest: str = ""
     """Digest of every label, and of which are left out: two charsets can leave the same normalized one."""
 
     def spec(self) -> LabelSpec:
@@ -109,10 +114,13 @@ class Cell(Options):
         """
         decisive = {
             "components": [part.identity() for part in self.components],
-            **self.model_dump(
-                mode="json",
-                include={"seed", "image", "labels", "augmentation", "training", "evaluation", "data_hash"},
-            ),
+            "seed": self.seed,
+            "data_hash": self.data_hash,
+            "image": identity_of(self.image),
+            "labels": identity_of(self.labels),
+            "augmentation": identity_of(self.augmentation),
+            "training": identity_of(self.training),
+            "evaluation": identity_of(self.evaluation),
         }
         canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]

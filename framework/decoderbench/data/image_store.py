@@ -25,12 +25,13 @@ from decoderbench.data.dataset import Dataset, Sample, Split
 from decoderbench.data.image_decoding import decode_all
 from decoderbench.data.width_buckets import places, write_buckets
 from decoderbench.errors import DataError
+from decoderbench.identity import identity_of
 from decoderbench.options import ImageOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SHOWN = 64  # samples on a contact sheet
 logger = logging.getLogger("decoderbench")
 
@@ -152,7 +153,7 @@ def compute_data_hash(
 ) -> str:
     """Return the hex digest over the dataset's fingerprint and the image options; no image is decoded."""
     fingerprint = _fingerprint(dataset, stamp or dataset.stamp(), cache_dir or default_cache_dir())
-    return _digest(FORMAT_VERSION, fingerprint, options.model_dump())
+    return _digest(FORMAT_VERSION, fingerprint, identity_of(options))
 
 
 def read_store(directory: Path) -> ImageStore:

@@ -15,6 +15,7 @@ from decoderbench.data.audit import Audit, audit
 from decoderbench.data.dataset import Dataset, Sample
 from decoderbench.data.image_store import ImageStore, compute_data_hash, open_store
 from decoderbench.errors import ConfigError, DataError, DecoderBenchError, InfeasibleError
+from decoderbench.identity import identity_of
 from decoderbench.labels import Charset
 from decoderbench.planning.meta_probe import Bucket, Part, Sizes
 from decoderbench.registry.registry import Registered, Registry, Shelf
@@ -126,7 +127,7 @@ def plan_cells(
         max_length=data.audit.max_length,
         frames_needed=data.audit.frames_needed,
         normalize=experiment.labels.normalize,
-        rows=data.audit.digest,
+        digest=data.audit.digest,
     )
     sizes = Sizes(image, labels.spec(), buckets)
     cells = []
@@ -207,6 +208,7 @@ def _part(shelf: Shelf[Any], label: str, choice: ComponentChoice) -> Part:
         label=label,
         use=choice.use,
         options=config.model_dump(mode="json"),
+        decisive=identity_of(config),
         source=registered.source_digest(),
     )
     return Part(shelf.kind, resolved, registered.component, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import re
@@ -14,12 +13,17 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from decoderbench import __version__
 from decoderbench.config.experiment import NAME_PATTERN, ComponentChoice, Location, explain_options
 from decoderbench.data.dataset import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
+from decoderbench.identity import source_digest
 from decoderbench.metrics import BUILT_IN, Metric
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig
+from decoderbench.registry import core_components
+from decoderbench.registry.hookspecs import PROJECT
+from decoderbench.registry.plugin_loading import Origin
 from decoderbench.registry.plugin_manager import BrokenPlugin, HookCaller, Plugins, whatever_it_raises
 
 logger = logging.getLogger("decoderbench")
@@ -45,7 +49,7 @@ class Registered(Generic[T]):
 
     def source_digest(self) -> str:
         """Return a digest of the file that defines the class: an edited component is another component."""
-        return hashlib.sha256(Path(inspect.getfile(self.component)).read_bytes()).hexdigest()[:16]
+        return source_digest(Path(inspect.getfile(self.component)))
 
 
 class Shelf(Mapping[str, Registered[T]]):
@@ -154,6 +158,8 @@ class Registry:
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
+        plugins.add(core_components, "core")
+        plugins.origins["core"] = Origin(f"{PROJECT} {__version__}", core_components.__file__)
         # mypy would have a concrete class here; a shelf takes the contract.
         left_out = plugins.broken
         self.rectifiers: Shelf[Rectifier] = Shelf("rectifier", Rectifier, left_out)  # type: ignore[type-abstract]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, final
 from PIL import features
 from pydantic import Field, model_validator
 
-from decoderbench import Charset, ComponentConfig, DataError, Dataset, Sample, hookimpl
+from decoderbench import Charset, ComponentConfig, DataError, Dataset, Sample, hookimpl, identity_of
 
 if TYPE_CHECKING:
     from captcha.image import ImageCaptcha
@@ -116,7 +116,7 @@ class SyntheticCaptcha(Dataset):
             "pillow": version("pillow"),
             "freetype": features.version("freetype2"),
         }
-        return _hash(json.dumps([self.config.model_dump(), software]), 32).hex()
+        return _hash(json.dumps([identity_of(self.config), software]), 32).hex()
 
     @cached_property
     def _samples(self) -> list[Sample]:

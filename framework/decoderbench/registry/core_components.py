@@ -1,15 +1,18 @@
-"""No rectifier: the encoder sees the image as it is."""
+"""The one component that belongs to the core: the rectifier `none`, which every grid has unless it names others."""
 
 from typing import final
 
 from torch import Tensor
 
-from decoderbench import ComponentConfig, ImageSpec, Rectifier, hookimpl
+from decoderbench.model.stages import Rectifier
+from decoderbench.options import ComponentConfig
+from decoderbench.registry.hookspecs import hookimpl
+from decoderbench.specs import ImageSpec
 
 
 @final
 class NoRectifier(Rectifier):
-    """Images out are images in."""
+    """Returns the images as they are."""
 
     name = "none"
     exports = True
@@ -27,5 +30,5 @@ class NoRectifier(Rectifier):
 
 @hookimpl
 def register_rectifiers() -> list[type[NoRectifier]]:
-    """Offer the rectifier of this file."""
+    """Register the rectifier of this file."""
     return [NoRectifier]

@@ -1,0 +1,92 @@
+"""What decides a result: the options and the source code by which a cell is known. No torch here.
+
+Two rules keep results valid across versions. An option that still has the value with which it was introduced is left
+out, so a new option changes no identity. Source code counts by its syntax tree, so a reworded comment or docstring
+changes none.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+
+@dataclass(frozen=True)
+class Introduced:
+    """Marks an option whose default has changed, with the default that it was introduced with.
+
+    Example: `steps: Annotated[int, Introduced(1000)] = 2000`
+    """
+
+    default: Any
+
+
+class NotDecisive:
+    """Marks an option that cannot change a result, such as a number of workers or a timeout.
+
+    Example: `workers: Annotated[int, NotDecisive()] = 1`
+    """
+
+
+def identity_of(options: BaseModel) -> dict[str, Any]:
+    """Return the options that decide a result, as JSON data.
+
+    An option without a default always counts. Any other counts unless it has the default that it was introduced with,
+    which is its present default or what `Introduced` says. One that is marked `NotDecisive` never counts.
+    """
+    decisive = {}
+    for name, field in type(options).model_fields.items():
+        if any(isinstance(mark, NotDecisive) or mark is NotDecisive for mark in field.metadata):
+            continue
+        value = _encode(getattr(options, name))
+        if not field.is_required():
+            changed = next((mark for mark in field.metadata if isinstance(mark, Introduced)), None)
+            given = options.model_dump(include=set(type(options).model_fields))  # for defaults that follow from others
+            default = changed.default if changed else field.get_default(call_default_factory=True, validated_data=given)
+            if _same(value, _encode(default)):
+                continue
+        decisive[name] = value
+    return decisive
+
+
+def source_digest(file: Path) -> str:
+    """Return a digest of a source file: of its syntax tree without docstrings and comments.
+
+    It is the same in every version of Python that can parse the file. Of anything but Python source, such as a
+    compiled extension, it is a digest of the bytes.
+    """
+    content = file.read_bytes()
+    if file.suffix == ".py":
+        content = json.dumps(_canonical(ast.parse(content))).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _encode(value: Any) -> Any:
+    return identity_of(value) if isinstance(value, BaseModel) else to_jsonable_python(value)
+
+
+def _same(value: Any, default: Any) -> bool:
+    # True is 1 to Python, but not to whoever sets an option.
+    return value == default and isinstance(value, bool) == isinstance(default, bool)
+
+
+def _canonical(node: Any) -> Any:
+    """Return a syntax tree as lists. `ast.dump` would do, but its output differs between versions of Python."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
+    if isinstance(node, list):
+        return [_canonical(item) for item in node if not _is_text(item)]
+    return node if isinstance(node, str) else f"{type(node).__name__} {node!r}"
+
+
+def _is_text(node: Any) -> bool:
+    """Whether a statement is a string and nothing else: a docstring, or the description of an option."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
