@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rapidfuzz.distance import Levenshtein
@@ -67,3 +68,30 @@ def nats_per_character(nll: Sequence[float], references: Sequence[str]) -> float
     """
     characters = sum(map(len, references))
     return sum(nll) / characters if characters else None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a recognizer read in each image, and the scores over all of them."""
+
+    keys: Sequence[str]
+    references: Sequence[str]
+    hypotheses: Sequence[str]
+    log_prob: Sequence[float]
+    """Of the hypothesis, nats, as `Hypotheses` defines it."""
+
+    nll: Sequence[float | None]
+    """-log p(reference | image), nats; None where the charset cannot spell the reference."""
+
+    scores: Mapping[str, float | None]
+
+    def columns(self) -> dict[str, Sequence[object]]:
+        """Return what `predictions.parquet` holds."""
+        return {
+            "sample": self.keys,
+            "reference": self.references,
+            "hypothesis": self.hypotheses,
+            "log_prob": self.log_prob,
+            "nll": self.nll,
+            "edit_distance": edit_distances(self.references, self.hypotheses),
+        }

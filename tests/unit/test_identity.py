@@ -8,9 +8,10 @@ import pytest
 from helpers.recording import make_cell, make_record, publish
 from pydantic import Field
 
-from decoderbench.config.experiment import AXES, load_experiment
+from decoderbench.config.experiment import load_experiment
 from decoderbench.errors import DataError
 from decoderbench.identity import Introduced, NotDecisive, identity_of, source_digest
+from decoderbench.kinds import AXES
 from decoderbench.options import Options
 from decoderbench.planning.grid import plan_cells, read_data
 from decoderbench.records import ResultsDirectory

@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from decoderbench.config.experiment import AXES
 from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.identity import identity_of
+from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.specs import ImageSpec, LabelSpec

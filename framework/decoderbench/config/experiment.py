@@ -16,14 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from decoderbench.config.toml_lines import line_of
 from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.errors import ConfigError, DataError, did_you_mean
+from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """Safe as a folder, in HTML, in CSV and on a command line."""
-
-AXES = ("rectifier", "encoder", "bridge", "decoder")
-"""The stages that a grid combines, in the order of the data flow."""
 
 Location = tuple[str | int, ...]
 

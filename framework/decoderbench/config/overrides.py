@@ -6,8 +6,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decoderbench.config.experiment import AXES, Grid
+from decoderbench.config.experiment import Grid
 from decoderbench.errors import ConfigError, did_you_mean
+from decoderbench.kinds import AXES
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

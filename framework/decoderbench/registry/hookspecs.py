@@ -1,9 +1,9 @@
 """Every hook of decoderbench, and the markers to declare and implement them.
 
-Facts of pluggy to keep in mind: hooks are called with keyword arguments only; an implementation may leave out
-arguments that it does not need, but an argument with a default value is never passed; implementations are
-called last registered first, so nothing here may depend on order; a misspelled hook name is an error here,
-because the plugin manager calls `check_pending()`.
+Facts about pluggy: hooks are called with keyword arguments only. An implementation may omit arguments that it does not
+need, but an argument with a default value is never passed. Implementations are called last registered first, so
+nothing here depends on their order. A misspelled hook name is an error, because the plugin manager calls
+`check_pending()`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from decoderbench.config.cell import Cell
+    from decoderbench.data.audit import Audit
     from decoderbench.data.dataset import Dataset
     from decoderbench.metrics import Metric
     from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
     from decoderbench.records import RunRecord
-    from decoderbench.training.trainer import CellContext
+    from decoderbench.registry.context import CellContext
 
 PROJECT = "decoderbench"
-API_VERSION = 1
-"""Raised when a plugin that was right has to change. A module may name the one it is for as `DECODERBENCH_API`."""
+API_VERSION = 2
+"""Incremented on changes that break existing plugins. A module may name the version it needs as `DECODERBENCH_API`."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -38,8 +39,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def plugin_modules() -> Iterable[str]:
     """Name further modules to import and register as plugins.
 
-    Called by the plugin manager for a plugin that arrives as a package. A module that fails to import is
-    reported in one line and left out; the others stay.
+    Called by the plugin manager, for a plugin that is a package. A module that fails to import is reported in one line
+    and disabled; the others are registered.
 
     Returns: dotted module names. None means none.
 
@@ -49,9 +50,9 @@ def plugin_modules() -> Iterable[str]:
 
 @hookspec
 def register_rectifiers() -> Iterable[type[Rectifier]]:
-    """Offer rectifiers, images to images that are easier to read.
+    """Register rectifiers, which map images to images that are easier to read.
 
-    Called by the registry. A name that another plugin has registered already is refused, naming both.
+    Called by the registry. A name that another plugin has registered is refused, and both are named.
 
     Returns: classes derived from `Rectifier`. None means none.
 
@@ -61,9 +62,9 @@ def register_rectifiers() -> Iterable[type[Rectifier]]:
 
 @hookspec
 def register_encoders() -> Iterable[type[Encoder]]:
-    """Offer encoders, images to feature maps.
+    """Register encoders, which map images to feature maps.
 
-    Called by the registry. A name that another plugin has registered already is refused, naming both.
+    Called by the registry. A name that another plugin has registered is refused, and both are named.
 
     Returns: classes derived from `Encoder`. None means none.
 
@@ -73,9 +74,9 @@ def register_encoders() -> Iterable[type[Encoder]]:
 
 @hookspec
 def register_bridges() -> Iterable[type[Bridge]]:
-    """Offer bridges, feature maps to the memory that a decoder reads.
+    """Register bridges, which map feature maps to the memory that a decoder reads.
 
-    Called by the registry. A name that another plugin has registered already is refused, naming both.
+    Called by the registry. A name that another plugin has registered is refused, and both are named.
 
     Returns: classes derived from `Bridge`. None means none.
 
@@ -85,9 +86,9 @@ def register_bridges() -> Iterable[type[Bridge]]:
 
 @hookspec
 def register_decoders() -> Iterable[type[Decoder]]:
-    """Offer decoders, memory to text.
+    """Register decoders, which map a memory to text.
 
-    Called by the registry. A name that another plugin has registered already is refused, naming both.
+    Called by the registry. A name that another plugin has registered is refused, and both are named.
 
     Returns: classes derived from `Decoder`. None means none.
 
@@ -97,9 +98,9 @@ def register_decoders() -> Iterable[type[Decoder]]:
 
 @hookspec
 def register_datasets() -> Iterable[type[Dataset]]:
-    """Offer datasets, sources of labeled images.
+    """Register datasets, sources of labeled images.
 
-    Called by the registry. A name that another plugin has registered already is refused, naming both.
+    Called by the registry. A name that another plugin has registered is refused, and both are named.
 
     Returns: classes derived from `Dataset`. None means none.
 
@@ -109,9 +110,9 @@ def register_datasets() -> Iterable[type[Dataset]]:
 
 @hookspec
 def register_metrics() -> Iterable[type[Metric]]:
-    """Offer metrics: further numbers to score transcriptions with, one column of `cells.csv` each.
+    """Register metrics: further numbers to score transcriptions with, one column of `cells.csv` each.
 
-    Called by the registry. A name that another plugin has registered already is refused, naming both.
+    Called by the registry. A name that another plugin has registered is refused, and both are named.
 
     Returns: classes derived from `Metric`. None means none.
 
@@ -119,42 +120,64 @@ def register_metrics() -> Iterable[type[Metric]]:
     """
 
 
-# Running: called for every cell.
+# Running: the state of an observer belongs to an object, so each run gets objects of its own.
 
 
-@hookspec(firstresult=True)
-def run_cell(cell: Cell, context: CellContext) -> RunRecord | None:
-    """Train and evaluate one cell.
+@hookspec
+def register_observers() -> Iterable[object]:
+    """Create observers for one run: objects whose methods, marked with `@hookimpl`, implement the hooks below.
 
-    Called by the runner, once for each feasible cell without a result. Stops at the first answer that is not
-    None; the core answers last (`trylast`), so another trainer can take cells over. An exception becomes a
-    failed record with its reason; the other cells go on.
+    Called once at the start of each run. The objects are registered as plugins for the length of that run.
+
+    Returns: new objects. None means none.
+
+    Example: `return [TensorBoardTracker()]`
+    """
+
+
+@hookspec
+def data_audited(audit: Audit) -> None:
+    """Observe the result of the data audit, before the first cell. An observer that raises is reported and ignored.
 
     Args:
-        cell: what to train.
-        context: data, device, registry and the directory that this cell may write to.
+        audit: counts, label lengths, charset and problems of the data; `audit.lines()` is its summary as text.
 
-    Returns: the record, or None to leave the cell to the next plugin.
+    Example: print `audit.lines()`.
+    """
 
-    Example, to measure without replacing: an implementation with `@hookimpl(wrapper=True)` that yields once.
+
+@hookspec
+def images_decoded(done: int, total: int) -> None:
+    """Observe the decoding of images, which happens once per dataset and image size.
+
+    Called many times while a cache of decoded images is built, never if there is one. An observer that raises is
+    reported and ignored.
+
+    Args:
+        done: images decoded so far.
+        total: images to decode.
+
+    Example: move a progress bar.
     """
 
 
 @hookspec
 def run_started(cells: Sequence[Cell], directory: Path) -> None:
-    """Observe that a run starts. An observer that raises is reported and harms nothing.
+    """Observe that a run starts. An observer that raises is reported and ignored.
 
     Args:
-        cells: those that the run will go through; cells that have a result already are not among them.
-        directory: where the results of the run lie; an observer may keep files of its own in it.
+        cells: the cells to run; cells that have a result already are not among them.
+        directory: where the results of the run are; an observer may keep files of its own there.
 
-    Example: put up a progress bar of `len(cells)`; keep `directory / "tracker"` to write to.
+    Example: show a progress bar of `len(cells)`; create `directory / "tracker"`.
     """
 
 
 @hookspec
 def cell_started(cell: Cell) -> None:
-    """Observe that a cell starts. An observer that raises is reported and never harms the cell.
+    """Observe that a cell starts. An observer that raises is reported and never fails the cell.
+
+    Called before `cell_finished` for every cell, also for one that cannot be trained.
 
     Example: open a run in a tracker under `cell.cell_id`.
     """
@@ -162,10 +185,10 @@ def cell_started(cell: Cell) -> None:
 
 @hookspec
 def cell_progressed(cell: Cell, step: int, loss: float) -> None:
-    """Observe training, about twice a second. An observer that raises is reported and never harms the cell.
+    """Observe training, about twice per second. An observer that raises is reported and never fails the cell.
 
     Args:
-        cell: the cell under way.
+        cell: the cell that is being trained.
         step: optimizer steps taken so far.
         loss: nats per character of a recent batch.
 
@@ -175,10 +198,10 @@ def cell_progressed(cell: Cell, step: int, loss: float) -> None:
 
 @hookspec
 def cell_validated(cell: Cell, step: int, scores: Mapping[str, float]) -> None:
-    """Observe a validation. An observer that raises is reported and never harms the cell.
+    """Observe a validation. An observer that raises is reported and never fails the cell.
 
     Args:
-        cell: the cell under way.
+        cell: the cell that is being trained.
         step: optimizer steps taken so far.
         scores: a row of the cell's `history.jsonl`: metrics on the validation split, loss, learning rate.
 
@@ -186,9 +209,27 @@ def cell_validated(cell: Cell, step: int, scores: Mapping[str, float]) -> None:
     """
 
 
+@hookspec(firstresult=True)
+def run_cell(cell: Cell, context: CellContext) -> RunRecord | None:
+    """Train and evaluate one cell.
+
+    Called by the runner, once for each feasible cell without a result. Stops at the first result that is not None. The
+    built-in trainer is called last (`trylast`), so another trainer can take cells over. An exception becomes a record
+    with status `failed` and a reason; the run goes on.
+
+    Args:
+        cell: what to train.
+        context: builds the recognizer, yields the batches, evaluates, reports progress, and makes the record.
+
+    Returns: this cell's RunRecord, or None to let another plugin run it; a wrapper returns the result of its `yield`.
+
+    Example, to measure without replacing: an implementation with `@hookimpl(wrapper=True)` that yields once.
+    """
+
+
 @hookspec
 def cell_finished(cell: Cell, record: RunRecord) -> None:
-    """Observe that a cell has its record, whatever its status. An observer that raises harms nothing.
+    """Observe that a cell has its record, whatever its status. An observer that raises is reported and ignored.
 
     Example: print one line.
     """
@@ -199,10 +240,10 @@ def cell_finished(cell: Cell, record: RunRecord) -> None:
 
 @hookspec
 def report_columns(record: RunRecord) -> Mapping[str, object]:
-    """Add columns to the tidy frame and to `cells.csv`.
+    """Add columns to the table of cells and to `cells.csv`.
 
-    Called for every record when a frame is built, without torch and without the weights. A column that
-    exists already is refused.
+    Called for every record when a table is built, without torch and without the weights. A column that exists already
+    is refused.
 
     Returns: column names and values. None means none.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from decoderbench.config.cell import Cell
-from decoderbench.config.experiment import AXES
+from decoderbench.kinds import AXES
 from decoderbench.metrics import BUILT_IN
 from decoderbench.records import Plan, ResultsDirectory, RunRecord
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +13,9 @@ from torch import Tensor
 from decoderbench.data.resident_dataset import Batches, to_float
 from decoderbench.errors import DivergedError
 from decoderbench.metrics import (
+    Evaluation,
     Metric,
     character_error_rate,
-    edit_distances,
     exact_match,
     nats_per_character,
     one_minus_ned,
@@ -29,33 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 logger = logging.getLogger("decoderbench")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a recognizer read in each image, and the scores over all of them."""
-
-    keys: Sequence[str]
-    references: Sequence[str]
-    hypotheses: Sequence[str]
-    log_prob: Sequence[float]
-    """Of the hypothesis, nats, as `Hypotheses` defines it."""
-
-    nll: Sequence[float | None]
-    """-log p(reference | image), nats; None where the charset cannot spell the reference."""
-
-    scores: Mapping[str, float | None]
-
-    def columns(self) -> dict[str, Sequence[object]]:
-        """Return what `predictions.parquet` holds."""
-        return {
-            "sample": self.keys,
-            "reference": self.references,
-            "hypothesis": self.hypotheses,
-            "log_prob": self.log_prob,
-            "nll": self.nll,
-            "edit_distance": edit_distances(self.references, self.hypotheses),
-        }
 
 
 def evaluate(

@@ -1,0 +1,7 @@
+"""The kinds of components, listed once. No torch here."""
+
+AXES = ("rectifier", "encoder", "bridge", "decoder")
+"""The stages of a recognizer, which a grid combines, in the order of the data flow."""
+
+KINDS = (*AXES, "dataset", "metric")
+"""Everything that plugins can register: the hook of a kind is `register_<kind>s`."""
