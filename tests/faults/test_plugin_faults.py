@@ -89,8 +89,8 @@ def test_a_broken_distribution_gives_one_line_and_harms_no_other(
     with caplog.at_level(logging.WARNING):
         plugins = build_plugin_manager()
         registry = Registry(plugins)
-    assert {"whole", "ctc"} < set(registry.decoders)
-    assert "attention_lstm" in registry.decoders
+    assert {"whole", "ctc"} < set(registry["decoder"])
+    assert "attention_lstm" in registry["decoder"]
     (reason,) = reasons(plugins)
     assert said in reason
     assert reason.startswith(f"plugin {fault}")
@@ -107,7 +107,7 @@ def test_a_broken_distribution_gives_one_line_and_harms_no_other(
         with pytest.raises(PluginError, match="plugin ") as caught:
             Registry(build_plugin_manager([fault], installed=as_entry_point))
         assert said in str(caught.value)
-    assert "whole" in Registry(build_plugin_manager([f"no:{fault}"])).decoders
+    assert "whole" in Registry(build_plugin_manager([f"no:{fault}"]))["decoder"]
 
 
 def test_a_line_names_distribution_and_version(installed: Callable[..., Path]) -> None:
@@ -149,7 +149,7 @@ def test_two_distributions_of_one_name_are_both_refused(tmp_path: Path, order: i
         "plugin twin of dist-first 1.0 and dist-second 1.0 could not be loaded: it is there twice, as the modules "
         "twin_first and twin_second; uninstall one, or load one by its module, as in -p twin_first"
     )
-    decoders = Registry(build_plugin_manager(["twin_second"])).decoders
+    decoders = Registry(build_plugin_manager(["twin_second"]))["decoder"]
     assert ("second" in decoders, "first" in decoders) == (True, False)
 
 
@@ -160,7 +160,7 @@ def test_nobody_has_a_contested_component(tmp_path: Path, order: int, monkeypatc
         install(tmp_path / name, f"dist-{name}", {name: name}, {name: DECODER.format(name="mine")})
     for folder in [tmp_path / "alpha", tmp_path / "beta"][::order]:
         monkeypatch.syspath_prepend(folder)
-    decoders = Registry(build_plugin_manager()).decoders
+    decoders = Registry(build_plugin_manager())["decoder"]
     assert "mine" not in decoders
     with pytest.raises(UnknownNameError) as caught:
         decoders["mine"]
@@ -168,7 +168,7 @@ def test_nobody_has_a_contested_component(tmp_path: Path, order: int, monkeypatc
         "two plugins register decoder 'mine': alpha.Linear of dist-alpha 1.0 and beta.Linear of dist-beta 1.0; "
         "rename one, or leave one out with -p no:alpha or -p no:beta"
     )
-    assert Registry(build_plugin_manager(["no:alpha"])).decoders["mine"].origin == "dist-beta 1.0"
+    assert Registry(build_plugin_manager(["no:alpha"]))["decoder"]["mine"].origin == "dist-beta 1.0"
 
 
 def test_a_module_that_hides_another(installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
@@ -206,10 +206,10 @@ def test_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.py").write_text(DECODER.format(name=name))
     registry = Registry(build_plugin_manager([str(tmp_path / name / "mine.py") for name in ("one", "two")]))
-    one, two = registry.decoders["one"], registry.decoders["two"]
+    one, two = registry["decoder"]["one"], registry["decoder"]["two"]
     assert one.source_digest() != two.source_digest()
     again = [str(tmp_path / "one" / "mine.py")] * 2
-    assert "one" in Registry(build_plugin_manager(again)).decoders
+    assert "one" in Registry(build_plugin_manager(again))["decoder"]
 
 
 def test_an_unhashable_plugin(installed: Callable[..., Path]) -> None:
@@ -230,7 +230,7 @@ def test_an_import_may_not_switch_torch_for_everybody(
 
     text = "import os, torch\ntorch.set_default_dtype(torch.float64)\nos.environ['TOLD_BY_A_PLUGIN'] = '1'\n"
     installed("switches", text + DECODER.format(name="mine"))
-    assert "mine" in Registry(build_plugin_manager()).decoders
+    assert "mine" in Registry(build_plugin_manager())["decoder"]
     assert torch.get_default_dtype() is torch.float32
     assert os.environ.pop("TOLD_BY_A_PLUGIN") == "1"
     assert "an import switched the default dtype, which is put back" in caplog.text
@@ -240,7 +240,7 @@ def test_entry_points_that_are_no_table(tmp_path: Path, monkeypatch: Any, caplog
     where = install(tmp_path, "dist-garbled", {"garbled": "garbled"}, {"garbled": ""})
     (where / "dist_garbled-1.0.dist-info" / "entry_points.txt").write_bytes(b"[decoderbench]\n\xff\xfe")
     monkeypatch.syspath_prepend(where)
-    assert "lstm_ctc" in Registry(build_plugin_manager()).decoders
+    assert "lstm_ctc" in Registry(build_plugin_manager())["decoder"]
     assert "dist_garbled-1.0.dist-info lists its entry points wrongly" in caplog.text
 
 
@@ -258,9 +258,9 @@ def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.py").write_text(DECODER.format(name=name))
-    decoders = Registry(build_plugin_manager(folders=[tmp_path / "one", tmp_path / "two"])).decoders
+    decoders = Registry(build_plugin_manager(folders=[tmp_path / "one", tmp_path / "two"]))["decoder"]
     assert {"one", "two"} <= set(decoders)
-    decoders = Registry(build_plugin_manager(["no:mine.py"], [tmp_path / "one"])).decoders
+    decoders = Registry(build_plugin_manager(["no:mine.py"], [tmp_path / "one"]))["decoder"]
     assert "one" not in decoders
 
 
@@ -270,7 +270,7 @@ def test_modules_that_name_further_modules(installed: Callable[..., Path]) -> No
     for module, text in (("middle", name_more.format("inner")), ("inner", DECODER.format(name="innermost"))):
         installed(module, text, entry="unused", value="json", folder=module)
         sys.modules.pop(module, None)
-    assert "innermost" in Registry(build_plugin_manager(["outer"])).decoders
+    assert "innermost" in Registry(build_plugin_manager(["outer"]))["decoder"]
 
 
 def test_a_broken_metric_or_column_costs_no_cell(
@@ -288,22 +288,22 @@ def test_a_broken_metric_or_column_costs_no_cell(
     assert frame["odd"].isna().all()
     assert set(frame["moon"]) == {"full"}
     assert "metric odd has no score here: ZeroDivisionError: division by zero" in caplog.text
-    assert "report column 'status' exists already" in caplog.text
+    assert "report column 'status' already exists" in caplog.text
 
 
 def test_what_is_left_out_must_exist() -> None:
     with pytest.raises(PluginError, match=r"^no:bundeld: no plugin has that name; did you mean 'bundled'"):
         build_plugin_manager(["no:bundeld"])
-    assert len(Registry(build_plugin_manager(["no:bundled"])).decoders) == 0
-    assert len(Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"], shipped=False)).decoders) == 0
-    kept = Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"])).decoders
+    assert len(Registry(build_plugin_manager(["no:bundled"]))["decoder"]) == 0
+    assert len(Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"], builtin=False))["decoder"]) == 0
+    kept = Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"]))["decoder"]
     assert ("ctc" in kept, "lstm_ctc" in kept) == (False, True)
 
 
 def test_plugins_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(DECODER.format(name="mine"))
     monkeypatch.setenv("DECODERBENCH_PLUGINS", f"{tmp_path}/mine.py, no:decoderbench_plugins.decoders.ctc")
-    decoders = Registry(build_plugin_manager()).decoders
+    decoders = Registry(build_plugin_manager())["decoder"]
     assert ("mine" in decoders, "ctc" in decoders) == (True, False)
 
 

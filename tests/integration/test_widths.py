@@ -57,7 +57,7 @@ def test_lines_of_any_width_are_trained_and_scored(
     ]
     assert all(table["sample"].nunique() == 12 for table in predictions)
     assert all(table["sample"].equals(predictions[0]["sample"]) for table in predictions)
-    assert "Widths vary: an image keeps its shape" in page
+    assert "Widths vary: images keep their aspect ratio" in page
 
 
 def test_sizes_are_those_of_the_widest_image_whatever_is_the_most_allowed(

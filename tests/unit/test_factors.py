@@ -1,4 +1,4 @@
-"""Factor effects: what each stage of a grid changes, on the cells that match."""
+"""Factor effects: the effect of each stage of a grid, on matched cells."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ SCORES = {
     ("B", "q", "x"): [30, 10, 99],
     ("B", "q", "y"): [40, 40],
 }
-"""Exact match in percent of each seed, by encoder, bridge and decoder; None failed, and one row has a seed more."""
+"""Exact match in percent of each seed, by encoder, bridge and decoder. None means failed; one row has an extra seed."""
 
-# By stage: the values of each matched combination at its two levels, worked out by hand, and the cells a level.
+# By stage: the values of each matched combination at its two levels, computed by hand, and the cells per level.
 MATCHED = {
-    "encoder": ([(15, 30), (50, 20), (60, 40)], 5),  # with p x, q x, and q y by its second seed
-    "bridge": ([(15, 50), (40, 60), (30, 20)], 5),  # with A x, A y by its second seed, B x
-    "decoder": ([(15, 35), (50, 60), (20, 40)], 5),  # with A p, A q by its second seed, B q
+    "encoder": ([(15, 30), (50, 20), (60, 40)], 5),  # with p x, q x, and the second seed of q y
+    "bridge": ([(15, 50), (40, 60), (30, 20)], 5),  # with A x, the second seed of A y, B x
+    "decoder": ([(15, 35), (50, 60), (20, 40)], 5),  # with A p, the second seed of A q, B q
 }
 
 
 def frame_of(scores: dict[tuple[str, ...], list[int | None]]) -> pd.DataFrame:
-    """Return a frame of these scores, with a CER that is half of what exact match leaves."""
+    """Return a frame of these scores, with a CER of (1 - exact match) / 2."""
     rows: list[dict[str, Any]] = []
     for variant, seeds in scores.items():
         for seed, score in enumerate(seeds):
@@ -66,7 +66,7 @@ def publish_scores(path: Path, scores: dict[tuple[str, ...], list[int | None]], 
     return publish(path, cells, records).path
 
 
-def test_levels_are_compared_on_matched_combinations_and_seeds() -> None:
+def test_factor_effects_use_matched_combinations_and_seeds() -> None:
     effects = factor_effects(frame_of(SCORES))
     assert effects["stage"].unique().tolist() == list(MATCHED)
     for stage, (pairs, num_cells) in MATCHED.items():
@@ -84,12 +84,12 @@ def test_levels_are_compared_on_matched_combinations_and_seeds() -> None:
         assert own[["num_combinations", "num_planned", "num_cells"]].values.tolist() == [[3, 4, num_cells]] * 4
 
 
-def test_the_reference_is_the_first_level_of_the_grid() -> None:
+def test_factor_effects_reference_is_first_level_of_grid() -> None:
     effects = factor_effects(frame_of({("z", "p", "x"): [1], ("a", "p", "x"): [2]}))
     assert effects[["level", "reference"]].values.tolist() == [["z", "z"], ["z", "z"], ["a", "z"], ["a", "z"]]
 
 
-def test_a_level_that_is_never_done_leaves_its_stage_without_numbers() -> None:
+def test_factor_effects_are_missing_if_a_level_is_never_done() -> None:
     scores = {("A", "p", "x"): [10], ("A", "p", "y"): [20], ("A", "p", "z"): [None]}
     effects = factor_effects(frame_of(scores))
     assert effects["level"].unique().tolist() == ["x", "y", "z"]
@@ -97,7 +97,7 @@ def test_a_level_that_is_never_done_leaves_its_stage_without_numbers() -> None:
     assert effects["num_combinations"].tolist() == [0] * 6
 
 
-def test_nothing_done_has_no_effect() -> None:
+def test_factor_effects_are_missing_if_nothing_is_done() -> None:
     effects = factor_effects(frame_of({variant: [None] for variant in SCORES}))
     assert effects["num_cells"].tolist() == [0] * 12
     assert effects["mean"].isna().all()
@@ -108,10 +108,10 @@ def test_nothing_done_has_no_effect() -> None:
     seeds=st.lists(st.integers(-5, 5), min_size=1, max_size=3),
     data=st.data(),
 )
-def test_additive_effects_are_found_exactly_whatever_is_missing(
+def test_factor_effects_recover_additive_effects_despite_missing_cells(
     effects: list[list[int]], seeds: list[int], data: st.DataObject
 ) -> None:
-    """If exact match is a + b + c + d + seed, differences of a, b, c and d come back, and they do not spread."""
+    """If exact match is a + b + c + d + seed, the differences of a, b, c and d are exact and have no spread."""
     cells = list(product(*(range(len(levels)) for levels in effects), range(len(seeds))))
     missing = data.draw(st.sets(st.sampled_from(cells)))
     rows = []
@@ -141,7 +141,7 @@ def tables_of(page: str) -> list[str]:
     return [part for part in section.split("\n\n") if part.startswith("|")]
 
 
-def test_the_page_shows_each_stage_and_the_decoders_given_the_others(tmp_path: Path) -> None:
+def test_report_page_shows_stage_effects_and_decoders_by_stage(tmp_path: Path) -> None:
     page = write_report(publish_scores(tmp_path, SCORES), command=COMMAND).read_text(encoding="utf-8")
     assert page.index("## Factors") < page.index("## How it was measured")
     stages, decoders = tables_of(page)
@@ -164,7 +164,7 @@ def test_the_page_shows_each_stage_and_the_decoders_given_the_others(tmp_path: P
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "factors.csv"), factor_effects(load_frame(tmp_path)))
 
 
-def test_the_rectifier_is_shown_where_it_does_something(tmp_path: Path) -> None:
+def test_report_page_shows_rectifier_that_is_not_none(tmp_path: Path) -> None:
     page = write_report(publish_scores(tmp_path, SCORES, "tps"), command=COMMAND).read_text(encoding="utf-8")
     stages, decoders = tables_of(page)
     assert header(decoders)[:3] == ["Rectifier", "Encoder", "Bridge"]
@@ -172,14 +172,14 @@ def test_the_rectifier_is_shown_where_it_does_something(tmp_path: Path) -> None:
     assert not any("rectifier" in row for row in table_rows(stages))
 
 
-def test_without_a_second_decoder_only_the_stages_are_shown(tmp_path: Path) -> None:
+def test_report_page_omits_decoder_table_for_one_decoder(tmp_path: Path) -> None:
     scores = {variant: seeds for variant, seeds in SCORES.items() if variant[2] == "x"}
     page = write_report(publish_scores(tmp_path, scores), command=COMMAND).read_text(encoding="utf-8")
     (stages,) = tables_of(page)
     assert {row[0] for row in table_rows(stages)} == {"encoder", "bridge"}
 
 
-def test_where_one_stage_varies_there_are_no_factors(tmp_path: Path) -> None:
+def test_write_report_deletes_factors_if_one_stage_varies(tmp_path: Path) -> None:
     for name in FILES:
         (tmp_path / name).write_text("of an earlier report")
     scores = {("A", "p", "x"): [10], ("A", "p", "y"): [20]}
@@ -188,7 +188,7 @@ def test_where_one_stage_varies_there_are_no_factors(tmp_path: Path) -> None:
     assert not any((tmp_path / name).exists() for name in FILES)
 
 
-def test_a_grid_without_a_record_has_its_factors_still_to_come(tmp_path: Path) -> None:
+def test_report_page_shows_missing_factors_without_records(tmp_path: Path) -> None:
     cells = [make_cell(decoder, encoder=encoder) for encoder, decoder in product("AB", "xy")]
     page = write_report(publish(tmp_path, cells, []).path, command=COMMAND).read_text(encoding="utf-8")
     stages, decoders = tables_of(page)
@@ -196,7 +196,7 @@ def test_a_grid_without_a_record_has_its_factors_still_to_come(tmp_path: Path) -
     assert table_rows(decoders) == [["A", "columns", "n/a", "n/a"], ["B", "columns", "n/a", "n/a"]]
 
 
-def test_hostile_labels_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_factor_tables_show_hostile_labels_literally(tmp_path: Path) -> None:
     labels = [*HOSTILE, "Encoder"]  # also the name of a column
     scores = {(encoder, "p", decoder): [50] for encoder in labels for decoder in labels}
     page = write_report(publish_scores(tmp_path, scores), command=COMMAND).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The report: from published records to frame, tables and figures."""
+"""The report: published records become a frame, tables and figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIGURES = ["accuracy_vs_steps.svg", "accuracy_vs_latency.svg"]
 
 
 def publish_mixed(path: Path) -> ResultsDirectory:
-    """Publish a row of two done and one diverged, one infeasible row, and one pending row."""
+    """Publish a row with two done cells and a diverged one, an infeasible row, and a pending row."""
     attention = [make_cell("Attention", seed) for seed in range(3)]
     wide = [make_cell("Wide", seed, infeasible="needs 9 frames, has 4") for seed in range(2)]
     return publish(
@@ -46,8 +46,8 @@ def publish_mixed(path: Path) -> ResultsDirectory:
     )
 
 
-def test_frame_has_the_fixed_columns_and_types_in_plan_order(tmp_path: Path) -> None:
-    cells = [make_cell("B", seed=2**62), make_cell("A", frames=None, param_count=None)]
+def test_load_frame_has_fixed_columns_and_types_in_plan_order(tmp_path: Path) -> None:
+    cells = [make_cell("B", seed=2**62), make_cell("A", frames=None, num_parameters=None)]
     publish(tmp_path, cells, [make_record(cells[1], num_test=None), make_record(cells[0])])
     frame = load_frame(tmp_path)
     assert list(frame.columns) == COLUMNS
@@ -64,14 +64,14 @@ def test_frame_has_the_fixed_columns_and_types_in_plan_order(tmp_path: Path) -> 
     assert frame["cell_id"].tolist() == [cell.cell_id for cell in cells]
 
 
-def test_metrics_of_a_cell_without_result_are_missing_not_zero(tmp_path: Path) -> None:
+def test_load_results_leaves_metrics_without_result_missing(tmp_path: Path) -> None:
     frame = load_results(publish_mixed(tmp_path).path).recorded
     metrics = ["exact_match", "cer", "one_minus_ned", "nats_per_char"]
     assert frame["status"].tolist() == ["done", "diverged", "done", "infeasible", "infeasible"]
     assert frame[metrics].isna().all(axis="columns").tolist() == [False, True, False, True, True]
 
 
-def test_labels_come_from_the_plan_since_a_variant_can_be_renamed(tmp_path: Path) -> None:
+def test_load_frame_takes_renamed_labels_from_the_plan(tmp_path: Path) -> None:
     old, new = make_cell("lstm + ctc"), make_cell("something else")
     new = new.model_copy(update={"decoder": old.decoder.model_copy(update={"label": "something else"})})
     assert old.cell_id == new.cell_id
@@ -79,7 +79,7 @@ def test_labels_come_from_the_plan_since_a_variant_can_be_renamed(tmp_path: Path
     assert load_frame(tmp_path)["decoder"].tolist() == ["something else"]
 
 
-def test_further_metrics_then_plugin_columns(tmp_path: Path) -> None:
+def test_load_frame_appends_metrics_then_plugin_columns(tmp_path: Path) -> None:
     cells = [make_cell(seed=seed) for seed in range(3)]
     records = [make_record(cell, metrics={"zeta": 0.25, "alpha": None}) for cell in cells]
     publish(tmp_path, cells, records)
@@ -92,23 +92,25 @@ def test_further_metrics_then_plugin_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cer", "cell_id", "name", "zeta"])
-def test_a_column_that_exists_is_left_out(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_frame_ignores_plugin_column_that_exists(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     cell = make_cell()
     publish(tmp_path, [cell], [make_record(cell, metrics={"zeta": 1.0})])
     frame = load_frame(tmp_path, extra_columns=lambda record: {name: 1, "moon": 2})
-    assert caplog.messages == [f"report column '{name}' exists already, a plugin's is left out; give it another name"]
+    assert caplog.messages == [f"report column '{name}' already exists, so a plugin's is ignored; give it another name"]
     assert list(frame.columns) == [*COLUMNS, "zeta", "moon"]
     pd.testing.assert_frame_equal(frame.drop(columns="moon"), load_frame(tmp_path))
 
 
-def test_a_metric_cannot_pose_as_a_fixed_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_frame_ignores_metric_named_like_a_fixed_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cell = make_cell(seed=7)
     publish(tmp_path, [cell], [make_record(cell, metrics={"seed": 1.0})])
     assert load_frame(tmp_path)["seed"].tolist() == [7]
-    assert "report column 'seed' exists already" in caplog.text
+    assert "report column 'seed' already exists" in caplog.text
 
 
-def test_summary_counts_done_seeds_and_takes_the_sample_deviation(tmp_path: Path) -> None:
+def test_summarize_counts_done_seeds_and_uses_sample_deviation(tmp_path: Path) -> None:
     summary = summarize(load_results(publish_mixed(tmp_path).path).cells)
     assert summary["decoder"].tolist() == ["Attention", "Wide", "Later"]
     assert summary["num_seeds"].tolist() == [2, 0, 0]
@@ -124,17 +126,17 @@ def test_summary_counts_done_seeds_and_takes_the_sample_deviation(tmp_path: Path
     ]
 
 
-def test_one_seed_has_no_spread(tmp_path: Path) -> None:
+def test_markdown_table_shows_no_spread_for_one_seed(tmp_path: Path) -> None:
     cell = make_cell()
     publish(tmp_path, [cell], [make_record(cell, 0.98765)])
     assert summarize(load_frame(tmp_path))["cer_std"].isna().all()
     text = markdown_table(load_results(tmp_path))
     assert table_rows(text)[0][3:8] == ["98.8", "1.2", "75.0", "0.125", "1"]
     assert "±" not in text
-    assert "one seed a row, so no spread is shown" in text
+    assert "one seed per row, so no spread is shown" in text
 
 
-def test_table_keeps_rows_without_result_and_says_why_below(tmp_path: Path) -> None:
+def test_markdown_table_keeps_rows_without_result_and_notes_reasons(tmp_path: Path) -> None:
     text = markdown_table(load_results(publish_mixed(tmp_path).path))
     rows = {row[2]: row[3:] for row in table_rows(text)}
     assert rows["Attention"] == [
@@ -153,7 +155,7 @@ def test_table_keeps_rows_without_result_and_says_why_below(tmp_path: Path) -> N
 
 
 def publish_stages(path: Path, **changes: dict[str, Any]) -> ResultsDirectory:
-    """Publish two rectifiers x two decoders, the last of them failed; `changes` are fields of a cell by decoder."""
+    """Publish two rectifiers x two decoders; the last cell failed. `changes` are fields by "rectifier decoder"."""
     thin_plate = ResolvedComponent(label="TPS", use="tps", options={}, decisive={}, source="s")
     none = ResolvedComponent(label="as it is", use="none", options={}, decisive={}, source="s")
     cells = [
@@ -166,7 +168,7 @@ def publish_stages(path: Path, **changes: dict[str, Any]) -> ResultsDirectory:
     )
 
 
-def test_rectifiers_are_shown_where_one_of_them_does_something(tmp_path: Path) -> None:
+def test_markdown_table_shows_rectifiers_unless_all_are_none(tmp_path: Path) -> None:
     without = markdown_table(load_results(publish_mixed(tmp_path / "without").path))
     assert header(without)[:4] == ["Encoder", "Bridge", "Decoder", "Exact match (%)"]
     text = markdown_table(load_results(publish_stages(tmp_path / "with").path))
@@ -180,7 +182,7 @@ def test_rectifiers_are_shown_where_one_of_them_does_something(tmp_path: Path) -
     assert "- note 1, failed: out of luck (TPS / ResNet / columns / Attention, seed 0)" in text
 
 
-def test_names_stand_first_where_a_row_has_one(tmp_path: Path) -> None:
+def test_tables_start_with_names_if_any_row_has_one(tmp_path: Path) -> None:
     path = publish_stages(tmp_path, **{"as it is Attention": {"name": "007_"}}).path
     write_report(path, command=COMMAND)
     text = (path / "report.md").read_text(encoding="utf-8")
@@ -199,11 +201,11 @@ def test_names_stand_first_where_a_row_has_one(tmp_path: Path) -> None:
     assert summarize(load_frame(path))["name"].tolist() == ["", "007_", "", ""]
 
 
-def test_report_page_names_data_method_and_provenance(tmp_path: Path) -> None:
+def test_report_page_states_data_method_and_provenance(tmp_path: Path) -> None:
     page = write_report(publish_mixed(tmp_path).path, command=COMMAND).read_text(encoding="utf-8")
     for line in (
         "- 5 samples of \\_some\\_ kind",
-        "- Weights tested: best on the validation split (exact match, then nats).",
+        "- Weights evaluated: best on the validation split (exact match, then nats).",
         "- Images in the test split: 1000, 999.",
         "    decoderbench run demo.toml",
         f"    {COMMAND}",
@@ -215,7 +217,7 @@ def test_report_page_names_data_method_and_provenance(tmp_path: Path) -> None:
     assert "**" not in page
 
 
-def test_a_plan_without_records_is_all_pending(tmp_path: Path) -> None:
+def test_write_report_without_records_shows_all_pending(tmp_path: Path) -> None:
     publish(tmp_path, [make_cell(seed=seed) for seed in range(2)], [])
     page = write_report(tmp_path, command=COMMAND).read_text(encoding="utf-8")
     assert table_rows(page)[0][3:8] == [*["n/a"] * 4, "0 of 2"]
@@ -227,7 +229,7 @@ def test_a_plan_without_records_is_all_pending(tmp_path: Path) -> None:
     assert not any((tmp_path / name).exists() for name in FIGURES)
 
 
-def test_a_folder_without_a_plan_is_an_error(tmp_path: Path) -> None:
+def test_write_report_refuses_folder_without_plan(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no plan\.json"):
         write_report(tmp_path, command=COMMAND)
 
@@ -247,11 +249,11 @@ def publish_hostile(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report whose labels and reasons are full of markup; only read it."""
+    """A report whose labels and reasons contain markup; shared, so tests must not change it."""
     return publish_hostile(tmp_path_factory.mktemp("hostile"))
 
 
-def test_csv_gives_hostile_labels_back_unchanged(hostile: Path) -> None:
+def test_cells_csv_round_trips_hostile_labels(hostile: Path) -> None:
     read = pd.read_csv(hostile / "cells.csv", dtype=str, keep_default_na=False)
     assert read["decoder"].tolist() == HOSTILE
     assert read["reason"].tolist()[-1] == "x\n\n# y | `z` \x1b[31m<b>"
@@ -259,14 +261,14 @@ def test_csv_gives_hostile_labels_back_unchanged(hostile: Path) -> None:
     assert float(read["gmacs"][0]) == 0.0456
 
 
-def test_markdown_shows_hostile_labels_as_they_are(hostile: Path) -> None:
+def test_report_page_shows_hostile_labels_literally(hostile: Path) -> None:
     page = (hostile / "report.md").read_text(encoding="utf-8")
     rows = table_rows(page)
     assert {row[0] for row in rows} == {HOSTILE[0].strip()}
     shown = [label.replace("\r", " ").replace("\n", " ").strip() for label in HOSTILE]
     assert [row[2] for row in rows] == shown
     assert "\x1b" not in page
-    assert r"\$\\frac{1}{0}\$" in page  # else mathematics, where a viewer knows it
+    assert r"\$\\frac{1}{0}\$" in page  # unescaped, some viewers typeset it as mathematics
     tokens = MarkdownIt("commonmark").enable("table").parse(page)
     assert not any("html" in inner.type for token in tokens for inner in (token, *(token.children or ())))
     headings = [token.map[0] for token in tokens if token.type == "heading_open" and token.map]
@@ -279,7 +281,7 @@ def test_markdown_shows_hostile_labels_as_they_are(hostile: Path) -> None:
     ]
 
 
-def test_latex_escapes_every_cell_and_note(hostile: Path) -> None:
+def test_table_tex_escapes_every_cell_and_note(hostile: Path) -> None:
     text = (hostile / "table.tex").read_text(encoding="utf-8")
     first = r"50\%\_a \& b \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}"
     assert rf"{first} & columns & {first} & 50.0 & " in text
@@ -293,7 +295,7 @@ def test_latex_escapes_every_cell_and_note(hostile: Path) -> None:
     assert all(row.endswith(r" \\") for row in rows)
 
 
-def test_figures_show_hostile_labels_as_they_are(hostile: Path) -> None:
+def test_figures_show_hostile_labels_literally(hostile: Path) -> None:
     for name in FIGURES:
         drawing = ElementTree.parse(hostile / name)
         texts = " ".join("".join(element.itertext()) for element in drawing.findall(".//{*}text"))
@@ -302,18 +304,18 @@ def test_figures_show_hostile_labels_as_they_are(hostile: Path) -> None:
         assert not drawing.findall(".//{*}script")
 
 
-def test_figures_are_the_same_bytes_each_time_and_embedded(hostile: Path, tmp_path: Path) -> None:
+def test_figures_are_reproducible_and_embedded_in_the_page(hostile: Path, tmp_path: Path) -> None:
     again = publish_hostile(tmp_path)
     for name in FIGURES:
         assert (again / name).read_bytes() == (hostile / name).read_bytes()
         assert f"]({name})" in (again / "report.md").read_text(encoding="utf-8")
 
 
-def test_curves_are_a_thin_line_a_seed_and_a_thick_mean(tmp_path: Path) -> None:
+def test_steps_figure_draws_thin_lines_for_seeds_and_thick_mean(tmp_path: Path) -> None:
     cells = [make_cell(seed=seed) for seed in range(3)]
     directory = publish(tmp_path, cells, [make_record(cell) for cell in cells])
     for cell in cells[1:]:
-        for step in (1, 2, 1, 2):  # cut off after two steps, then begun anew
+        for step in (1, 2, 1, 2):  # interrupted after two steps, then restarted
             history = directory.cell_directory(cell) / "history.jsonl"
             append_line(history, {"step": step, "val_exact_match": cell.seed / 2})
     write_report(tmp_path, command=COMMAND)
@@ -327,9 +329,9 @@ def test_curves_are_a_thin_line_a_seed_and_a_thick_mean(tmp_path: Path) -> None:
 
 
 def publish_many(path: Path) -> Path:
-    """Publish two encoders x seven decoders, the later the better and the faster; but the first one is the fastest.
+    """Publish two encoders x seven decoders, each more accurate and faster than the one before.
 
-    The last two are equally good, and one in the middle has a name.
+    Exceptions: the first is the fastest, and the last two are equally accurate. One in the middle has a name.
     """
     cells = [
         make_cell(f"d{number}", encoder=encoder, name="__name__" if (encoder, number) == ("E0", 3) else "")
@@ -349,21 +351,21 @@ def texts(drawing: Path) -> list[str]:
     return ["".join(element.itertext()) for element in ElementTree.parse(drawing).findall(".//{*}text")]
 
 
-def test_the_curves_of_many_rows_stand_in_panels_with_one_legend(tmp_path: Path) -> None:
+def test_steps_figure_of_many_rows_has_panels_and_one_legend(tmp_path: Path) -> None:
     shown = texts(publish_many(tmp_path) / FIGURES[0])
     assert [shown.count(panel) for panel in ("E0", "$E1$")] == [1, 1]
     assert [shown.count(f"d{number}") for number in range(7)] == [1] * 7
     assert not any("/" in text or "name" in text for text in shown)
 
 
-def test_of_many_points_the_named_and_the_front_are_labeled(tmp_path: Path) -> None:
+def test_latency_figure_of_many_rows_labels_names_and_pareto_front(tmp_path: Path) -> None:
     shown = texts(publish_many(tmp_path) / FIGURES[1])
-    # All are in the legend; on the front are the first one, and of the last two the faster one.
+    # The legend has every row. The Pareto front is the first row and the faster one of the last two.
     wanted = {"E0 / d0": 2, "$E1$ / d6": 2, "__name__": 2, "$E1$ / d5": 1, "E0 / d1": 1}
     assert {text: shown.count(text) for text in wanted} == wanted
 
 
-def test_figures_without_data_are_taken_away(tmp_path: Path) -> None:
+def test_write_report_deletes_figures_without_data(tmp_path: Path) -> None:
     cell = make_cell()
     directory = publish(tmp_path, [cell], [make_record(cell, cost=Cost())])
     for name in FIGURES:
@@ -375,7 +377,7 @@ def test_figures_without_data_are_taken_away(tmp_path: Path) -> None:
     assert [(tmp_path / name).exists() for name in FIGURES] == [True, False]
 
 
-def test_the_table_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
+def test_markdown_table_imports_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
     publish_mixed(tmp_path)
     code = (
         "import sys; from decoderbench.report import load_results, markdown_table;"

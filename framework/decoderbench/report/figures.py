@@ -1,4 +1,4 @@
-"""Figures as SVG, the same bytes from the same records. matplotlib loads slowly: imported only to draw."""
+"""Figures as SVG. The same records give the same bytes. matplotlib imports slowly, so only drawing imports it."""
 
 from __future__ import annotations
 
@@ -22,47 +22,48 @@ if TYPE_CHECKING:
 
 STEPS, LATENCY = "accuracy_vs_steps.svg", "accuracy_vs_latency.svg"
 CAPTIONS = {
-    STEPS: "Exact match on the validation split against optimizer steps: thick the mean, thin each seed",
-    LATENCY: "Exact match on the test split against the time to transcribe one image: bars are the table's ±; of more "
-    "than 12 rows, labels stand at those with a name and, on the gray line, at those that no faster one equals",
+    STEPS: "Exact match on the validation split against optimizer steps; thick lines are means, thin lines single "
+    "seeds",
+    LATENCY: "Exact match on the test split against the time to transcribe one image; bars are the ± of the table; "
+    "with more than 12 rows, only named rows and the Pareto front (gray line) are labeled",
 }
 
-_MANY = 12
-"""Of more rows than this, curves stand in panels, and points have a legend instead of a label each."""
+_MANY_ROWS = 12
+"""With more rows, curves are split into panels, and a legend replaces most of the labels at points."""
 
-# Okabe and Ito 2008, told apart with every kind of color vision; without yellow, too pale on white.
+# Okabe and Ito 2008: distinguishable with every kind of color vision. Yellow is omitted, as it is too pale on white.
 _COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 _DASHES = ["-", "--", ":", "-."]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
-_PLACES = [
+_LABEL_OFFSETS = [
     (side, across, 12 * rows)
     for rows in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5)
     for side, across in (("left", 9), ("right", -9))
 ]
-"""Where a label may lie from its point, best first: its side that faces the point, and pixels."""
+"""Positions of a label relative to its point, best first: the side that faces the point, and x and y in pixels."""
 
 
 def draw_figures(results: Results) -> dict[str, str]:
-    """Return the SVG of each figure by file name; one that has no data is left out."""
+    """Return the SVG of each figure by file name, without the figures that have no data."""
     summary = summarize(results.cells)
     varying = [axis for axis in VARIANT if summary[axis].nunique() > 1] or ["decoder"]
     figures = {}
-    curves = _curves(results)
+    curves = _validation_curves(results)
     if not curves.empty:
-        figures[STEPS] = _svg(lambda figure: _draw_steps(figure, curves, summary, varying))
-    rows = _with_looks(summary, varying)
+        figures[STEPS] = _to_svg(lambda figure: _draw_steps(figure, curves, summary, varying))
+    rows = _with_styles(summary, varying)
     points = rows[rows["exact_match_mean"].notna() & (rows["latency_ms"] > 0)]
     if not points.empty:
-        figures[LATENCY] = _svg(lambda figure: _draw_latency(figure, points))
+        figures[LATENCY] = _to_svg(lambda figure: _draw_latency(figure, points))
     return figures
 
 
-def _svg(draw: Callable[[Figure], None]) -> str:
+def _to_svg(draw: Callable[[Figure], None]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # Text stays text in the file, and the reader's font may have what ours lacks.
+        # The file keeps text as text, so a glyph missing here may exist in the font of the reader.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -80,15 +81,15 @@ def _svg(draw: Callable[[Figure], None]) -> str:
                 "grid.linewidth": 0.6,
             }
         )
-        figure = Figure(figsize=(9, 4.8), dpi=72, layout="constrained")  # 72: a pixel is a point
+        figure = Figure(figsize=(9, 4.8), dpi=72, layout="constrained")  # at 72 dpi, a pixel is a point
         draw(figure)
         drawing = io.StringIO()
         figure.savefig(drawing, format="svg", metadata={"Date": None})
     return drawing.getvalue()
 
 
-def _curves(results: Results) -> pd.DataFrame:
-    """Return one row a validation of a done cell: variant, seed, step, val_exact_match in percent."""
+def _validation_curves(results: Results) -> pd.DataFrame:
+    """Return one row per validation of a done cell: variant, seed, step, val_exact_match in percent."""
     columns = [*VARIANT, "seed", "step", "val_exact_match"]
     rows = []
     for cell, row in zip(results.plan.cells, results.cells.to_dict("records"), strict=True):
@@ -96,7 +97,7 @@ def _curves(results: Results) -> pd.DataFrame:
             history = read_lines(results.directory.cell_directory(cell) / "history.jsonl")
             rows += [row | line for line in history]
     curves = pd.DataFrame(rows, columns=columns).dropna(subset="val_exact_match")
-    # A cell that was cut off and began anew has written its first steps twice.
+    # A cell that was interrupted and restarted has written its first steps twice.
     curves = curves.drop_duplicates([*VARIANT, "seed", "step"], keep="last")
     return curves.assign(val_exact_match=100 * curves["val_exact_match"])
 
@@ -104,9 +105,9 @@ def _curves(results: Results) -> pd.DataFrame:
 def _draw_steps(figure: Figure, curves: pd.DataFrame, summary: pd.DataFrame, varying: list[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    split = _panel_axis(summary, varying)
-    rows = _with_looks(summary, [axis for axis in varying if axis != split], named=split is None)
-    panels = list(rows.groupby(split, sort=False)) if split else [("", rows)]
+    panel_axis = _panel_axis(summary, varying)
+    rows = _with_styles(summary, [axis for axis in varying if axis != panel_axis], use_names=panel_axis is None)
+    panels = list(rows.groupby(panel_axis, sort=False)) if panel_axis else [("", rows)]
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     figure.set_figheight(max(4.8, 2.4 * down))
@@ -118,7 +119,7 @@ def _draw_steps(figure: Figure, curves: pd.DataFrame, summary: pd.DataFrame, var
         for _, row in members.iterrows():
             own = curves[(curves[VARIANT] == row[VARIANT]).all(axis="columns")]
             if not own.empty:
-                entries.setdefault(row["kind"], (_draw_curve(axes, own, *row["look"]), row["label"]))
+                entries.setdefault(row["kind"], (_draw_curve(axes, own, *row["style"]), row["label"]))
     places[0].set(ylim=(-2, 102))
     for unused in places[len(panels) :]:
         unused.remove()
@@ -128,13 +129,13 @@ def _draw_steps(figure: Figure, curves: pd.DataFrame, summary: pd.DataFrame, var
 
 
 def _panel_axis(summary: pd.DataFrame, varying: list[str]) -> str | None:
-    """Return the axis that has a panel for each of its labels: of many rows the most varied one before the decoder."""
-    stages = [axis for axis in varying if axis != "decoder"] if len(varying) > 1 and len(summary) > _MANY else []
+    """Return the axis with one panel per label: the stage before the decoder that varies most, or None for few rows."""
+    stages = [axis for axis in varying if axis != "decoder"] if len(varying) > 1 and len(summary) > _MANY_ROWS else []
     return max(stages, key=lambda axis: summary[axis].nunique(), default=None)
 
 
 def _draw_curve(axes: Axes, own: pd.DataFrame, color: str, dash: str, marker: str) -> Line2D:
-    """Draw the curves of one variant, and return that of the mean."""
+    """Draw the curves of one variant and return the line of the mean."""
     seeds = [group.sort_values("step") for _, group in own.groupby("seed")]
     for seed in seeds if len(seeds) > 1 else []:
         axes.plot(seed["step"], seed["val_exact_match"], dash, color=color, linewidth=0.6, alpha=0.5)
@@ -145,9 +146,9 @@ def _draw_curve(axes: Axes, own: pd.DataFrame, color: str, dash: str, marker: st
 
 
 def _add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Add a legend to the right of a figure, which grows with it."""
+    """Add a legend to the right of a figure, and make the figure high enough for it."""
     figure.set_figheight(max(figure.get_figheight(), 0.2 * sum(label.count("\n") + 1 for label in labels)))
-    # Labels come later: `legend` itself leaves out those that start with an underscore.
+    # Labels are set afterwards, because `legend` ignores labels that start with an underscore.
     legend = figure.legend(handles, [""] * len(handles), loc="outside right upper", frameon=False)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set(text=label, parse_math=False)
@@ -157,21 +158,21 @@ def _draw_latency(figure: Figure, points: pd.DataFrame) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes = figure.add_subplot()
-    many = len(points) > _MANY
-    front = _front(points)
+    many = len(points) > _MANY_ROWS
+    front = _pareto_front(points)
     points = points.assign(labeled=not many or (points["name"] != "") | points.index.isin(front.index))
     if many:
         axes.plot(front["latency_ms"], 100 * front["exact_match_mean"], color="0.7", linewidth=1, zorder=1)
     handles = []
     for _, row in points.iterrows():
-        color, _, marker = row["look"]
+        color, _, marker = row["style"]
         mean, spread = 100 * row["exact_match_mean"], 100 * row["exact_match_std"]
         bar = None if pd.isna(spread) else spread
         handles.append(axes.errorbar(row["latency_ms"], mean, bar, fmt=marker, color=color, elinewidth=1, capsize=3))
     axes.set(
         xscale="log",
         xlim=(points["latency_ms"].min() / 1.6, points["latency_ms"].max() * 1.6),
-        xlabel="Time to transcribe one image (ms, logarithmic)",
+        xlabel="Time to transcribe one image (ms, log scale)",
         ylabel="Exact match on the test split (%)",
     )
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -185,36 +186,36 @@ def _draw_latency(figure: Figure, points: pd.DataFrame) -> None:
     _annotate(figure, axes, points)
 
 
-def _front(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the points that no faster or equally fast one equals in exact match, the fastest first."""
+def _pareto_front(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the Pareto front, fastest first: each point has a higher exact match than all others as fast or faster."""
     ordered = points.sort_values(["latency_ms", "exact_match_mean"], ascending=[True, False])
     return ordered[ordered["exact_match_mean"] > ordered["exact_match_mean"].cummax().shift(fill_value=-1.0)]
 
 
 def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
-    """Write the labels of `labeled` points beside them, at the first place that is free of points, bars and labels."""
+    """Write a label next to each `labeled` point, at the first offset that overlaps no point, bar or other label."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
-    figure.draw_without_rendering()  # until then nothing has a place
+    figure.draw_without_rendering()  # computes the layout
     frame = axes.get_window_extent()
     low, high = axes.get_ylim()
     centers = list(zip(points["latency_ms"], 100 * points["exact_match_mean"], strict=True))
     bars = (100 * points["exact_match_std"].fillna(0) * frame.height / (high - low)).clip(lower=4)
     pixels = axes.transData.transform(centers)
-    taken = [Bbox.from_bounds(x - 4, y - bar, 8, 2 * bar) for (x, y), bar in zip(pixels, bars, strict=True)]
+    occupied = [Bbox.from_bounds(x - 4, y - bar, 8, 2 * bar) for (x, y), bar in zip(pixels, bars, strict=True)]
     labels = points["label"].where(points["labeled"])
     for center, (x, y), label in zip(centers, pixels, labels, strict=True):
         if pd.isna(label):
             continue
         size = Text(text=label, fontsize=8, parse_math=False, figure=figure).get_window_extent()
-        for side, across, up in (*_PLACES, _PLACES[0]):
+        for side, across, up in (*_LABEL_OFFSETS, _LABEL_OFFSETS[0]):
             left = x + across - (size.width if side == "right" else 0)
             box = Bbox.from_bounds(left, y + up - size.height / 2, size.width, size.height)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
+            if inside and not any(box.overlaps(other) for other in occupied):
                 break
-        taken.append(box)
+        occupied.append(box)
         axes.annotate(
             label,
             center,
@@ -225,7 +226,7 @@ def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
             fontsize=8,
             parse_math=False,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            zorder=1.5,  # over the line of the front, which passes; under points and bars
+            zorder=1.5,  # above the line of the Pareto front, below points and bars
             arrowprops={
                 "arrowstyle": "-",
                 "color": "0.6",
@@ -237,20 +238,21 @@ def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
         ).set_in_layout(False)
 
 
-def _with_looks(summary: pd.DataFrame, axes: list[str], *, named: bool = True) -> pd.DataFrame:
-    """Return the rows with their `kind`, which is their labels of some axes, and its `label` and `look`.
+def _with_styles(summary: pd.DataFrame, axes: list[str], *, use_names: bool = True) -> pd.DataFrame:
+    """Return the rows with three more columns: `kind`, `label` and `style`.
 
-    The label is the row's name if it has one and names are asked for; its lines have at most 32 characters.
+    The kind is the row's labels on the given axes; rows of the same kind have the same style. The label is the row's
+    name if `use_names` and it has one, else the kind, wrapped to lines of at most 32 characters.
     """
     kinds = list(summary[axes].itertuples(index=False, name=None))
     positions = {kind: position for position, kind in enumerate(dict.fromkeys(kinds))}
-    names = summary["name"] if named else [""] * len(kinds)
+    names = summary["name"] if use_names else [""] * len(kinds)
     labels = [textwrap.fill(name or " / ".join(kind), 32) for name, kind in zip(names, kinds, strict=True)]
-    looks = [_look(positions[kind]) for kind in kinds]
-    return summary.assign(kind=pd.Series(kinds), label=labels, look=pd.Series(looks))
+    styles = [_style(positions[kind]) for kind in kinds]
+    return summary.assign(kind=pd.Series(kinds), label=labels, style=pd.Series(styles))
 
 
-def _look(position: int) -> tuple[str, str, str]:
-    """Return color, dash and marker of a variant; no two of the first 77 look alike."""
+def _style(position: int) -> tuple[str, str, str]:
+    """Return color, dash and marker of a kind of row; the first 77 styles are distinct."""
     color = _COLORS[position % len(_COLORS)]
     return color, _DASHES[position // len(_COLORS) % len(_DASHES)], _MARKERS[position % len(_MARKERS)]

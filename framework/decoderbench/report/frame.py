@@ -1,4 +1,4 @@
-"""Records to pandas: one row a cell, and from that one row a variant. No torch here."""
+"""Records as pandas frames: one row per cell, summarized to one row per variant. No torch here."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from decoderbench.records import Plan, ResultsDirectory, RunRecord
 
 logger = logging.getLogger("decoderbench")
 ExtraColumns = Callable[[RunRecord], Mapping[str, object]]
-"""Further columns of a record: names and values."""
+"""A function that returns additional columns of a record, as names and values."""
 
 VARIANT = list(AXES)
+"""The columns that identify a variant."""
+
 METRICS = list(BUILT_IN)
 COSTS = [
     "param_count",
@@ -30,6 +32,7 @@ COSTS = [
     "peak_memory_mb",
 ]
 SEVERITY = ["done", "pending", "infeasible", "diverged", "oom", "failed"]
+"""Statuses from best to worst; a variant has the worst status of its cells."""
 
 _DTYPES = {
     "experiment": "str",
@@ -56,56 +59,58 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Results:
-    """What a report is made from: a plan, its records, and both as frames."""
+    """The input of a report: a plan, its records, and both combined as a frame."""
 
     directory: ResultsDirectory
     plan: Plan
 
     records: tuple[RunRecord, ...]
-    """In plan order; cells that have none are left out."""
+    """In plan order, without the cells that have no record."""
 
     cells: pd.DataFrame
-    """One row a cell of the plan; the status of a cell without a record is `pending`."""
+    """One row per cell of the plan; cells without a record have the status `pending`."""
 
     @property
     def recorded(self) -> pd.DataFrame:
-        """One row a cell that has a record."""
+        """One row per cell that has a record."""
         return self.cells[self.cells["status"] != "pending"].reset_index(drop=True)
 
 
 def load_results(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> Results:
-    """Read a results directory. A further metric or column whose name is taken is left out, with a warning.
+    """Read a results directory.
+
+    Additional metrics and columns whose name already exists are ignored, with a warning.
 
     Raises:
-        DataError: the directory has no plan, or a damaged one.
+        DataError: the directory has no plan, or its plan is corrupt.
     """
     directory = ResultsDirectory(path)
     plan = directory.read_plan()
     records = [directory.read(cell) for cell in plan.cells]
-    cells = _frame(plan.cells, records, extra_columns)
+    cells = _build_frame(plan.cells, records, extra_columns)
     return Results(directory, plan, tuple(record for record in records if record is not None), cells)
 
 
 def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> pd.DataFrame:
-    """Return one row a cell that has a record, in plan order.
+    """Return one row per cell that has a record, in plan order.
 
-    Rates are fractions of 1, `param_count` is in millions, `gmacs` in 10^9, `peak_memory_mb` in 10^6 bytes,
-    and all else is in the unit that the column's name ends with. After the fixed columns come further metrics
-    by name, then `extra_columns`. Metrics of a cell that is not done are missing.
+    Rates are fractions of 1, `param_count` is in millions, `gmacs` in 10^9 and `peak_memory_mb` in 10^6 bytes. For
+    other columns, the end of the name gives the unit. The fixed columns are followed by additional metrics, sorted
+    by name, then by `extra_columns`. Metrics of cells that are not done are missing.
 
     Raises:
-        DataError: the directory has no plan, or a damaged one.
+        DataError: the directory has no plan, or its plan is corrupt.
     """
     return load_results(path, extra_columns=extra_columns).recorded
 
 
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a variant, in the order of the frame of one experiment.
+    """Return one row per variant of one experiment, in the order of its frame.
 
-    `num_seeds` of `num_cells` are done. Over those, `<metric>_mean` and `<metric>_std` are the mean and the
-    sample standard deviation of the metrics (missing for one seed), and costs are means, in the units of
-    `load_frame`. `name` is empty for a variant that has none, `status` is the worst of the row's, and `reasons`
-    says why cells are not done.
+    `num_seeds` of `num_cells` cells are done. All numbers are over done cells and in the units of `load_frame`:
+    `<metric>_mean`, `<metric>_std` (the sample standard deviation, missing for one seed), and the means of the costs.
+    `name` is empty for a variant without a name, `status` is the worst status of its cells, and `reasons` explains
+    why cells are not done.
     """
     done = frame["status"] == "done"
     numbers = frame[METRICS + COSTS].where(done)
@@ -122,10 +127,10 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _frame(
+def _build_frame(
     cells: tuple[Cell, ...], records: list[RunRecord | None], extra_columns: ExtraColumns | None
 ) -> pd.DataFrame:
-    rows = [_row(cell, record) for cell, record in zip(cells, records, strict=True)]
+    rows = [_cell_row(cell, record) for cell, record in zip(cells, records, strict=True)]
     frame = pd.DataFrame(rows, columns=list(_DTYPES)).astype(_DTYPES)
     measured = [record.metrics if record and record.status == "done" else {} for record in records]
     recorded = {name for record in records if record for name in record.metrics}
@@ -139,8 +144,8 @@ def _frame(
     return frame
 
 
-def _row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
-    """Labels and counts come from the plan: a variant may have been renamed since its record was made."""
+def _cell_row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
+    """Return the row of a cell. Labels and counts come from the plan, since variants may be renamed after a run."""
     row: dict[str, Any] = {
         "experiment": cell.experiment,
         "dataset": cell.dataset,
@@ -148,7 +153,7 @@ def _row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
         "seed": cell.seed,
         "status": "pending",
         "reason": "",
-        "param_count": cell.param_count,
+        "param_count": None if cell.num_parameters is None else cell.num_parameters / 1e6,
         "gmacs": cell.gmacs,
         "frames": cell.frames,
         "device": "",
@@ -164,6 +169,6 @@ def _row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
 
 def _add_column(frame: pd.DataFrame, name: str, values: list[Any], dtype: str | None) -> None:
     if name in frame:
-        logger.warning("report column %r exists already, a plugin's is left out; give it another name", name)
+        logger.warning("report column %r already exists, so a plugin's is ignored; give it another name", name)
         return
     frame[name] = pd.Series(values, index=frame.index, dtype=dtype)

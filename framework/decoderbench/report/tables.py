@@ -1,6 +1,7 @@
-"""Tables as text: the main table, number formats, and the one home of escaping.
+"""Tables as Markdown, LaTeX and CSV: the main table, number formats, and all escaping.
 
-A label is what a person typed: no format may read it as markup. No torch here.
+Labels and reasons are arbitrary text, and no format may interpret them as markup. `framework/decisions/0010` explains
+why the escaping is our own. No torch here.
 """
 
 from __future__ import annotations
@@ -36,52 +37,55 @@ _LATEX_MARKS = str.maketrans(
 )
 
 
-def one_line(text: str) -> str:
-    """Return the text without outer space, line breaks and other unprintable characters as spaces."""
+def to_single_line(text: str) -> str:
+    """Return the text with unprintable characters (line breaks too) replaced by spaces, and stripped."""
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
 def escape_markdown(text: str) -> str:
-    """Return Markdown that shows the text as it is, in a table too; `_` within a word needs no escape."""
-    marked = _MARKDOWN_MARKS.sub(r"\\\g<0>", one_line(text))
+    """Return Markdown that displays the text literally, also in a table. `_` within a word needs no escape."""
+    marked = _MARKDOWN_MARKS.sub(r"\\\g<0>", to_single_line(text))
     return re.sub(r"&(?=#?\w+;)", "&amp;", marked).replace("<", "&lt;")
 
 
 def escape_latex(text: str) -> str:
-    """Return LaTeX that shows the text as it is; a `[` or `*` at the start of a row is not the row break's argument."""
-    return one_line(text).translate(_LATEX_MARKS)
+    r"""Return LaTeX that displays the text literally.
+
+    `[` and `*` are put in braces: at the start of a row, they would be an argument of the preceding `\\`.
+    """
+    return to_single_line(text).translate(_LATEX_MARKS)
 
 
-def bullets(lines: Iterable[str]) -> str:
+def bullet_list(lines: Iterable[str]) -> str:
     """Return texts as a Markdown list."""
     return "\n".join(f"- {escape_markdown(line)}" for line in lines)
 
 
-def listed(values: Iterable[object]) -> str:
-    """Return each value once, with commas."""
+def join_distinct(values: Iterable[object]) -> str:
+    """Return the distinct values in order of appearance, separated by commas."""
     return ", ".join(dict.fromkeys(map(str, values)))
 
 
-def rounded(value: float, decimals: int, *, sign: str = "") -> str:
-    """Return a number with so many decimals, or `n/a` if it is missing; `sign` is that of a format, as in `+`."""
+def format_fixed(value: float, decimals: int, *, sign: str = "") -> str:
+    """Return a number with fixed decimals, or `n/a` if it is missing. `sign` is that of a format spec, such as `+`."""
     return MISSING if pd.isna(value) else f"{value:{sign}z.{decimals}f}"
 
 
-def significant(value: float) -> str:
-    """Return a number with three significant digits, or all digits before the point, or `n/a`."""
+def format_significant(value: float) -> str:
+    """Return a number with three significant digits (integer digits are never dropped), or `n/a` if it is missing."""
     magnitude = 0 if pd.isna(value) or value == 0 else math.floor(math.log10(abs(value)))
-    return rounded(value, max(0, 2 - magnitude))
+    return format_fixed(value, max(0, 2 - magnitude))
 
 
-def with_spread(mean: float, spread: float, decimals: int, *, sign: str = "") -> str:
-    """Return `mean ± spread`; the mean alone if there is no spread."""
-    return rounded(mean, decimals, sign=sign) + ("" if pd.isna(spread) else f" ± {rounded(spread, decimals)}")
+def format_mean_std(mean: float, std: float, decimals: int, *, sign: str = "") -> str:
+    """Return `mean ± std`, or only the mean if `std` is missing."""
+    return format_fixed(mean, decimals, sign=sign) + ("" if pd.isna(std) else f" ± {format_fixed(std, decimals)}")
 
 
 def cells_csv(frame: pd.DataFrame) -> str:
-    r"""Return a frame as CSV without loss: floats by repr, missing values empty, lines end in `\n`.
+    r"""Return a frame as lossless CSV: floats by repr, missing values empty, lines end in `\n`.
 
-    Because nothing is changed, a label such as `=1+1` is a formula to a spreadsheet: import it as text.
+    Labels are not altered, so a spreadsheet treats a label such as `=1+1` as a formula: import the columns as text.
     """
     rows = _Rows()
     writer = csv.writer(rows, lineterminator="\r\n")
@@ -91,7 +95,10 @@ def cells_csv(frame: pd.DataFrame) -> str:
 
 
 class _Rows(list[str]):
-    r"""A file for the csv module, which quotes a lone `\r` only where rows end in `\r\n`."""
+    r"""A file for the csv module, with rows ending in `\n`.
+
+    The module quotes a field with a lone `\r` only if its line terminator is `\r\n`, so rows arrive with that.
+    """
 
     def write(self, row: str) -> None:
         self.append(row.removesuffix("\r\n") + "\n")
@@ -99,20 +106,20 @@ class _Rows(list[str]):
 
 @dataclass(frozen=True)
 class Table:
-    """A table as plain text, which each format escapes in its own way."""
+    """A table of plain text; each format escapes it in its own way."""
 
     caption: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     num_labels: int
-    """So many columns, the first ones, are labels and not numbers."""
+    """The number of leading columns that hold labels; the others hold numbers."""
 
     notes: Sequence[str]
-    """What a reader must know, without a full stop."""
+    """Footnotes, without a full stop."""
 
     def markdown(self) -> str:
-        """Return the table with its notes as a list below it."""
+        """Return the table with its notes as a list below."""
         aligned = ["left"] * self.num_labels + ["right"] * (len(self.headers) - self.num_labels)
         grid = tabulate(
             [list(map(escape_markdown, row[: self.num_labels])) + list(row[self.num_labels :]) for row in self.rows],
@@ -121,12 +128,12 @@ class Table:
             disable_numparse=True,
             colalign=aligned,
         )
-        return "\n".join([grid, "", bullets(self.notes)])
+        return "\n".join([grid, "", bullet_list(self.notes)])
 
     def latex(self, experiment: str, *, part: str = "") -> str:
-        r"""Return the table as LaTeX, with its notes below it. Needs booktabs, and UTF-8 for the `±`.
+        r"""Return the table as LaTeX, with its notes below. It needs the package booktabs, and UTF-8 for the `±`.
 
-        `experiment` and `part` make the caption and the label that a text refers to.
+        The caption begins with `experiment`. The label for `\ref` is `experiment` followed by `part`.
         """
         columns = "l" * self.num_labels + "r" * (len(self.headers) - self.num_labels)
         lines = [
@@ -154,9 +161,9 @@ def _latex_row(texts: Sequence[str]) -> str:
 
 
 def main_table(results: Results) -> Table:
-    """Return one row a variant, and below it: what is spread, cells without a result, allowed problems, pending cells.
+    """Return one row per variant, with notes on the spread, cells without a result, allowed problems and pending cells.
 
-    Names stand first if any row has one; rectifiers are left out where none does anything.
+    A column of names comes first if any row has a name. The rectifier column is omitted if every rectifier is `none`.
     """
     summary = summarize(results.cells)
     axes = shown_axes(results.plan.cells)
@@ -176,51 +183,55 @@ def main_table(results: Results) -> Table:
                 "Exact match (%)": _percent(row, "exact_match"),
                 "CER (%)": _percent(row, "cer"),
                 "1-NED (%)": _percent(row, "one_minus_ned"),
-                "Nats/char": with_spread(row["nats_per_char_mean"], row["nats_per_char_std"], 3),
+                "Nats/char": format_mean_std(row["nats_per_char_mean"], row["nats_per_char_std"], 3),
                 "Seeds": seeds,
-                "Params (M)": significant(row["param_count"]),
-                "GMACs": significant(row["gmacs"]),
-                "ms/image": significant(row["latency_ms"]),
-                "Train img/s": significant(row["train_samples_per_sec"]),
+                "Params (M)": format_significant(row["param_count"]),
+                "GMACs": format_significant(row["gmacs"]),
+                "ms/image": format_significant(row["latency_ms"]),
+                "Train img/s": format_significant(row["train_samples_per_sec"]),
             }
         )
     pending = int((results.cells["status"] == "pending").sum())
-    below = [
+    footnotes = [
         *([_spread_note(summary["num_seeds"])] if summary["num_seeds"].any() else []),
         *notes,
         *results.plan.data_notes,
         *([f"pending: {pending} of {len(results.cells)} cells"] if pending else []),
     ]
     return Table(
-        "accuracy on the test split, and cost", list(rows[0]), [list(row.values()) for row in rows], len(labels), below
+        caption="accuracy on the test split, and cost",
+        headers=list(rows[0]),
+        rows=[list(row.values()) for row in rows],
+        num_labels=len(labels),
+        notes=footnotes,
     )
 
 
 def _percent(row: Mapping[Hashable, float], metric: str) -> str:
-    return with_spread(100 * row[f"{metric}_mean"], 100 * row[f"{metric}_std"], 1)
+    return format_mean_std(100 * row[f"{metric}_mean"], 100 * row[f"{metric}_std"], 1)
 
 
 def _spread_note(num_seeds: pd.Series[int]) -> str:
     counts = sorted(set(num_seeds[num_seeds > 0]))
     if counts[-1] == 1:
-        return "one seed a row, so no spread is shown"
-    over = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    alone = "; a row with one seed shows none" if counts[0] == 1 else ""
-    return f"± is the sample standard deviation over the seeds of a row, here {over} seeds{alone}"
+        return "one seed per row, so no spread is shown"
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    exception = "; rows with one seed show none" if counts[0] == 1 else ""
+    return f"± is the sample standard deviation over the seeds of a row, here {seeds} seeds{exception}"
 
 
 def _notes_on_failures(cells: pd.DataFrame, axes: list[str]) -> tuple[list[str], dict[tuple[str, ...], list[int]]]:
-    """Return one note a reason, which names rows by `axes`, and the numbers of its notes for each variant."""
+    """Return one note per reason, naming rows by their labels on `axes`, and the note numbers of each variant."""
     notes = []
     numbers: dict[tuple[str, ...], list[int]] = {}
     without_result = cells[~cells["status"].isin(["done", "pending"])]
     for number, (_, same) in enumerate(without_result.groupby(["status", "reason"], sort=False), start=1):
-        who = []
-        for variant, members in same.groupby(VARIANT, sort=False):
+        rows = []
+        for variant, cells_of_row in same.groupby(VARIANT, sort=False):
             numbers.setdefault(tuple(map(str, variant)), []).append(number)
-            seeds = members["seed"].tolist()
-            title = " / ".join(members[axes].iloc[0])
-            who.append(f"{title}, {'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}")
+            seeds = cells_of_row["seed"].tolist()
+            title = " / ".join(cells_of_row[axes].iloc[0])
+            rows.append(f"{title}, {'seed' if len(seeds) == 1 else 'seeds'} {join_distinct(seeds)}")
         status, reason = same[["status", "reason"]].iloc[0]
-        notes.append(f"note {number}, {status}: {reason or 'no reason was recorded'} ({'; '.join(who)})")
+        notes.append(f"note {number}, {status}: {reason or 'no reason was recorded'} ({'; '.join(rows)})")
     return notes, numbers
