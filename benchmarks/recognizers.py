@@ -52,11 +52,11 @@ def build(registry: Registry, stages: tuple[Stage, ...], dtype: torch.dtype | No
         component = shelf[chosen[0]].component
         return component(component.Config.model_validate(chosen[1]), *specs)
 
-    rectifier = stage(registry.rectifiers, stages[0], IMAGE)
-    encoder = stage(registry.encoders, stages[1], rectifier.image)
-    bridge = stage(registry.bridges, stages[2], encoder.features)
+    rectifier = stage(registry["rectifier"], stages[0], IMAGE)
+    encoder = stage(registry["encoder"], stages[1], rectifier.image)
+    bridge = stage(registry["bridge"], stages[2], encoder.features)
     return Recognizer(
-        rectifier, encoder, bridge, stage(registry.decoders, stages[3], bridge.memory, LABELS), dtype=dtype
+        rectifier, encoder, bridge, stage(registry["decoder"], stages[3], bridge.memory, LABELS), dtype=dtype
     )
 
 
@@ -126,7 +126,7 @@ def measure(registry: Registry, name: str, stages: tuple[Stage, ...], dtype: tor
     *fastest, mm, convolution = (min(column) for column in zip(*times, strict=True))
     rates = [macs / took for (_, macs), took in zip(products, (mm, convolution), strict=True)]
     print(
-        f"{name} {str(dtype).removeprefix('torch.'):8} {count_parameters(model):5.1f} M parameters, {gmacs:.3f} GMACs "
+        f"{name} {str(dtype).removeprefix('torch.'):8} {count_parameters(model) / 1e6:5.1f} M parameters, {gmacs:.3f} GMACs "
         f"an image, GMACs a second of matrix product {rates[0] / 1e9:.0f}, of convolution {rates[1] / 1e9:.0f}"
     )
     for what, took, passes in zip(("training", "transcription"), fastest, (3, 1), strict=True):

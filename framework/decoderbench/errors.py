@@ -16,9 +16,9 @@ class DecoderBenchError(Exception):
 class ConfigError(DecoderBenchError):
     """One or more mistakes in an experiment; all of them are listed, one a line."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = tuple(mistakes)
 
 
 class UnknownNameError(DecoderBenchError):

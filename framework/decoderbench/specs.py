@@ -19,7 +19,7 @@ class ImageSpec:
     height: int
     width: int
 
-    def require(self, *, height: int, width: int, by: str) -> None:
+    def require_size(self, *, height: int, width: int, by: str) -> None:
         """Raise `InfeasibleError` if images are smaller than a component, named as in "encoder grcnn", can take."""
         if self.height < height or self.width < width:
             raise InfeasibleError(

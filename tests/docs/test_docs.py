@@ -94,7 +94,7 @@ def test_every_block_of_the_tutorial_runs(tiny: dict[str, Any], tmp_path: Path) 
 def test_every_way_in_is_documented(registry: Registry) -> None:
     page = (ROOT / "plugins" / "README.md").read_text()
     ships = page[page.index("## What ships") : page.index("## How a plugin arrives")]
-    for shelf in registry.shelves():
+    for shelf in registry.values():
         for name in shelf:
             assert f"`{name}`" in ships, f"plugins/README.md does not say that {shelf.kind} {name} ships"
     for kind in KINDS:
@@ -159,7 +159,7 @@ def test_every_experiment_plans(file: Path, registry: Registry) -> None:
     cells = plan_cells(experiment, registry, data, read_buckets(experiment, data, cache_dir=None))
     feasible = [cell for cell in cells if cell.infeasible is None]
     assert feasible
-    assert all(cell.frames and cell.param_count and cell.gmacs for cell in feasible)
+    assert all(cell.frames and cell.num_parameters and cell.gmacs for cell in feasible)
 
 
 def test_the_quickstart_always_has_an_infeasible_cell(registry: Registry) -> None:

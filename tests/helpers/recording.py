@@ -42,7 +42,7 @@ def make_cell(decoder: str = "CTC", seed: int = 0, *, encoder: str = "ResNet", *
         "evaluation": EvaluationOptions(),
         "data_hash": "0",
         "frames": 16,
-        "param_count": 11.2,
+        "num_parameters": 11_200_000,
         "gmacs": 0.0456,
     }
     return Cell(**fields | changes)

@@ -199,7 +199,7 @@ def test_plan_shows_the_grid_and_trains_nothing(
     status, out, _ = call(capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN), "--json")
     cells = json.loads(out)
     assert [cell["frames"] for cell in cells] == [8, 8, 8]
-    assert all(cell["param_count"] > 0 and cell["gmacs"] > 0 for cell in cells)
+    assert all(cell["num_parameters"] > 0 and cell["gmacs"] > 0 for cell in cells)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
 
 

@@ -44,7 +44,7 @@ def test_both_sizes_plan_the_same_24_combinations(name: str, registry: Registry)
 def test_the_large_size_has_the_published_numbers_of_parameters(registry: Registry) -> None:
     experiment = few_images("four_stage")
     data = read_data(experiment, registry, base_dir=EXPERIMENTS, cache_dir=None)
-    params = {cell.name: round(1e6 * (cell.param_count or 0)) for cell in plan_cells(experiment, registry, data)}
+    params = {cell.name: cell.num_parameters for cell in plan_cells(experiment, registry, data)}
     assert params["CRNN"] == 8_451_621
     assert params["TRBA"] == 49_555_182
     assert params["Rosetta"] == 44_282_885

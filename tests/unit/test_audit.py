@@ -48,7 +48,7 @@ def test_sound_labels_give_the_label_spec():
     found = audit(GOOD)
     assert found.counts == {"train": 2, "val": 1, "test": 1}
     assert found.lengths == {1: 1, 2: 2, 3: 1}
-    assert (found.problems, found.left_out, found.unspellable) == ((), (), ())
+    assert (found.problems, found.excluded, found.unspellable) == ((), (), ())
     assert found.label_spec.charset == Charset("ab")
     assert (found.label_spec.max_length, found.label_spec.frames_needed) == (3, 4)
     assert found.footnotes() == []
@@ -83,7 +83,7 @@ def test_each_problem_is_refused_by_name_and_can_be_allowed(code, label, said):
     assert f"--allow {code}" in message
     assert caught.value.exit_code == 3
     found = audit(samples, allow=[code], **options)
-    assert found.left_out == (4,)
+    assert found.excluded == (4,)
     assert found.counts["train"] == 2
     assert found.unspellable == (() if code == "empty_label" else (4,))
     assert found.footnotes() == [f"{code}: allowed, in 1 of 5 samples"]
@@ -121,7 +121,7 @@ def test_all_problems_are_listed_at_once_with_ten_keys_each():
 def test_an_allowed_problem_of_test_stays_in_the_denominator():
     found = audit([*GOOD, Sample("5", "aaaa", "test")], max_length=3, allow={"too_long"})
     assert found.counts["test"] == 2
-    assert (found.left_out, found.unspellable) == ((), (4,))
+    assert (found.excluded, found.unspellable) == ((), (4,))
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -159,7 +159,7 @@ def test_upper_case_data_are_kept_or_folded_but_never_lost():
     folded = audit(UPPER_CASE, charset=Charset("BA"), normalize=LOWER)
     assert (folded.labels, folded.characters) == (("ab", "ba", "b"), "ba")
     assert kept.counts == folded.counts == {"train": 1, "val": 1, "test": 1}
-    assert (kept.left_out, folded.left_out) == ((), ())
+    assert (kept.excluded, folded.excluded) == ((), ())
 
 
 def test_a_label_is_filtered_as_it_stands_and_the_message_says_what_to_name():
@@ -210,7 +210,7 @@ def test_a_label_of_which_nothing_is_left_is_a_problem_of_its_own():
     found = audit(samples, allow=CODES, **options)
     counted = {problem.code: problem.count for problem in found.problems}
     assert counted == {"empty_after_normalizing": 2, "empty_label": 1, "outside_charset": 1}
-    assert found.left_out == (4, 5)
+    assert found.excluded == (4, 5)
     assert found.unspellable == (7,)
     assert found.counts == {"train": 2, "val": 1, "test": 3}
     with pytest.raises(DataError, match="split 'train' has no sample left"):
@@ -241,7 +241,7 @@ def test_labels_conflict_as_they_are_scored(tmp_path):
     with pytest.raises(DataError, match="conflicting_labels: '1' and 'twin' are one image, labeled 'ab' and 'AB'"):
         audit(samples).with_images(store)
     found = audit(samples, normalize=LOWER).with_images(store)
-    assert (found.problems, found.left_out) == ((), ())
+    assert (found.problems, found.excluded) == ((), ())
     assert store.labels[4] == "AB"
 
 
@@ -270,7 +270,7 @@ def test_images_add_what_labels_cannot_show(tmp_path):
         ("duplicate_across_splits", 2),
         ("conflicting_labels", 2),
     ]
-    assert found.left_out == (4, 5)
+    assert found.excluded == (4, 5)
     assert found.counts == {"train": 3, "val": 1, "test": 1}
     assert [list(found.rows(store, split)) for split in ("train", "val", "test")] == [[0, 1, 6], [2], [3]]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoderbench.config.experiment import Experiment, parse_experiment
-from decoderbench.config.overrides import add_variants, merge, parse_assignments
+from decoderbench.config.overrides import add_variants, merge, parse_overrides
 from decoderbench.config.toml_lines import line_of
 from decoderbench.errors import ConfigError
 
@@ -123,13 +123,13 @@ def test_mistakes_in_names_are_named(tiny: dict[str, Any], names: list[dict[str,
     ],
 )
 def test_assignments(assignment: str, data: dict[str, Any]) -> None:
-    assert parse_assignments([assignment]) == data
+    assert parse_overrides([assignment]) == data
 
 
 @pytest.mark.parametrize("assignment", ["", "steps", "=3", "a b=3"])
 def test_what_is_no_assignment(assignment: str) -> None:
     with pytest.raises(ConfigError, match="must be key=value"):
-        parse_assignments([assignment])
+        parse_overrides([assignment])
 
 
 @given(st.dictionaries(KEYS, st.dictionaries(KEYS, st.integers(), max_size=3), max_size=4))
@@ -175,7 +175,7 @@ def test_variants_are_added_beside_those_that_are_there() -> None:
 def test_an_addition_that_cannot_be(addition: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         add_variants({"grid": {"encoder": {"small": "x"}}}, [addition, "bad"])
-    first, second = caught.value.problems
+    first, second = caught.value.mistakes
     assert first.startswith(said)
     assert second.startswith("--add bad: must be")
 
@@ -184,7 +184,7 @@ def test_another_component_takes_no_options_of_the_last_one() -> None:
     base = {"dataset": {"use": "drawn", "charset": "01"}, "grid": {"decoder": {"a": {"use": "x", "width": 3}}}}
     assert merge(base, {"dataset": {"use": "mine", "root": "/x"}})["dataset"] == {"use": "mine", "root": "/x"}
     assert merge(base, {"dataset": {"charset": "ab"}})["dataset"] == {"use": "drawn", "charset": "ab"}
-    changes = parse_assignments(["dataset=mine", "dataset.root=/x"])
+    changes = parse_overrides(["dataset=mine", "dataset.root=/x"])
     assert merge(base, changes)["dataset"] == {"use": "mine", "root": "/x"}
     assert merge(base, {"grid": {"decoder": {"a": {"use": "x", "depth": 2}}}})["grid"]["decoder"]["a"] == {
         "use": "x", "width": 3, "depth": 2,

@@ -290,7 +290,7 @@ from decoderbench_plugins.datasets.lmdb import LMDB
 try:
     LMDB(LMDB.Config(train="MJ", test="ST"), Path(sys.argv[1])).samples()
 except ConfigError as error:
-    print(error.problems)
+    print(error.mistakes)
 """
 
 

@@ -12,7 +12,7 @@ import typer
 
 from decoderbench.cli.common import Assignments, PluginFolders, PluginNames, err, out, registry_of
 from decoderbench.config.experiment import ComponentChoice
-from decoderbench.config.overrides import parse_assignments
+from decoderbench.config.overrides import parse_overrides
 from decoderbench.errors import ConfigError
 from decoderbench.scaffold import FAMILIES, KINDS, TAKES_PART, new_component
 
@@ -79,14 +79,14 @@ def check(
         if not own:
             raise ConfigError([f"{name}: registers no component that could be checked, only hooks; try a run with it"])
         chosen += own
-    options = parse_assignments(assignments or [])
+    options = parse_overrides(assignments or [])
     if options and len(chosen) != 1:
         raise ConfigError(
             [f"--set: sets options of one component, {len(chosen)} are checked; name one, as in decoder/ctc"]
         )
     if options:
         (one,) = chosen
-        shelf = next(shelf for shelf in registry.shelves() if shelf.kind == one.kind)
+        shelf = next(shelf for shelf in registry.values() if shelf.kind == one.kind)
         if problems := shelf.problems(ComponentChoice.model_validate({**options, "use": one.name})):
             raise ConfigError([f"--set {'.'.join(map(str, place))}: {text}" for place, text in problems])
     started = time.monotonic()

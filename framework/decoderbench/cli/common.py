@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from decoderbench.config.experiment import Experiment, describe, parse_experiment, read_toml
-from decoderbench.config.overrides import add_variants, merge, parse_assignments
+from decoderbench.config.overrides import add_variants, merge, parse_overrides
 from decoderbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ Allow = Annotated[list[str] | None, typer.Option("--allow", help="Accept a data 
 
 def changes_of(assignments: list[str] | None, seeds: str | None, allow: list[str] | None) -> dict[str, Any]:
     """Return what the options lay over an experiment."""
-    changes = parse_assignments(assignments or [])
+    changes = parse_overrides(assignments or [])
     if seeds is not None:
         try:
             changes = merge(changes, {"grid": {"seeds": [int(seed) for seed in seeds.split(",")]}})
@@ -76,7 +76,7 @@ def load(
         experiment = parse_experiment(data, source=str(path), text=text)
     except ConfigError as error:
         err.print(f"{error}", markup=False)
-        mistakes = len(error.problems)
+        mistakes = len(error.mistakes)
     registry = registry_of(plugin, folders)
     if problems := [describe(str(path), text, *problem) for problem in registry.problems(data)]:
         err.print("\n".join(problems), markup=False)
@@ -87,11 +87,11 @@ def load(
     return experiment, registry
 
 
-def plugins_of(names: list[str] | None, folders: list[Path] | None, *, shipped: bool = True) -> Plugins:
+def plugins_of(names: list[str] | None, folders: list[Path] | None, *, builtin: bool = True) -> Plugins:
     """Load plugins; raise `PluginError` if one that was named cannot be."""
     from decoderbench.registry.plugin_manager import build_plugin_manager
 
-    return build_plugin_manager(names or [], list(folders or []), shipped=shipped)
+    return build_plugin_manager(names or [], list(folders or []), builtin=builtin)
 
 
 def registry_of(names: list[str] | None, folders: list[Path] | None) -> Registry:

@@ -77,7 +77,7 @@ class Cell(Options):
     frames: int | None = None
     """T of the memory; None if the encoder cannot be built."""
 
-    param_count: float | None = None
+    num_parameters: int | None = None
     """Parameters of the whole recognizer, in millions."""
 
     gmacs: float | None = None

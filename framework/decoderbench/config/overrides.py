@@ -11,7 +11,7 @@ from decoderbench.errors import ConfigError, did_you_mean
 from decoderbench.kinds import AXES
 
 
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """Turn `training.steps=500` and the like into nested data; a value that is not TOML is a string."""
     data: dict[str, Any] = {}
     problems = []

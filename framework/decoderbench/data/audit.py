@@ -51,7 +51,7 @@ class Audit:
         normalizing: what is done to labels and how many it changed, or an empty text if nothing is done.
         problems: what was found and allowed.
         notes: sentences for a person; nothing to allow.
-        left_out: rows that are not trained on or, being unreadable, not scored; ascending.
+        excluded: rows that are not trained on or, being unreadable, not scored; ascending.
         unspellable: rows with a label outside the charset, too long, or longer than its image has columns, which no
             decoder can be asked for; ascending.
         allow: the codes that were allowed.
@@ -66,7 +66,7 @@ class Audit:
     normalizing: str
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
-    left_out: tuple[int, ...]
+    excluded: tuple[int, ...]
     unspellable: tuple[int, ...]
     allow: tuple[Code, ...]
 
@@ -78,12 +78,12 @@ class Audit:
     @property
     def digest(self) -> str:
         """Digest of what is trained on and scored, as far as labels decide it."""
-        content = json.dumps([self.labels, self.left_out, self.unspellable])
+        content = json.dumps([self.labels, self.excluded, self.unspellable])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def rows(self, store: ImageStore, split: Split) -> NDArray[np.int64]:
         """Return the rows of `store` to train on (train) or to score (val, test), ascending."""
-        return np.setdiff1d(store.indices(split), np.asarray(self.left_out, dtype=np.int64))
+        return np.setdiff1d(store.indices(split), np.asarray(self.excluded, dtype=np.int64))
 
     def with_images(self, store: ImageStore) -> Audit:
         """Return the audit with what the pixels show: unreadable or too narrow images, and the same image twice.
@@ -114,7 +114,7 @@ class Audit:
             found.compare("duplicate_across_splits", rows, store.splits, "in")
             found.compare("conflicting_labels", rows, self.labels, "labeled")
         problems = found.allowed_by(self.allow)
-        left_out = {*self.left_out, *found.left_out()}
+        excluded = {*self.excluded, *found.excluded()}
         squeezed = (
             f"wider than image.width if they kept their shape, and squeezed to it: {len(store.squeezed):,} of "
             f"{len(store):,} images, as {store.keys[store.squeezed[0]]!r}"
@@ -123,9 +123,9 @@ class Audit:
         return replace(
             self,
             notes=(*self.notes, *squeezed),
-            counts=_counts(store.splits, left_out),
+            counts=_counts(store.splits, excluded),
             problems=self.problems + problems,
-            left_out=tuple(sorted(left_out)),
+            excluded=tuple(sorted(excluded)),
             unspellable=tuple(sorted({*self.unspellable, *narrow})),
         )
 
@@ -143,7 +143,7 @@ class Audit:
     def summary(self) -> list[str]:
         """Return what the data are: how many samples, how long their labels, of which characters."""
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
-        without = f" ({len(self.left_out):,} left out)" if self.left_out else ""
+        without = f" ({len(self.excluded):,} left out)" if self.excluded else ""
         return [
             f"samples  {counts}{without}",
             f"labels   {_histogram(self.lengths)}; max_length {self.max_length}; CTC needs {self.frames_needed} frames",
@@ -198,8 +198,8 @@ def audit(
             f"; labels.charset is judged before labels are normalized: name {''.join(mended)!r} in it too"
         )
     problems = found.allowed_by(allowed)
-    left_out = found.left_out()
-    counts = _counts(splits, left_out)
+    excluded = found.excluded()
+    counts = _counts(splits, excluded)
 
     unspellable = found.rows["outside_charset"] | found.rows["too_long"]
     labels = tuple(judged[row] if row in unspellable else text for row, text in enumerate(normalized))
@@ -222,7 +222,7 @@ def audit(
         normalizing=steps and f"{steps}: {changed:,} of {len(labels):,} labels changed",
         problems=problems,
         notes=(*notes, *_notes(labels, splits, None if wanted is None else characters, normalize)),
-        left_out=tuple(sorted(left_out)),
+        excluded=tuple(sorted(excluded)),
         unspellable=tuple(sorted(unspellable)),
         allow=allowed,
     )
@@ -273,8 +273,8 @@ def _histogram(lengths: Mapping[int, int]) -> str:
     return f"{', '.join(parts)} characters"
 
 
-def _counts(splits: Sequence[Split], left_out: Collection[int]) -> dict[Split, int]:
-    counts = Counter(split for row, split in enumerate(splits) if row not in left_out)
+def _counts(splits: Sequence[Split], excluded: Collection[int]) -> dict[Split, int]:
+    counts = Counter(split for row, split in enumerate(splits) if row not in excluded)
     for split in SPLITS:
         if not counts[split]:
             why = "has no sample left to use" if split in splits else "has no samples"

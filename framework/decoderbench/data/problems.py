@@ -70,7 +70,7 @@ class Findings:
             pair = f"{self.keys[first]!r} and {self.keys[other]!r} are one image"
             self.add(code, rows, f"{pair}, {word} {column[first]!r} and {column[other]!r}")
 
-    def left_out(self) -> set[int]:
+    def excluded(self) -> set[int]:
         """Return the rows that are not to be used: of train all, of val and test what cannot be scored."""
         trained = {row for rows in self.rows.values() for row in rows if self.splits[row] == "train"}
         return trained | self.rows["unreadable_image"]

@@ -40,7 +40,7 @@ class Recognizer(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(images.device.type, dtype=self.dtype) if self.dtype else nullcontext()
         with autocast:
-            return see(self.rectifier, self.encoder, self.bridge, images).float()
+            return encode_to_memory(self.rectifier, self.encoder, self.bridge, images).float()
 
     def nll(self, images: Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image) in nats, (B,)."""
@@ -60,7 +60,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
 
 
-def see(rectifier: Rectifier, encoder: Encoder, bridge: Bridge, images: Tensor) -> Tensor:
+def encode_to_memory(rectifier: Rectifier, encoder: Encoder, bridge: Bridge, images: Tensor) -> Tensor:
     """Return the memory (B, T, D) of images (B, C, H, W).
 
     Raises:
@@ -71,13 +71,13 @@ def see(rectifier: Rectifier, encoder: Encoder, bridge: Bridge, images: Tensor) 
     memory: Tensor = bridge(features)
     image, declared, spec = rectifier.image, encoder.features, bridge.memory
     varies = rectified.shape[-1] != image.width
-    _hold("rectifier", rectified, (image.channels, image.height, None if varies else image.width))
-    _hold("encoder", features, (declared.channels, declared.height, None if varies else declared.width))
-    _hold("bridge", memory, (None if varies else spec.length, spec.dim))
+    _check_shape("rectifier", rectified, (image.channels, image.height, None if varies else image.width))
+    _check_shape("encoder", features, (declared.channels, declared.height, None if varies else declared.width))
+    _check_shape("bridge", memory, (None if varies else spec.length, spec.dim))
     return memory
 
 
-def _hold(who: str, output: Tensor, declared: tuple[int | None, ...]) -> None:
+def _check_shape(who: str, output: Tensor, declared: tuple[int | None, ...]) -> None:
     given = tuple(output.shape[1:])
     if len(given) != len(declared) or any(want not in (None, got) for want, got in zip(declared, given, strict=True)):
         shown = ", ".join("any" if size is None else str(size) for size in declared)

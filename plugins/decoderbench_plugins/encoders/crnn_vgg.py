@@ -31,7 +31,7 @@ class CRNNVGG(Encoder):
         full = config.output_channels
         eighth, quarter, half = full // 8, full // 4, full // 2
         self.features = FeatureMapSpec(channels=full, height=image.height // 16 - 1, width=image.width // 4 - 1)
-        image.require(height=32, width=8, by="encoder crnn_vgg")
+        image.require_size(height=32, width=8, by="encoder crnn_vgg")
         self.layers = nn.Sequential(
             *_conv(image.channels, eighth),
             nn.MaxPool2d(2),  # (B, C/8, H/2, W/2)

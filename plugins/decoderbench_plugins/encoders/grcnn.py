@@ -31,7 +31,7 @@ class GRCNN(Encoder):
         super().__init__(config, image)
         full = config.output_channels
         eighth, quarter, half = full // 8, full // 4, full // 2
-        image.require(height=32, width=4, by="encoder grcnn")
+        image.require_size(height=32, width=4, by="encoder grcnn")
         self.features = FeatureMapSpec(channels=full, height=image.height // 16 - 1, width=image.width // 4 + 1)
         self.layers = nn.Sequential(
             nn.Conv2d(image.channels, eighth, 3, padding=1),

@@ -29,7 +29,7 @@ class ResNetFAN(Encoder):
         super().__init__(config, image)
         full = config.output_channels
         sixteenth, eighth, quarter, half = full // 16, full // 8, full // 4, full // 2
-        image.require(height=32, width=4, by="encoder resnet_fan")
+        image.require_size(height=32, width=4, by="encoder resnet_fan")
         self.features = FeatureMapSpec(channels=full, height=image.height // 16 - 1, width=image.width // 4 + 1)
         self.layers = nn.Sequential(
             *_conv(image.channels, sixteenth),

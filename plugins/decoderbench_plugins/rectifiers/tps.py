@@ -37,7 +37,7 @@ class TPS(Rectifier):
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
-        image.require(height=8, width=8, by="rectifier tps")
+        image.require_size(height=8, width=8, by="rectifier tps")
         self.image = image
         full = config.output_channels
         eighth, quarter, half = full // 8, full // 4, full // 2

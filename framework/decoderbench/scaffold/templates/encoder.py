@@ -25,7 +25,7 @@ class MyComponent(Encoder):
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
-        image.require(height=16, width=4, by="encoder my_component")
+        image.require_size(height=16, width=4, by="encoder my_component")
         layers: list[nn.Module] = []
         channels = image.channels
         for stride in STRIDES:
