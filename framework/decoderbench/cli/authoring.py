@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoderbench.cli.common import Assignments, PluginFolders, PluginNames, err, out, registry_of
+from decoderbench.cli.common import Overrides, PluginFolders, PluginNames, err, load_registry, out
 from decoderbench.config.experiment import ComponentChoice
 from decoderbench.config.overrides import parse_overrides
 from decoderbench.errors import ConfigError
@@ -51,7 +51,7 @@ def check(
         list[str],
         typer.Argument(help="A .py file, a module, or what is registered, as in decoder/ctc.", show_default=False),
     ],
-    assignments: Assignments = None,
+    assignments: Overrides = None,
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the tracebacks of what a component raised.")] = False,
@@ -69,7 +69,7 @@ def check(
         start_workers()  # they import torch while this process does
     torch.set_num_threads(1)  # what is checked is too small for more
     by_plugin = [name for name in what if name.endswith(".py") or not ("/" in name or name in KINDS)]
-    registry = registry_of([*(plugin or []), *by_plugin], plugins_dir)
+    registry = load_registry([*(plugin or []), *by_plugin], plugins_dir)
     from decoderbench.registry.listing import components_of, find_components
     from decoderbench.testing import checks_of
 
@@ -86,8 +86,7 @@ def check(
         )
     if options:
         (one,) = chosen
-        shelf = next(shelf for shelf in registry.values() if shelf.kind == one.kind)
-        if problems := shelf.problems(ComponentChoice.model_validate({**options, "use": one.name})):
+        if problems := registry[one.kind].mistakes(ComponentChoice.model_validate({**options, "use": one.name})):
             raise ConfigError([f"--set {'.'.join(map(str, place))}: {text}" for place, text in problems])
     started = time.monotonic()
     broken = sum(_ask(one, checks_of(one.component, options), verbose=verbose) for one in chosen)
@@ -112,7 +111,7 @@ def plugins(
     ] = False,
 ) -> None:
     """List every component: kind, name, where it comes from, options with defaults."""
-    registry = registry_of(plugin, plugins_dir)
+    registry = load_registry(plugin, plugins_dir)
     from decoderbench.registry.listing import describe_components, list_components, list_plugins
 
     if verbose:

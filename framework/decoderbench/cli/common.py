@@ -1,4 +1,4 @@
-"""What the commands share: consoles, options, and loading plugins and experiments."""
+"""What the commands share: consoles, options, and the loading of plugins and experiments."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment's .toml file.", show_default=False)]
 PluginNames = Annotated[
     list[str] | None,
-    typer.Option("-p", "--plugin", help="Load a plugin: a module, or a .py file; no:NAME leaves one out. Repeatable."),
+    typer.Option("-p", "--plugin", help="Load a plugin: a module or a .py file; no:NAME disables one. Repeatable."),
 ]
 PluginFolders = Annotated[
     list[Path] | None, typer.Option("--plugins-dir", help="Load every .py file of a folder as a plugin. Repeatable.")
 ]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a key, as in training.steps=500. Repeatable.")
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key, as in training.steps=500. Repeatable.")
 ]
 Additions = Annotated[
     list[str] | None, typer.Option("--add", help="Add a variant, as in decoder.mine=my_decoder. Repeatable.")
 ]
 Seeds = Annotated[str | None, typer.Option("--seeds", help="Seeds to train with, as in 0,1,2.")]
-Results = Annotated[Path | None, typer.Option("--results", help="Where results go.  [default: results/NAME]")]
+ResultsFolder = Annotated[Path | None, typer.Option("--results", help="Where results go.  [default: results/NAME]")]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda or cuda:N.  [default: the accelerator if there is one]")
 ]
 Select = Annotated[
-    str, typer.Option("-k", "--select", help="Run only cells whose name fits, as in 'ctc and not seed 1'.")
+    str, typer.Option("-k", "--select", help="Run only cells whose name matches, as in 'ctc and not seed 1'.")
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run cells again that failed before.")]
 Allow = Annotated[list[str] | None, typer.Option("--allow", help="Accept a data problem by its code. Repeatable.")]
 
 
-def changes_of(assignments: list[str] | None, seeds: str | None, allow: list[str] | None) -> dict[str, Any]:
-    """Return what the options lay over an experiment."""
-    changes = parse_overrides(assignments or [])
+def merge_overrides(overrides: list[str] | None, seeds: str | None, allow: list[str] | None) -> dict[str, Any]:
+    """Return the keys that the options override in an experiment, as plain data."""
+    changes = parse_overrides(overrides or [])
     if seeds is not None:
         try:
             changes = merge(changes, {"grid": {"seeds": [int(seed) for seed in seeds.split(",")]}})
         except ValueError:
-            raise ConfigError([f"--seeds {seeds}: must be whole numbers parted by commas, as in 0,1,2"]) from None
+            raise ConfigError([f"--seeds {seeds}: must be whole numbers separated by commas, as in 0,1,2"]) from None
     return merge(changes, {"allow": allow}) if allow else changes
 
 
@@ -65,41 +65,41 @@ def load(
     plugin: list[str] | None,
     folders: list[Path] | None,
 ) -> tuple[Experiment, Registry]:
-    """Check an experiment in two looks: its own keys at once, then, with torch, what it says of components.
+    """Check an experiment in two passes: its own keys (no torch), then component names and options.
 
-    Both looks are taken whatever the first finds, so that one reading reports every mistake.
+    Both passes are always made, so one run reports every mistake.
     """
     data, text = read_toml(path)
     data = add_variants(merge(data, changes), additions or [])
-    experiment, mistakes = None, 0
+    experiment, count = None, 0
     try:
         experiment = parse_experiment(data, source=str(path), text=text)
     except ConfigError as error:
         err.print(f"{error}", markup=False)
-        mistakes = len(error.mistakes)
-    registry = registry_of(plugin, folders)
-    if problems := [describe(str(path), text, *problem) for problem in registry.problems(data)]:
-        err.print("\n".join(problems), markup=False)
-    mistakes += len(problems)
-    if mistakes or experiment is None:
-        err.print(f"{mistakes} mistake{'s' * (mistakes != 1)} in {path}; nothing was trained", markup=False)
+        count = len(error.mistakes)
+    registry = load_registry(plugin, folders)
+    if mistakes := [describe(str(path), text, *mistake) for mistake in registry.mistakes(data)]:
+        err.print("\n".join(mistakes), markup=False)
+    count += len(mistakes)
+    if count or experiment is None:
+        err.print(f"{count} mistake{'s' * (count != 1)} in {path}; nothing was trained", markup=False)
         raise typer.Exit(ConfigError.exit_code)
     return experiment, registry
 
 
-def plugins_of(names: list[str] | None, folders: list[Path] | None, *, builtin: bool = True) -> Plugins:
-    """Load plugins; raise `PluginError` if one that was named cannot be."""
+def load_plugins(names: list[str] | None, folders: list[Path] | None, *, builtin: bool = True) -> Plugins:
+    """Load plugins; raise `PluginError` if one that was named cannot be loaded."""
     from decoderbench.registry.plugin_manager import build_plugin_manager
 
     return build_plugin_manager(names or [], list(folders or []), builtin=builtin)
 
 
-def registry_of(names: list[str] | None, folders: list[Path] | None) -> Registry:
-    """Load plugins and return what they register. Imports torch."""
-    loaded = plugins_of(names, folders)
+def load_registry(names: list[str] | None, folders: list[Path] | None) -> Registry:
+    """Load plugins and return the components that they register. Imports torch."""
+    plugins = load_plugins(names, folders)
     from decoderbench.registry.registry import Registry
 
-    return Registry(loaded)
+    return Registry(plugins)
 
 
 def command() -> str:

@@ -1,4 +1,4 @@
-"""Progress as an observer plugin: bars on a terminal, elsewhere one plain line a finished cell and a heartbeat."""
+"""Progress as an observer: bars on a terminal, elsewhere one line per finished cell and a heartbeat."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from decoderbench.config.cell import Cell
+from decoderbench.data.audit import Audit
 from decoderbench.records import RunRecord
 from decoderbench.registry.hookspecs import hookimpl
 
 HEARTBEAT_SECONDS = 30.0
+"""Seconds between two lines about a cell that is running, where there are no bars."""
 
 
 def progress_for(console: Console) -> PlainProgress | BarProgress:
-    """Return bars for a terminal, plain lines for anything else."""
+    """Return bars for a terminal, lines for anything else."""
     return BarProgress(console) if console.is_terminal else PlainProgress(console)
 
 
 class PlainProgress:
-    """One line a finished cell, and one every half minute while a cell runs. For logs."""
+    """One line per finished cell, and one every half minute while a cell runs. For log files."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.num_cells = self.num_finished = 0
-        self._spoke = self._started = time.monotonic()
+        self._last_line = self._started = time.monotonic()
 
     def __enter__(self) -> PlainProgress:
         return self
@@ -35,10 +37,17 @@ class PlainProgress:
     def __exit__(self, *unused: object) -> None:
         pass
 
-    def images_done(self, done: int, total: int) -> None:
-        """Say when all images are decoded; it happens once for each data set and size."""
+    @hookimpl
+    def data_audited(self, audit: Audit) -> None:
+        """Print the summary of the data."""
+        for line in audit.lines():
+            self._print(line)
+
+    @hookimpl
+    def images_decoded(self, done: int, total: int) -> None:
+        """Print a line when all images are decoded; this happens once per dataset and image size."""
         if done == total:
-            self._say(f"decoded {total:,} images in {time.monotonic() - self._started:.0f} s")
+            self._print(f"decoded {total:,} images in {time.monotonic() - self._started:.0f} s")
 
     @hookimpl
     def run_started(self, cells: Sequence[Cell]) -> None:
@@ -48,29 +57,29 @@ class PlainProgress:
     @hookimpl
     def cell_started(self, cell: Cell) -> None:
         """Start the clock."""
-        self._spoke = self._started = time.monotonic()
+        self._last_line = self._started = time.monotonic()
 
     @hookimpl
     def cell_progressed(self, cell: Cell, step: int, loss: float) -> None:
-        """Say now and then that the cell is alive."""
+        """Print a line every half minute."""
         now = time.monotonic()
-        if now - self._spoke >= HEARTBEAT_SECONDS:
-            self._spoke = now
+        if now - self._last_line >= HEARTBEAT_SECONDS:
+            self._last_line = now
             left = (now - self._started) / step * (cell.training.steps - step)
-            self._say(f"... {cell.title}: step {step} of {cell.training.steps}, loss {loss:.3f}, {left:.0f} s left")
+            self._print(f"... {cell.title}: step {step} of {cell.training.steps}, loss {loss:.3f}, {left:.0f} s left")
 
     @hookimpl
     def cell_finished(self, cell: Cell, record: RunRecord) -> None:
-        """Say what came of the cell."""
+        """Print the result of the cell."""
         self.num_finished += 1
-        self._say(f"[{self.num_finished}/{self.num_cells}] {cell.title}: {outcome(record)}")
+        self._print(f"[{self.num_finished}/{self.num_cells}] {cell.title}: {describe_result(record)}")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class BarProgress:
-    """Two bars, for the cells and for the steps of the one under way. For terminals."""
+    """Two bars, for the cells and for the steps of the running one. For terminals."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -96,19 +105,26 @@ class BarProgress:
     def __exit__(self, *unused: object) -> None:
         self._bars.stop()
 
-    def images_done(self, done: int, total: int) -> None:
+    @hookimpl
+    def data_audited(self, audit: Audit) -> None:
+        """Print the summary of the data above the bars."""
+        for line in audit.lines():
+            self.console.print(line, markup=False, highlight=False)
+
+    @hookimpl
+    def images_decoded(self, done: int, total: int) -> None:
         """Move the bar of decoded images."""
         self._bars.update(self._images, completed=done, total=total, visible=done < total)
 
     @hookimpl
     def run_started(self, cells: Sequence[Cell]) -> None:
-        """Put up the upper bar."""
+        """Show the bar of cells."""
         self.num_cells = len(cells)
         self._bars.update(self._cells, total=len(cells), visible=True)
 
     @hookimpl
     def cell_started(self, cell: Cell) -> None:
-        """Put up the lower bar."""
+        """Show the bar of steps."""
         self._loss = self._score = ""
         self._steps = self._bars.add_task(
             escape(f"{cell.decoder.label[:24]}, seed {cell.seed}"), total=cell.training.steps, note=""
@@ -116,7 +132,7 @@ class BarProgress:
 
     @hookimpl
     def cell_progressed(self, cell: Cell, step: int, loss: float) -> None:
-        """Move the lower bar."""
+        """Move the bar of steps."""
         self._loss = f"loss {loss:.3f}"
         self._move(step)
 
@@ -128,14 +144,14 @@ class BarProgress:
 
     @hookimpl
     def cell_finished(self, cell: Cell, record: RunRecord) -> None:
-        """Leave a line above the bars."""
+        """Print the result of the cell above the bars."""
         self.num_finished += 1
         if self._steps is not None:
             self._bars.remove_task(self._steps)
             self._steps = None
         self._bars.update(self._cells, completed=self.num_finished)
         self.console.print(
-            f"[{self.num_finished}/{self.num_cells}] {cell.title}: {outcome(record)}",
+            f"[{self.num_finished}/{self.num_cells}] {cell.title}: {describe_result(record)}",
             markup=False,
             highlight=False,
         )
@@ -145,8 +161,8 @@ class BarProgress:
             self._bars.update(self._steps, completed=step, note=f"{self._loss} {self._score}")
 
 
-def outcome(record: RunRecord) -> str:
-    """Return what came of a cell, in half a line."""
+def describe_result(record: RunRecord) -> str:
+    """Return the result of a cell in half a line."""
     if record.status != "done":
         return f"{record.status}: {record.reason}"
     exact, cer = record.metrics.get("exact_match"), record.metrics.get("cer")

@@ -11,22 +11,22 @@ import typer
 from decoderbench.cli.common import (
     Additions,
     Allow,
-    Assignments,
     Device,
     ExperimentFile,
+    Overrides,
     PluginFolders,
     PluginNames,
-    Results,
+    ResultsFolder,
     RetryFailed,
     Seeds,
     Select,
-    changes_of,
     command,
     err,
     load,
+    load_plugins,
+    load_registry,
+    merge_overrides,
     out,
-    plugins_of,
-    registry_of,
 )
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 def run(
     experiment: ExperimentFile,
-    results: Results = None,
+    results: ResultsFolder = None,
     device: Device = None,
     seeds: Seeds = None,
-    assignments: Assignments = None,
+    overrides: Overrides = None,
     add: Additions = None,
     select: Select = "",
     plugin: PluginNames = None,
@@ -49,18 +49,18 @@ def run(
     retry_failed: RetryFailed = False,
 ) -> None:
     """Train every cell of an experiment that has no result yet, and report."""
-    changes = changes_of(assignments, seeds, allow)
+    changes = merge_overrides(overrides, seeds, allow)
     checked, registry = load(experiment, changes, add, plugin, plugins_dir)
-    _run(checked, registry, experiment.parent, results, device, select, retry_failed)
+    _prepare_and_execute(checked, registry, experiment.parent, results, device, select, retry_failed)
 
 
 def compare(
     images: Annotated[Path, typer.Argument(help="A folder of labeled images.", show_default=False)],
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimizer steps of each cell.")] = 2000,
-    results: Results = None,
+    results: ResultsFolder = None,
     device: Device = None,
     seeds: Seeds = None,
-    assignments: Assignments = None,
+    overrides: Overrides = None,
     add: Additions = None,
     select: Select = "",
     plugin: PluginNames = None,
@@ -68,42 +68,43 @@ def compare(
     allow: Allow = None,
     retry_failed: RetryFailed = False,
 ) -> None:
-    """Compare three decoders on your own images; no file to write.
+    """Compare three decoders on your own images, without an experiment file.
 
     Labels come from labels.csv, a tab-separated file, .gt.txt files or the file names.
     """
-    from decoderbench.planning.compare_preset import comparison
+    from decoderbench.planning.compare_preset import fit_preset
 
-    changes = changes_of(assignments, seeds, allow)
-    registry = registry_of(plugin, plugins_dir)
-    data = comparison(images, registry, steps=steps, options=changes.get("dataset", {}))
+    changes = merge_overrides(overrides, seeds, allow)
+    registry = load_registry(plugin, plugins_dir)
+    data = fit_preset(images, registry, steps=steps, options=changes.get("dataset", {}))
     checked = parse_experiment(add_variants(merge(data, changes), add or []), source="compare")
-    _run(checked, registry, Path(), results, device, select, retry_failed)
+    _prepare_and_execute(checked, registry, Path(), results, device, select, retry_failed)
 
 
 def plan(
     experiment: ExperimentFile,
     seeds: Seeds = None,
-    assignments: Assignments = None,
+    overrides: Overrides = None,
     add: Additions = None,
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
     allow: Allow = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Show the grid: frames, parameters and MACs of every cell, and which cannot be trained and why."""
-    checked, registry = load(experiment, changes_of(assignments, seeds, allow), add, plugin, plugins_dir)
-    from decoderbench.planning.grid import plan_cells, plan_table, read_buckets, read_data, refuse_if_all_infeasible
+    """Show the grid: frames, parameters and MACs of every cell, and why a cell cannot be trained."""
+    checked, registry = load(experiment, merge_overrides(overrides, seeds, allow), add, plugin, plugins_dir)
+    from decoderbench.planning.grid import plan_table
+    from decoderbench.planning.prepare import prepare
 
-    data = read_data(checked, registry, base_dir=experiment.parent, cache_dir=None)
-    cells = plan_cells(checked, registry, data, read_buckets(checked, data, cache_dir=None))
+    prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
     if as_json:
-        print(json.dumps([{"cell_id": c.cell_id, **c.model_dump(mode="json")} for c in cells], indent=1))  # noqa: T201
+        cells = [{"cell_id": cell.cell_id, **cell.model_dump(mode="json")} for cell in prepared.cells]
+        print(json.dumps(cells, indent=1))  # noqa: T201
     else:
-        for line in data.audit.lines():
+        for line in prepared.inputs.audit_so_far.lines():
             out.print(line, markup=False)
-        out.print(plan_table(cells), markup=False)
-    refuse_if_all_infeasible(cells)
+        out.print(plan_table(prepared.cells), markup=False)
+    prepared.refuse_if_infeasible()
 
 
 def report(
@@ -114,14 +115,14 @@ def report(
     """Rebuild tables and figures from the records alone; nothing is trained."""
     from decoderbench.report import load_results, markdown_table, write_files
 
-    # Plugins can add columns, but the bundled ones do not and would import torch.
-    loaded = load_results(results, extra_columns=plugins_of(plugin, plugins_dir, shipped=False).report_columns)
+    # Plugins can add columns. The built-in ones do not, and would import torch.
+    loaded = load_results(results, extra_columns=load_plugins(plugin, plugins_dir, builtin=False).report_columns)
     out.print(markdown_table(loaded), markup=False)
     page = write_files(loaded, command=command())
-    out.print(f"written: {page}; tables as .csv and .tex and the figures lie beside it", markup=False)
+    out.print(f"report: {page}; tables (.csv, .tex) and figures are in the same folder", markup=False)
 
 
-def _run(
+def _prepare_and_execute(
     experiment: Experiment,
     registry: Registry,
     base_dir: Path,
@@ -130,31 +131,26 @@ def _run(
     select: str,
     retry_failed: bool,
 ) -> None:
-    from decoderbench import runner
     from decoderbench.cli.progress import progress_for
-    from decoderbench.report import load_results, markdown_table
+    from decoderbench.planning.prepare import prepare
+    from decoderbench.report import markdown_table
+    from decoderbench.runner import execute, open_results
+    from decoderbench.training.devices import choose_device
 
-    results = results or Path("results") / experiment.name
+    directory, chosen_device = open_results(experiment, results), choose_device(device)
     try:
         with progress_for(out) as progress:
             registry.plugins.add(progress, "progress")
-            frame = runner.run(
-                experiment,
-                results=results,
-                device=device,
-                select=select,
-                retry_failed=retry_failed,
-                registry=registry,
-                base_dir=base_dir,
-                command=command(),
-                echo=lambda line: out.print(line, markup=False),
-                images_done=progress.images_done,
+            prepared = prepare(experiment, registry=registry, base_dir=base_dir)
+            finished = execute(
+                prepared, directory, chosen_device, select=select, retry_failed=retry_failed, command=command()
             )
     except KeyboardInterrupt:
-        err.print("interrupted; finished cells are kept, run the same command again to go on", markup=False)
+        err.print("interrupted; finished cells are kept, run the same command again to continue", markup=False)
         raise typer.Exit(130) from None
-    out.print(markdown_table(load_results(results)), markup=False)
-    out.print(f"report: {results / 'report.md'}", markup=False)
-    if failed := int(frame["status"].isin(["failed", "oom", "diverged"]).sum()):
-        err.print(f"{failed} of {len(frame)} cells failed; the report says why", markup=False)
+    out.print(markdown_table(finished), markup=False)
+    out.print(f"report: {directory.path / 'report.md'}", markup=False)
+    statuses = finished.recorded["status"]
+    if failed := int(statuses.isin(["failed", "oom", "diverged"]).sum()):
+        err.print(f"{failed} of {len(statuses)} cells failed; the report gives the reasons", markup=False)
         raise typer.Exit(1)

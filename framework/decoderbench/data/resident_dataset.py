@@ -1,16 +1,16 @@
-"""Batches by index: images and labels gathered from the cache, on the device where they fit. No DataLoader."""
+"""The images and labels of an experiment on its device, gathered by index. No DataLoader."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from decoderbench.data.samplers import BucketSampler, Sampler, split_in_order
 from decoderbench.labels import Labels
-from decoderbench.seeds import derive_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from decoderbench.data.dataset import Split
     from decoderbench.data.image_store import ImageStore
 
-RESIDENT_SHARE = 0.6  # of the free device memory that images may fill
+RESIDENT_SHARE = 0.6
+"""Share of the free device memory that images may fill."""
 
 
-class Batches:
-    """All images, uint8, and labels of an experiment, on the device if they fit there.
+class ResidentDataset:
+    """All images (uint8) and labels of an experiment. Images are on the device if they fit, else on the host.
 
-    Images are of one size, or lie in buckets of one width each; a batch never mixes buckets.
+    Images have one size, or are grouped in buckets of one width each. A batch never mixes buckets.
 
-    `labels` are the audit's: normalized, the one form in which they are trained on and scored; the store keeps them
-    as they stand in the data. Labels that the charset cannot spell have no ids; `spellable` says which rows can be
-    spelled. The others are empty here and count as wrong where texts are compared.
+    `labels` are those of the audit: normalized, in the form in which they are trained on and scored. The store keeps
+    them as they are in the data. A label that the charset cannot spell has no ids; `spellable` tells which rows can be
+    spelled. The ids of the others are empty, and they count as wrong where texts are compared.
     """
 
     def __init__(self, store: ImageStore, audit: Audit, device: torch.device) -> None:
@@ -54,15 +55,15 @@ class Batches:
         return self.audit.rows(self.store, split)
 
     def sampler(self, batch_size: int, seed: int) -> Sampler | BucketSampler:
-        """Return the stream of training rows, whose batches lie in one bucket each."""
+        """Return the stream of training rows; all rows of a batch are in one bucket."""
         rows = self.rows("train")
-        buckets = self._by_bucket(rows)
+        buckets = self._group_by_bucket(rows)
         return Sampler(rows, batch_size, seed) if len(buckets) == 1 else BucketSampler(buckets, batch_size, seed)
 
     def in_order(self, rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-        """Yield `rows` in batches of one bucket each, one bucket after the other."""
-        for bucket in self._by_bucket(rows):
-            yield from in_order(bucket, batch_size)
+        """Yield `rows` in batches of one bucket each, bucket by bucket."""
+        for bucket in self._group_by_bucket(rows):
+            yield from split_in_order(bucket, batch_size)
 
     def gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Labels]:
         """Return images (B, C, H, W) uint8 and labels of `rows`, all of one bucket, without waiting for the device."""
@@ -84,71 +85,11 @@ class Batches:
         )
         return images, labels
 
-    def _by_bucket(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def _group_by_bucket(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         if len(self._buckets) == 1:
             return [rows]
         buckets = self.store.bucket_of[rows]
         return [rows[buckets == bucket] for bucket in np.unique(buckets)]
-
-
-class Sampler:
-    """An endless stream of training rows: one random permutation after the other, cut into full batches.
-
-    Batch s is a function of (rows, batch size, seed, s) alone, so that every decoder sees the same images in the
-    same order, and a stream can start anywhere.
-    """
-
-    def __init__(self, rows: NDArray[np.int64], batch_size: int, seed: int) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self._epoch, self._order = -1, rows
-
-    def batch(self, step: int) -> NDArray[np.int64]:
-        """Return the rows (B,) of step `step`, counted from 0."""
-        position, taken = step * self.batch_size, 0
-        parts = []
-        while taken < self.batch_size:
-            epoch, offset = divmod(position + taken, len(self.rows))
-            part = self._permutation(epoch)[offset : offset + self.batch_size - taken]
-            parts.append(part)
-            taken += len(part)
-        return np.concatenate(parts)
-
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if epoch != self._epoch:
-            generator = np.random.default_rng(derive_seed(self.seed, "order", epoch))
-            self._epoch, self._order = epoch, generator.permutation(self.rows)
-        return self._order
-
-
-class BucketSampler:
-    """An endless stream of training rows, each batch out of one bucket, buckets in turn by how many rows they hold.
-
-    Batch s is a function of (buckets, batch size, seed, s) alone. An epoch is a random order of as many batches of each
-    bucket as its rows fill, at least one; within a bucket the rows come as `Sampler` brings them, so that over epochs
-    none is left out.
-    """
-
-    def __init__(self, buckets: Sequence[NDArray[np.int64]], batch_size: int, seed: int) -> None:
-        self.seed = seed
-        self._streams = [
-            Sampler(rows, batch_size, derive_seed(seed, "bucket", bucket)) for bucket, rows in enumerate(buckets)
-        ]
-        self._counts = np.array([max(1, round(len(rows) / batch_size)) for rows in buckets])
-
-    def batch(self, step: int) -> NDArray[np.int64]:
-        """Return the rows (B,) of step `step`, counted from 0."""
-        epoch, position = divmod(step, int(self._counts.sum()))
-        generator = np.random.default_rng(derive_seed(self.seed, "order of buckets", epoch))
-        order = generator.permutation(np.repeat(np.arange(len(self._counts)), self._counts))
-        bucket = int(order[position])
-        before = int((order[:position] == bucket).sum())
-        return self._streams[bucket].batch(epoch * int(self._counts[bucket]) + before)
-
-
-def in_order(rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Yield `rows` in batches, the last one as short as it is."""
-    for start in range(0, len(rows), batch_size):
-        yield rows[start : start + batch_size]
 
 
 def to_float(images: Tensor) -> Tensor:

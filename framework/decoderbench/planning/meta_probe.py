@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DecoderBenchError, InfeasibleError
 from decoderbench.model.complexity import count_gmacs, count_parameters
-from decoderbench.model.recognizer import see
+from decoderbench.model.recognizer import encode_to_memory
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig
-from decoderbench.registry.global_state import process_state_kept
+from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.specs import ImageSpec, LabelSpec
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -46,7 +46,7 @@ class Size:
     """What the plan finds out about one combination."""
 
     frames: int | None = None
-    param_count: float | None = None
+    num_parameters: int | None = None
     gmacs: float | None = None
     infeasible: str | None = None
 
@@ -97,7 +97,7 @@ class Sizes:
         reading = count_gmacs(built.transcribe, torch.empty(1, seen.frames, memory.dim, device="meta"))
         return Size(
             frames=seen.frames,
-            param_count=sum(map(count_parameters, (seen.rectifier, seen.encoder, seen.bridge, built))),
+            num_parameters=sum(map(count_parameters, (seen.rectifier, seen.encoder, seen.bridge, built))),
             gmacs=None if seen.gmacs is None or reading is None else seen.gmacs + reading,
             infeasible=reason or self._width_that_fails(seen, decoder, built),
         )
@@ -119,12 +119,12 @@ class Sizes:
             return Size()
         stages = rectified, encoded, built
         widest = max((width for width, _ in self.buckets), default=self.image.width)
-        gmacs = count_gmacs(lambda images: see(*stages, images), self._image_of(widest))
+        gmacs = count_gmacs(lambda images: encode_to_memory(*stages, images), self._image_of(widest))
         memories: dict[int, Tensor | str] = {}
         for width, _ in self.buckets:
             try:
                 with torch.inference_mode():
-                    memories[width] = see(*stages, self._image_of(width))
+                    memories[width] = encode_to_memory(*stages, self._image_of(width))
             except Exception as error:  # noqa: BLE001 - whatever a part that is tied to one width raises
                 memories[width] = f"{type(error).__name__}: {error}"
         widest_memory = memories.get(widest)
@@ -170,10 +170,10 @@ class Sizes:
 def _on_meta(build: Callable[[], Module]) -> Module:
     """Build, in eval mode, on the meta device, or, for a constructor that looks at values, on the CPU and move it."""
     try:
-        with process_state_kept(), torch.device("meta"):
+        with preserving_global_state(), torch.device("meta"):
             return build().eval()
     except DecoderBenchError:
         raise
     except Exception:  # noqa: BLE001 - whatever meta tensors made it raise
-        with process_state_kept():
+        with preserving_global_state():
             return build().to("meta").eval()

@@ -1,4 +1,4 @@
-"""What foreign code can leave switched in this process: what there is, what changed, and putting it back."""
+"""Global state of the process that plugins may change: read it, find what changed, restore it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 
-class Switch(NamedTuple):
-    """A setting of the whole process: what it is called, how it is read and how it is set."""
+class Setting(NamedTuple):
+    """A setting of the whole process: its name in messages, and how to read and write it."""
 
     name: str
     read: Callable[[], Any]
@@ -25,7 +25,7 @@ class Switch(NamedTuple):
 
 
 def _read_environment() -> dict[str, str]:
-    """Return the environment without what torch tells its own compilers by it."""
+    """Return the environment without the variables by which torch configures its compilers."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
 
 
@@ -48,7 +48,7 @@ def _set_torch_random(state: bytes) -> None:
 
 
 def _read_cuda_random() -> list[bytes]:
-    """Return a state for each device, none before CUDA is used: reading must not start it."""
+    """Return a state per device; none before CUDA is initialized, because reading must not initialize it."""
     states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return [state.numpy().tobytes() for state in states]
 
@@ -59,83 +59,83 @@ def _set_cuda_random(states: list[bytes]) -> None:
 
 
 def _set_default_device(device: torch.device) -> None:
-    # Setting the CPU, which is where none is set, would slow down every call of torch from then on.
+    # Setting the CPU explicitly, rather than None, would slow down every later call of torch.
     torch.set_default_device(None if device.type == "cpu" else device)
 
 
-def _set_search_path(places: list[str]) -> None:
+def _set_module_search_path(places: list[str]) -> None:
     sys.path[:] = places
 
 
-def _of_backend(backend: Any, whose: str, name: str) -> Switch:
-    return Switch(
+def _backend_setting(backend: Any, whose: str, name: str) -> Setting:
+    return Setting(
         f"torch.backends.{whose}.{name}", lambda: getattr(backend, name), lambda value: setattr(backend, name, value)
     )
 
 
-SWITCHES = (
-    Switch("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
-    Switch("the default device", torch.get_default_device, _set_default_device),
-    Switch("the grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
-    Switch("the number of threads", torch.get_num_threads, torch.set_num_threads),
-    Switch("float32 matmul precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    Switch(
+SETTINGS = (
+    Setting("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
+    Setting("the default device", torch.get_default_device, _set_default_device),
+    Setting("the grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    Setting("the number of threads", torch.get_num_threads, torch.set_num_threads),
+    Setting("float32 matmul precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    Setting(
         "deterministic algorithms",
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         _set_deterministic,
     ),
-    Switch("anomaly detection", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
-    *(_of_backend(torch.backends.cudnn, "cudnn", name) for name in ("benchmark", "deterministic", "enabled")),
-    _of_backend(torch.backends.mkldnn, "mkldnn", "enabled"),
-    Switch("the errors of NumPy", np.geterr, lambda modes: np.seterr(**modes)),
-    Switch("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
-    Switch("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-    Switch("the level below which nothing is logged", lambda: logging.root.manager.disable, logging.disable),
-    Switch("the seed of torch", torch.initial_seed, lambda seed: None),  # comes back with the random state
-    Switch("the random state of torch", _read_torch_random, _set_torch_random),
-    Switch("the random state of CUDA", _read_cuda_random, _set_cuda_random),
-    Switch("the random state of Python", random.getstate, random.setstate),
-    Switch("the random state of NumPy", lambda: np.random.get_state(legacy=True), np.random.set_state),
-    Switch("the search path of modules", lambda: list(sys.path), _set_search_path),
-    Switch("the working directory", Path.cwd, os.chdir),
-    Switch("the environment", _read_environment, _set_environment),
+    Setting("anomaly detection", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
+    *(_backend_setting(torch.backends.cudnn, "cudnn", name) for name in ("benchmark", "deterministic", "enabled")),
+    _backend_setting(torch.backends.mkldnn, "mkldnn", "enabled"),
+    Setting("NumPy error handling", np.geterr, lambda modes: np.seterr(**modes)),
+    Setting("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
+    Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+    Setting("the level of disabled logging", lambda: logging.root.manager.disable, logging.disable),
+    Setting("the seed of torch", torch.initial_seed, lambda seed: None),  # restored with the random state
+    Setting("the random state of torch", _read_torch_random, _set_torch_random),
+    Setting("the random state of CUDA", _read_cuda_random, _set_cuda_random),
+    Setting("the random state of Python", random.getstate, random.setstate),
+    Setting("the random state of NumPy", lambda: np.random.get_state(legacy=True), np.random.set_state),
+    Setting("the module search path", lambda: list(sys.path), _set_module_search_path),
+    Setting("the working directory", Path.cwd, os.chdir),
+    Setting("the environment", _read_environment, _set_environment),
 )
 
 
-def read_process_state() -> dict[str, Any]:
-    """Return every switch by name, as it stands; one that cannot be read, why not."""
-    return {switch.name: _read(switch) for switch in SWITCHES}
+def read_global_state() -> dict[str, Any]:
+    """Return every setting by name; for one that cannot be read, the error."""
+    return {setting.name: _read(setting) for setting in SETTINGS}
 
 
-def changed_switches(before: dict[str, Any]) -> list[str]:
-    """Return the names of the switches that stand differently now."""
-    return [switch.name for switch in SWITCHES if not _same(_read(switch), before[switch.name])]
+def changed_state(before: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that have changed."""
+    return [setting.name for setting in SETTINGS if not _same(_read(setting), before[setting.name])]
 
 
-def put_back(before: dict[str, Any], *, but: Collection[str] = ()) -> None:
-    """Set what stands differently now as it was, except for some switches by name; what cannot be set stays."""
-    for switch in SWITCHES:
-        # Some are not free to set, such as a default device: only what changed is written.
-        if switch.name not in but and not _same(_read(switch), before[switch.name]):
+def restore_global_state(before: dict[str, Any], *, keeping: Collection[str] = ()) -> None:
+    """Restore the changed settings, except those named in `keeping`; one that cannot be set is skipped."""
+    for setting in SETTINGS:
+        # Setting some of them costs time, such as the default device: only changed ones are written.
+        if setting.name not in keeping and not _same(_read(setting), before[setting.name]):
             with suppress(Exception):
-                switch.write(before[switch.name])
+                setting.write(before[setting.name])
 
 
 @contextmanager
-def process_state_kept() -> Iterator[None]:
-    """Put back what foreign code switches in a block, in which gradients are on."""
-    with torch.enable_grad():  # leaving it restores the mode, whatever was set meanwhile
-        before = read_process_state()
+def preserving_global_state() -> Iterator[None]:
+    """Enable gradients in the block, and restore any global state that the block changes."""
+    with torch.enable_grad():  # leaving it restores the grad mode, whatever the block set
+        before = read_global_state()
         try:
             yield
         finally:
-            put_back(before)
+            restore_global_state(before)
 
 
-def _read(switch: Switch) -> Any:
+def _read(setting: Setting) -> Any:
     try:
-        return switch.read()
-    except Exception as error:  # noqa: BLE001 - torch refuses to tell some settings after others; a folder may be gone
+        return setting.read()
+    except Exception as error:  # noqa: BLE001 - torch cannot read some settings after others; a folder may be gone
         return f"{type(error).__name__}: {error}"
 
 

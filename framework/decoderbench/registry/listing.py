@@ -1,4 +1,4 @@
-"""What there is, in words: the components that are registered, their options, and the plugins that brought them."""
+"""Text of the `plugins` command: registered components, their options, and the plugins that registered them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from decoderbench.errors import UnknownNameError, did_you_mean
+from decoderbench.kinds import KINDS
 from decoderbench.registry.plugin_manager import Plugins
 from decoderbench.registry.registry import Registered, Registry
 
@@ -21,19 +22,19 @@ WIDTH = 116
 
 
 def list_components(registry: Registry) -> Iterator[str]:
-    """Yield a line for each component and one for each of its options."""
-    for shelf in registry.shelves():
-        for registered in shelf.values():
-            yield f"{shelf.kind} {registered.name}  ({registered.origin})"
+    """Yield one line per component and one per option."""
+    for components in registry.values():
+        for registered in components.values():
+            yield f"{registered.kind} {registered.name}  ({registered.origin})"
             for name, option in registered.config_class.model_fields.items():
                 yield f"    {name} {_default(option)}  {_meaning(option)}"
 
 
 def describe_components(registry: Registry, what: str) -> Iterator[str]:
-    """Yield all that is to be said of `decoder/attention_lstm`, of `attention_lstm`, or of every `decoder`.
+    """Yield the full description of `decoder/attention_lstm`, of `attention_lstm`, or of every `decoder`.
 
     Raises:
-        UnknownNameError: nobody registered such a thing.
+        UnknownNameError: no such component is registered.
     """
     for registered in find_components(registry, what):
         yield from _describe(registered)
@@ -42,33 +43,30 @@ def describe_components(registry: Registry, what: str) -> Iterator[str]:
 def find_components(registry: Registry, what: str) -> list[Registered[Any]]:
     """Return the components that `kind/name`, `name` or `kind` names; raise `UnknownNameError` if it names none."""
     kind, slash, name = what.partition("/")
-    shelves = {shelf.kind: shelf for shelf in registry.shelves()}
     if slash:
-        if kind not in shelves:
-            raise UnknownNameError(
-                f"unknown kind {kind!r}{did_you_mean(kind, list(shelves))}; one of {', '.join(shelves)}"
-            )
-        return [shelves[kind][name]]
-    if what in shelves:
-        if not shelves[what]:
-            raise UnknownNameError(f"no {what} is registered; what ships has none of its own")
-        return list(shelves[what].values())
-    if found := [shelf[what] for shelf in shelves.values() if what in shelf]:
+        if kind not in registry:
+            raise UnknownNameError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
+        return [registry[kind][name]]
+    if what in registry:
+        if not registry[what]:
+            raise UnknownNameError(f"no {what} is registered; there is no built-in one")
+        return list(registry[what].values())
+    if found := [components[what] for components in registry.values() if what in components]:
         return found
-    known = sorted({*shelves, *(name for shelf in shelves.values() for name in shelf)})
+    known = sorted({*KINDS, *(name for components in registry.values() for name in components)})
     raise UnknownNameError(
-        f"no component is called {what!r}{did_you_mean(what, known)}; decoderbench plugins lists all"
+        f"no component has the name {what!r}{did_you_mean(what, known)}; decoderbench plugins lists all"
     )
 
 
 def components_of(registry: Registry, name: str) -> list[Registered[Any]]:
-    """Return what a plugin registers, by its file, its module or package, or the name of its entry point."""
+    """Return the components of a plugin, given by its file, its module or package, or the name of its entry point."""
     file = Path(name).resolve() if name.endswith(".py") else None
     origins = registry.plugins.origins
     source = origins[name].source if name in origins else None
     found = []
-    for shelf in registry.shelves():
-        for one in shelf.values():
+    for components in registry.values():
+        for one in components.values():
             module = one.component.__module__
             if file is not None:
                 if Path(inspect.getfile(one.component)).resolve() == file:
@@ -79,7 +77,7 @@ def components_of(registry: Registry, name: str) -> list[Registered[Any]]:
 
 
 def list_plugins(plugins: Plugins) -> Iterator[str]:
-    """Yield a line for each plugin that was loaded: its name, where it came from, its file, the hooks it answers."""
+    """Yield two lines per loaded plugin: its name and origin, its file and the hooks it implements."""
     for name, plugin in sorted(plugins.manager.list_name_plugin()):
         if plugin is None or name not in plugins.origins:
             continue
@@ -88,7 +86,7 @@ def list_plugins(plugins: Plugins) -> Iterator[str]:
         yield f"plugin {name}  ({origin})"
         yield f"    {origin.file or 'no file'}: {', '.join(hooks) or 'no hooks'}"
     for name in sorted(plugins.sources.blocked):
-        yield f"plugin {name}  (left out by -p no:{name})"
+        yield f"plugin {name}  (disabled by -p no:{name})"
 
 
 def _describe(registered: Registered[Any]) -> Iterator[str]:
@@ -114,9 +112,9 @@ def _default(option: FieldInfo) -> str:
     if option.is_required():
         return "(required)"
     if option.default_factory is not None and option.default_factory_takes_validated_data:
-        return "(follows from other options)"
+        return "(default depends on other options)"
     default = option.get_default(call_default_factory=True)
-    return "(may be left out)" if default is None else f"= {json.dumps(default, default=str, ensure_ascii=False)}"
+    return "(optional)" if default is None else f"= {json.dumps(default, default=str, ensure_ascii=False)}"
 
 
 def _type(option: FieldInfo) -> str:
@@ -125,7 +123,7 @@ def _type(option: FieldInfo) -> str:
 
 
 def _annotation(annotation: Any) -> str:
-    """Return a type as somebody who writes TOML thinks of it."""
+    """Return a type in the words of TOML."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(json.dumps(value) for value in inner)

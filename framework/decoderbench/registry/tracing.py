@@ -1,4 +1,4 @@
-"""`DECODERBENCH_TRACE=1`: each hook call with its arguments, who answers, and the result, on stderr."""
+"""`DECODERBENCH_TRACE=1`: every hook call with its arguments, implementations and result, on stderr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pluggy
 
-from decoderbench.registry.plugin_loading import one_line
+from decoderbench.registry.plugin_loading import describe_error
 
 
 def trace_hooks(manager: pluggy.PluginManager) -> None:
@@ -20,12 +20,13 @@ def trace_hooks(manager: pluggy.PluginManager) -> None:
     short = shortening.repr
 
     def before(hook: str, implementations: Sequence[Any], arguments: Any) -> None:
-        who = ", ".join(impl.plugin_name for impl in reversed(implementations)) or "nobody"
+        names = ", ".join(impl.plugin_name for impl in reversed(implementations)) or "nobody"
         given = ", ".join(f"{name}={short(value)}" for name, value in arguments.items())
-        print(f"hook {hook}({given}) -> {who}", file=sys.stderr)  # noqa: T201
+        print(f"hook {hook}({given}) -> {names}", file=sys.stderr)  # noqa: T201
 
     def after(outcome: Any, hook: str, implementations: Sequence[Any], arguments: Any) -> None:
-        result = f" raised {one_line(outcome.exception)}" if outcome.exception else f" = {short(outcome.get_result())}"
+        error = outcome.exception
+        result = f" raised {describe_error(error)}" if error else f" = {short(outcome.get_result())}"
         print(f"hook {hook}{result}", file=sys.stderr)  # noqa: T201
 
     manager.add_hookcall_monitoring(before, after)

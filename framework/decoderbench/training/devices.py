@@ -1,4 +1,4 @@
-"""What a device can do and what it is called: choosing, synchronizing, number format, memory."""
+"""The device to train on: choice, name, synchronization, number format, peak memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def choose_device(name: str | None) -> torch.device:
     """Return the named device, or the accelerator if there is one and the CPU if not.
 
     Raises:
-        ConfigError: if the device is unknown or absent.
+        ConfigError: the device is unknown or absent.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -40,13 +40,13 @@ def device_name(device: torch.device) -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done everything that it was asked to do."""
+    """Wait until all work on the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def autocast_dtype(device: torch.device, precision: str) -> torch.dtype | None:
-    """Return bfloat16 if it is asked for, or if `precision` is auto and the hardware has it; else None."""
+    """Return bfloat16 if `precision` is bfloat16, or auto and the hardware supports it; else None."""
     if precision == "float32":
         return None
     if precision == "bfloat16":
@@ -57,14 +57,14 @@ def autocast_dtype(device: torch.device, precision: str) -> torch.dtype | None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start counting the peak anew, where that can be done."""
+    """Reset the peak, where the system allows it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:
-            return  # then the peak is that of the whole process so far
+            return  # the peak is then that of the whole process
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
@@ -79,7 +79,7 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 
 def _cpu_flags() -> str:
-    """Return the instruction sets in which PyTorch's CPU kernels find bfloat16, as the kernel lists them."""
+    """Return the CPU flags for bfloat16 instructions that PyTorch's kernels use."""
     if sys.platform != "linux":
         return ""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

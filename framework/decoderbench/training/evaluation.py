@@ -1,4 +1,4 @@
-"""Transcribe rows of the data and score them: one function for validation and test."""
+"""Transcription and scoring of rows of a dataset: one function for validation and test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoderbench.data.resident_dataset import Batches, to_float
+from decoderbench.data.resident_dataset import ResidentDataset, to_float
 from decoderbench.errors import DivergedError
 from decoderbench.metrics import (
     Evaluation,
@@ -32,44 +32,45 @@ logger = logging.getLogger("decoderbench")
 
 def evaluate(
     recognizer: Recognizer,
-    batches: Batches,
+    dataset: ResidentDataset,
     rows: NDArray[np.int64],
     options: EvaluationOptions,
     metrics: Sequence[Metric] = (),
     *,
     normalize: Callable[[str], str] = str,
 ) -> Evaluation:
-    """Transcribe and score `rows`. Decoders see images only; labels are scored apart, for the nll.
+    """Transcribe and score `rows`. Transcription sees images only; labels are used for the nll and the scores.
 
-    A transcription is normalized as labels are: two characters that are one in NFC are no error there.
+    A transcription is normalized like a label, so two code points that NFC composes into one are no error.
 
-    Where widths vary, the rows of the result come bucket by bucket, the narrowest first.
+    Where widths vary, the rows of the result are grouped by bucket, the narrowest first.
 
     Raises:
-        DivergedError: if a score is not a finite number.
+        DivergedError: a score is not a finite number.
+        ValueError: the decoder returned tensors of other shapes, or ids outside the charset.
     """
     hypotheses: list[str] = []
     log_prob: list[float] = []
     nll: list[float] = []
     recognizer.eval()
-    in_batches = list(batches.in_order(rows, options.batch_size))
-    rows = np.concatenate(in_batches)
+    batches = list(dataset.in_order(rows, options.batch_size))
+    rows = np.concatenate(batches)
     with torch.inference_mode():
-        for batch_rows in in_batches:
-            images, labels = batches.gather(batch_rows)
+        for batch_rows in batches:
+            images, labels = dataset.gather(batch_rows)
             memory = recognizer.memory(to_float(images))
             read = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
             scored = recognizer.decoder.nll(memory, labels)
-            _refuse_misshapen(read, scored, len(batch_rows), len(batches.charset))
+            _refuse_misshapen(read, scored, len(batch_rows), len(dataset.charset))
             for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
-                hypotheses.append(normalize(batches.charset.decode(ids[:length])))
+                hypotheses.append(normalize(dataset.charset.decode(ids[:length])))
             log_prob += read.log_prob.tolist()
             nll += scored.tolist()
     _refuse_not_finite(np.array(log_prob), "log_prob of a transcription")
-    spellable = batches.spellable[rows]
+    spellable = dataset.spellable[rows]
     _refuse_not_finite(np.array(nll)[spellable], "nll of a label")
 
-    references = [batches.labels[row] for row in rows]
+    references = [dataset.labels[row] for row in rows]
     spelled = [reference for reference, can in zip(references, spellable, strict=True) if can]
     scores = {
         "exact_match": exact_match(references, hypotheses),
@@ -79,7 +80,7 @@ def evaluate(
         **{metric.name: _score(metric, references, hypotheses) for metric in metrics},
     }
     return Evaluation(
-        keys=[batches.store.keys[row] for row in rows],
+        keys=[dataset.store.keys[row] for row in rows],
         references=references,
         hypotheses=hypotheses,
         log_prob=log_prob,
@@ -89,31 +90,31 @@ def evaluate(
 
 
 def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters: int) -> None:
-    """Raise `ValueError` if a decoder's answers are not what `Hypotheses` and `nll` promise."""
+    """Raise `ValueError` if a decoder breaks the contract of `Hypotheses` or `nll`."""
     shapes = [tuple(tensor.shape) for tensor in (read.lengths, read.log_prob, nll)]
     if read.ids.ndim != 2 or len(read.ids) != batch or shapes != [(batch,)] * 3:
         raise ValueError(
-            f"the decoder must give ids (B, S) and lengths, log_prob and nll (B,) for B = {batch}; it gave "
-            f"{tuple(read.ids.shape)} and {', '.join(map(str, shapes))}; decoderbench.testing.check_decoder helps"
+            f"the decoder must return ids (B, S) and lengths, log_prob and nll (B,) for B = {batch}; it returned "
+            f"{tuple(read.ids.shape)} and {', '.join(map(str, shapes))}; decoderbench check finds the cause"
         )
     inside = torch.arange(read.ids.shape[1], device=read.ids.device) < read.lengths[:, None]  # (B, S)
     wrong_length = (read.lengths < 0) | (read.lengths > read.ids.shape[1])
     wrong_id = inside & ((read.ids < 0) | (read.ids >= num_characters))
     if bool(wrong_length.any()) or bool(wrong_id.any()):
         raise ValueError(
-            f"a transcription must hold ids from 0 to {num_characters - 1} and lengths up to {read.ids.shape[1]}; "
-            f"the decoder gave others; decoderbench.testing.check_decoder helps"
+            f"a transcription must have ids from 0 to {num_characters - 1} and lengths from 0 to {read.ids.shape[1]}; "
+            f"the decoder returned others; decoderbench check finds the cause"
         )
 
 
 def _score(metric: Metric, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
-    """Return a plugin's score, or None with a line where it has none to give: no cell is lost to a metric."""
+    """Return a plugin's score. If it raises, log a warning and return None, so a bad metric never fails a cell."""
     try:
         score = metric.score(references, hypotheses)
         if score is not None and not (isinstance(score, float | int) and np.isfinite(score)):
             raise ValueError(f"{score!r:.80} is neither a finite number nor None")
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises
-        logger.warning("metric %s has no score here: %s: %s", metric.name, type(error).__name__, error)
+        logger.warning("metric %s failed and has no score: %s: %s", metric.name, type(error).__name__, error)
         return None
     return score
 

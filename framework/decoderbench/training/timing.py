@@ -17,7 +17,7 @@ LATENCY_RUNS = 50
 
 
 def measure_latency_ms(recognizer: Recognizer, image: Tensor, *, beam_size: int = 1) -> float:
-    """Return the median time to transcribe one image (1, C, H, W), in milliseconds, the device synchronized."""
+    """Return the median time to transcribe one image (1, C, H, W), in milliseconds, with the device synchronized."""
     times = []
     with torch.inference_mode():
         for run in range(LATENCY_WARM_UPS + LATENCY_RUNS):
@@ -31,9 +31,10 @@ def measure_latency_ms(recognizer: Recognizer, image: Tensor, *, beam_size: int 
 
 
 def measure_throughput(recognizer: Recognizer, batches: Iterable[Tensor], *, beam_size: int = 1) -> float:
-    """Return images a second over `batches` (B, C, H, W).
+    """Return images per second over `batches` (B, C, H, W).
 
-    The first of each size warms up. Of batches of one size it is not counted, if there are more.
+    The first batch of each size is a warm-up. If all batches have one size, the first one is not counted, unless it is
+    the only one.
     """
     rest = list(batches)
     first_of = {images.shape[1:]: images for images in reversed(rest)}

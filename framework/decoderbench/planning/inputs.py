@@ -1,0 +1,122 @@
+"""The data of an experiment: labels are read at once, images when they are needed; each is read and audited once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from decoderbench.config.experiment import Experiment
+from decoderbench.data.audit import Audit, audit
+from decoderbench.data.dataset import Dataset, Sample
+from decoderbench.data.image_store import ImageStore, compute_data_hash, open_store
+from decoderbench.errors import DataError, DecoderBenchError
+from decoderbench.labels import Charset
+from decoderbench.planning.meta_probe import Bucket
+from decoderbench.registry.registry import Registry
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The samples of an experiment and what the audit found.
+
+    Attributes:
+        experiment: whose data they are.
+        registry: whose observers are told while images are decoded.
+        dataset: where the images come from.
+        samples: all samples of the dataset.
+        label_audit: the audit of the labels alone.
+        data_hash: hex digest over the dataset's fingerprint and the image options.
+        cache_dir: where decoded images are kept; None for the default.
+    """
+
+    experiment: Experiment
+    registry: Registry
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+    label_audit: Audit
+    data_hash: str
+    cache_dir: Path | None
+
+    @cached_property
+    def images(self) -> ImageStore:
+        """The decoded images; the first access decodes them if there is no cache.
+
+        Raises:
+            DataError: images cannot be decoded, or the cache cannot be written.
+        """
+        return open_store(
+            self.dataset,
+            self.samples,
+            self.experiment.image,
+            cache_dir=self.cache_dir,
+            allow_unreadable="unreadable_image" in self.experiment.allow,
+            progress=lambda done, total: self.registry.plugins.notify("images_decoded", done=done, total=total),
+        )
+
+    @cached_property
+    def audit(self) -> Audit:
+        """The audit of labels and images; the first access opens the images.
+
+        Raises:
+            DataError: labels or images have problems that are not allowed.
+        """
+        return self.label_audit.with_images(self.images)
+
+    @property
+    def audit_so_far(self) -> Audit:
+        """The audit of labels and images if the images have been opened, else that of the labels."""
+        return self.audit if "images" in vars(self) else self.label_audit
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Return the images by width where widths vary, else nothing. Opens the images to know their widths.
+
+        Raises:
+            DataError: labels or images have problems that are not allowed.
+        """
+        if self.experiment.image.resize != "keep":
+            return ()
+        store = self.images
+        needed = self.audit.frames_needed_of(store)
+        return tuple(
+            Bucket(width, int(needed[store.bucket_of == bucket].max(initial=0)))
+            for bucket, width in enumerate(store.bucket_widths)
+        )
+
+
+def read_inputs(experiment: Experiment, registry: Registry, *, base_dir: Path, cache_dir: Path | None = None) -> Inputs:
+    """Read and audit the labels of an experiment; no image is decoded.
+
+    Raises:
+        DataError: labels cannot be read, or have problems that are not allowed; all of them are listed.
+    """
+    registered, config = registry["dataset"].configure(experiment.dataset)
+    try:
+        dataset: Dataset = registered.component(config, base_dir)
+        samples = tuple(dataset.samples())
+        data_hash = compute_data_hash(dataset, experiment.image, cache_dir=cache_dir)
+    except (DecoderBenchError, OSError):
+        raise
+    except Exception as error:
+        raise DataError(f"dataset {registered.name!r} cannot be read: {type(error).__name__}: {error}") from error
+    _refuse_other_than_samples(registered.name, samples)
+    labels = experiment.labels
+    found = audit(
+        samples,
+        charset=Charset(labels.charset) if labels.charset is not None else None,
+        max_length=labels.max_length,
+        normalize=labels.normalize,
+        allow=experiment.allow,
+        notes=dataset.notes(),
+    )
+    return Inputs(experiment, registry, dataset, samples, found, data_hash, cache_dir)
+
+
+def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:
+    for sample in samples:
+        if not (isinstance(sample, Sample) and isinstance(sample.key, str) and isinstance(sample.label, str)):
+            raise DataError(
+                f"dataset {dataset!r} lists {sample!r:.80}; list Sample(key, label, split), key and label as str; "
+                f"decoderbench check dataset/{dataset} finds what else is wrong"
+            )

@@ -1,0 +1,69 @@
+"""prepare: from an experiment to everything that is known before training. The first half of every command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from decoderbench.config.cell import Cell
+from decoderbench.config.experiment import Experiment, load_experiment
+from decoderbench.errors import ConfigError, InfeasibleError
+from decoderbench.planning.grid import plan_cells
+from decoderbench.planning.inputs import Inputs, read_inputs
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import Registry
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment that is checked, its data that are audited, and its cells that are planned.
+
+    Attributes:
+        experiment: what was asked for.
+        registry: the components to build it from.
+        inputs: samples and audit; images are opened when they are first needed.
+        cells: every cell of the grid, in the order of the table.
+    """
+
+    experiment: Experiment
+    registry: Registry
+    inputs: Inputs
+    cells: tuple[Cell, ...]
+
+    def refuse_if_infeasible(self) -> None:
+        """Raise `InfeasibleError` with the reasons if no cell can be trained."""
+        if all(cell.infeasible for cell in self.cells):
+            reasons = dict.fromkeys(f"  {cell.variant_title}: {cell.infeasible}" for cell in self.cells)
+            raise InfeasibleError("no cell of the grid can be trained:\n" + "\n".join(reasons))
+
+
+def prepare(
+    experiment: Experiment | str | Path,
+    *,
+    registry: Registry | None = None,
+    base_dir: str | Path | None = None,
+    cache_dir: Path | None = None,
+) -> Prepared:
+    """Check an experiment, read and audit its labels, and plan its cells. Trains and writes nothing.
+
+    Images are decoded only where the plan depends on their widths (`image.resize = "keep"`).
+
+    Args:
+        experiment: an experiment, or the path of its TOML file.
+        registry: the components to choose from; default: all installed ones.
+        base_dir: where relative paths of the experiment start; default: the file's folder, or the working directory.
+        cache_dir: where decoded images are kept; default: `$DECODERBENCH_CACHE`, else `~/.cache/decoderbench`.
+
+    Raises:
+        ConfigError: the experiment has mistakes; all of them are listed.
+        PluginError: a plugin cannot be loaded.
+        DataError: the data cannot be used; each problem is named.
+    """
+    if not isinstance(experiment, Experiment):
+        base_dir = base_dir if base_dir is not None else Path(experiment).parent
+        experiment = load_experiment(experiment)
+    registry = registry or Registry(build_plugin_manager())
+    if mistakes := registry.mistakes(experiment.as_given()):
+        raise ConfigError([f"{'.'.join(map(str, place))}: {text}" for place, text in mistakes])
+    inputs = read_inputs(experiment, registry, base_dir=Path(base_dir or "."), cache_dir=cache_dir)
+    return Prepared(experiment, registry, inputs, plan_cells(experiment, registry, inputs))

@@ -1,0 +1,149 @@
+"""LocalContext: the `CellContext` of a cell that runs in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from decoderbench.config.cell import Cell
+from decoderbench.data.augmentation import Augmentation
+from decoderbench.data.dataset import Split
+from decoderbench.data.resident_dataset import ResidentDataset, to_float
+from decoderbench.labels import Labels
+from decoderbench.metrics import Evaluation, Metric
+from decoderbench.model.recognizer import Recognizer, weights_of
+from decoderbench.records import Cost, RunRecord, append_line
+from decoderbench.registry.registry import Registry
+from decoderbench.seeds import derive_seed
+from decoderbench.training import timing
+from decoderbench.training.devices import autocast_dtype, device_name, peak_memory_mb, reset_peak_memory
+from decoderbench.training.evaluation import evaluate
+
+THROUGHPUT_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class LocalContext:
+    """What a trainer needs, as `CellContext` documents it.
+
+    Attributes:
+        cell: the cell to train.
+        registry: the components to build it from, the metrics to score it with, and the observers.
+        dataset: the images and labels of the experiment.
+        directory: the folder of the cell.
+        environment: versions, machine, commit and date, for the record.
+    """
+
+    cell: Cell
+    registry: Registry
+    dataset: ResidentDataset
+    directory: Path
+    environment: Mapping[str, str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the recognizer and the batches are."""
+        return self.dataset.device
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """The metrics of plugins."""
+        return [registered.component() for registered in self.registry["metric"].values()]
+
+    def recognizer(self) -> Recognizer:
+        """Build the recognizer of the cell on the device."""
+        recognizer = build_recognizer(self.cell, self.registry, self.device)
+        (self.directory / "history.jsonl").unlink(missing_ok=True)  # of an interrupted attempt
+        reset_peak_memory(self.device)
+        return recognizer
+
+    def batches(self, steps: int, *, start: int = 1) -> Iterator[tuple[Tensor, Labels]]:
+        """Yield the augmented training batch of each step from `start` to `steps`."""
+        sampler = self.dataset.sampler(self.cell.training.batch_size, derive_seed(self.cell.seed, "data"))
+        augmentation = Augmentation(self.cell.augmentation, self.cell.seed, self.device)
+        for step in range(start, steps + 1):
+            images, labels = self.dataset.gather(sampler.batch(step - 1))
+            yield augmentation(images, step), labels
+
+    def evaluate(self, recognizer: Recognizer, split: Split = "val") -> Evaluation:
+        """Transcribe and score a split."""
+        return evaluate(
+            recognizer,
+            self.dataset,
+            self.dataset.rows(split),
+            self.cell.evaluation,
+            self.metrics,
+            normalize=self.cell.labels.normalize,
+        )
+
+    def progressed(self, step: int, loss: float) -> None:
+        """Report progress to the observers."""
+        self.registry.plugins.notify("cell_progressed", cell=self.cell, step=step, loss=loss)
+
+    def validated(self, step: int, scores: Mapping[str, float | None]) -> None:
+        """Append a validation to the history and report it to the observers."""
+        append_line(self.directory / "history.jsonl", {"step": step, **scores})
+        self.registry.plugins.notify("cell_validated", cell=self.cell, step=step, scores=scores)
+
+    def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
+        """Evaluate the test split, write predictions and weights, measure speed, and return the record."""
+        test = self.evaluate(recognizer, "test")
+        pd.DataFrame(test.columns()).to_parquet(self.directory / "predictions.parquet", index=False)
+        safetensors.torch.save_file(weights_of(recognizer), self.directory / "weights.safetensors")
+        return RunRecord(
+            cell=self.cell,
+            status="done",
+            metrics=dict(test.scores),
+            num_test=len(test.keys),
+            kept_step=kept_step,
+            cost=(cost or Cost()).model_copy(update=self._measure_speed(recognizer)),
+            device=device_name(self.device),
+            environment=dict(self.environment),
+        )
+
+    def _measure_speed(self, recognizer: Recognizer) -> dict[str, Any]:
+        images, beam_size = self._images_to_time(), self.cell.evaluation.beam_size
+        middle = images[len(images) // 2][:1]
+        return {
+            "infer_samples_per_sec": timing.measure_throughput(recognizer, images, beam_size=beam_size),
+            "latency_ms": timing.measure_latency_ms(recognizer, middle, beam_size=beam_size),
+            "peak_memory_mb": peak_memory_mb(self.device),
+        }
+
+    def _images_to_time(self) -> list[Tensor]:
+        """Return a few batches of test images on the device, of all widths if widths vary."""
+        dataset = self.dataset
+        batches = list(dataset.in_order(dataset.rows("test"), self.cell.evaluation.batch_size))
+        chosen = np.linspace(0, len(batches) - 1, min(THROUGHPUT_BATCHES, len(batches))).round().astype(int)
+        return [to_float(dataset.gather(batches[index])[0]) for index in chosen]
+
+
+def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Recognizer:
+    """Build the recognizer of a cell, each stage initialized from a seed of its own.
+
+    One encoder starts from the same weights under every decoder of the same seed.
+    """
+
+    def build(kind: str, *specs: object) -> Any:
+        component = getattr(cell, kind)
+        registered = registry[kind][component.use]
+        config = registered.config_class.model_validate(component.options)
+        torch.manual_seed(derive_seed(cell.seed, kind, component.use, repr(sorted(component.options.items()))))
+        return registered.component(config, *specs)
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        rectifier = build("rectifier", cell.image_spec())
+        encoder = build("encoder", rectifier.image)
+        bridge = build("bridge", encoder.features)
+        decoder = build("decoder", bridge.memory, cell.labels.spec())
+    dtype = autocast_dtype(device, cell.training.precision)
+    return Recognizer(rectifier, encoder, bridge, decoder, dtype=dtype).to(device)
