@@ -1,11 +1,11 @@
-"""nn.LSTM against a loop over LSTMCell: the same function (tests/unit/test_lstm_cell.py), so how much faster?
+"""How much faster is nn.LSTM than a loop over LSTMCell? Both are the same function (tests/unit/test_lstm_cell.py).
 
     python benchmarks/lstm_unrolled.py [--rounds 15] [--device cpu]
 
-Both decoders read one vector and feed back a character's embedding. A ratio is the loop's time over that of nn.LSTM,
-above 1 where nn.LSTM is faster: of a training step (nll and its backward pass), where nn.LSTM gets all steps at once,
-and of a greedy transcription, where it is called step by step as the loop is. Rounds of both alternate, and the
-fastest round of each is compared, since what else runs on a machine only adds time.
+Both decoders read one vector and feed back the embedding of a character. A ratio is the time of the loop divided by the
+time of nn.LSTM: above 1, nn.LSTM is faster. A training step is nll and its backward pass; nn.LSTM computes all steps
+in one call. A greedy transcription calls nn.LSTM step by step, like the loop. Rounds of both alternate, and the fastest
+rounds are compared, because other processes on a machine can only add time.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SIZES = [  # characters, batch, hidden_dim
     (25, 192, 256),
     (25, 64, 512),
 ]
-SECONDS_A_ROUND = 0.05
+SECONDS_PER_ROUND = 0.05
 
 
 def train(decoder: LSTMCellLoop | LSTMUnrolled, memory: Tensor, labels: Labels) -> None:
@@ -59,7 +59,7 @@ def measure(device: torch.device, length: int, batch: int, hidden_dim: int, roun
         config = cls.Config.model_validate({"hidden_dim": hidden_dim, "feedback": "embedding"})
         decoder = cls(config, MEMORY, LabelSpec(charset=CHARSET, max_length=length)).to(device)
         with torch.no_grad():
-            decoder.fc_out.bias[decoder.end] -= 100  # so that every text is read to its full length
+            decoder.fc_out.bias[decoder.end] -= 100  # so every text is decoded to its full length
         decoders.append(decoder)
     memory = torch.randn(batch, MEMORY.length, MEMORY.dim, device=device)
     ids = torch.randint(len(CHARSET), (batch, length), device=device)
@@ -67,7 +67,7 @@ def measure(device: torch.device, length: int, batch: int, hidden_dim: int, roun
 
     columns = []
     for run in (train, transcribe):
-        calls = 1 + int(SECONDS_A_ROUND / seconds(device, 3, run, decoders[0], memory, labels))
+        calls = 1 + int(SECONDS_PER_ROUND / seconds(device, 3, run, decoders[0], memory, labels))
         times = [
             [seconds(device, calls, run, decoder, memory, labels) for decoder in decoders] for _ in range(1 + rounds)
         ]

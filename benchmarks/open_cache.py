@@ -1,8 +1,8 @@
-"""How long a cached folder of 100,000 images takes to open, and how much memory that takes.
+"""Time and memory to open the cache of a folder of 100,000 images.
 
     python benchmarks/open_cache.py [--count 100000]
 
-Writes that many PNG files below a temporary folder, builds the cache, then opens it in fresh processes.
+Write the PNG files to a temporary folder, build the cache, then open it in fresh processes.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def write_images(folder: Path, count: int) -> None:
     Image.linear_gradient("L").resize((100, 32)).save(file, "PNG")
     for index in range(count):
         (folder / "images" / f"{index:07}.png").write_bytes(file.getvalue())
-    time.sleep(2.1)  # younger files are hashed, not trusted by their times
+    time.sleep(2.1)  # the contents of newer files are hashed, since their times are not reliable yet
 
 
 def dataset_in(folder: Path) -> Folder:

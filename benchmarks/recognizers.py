@@ -1,13 +1,13 @@
-"""How fast two published recognizers train and transcribe, beside what the matrix products alone would take.
+"""Speed of two published recognizers in training and transcription, relative to their matrix products alone.
 
     python benchmarks/recognizers.py [--batch-size 32] [--rounds 5] [--width-share 1] [--device cpu] [--profile]
 
 TRBA is TPS, ResNet, BiLSTM and attention; CRNN is VGG, BiLSTM and CTC (Baek et al. 2019), on gray images of 32 x 100
-with texts of 24 characters. The limit is the multiply-accumulates of an image, three times those for training, over the
-rate of one large matrix product in the same number format, measured in the same rounds: of torch.mm and of a 3x3
-convolution the faster, since they are done by different libraries (on AMD the float32 product of MKL is the slower).
-The fastest round of each counts, since what else runs on a machine only adds time. In bfloat16, decoder and optimizer
-stay in float32, so that limit is one that no recognizer reaches. Aim: 85 % of the limit.
+with texts of 24 characters. The limit is the time for the multiply-accumulates of an image (three times as many in
+training) at the rate of large products in the same number format, measured in the same rounds. This rate is the faster
+one of torch.mm and a 3x3 convolution, which use different libraries (on AMD, the float32 product of MKL is slower). The
+fastest rounds count, because other processes on a machine can only add time. In bfloat16, decoder and optimizer stay in
+float32, so no recognizer can reach that limit. Goal: 85 % of the limit.
 """
 
 import argparse
@@ -33,13 +33,13 @@ LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_
 ATTENTION = {"wiring": "baek2019"}
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
 CONVOLUTION_BATCH = {"cpu": 16, "cuda": 512}  # of maps 512 x 8 x 26, as inside the ResNet
-PRODUCTS = 8  # of each a round, so that a short lull of a shared machine does not set the limit
+PRODUCTS = 8  # per round, so a short idle moment of a shared machine does not set the limit
 
 Stage = tuple[str, dict[str, Any]]
 
 
 def recognizers(output_channels: int) -> dict[str, tuple[Stage, Stage, Stage, Stage]]:
-    """Return rectifier, encoder, bridge and decoder of each, by name and options."""
+    """Return the four stages of each recognizer as names and options: rectifier, encoder, bridge, decoder."""
     width = {"output_channels": output_channels}
     return {
         "TRBA": (("tps", width), ("resnet_fan", width), ("bilstm", {}), ("attention_lstm", ATTENTION)),
@@ -61,7 +61,7 @@ def build(registry: Registry, stages: tuple[Stage, ...], dtype: torch.dtype | No
 
 
 def draw(batch_size: int, device: torch.device) -> tuple[Tensor, Labels]:
-    """Draw images and labels; those of CTC fit 24 frames, as no label is longer than 24 and none repeats."""
+    """Draw images and labels. All labels have 24 distinct characters, so CTC needs only 24 frames."""
     images = 2 * torch.rand(batch_size, IMAGE.channels, IMAGE.height, IMAGE.width, device=device) - 1
     length = LABELS.frames_needed
     ids = torch.stack([torch.randperm(len(LABELS.charset))[: LABELS.max_length] for _ in range(batch_size)]).to(device)
@@ -77,7 +77,7 @@ def seconds(device: torch.device, run: Callable[[], object]) -> float:
 
 
 def large_products(device: torch.device, dtype: torch.dtype) -> list[tuple[Callable[[], object], int]]:
-    """Return large matrix products and large convolutions, and the multiply-accumulates of each."""
+    """Return functions that run large matrix products and large convolutions, each with its multiply-accumulates."""
     size, batch = PRODUCT_SIZE[device.type], CONVOLUTION_BATCH[device.type]
     left, right = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
     maps, weight = (
@@ -126,13 +126,14 @@ def measure(registry: Registry, name: str, stages: tuple[Stage, ...], dtype: tor
     *fastest, mm, convolution = (min(column) for column in zip(*times, strict=True))
     rates = [macs / took for (_, macs), took in zip(products, (mm, convolution), strict=True)]
     print(
-        f"{name} {str(dtype).removeprefix('torch.'):8} {count_parameters(model) / 1e6:5.1f} M parameters, {gmacs:.3f} GMACs "
-        f"an image, GMACs a second of matrix product {rates[0] / 1e9:.0f}, of convolution {rates[1] / 1e9:.0f}"
+        f"{name} {str(dtype).removeprefix('torch.'):8} {count_parameters(model) / 1e6:5.1f} M parameters, "
+        f"{gmacs:.3f} GMACs per image, "
+        f"GMACs per second: matrix product {rates[0] / 1e9:.0f}, convolution {rates[1] / 1e9:.0f}"
     )
     for what, took, passes in zip(("training", "transcription"), fastest, (3, 1), strict=True):
         limit = passes * gmacs * 1e9 * given.batch_size / max(rates)
         print(
-            f"  {what:13} {given.batch_size / took:8.1f} images a second, {limit / took:.0%} of the limit", flush=True
+            f"  {what:13} {given.batch_size / took:8.1f} images per second, {limit / took:.0%} of the limit", flush=True
         )
     if given.profile:
         for loop in (train, transcribe):
@@ -153,10 +154,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--width-share", type=float, default=1.0, help="of the 512 channels of the published encoders")
+    parser.add_argument(
+        "--width-share", type=float, default=1.0, help="share of the 512 channels of the published encoders"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", choices=list(recognizers(512)))
-    parser.add_argument("--profile", action="store_true", help="also print where the time of a round goes")
+    parser.add_argument("--profile", action="store_true", help="also print a profile of one round")
     given = parser.parse_args()
 
     registry = Registry(build_plugin_manager())

@@ -1,10 +1,11 @@
-"""What the framework adds to a training step: against the same modules in a bare loop, and by its parts.
+"""Overhead of the framework in a training step, relative to the same modules in a bare loop.
 
     python benchmarks/training_step.py [--steps 20] [--rounds 15] [--device cpu]
 
-The bare loop holds a resident float tensor and does forward, loss, backward, clipping and optimizer step, no more.
-Rounds of both alternate, and the fastest round of each is compared, since what else runs on a machine only adds time.
-Aims: the framework at most 3 % over the bare loop; gathering and augmenting a batch at most 10 % of a step.
+The bare loop slices a resident float tensor and does only forward, loss, backward, clipping and optimizer step.
+Rounds of both alternate, and the fastest rounds are compared, because other processes on a machine can only add time.
+Goals: the framework takes at most 3 % longer than the bare loop; gathering and augmenting a batch take at most 10 % of
+a step.
 """
 
 import argparse
@@ -79,9 +80,9 @@ def measure(trainer: Trainer, augmented: Trainer, steps: int, rounds: int) -> st
     alone, full, sampled = (min(column) for column in zip(*times, strict=True))
     ratio = statistics.median(row[1] / row[0] for row in times)
     return (
-        f"{trainer.cell.decoder.label:15} fastest rounds: bare loop {1e3 * alone:.1f} ms a step, "
+        f"{trainer.cell.decoder.label:15} fastest rounds: bare loop {1e3 * alone:.1f} ms per step, "
         f"framework {full / alone:.3f} of it, gathering and augmenting {sampled / full:.1%} of a step; "
-        f"median of each round's ratio {ratio:.3f}"
+        f"median ratio of the rounds {ratio:.3f}"
     )
 
 
