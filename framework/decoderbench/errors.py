@@ -1,4 +1,4 @@
-"""What can go wrong for a user, and the exit status that each kind of mistake earns.
+"""The errors that a user can cause, and the exit status of each kind.
 
 A message names the thing, the rule, what was given and the next move; lower case, no trailing period.
 """
@@ -14,7 +14,7 @@ class DecoderBenchError(Exception):
 
 
 class ConfigError(DecoderBenchError):
-    """One or more mistakes in an experiment; all of them are listed, one a line."""
+    """One or more mistakes in an experiment; the message lists all of them, one per line."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:
         super().__init__("\n".join(mistakes))
@@ -22,7 +22,7 @@ class ConfigError(DecoderBenchError):
 
 
 class UnknownNameError(DecoderBenchError):
-    """A component is asked for that nobody registered."""
+    """No component is registered under the given name."""
 
 
 class PluginError(DecoderBenchError):
@@ -30,11 +30,11 @@ class PluginError(DecoderBenchError):
 
 
 class InfeasibleError(DecoderBenchError):
-    """No cell of a grid can be trained."""
+    """A combination of components cannot work, or no cell of a grid can be trained."""
 
 
 class DataError(DecoderBenchError):
-    """Images or labels that cannot be used as they are."""
+    """Images or labels cannot be used as they are."""
 
     exit_code = 3
 
@@ -46,6 +46,6 @@ class DivergedError(DecoderBenchError):
 
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the nearest known name, or an empty string."""
+    """Return `"; did you mean 'x'?"` for the closest known name, or an empty string if none is close."""
     near = get_close_matches(given.lower(), known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,8 +1,8 @@
-"""What decides a result: the options and the source code by which a cell is known. No torch here.
+"""The identity of a cell: the options and the source code that determine its result. No torch here.
 
-Two rules keep results valid across versions. An option that still has the value with which it was introduced is left
-out, so a new option changes no identity. Source code counts by its syntax tree, so a reworded comment or docstring
-changes none.
+Two rules keep results valid across versions. An option is omitted while it has the default that it was introduced
+with, so adding an option changes no identity. Source code counts by its syntax tree, so editing a comment or a
+docstring changes no identity.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic_core import to_jsonable_python
 
 @dataclass(frozen=True)
 class Introduced:
-    """Marks an option whose default has changed, with the default that it was introduced with.
+    """Marks an option whose default has changed since, and records the default that it was introduced with.
 
     Example: `steps: Annotated[int, Introduced(1000)] = 2000`
     """
@@ -29,17 +29,18 @@ class Introduced:
 
 
 class NotDecisive:
-    """Marks an option that cannot change a result, such as a number of workers or a timeout.
+    """Marks an option that cannot change a result, such as the number of workers or a timeout.
 
     Example: `workers: Annotated[int, NotDecisive()] = 1`
     """
 
 
 def identity_of(options: BaseModel) -> dict[str, Any]:
-    """Return the options that decide a result, as JSON data.
+    """Return the options that determine a result, as JSON data.
 
-    An option without a default always counts. Any other counts unless it has the default that it was introduced with,
-    which is its present default or what `Introduced` says. One that is marked `NotDecisive` never counts.
+    An option without a default is always included. Any other option is included unless it has the default that it was
+    introduced with: the default given by `Introduced`, else its current default. An option that is marked
+    `NotDecisive` is never included.
     """
     decisive = {}
     for name, field in type(options).model_fields.items():
@@ -48,7 +49,7 @@ def identity_of(options: BaseModel) -> dict[str, Any]:
         value = _encode(getattr(options, name))
         if not field.is_required():
             changed = next((mark for mark in field.metadata if isinstance(mark, Introduced)), None)
-            given = options.model_dump(include=set(type(options).model_fields))  # for defaults that follow from others
+            given = options.model_dump(include=set(type(options).model_fields))  # for defaults that depend on others
             default = changed.default if changed else field.get_default(call_default_factory=True, validated_data=given)
             if _same(value, _encode(default)):
                 continue
@@ -57,10 +58,10 @@ def identity_of(options: BaseModel) -> dict[str, Any]:
 
 
 def source_digest(file: Path) -> str:
-    """Return a digest of a source file: of its syntax tree without docstrings and comments.
+    """Return a digest of the syntax tree of a Python source file, without docstrings and comments.
 
-    It is the same in every version of Python that can parse the file. Of anything but Python source, such as a
-    compiled extension, it is a digest of the bytes.
+    The digest is the same in every version of Python that can parse the file. For any other file, such as a compiled
+    extension, return a digest of its bytes.
     """
     content = file.read_bytes()
     if file.suffix == ".py":
@@ -73,12 +74,12 @@ def _encode(value: Any) -> Any:
 
 
 def _same(value: Any, default: Any) -> bool:
-    # True is 1 to Python, but not to whoever sets an option.
+    # Python has True == 1, but they are different values of an option.
     return value == default and isinstance(value, bool) == isinstance(default, bool)
 
 
 def _canonical(node: Any) -> Any:
-    """Return a syntax tree as lists. `ast.dump` would do, but its output differs between versions of Python."""
+    """Return a syntax tree as nested lists; the output of `ast.dump` differs between versions of Python."""
     if isinstance(node, ast.AST):
         fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
         return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
@@ -88,5 +89,5 @@ def _canonical(node: Any) -> Any:
 
 
 def _is_text(node: Any) -> bool:
-    """Whether a statement is a string and nothing else: a docstring, or the description of an option."""
+    """Return whether a statement is only a string: a docstring, or the description of an option."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

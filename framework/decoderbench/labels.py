@@ -1,4 +1,4 @@
-"""Charset and Labels: the one form in which texts cross a boundary.
+"""Charset and Labels: the form in which texts pass between data, decoders and metrics.
 
 Ids index the experiment's charset. Blank, start, end and padding symbols belong to the decoder family that
 needs them and never appear here.
@@ -22,7 +22,7 @@ class Charset:
     """An ordered set of characters (Unicode code points); the order fixes the ids.
 
     Raises:
-        DataError: if it is empty or holds a character twice.
+        DataError: it is empty or holds a character twice.
     """
 
     characters: str
@@ -39,7 +39,7 @@ class Charset:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Charset:
-        """Return the smallest charset that spells all `texts`, in code point order."""
+        """Return the smallest charset that can spell all `texts`, in code point order."""
         return cls("".join(sorted(set().union(*texts))))
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Charset:
         return "".join(sorted(set(text) - self._ids.keys()))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`; raise `DataError` if a character is outside the charset."""
+        """Return the ids of the characters of `text`; raise `DataError` if one is outside the charset."""
         if missing := self.missing(text):
             named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in missing)
             raise DataError(
@@ -59,7 +59,7 @@ class Charset:
         return [self._ids[character] for character in text]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text that `ids` spell."""
+        """Return the text spelled by `ids`."""
         return "".join(self.characters[index] for index in ids)
 
 
@@ -68,9 +68,9 @@ class Labels:
     """A batch of labels on the device of the images.
 
     Attributes:
-        ids: (B, L) int64, ids into the charset; positions past a label's end hold 0 and mean nothing.
-        lengths: (B,) int64.
-        longest: the largest length in the batch, known on the host, so that nobody has to ask the device.
+        ids: (B, L) int64, ids into the charset; positions past the end of a label hold 0 and have no meaning.
+        lengths: (B,) int64, the number of characters of each label.
+        longest: the largest length in the batch, kept on the host to avoid a device synchronization.
     """
 
     ids: Tensor
@@ -86,7 +86,7 @@ class Labels:
         max_length: int | None = None,
         device: torch.device | str = "cpu",
     ) -> Labels:
-        """Encode `texts`, padded to `max_length` (default: the longest text)."""
+        """Encode `texts`, padded to `max_length` (default: the length of the longest text)."""
         import torch
 
         longest = max(map(len, texts), default=0)
@@ -100,7 +100,7 @@ class Labels:
         return cls(ids.to(device), lengths.to(device), longest)
 
     def mask(self) -> Tensor:
-        """Return (B, L) bool, true inside each label."""
+        """Return a mask (B, L) bool, true at the characters of each label."""
         import torch
 
         return torch.arange(self.ids.shape[1], device=self.ids.device) < self.lengths[:, None]  # (B, L)

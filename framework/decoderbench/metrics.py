@@ -1,4 +1,4 @@
-"""How well hypotheses match references: exact match, CER, 1-NED, nats per character. No torch here."""
+"""Scores of hypotheses against references: exact match, CER, 1-NED, nats per character. No torch here."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import ClassVar
 from rapidfuzz.distance import Levenshtein
 
 BUILT_IN = ("exact_match", "cer", "one_minus_ned", "nats_per_char")
-"""The metrics that every record has; a plugin's has another name."""
+"""Names of the metrics in every record; metrics of plugins must have other names."""
 
 
 class Metric(ABC):
-    """A further number to score transcriptions with; plugins offer them through `register_metrics`."""
+    """An additional score of transcriptions; plugins register their metrics through `register_metrics`."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
-        """Return the metric over a split, or None where it is not defined. Both sequences have one length."""
+        """Return the metric over a split, or None where it is undefined. Both sequences have the same length."""
 
 
 def edit_distances(references: Sequence[str], hypotheses: Sequence[str]) -> list[int]:
-    """Return the Levenshtein distance, in code points, of each pair."""
+    """Return the Levenshtein distance of each pair, in code points."""
     return [Levenshtein.distance(*pair) for pair in zip(references, hypotheses, strict=True)]
 
 
 def exact_match(references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
-    """Return the share of texts that are wholly right, as they stand: no case folding, no stripping.
+    """Return the fraction of hypotheses that equal their reference; no case folding, no stripping.
 
-    Two empty texts match. None for no texts at all: a rate of nothing is neither 0 nor 1.
+    Two empty texts match. Return None if there are no texts.
     """
     if not references:
         return None
@@ -41,8 +41,8 @@ def exact_match(references: Sequence[str], hypotheses: Sequence[str]) -> float |
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
     """Return edits over reference characters, both summed over the whole split (CER, corpus level).
 
-    An empty reference adds no characters, but every character read from it is an edit; so the rate may exceed 1.
-    None if the references hold no character at all.
+    Every character of a hypothesis for an empty reference is an edit, so the rate may exceed 1.
+    Return None if the references hold no characters.
     """
     characters = sum(map(len, references))
     return sum(edit_distances(references, hypotheses)) / characters if characters else None
@@ -51,8 +51,8 @@ def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -
 def one_minus_ned(references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
     """Return 1-NED: the mean of 1 - distance / max(length of both).
 
-    Source: ICDAR 2019 Robust Reading Challenge on Reading Chinese Text on Signboard (ReCTS). Both empty count as
-    1, one empty as 0. None for no texts at all.
+    A pair of empty texts counts as 1, a pair with one empty text as 0. Return None if there are no texts.
+    Source: ICDAR 2019 Robust Reading Challenge on Reading Chinese Text on Signboard (ReCTS).
     """
     if not references:
         return None
@@ -61,10 +61,10 @@ def one_minus_ned(references: Sequence[str], hypotheses: Sequence[str]) -> float
 
 
 def nats_per_character(nll: Sequence[float], references: Sequence[str]) -> float | None:
-    """Return summed -log p(text | image) over summed characters, in nats.
+    """Return -log p(text | image) over reference characters, both summed over the whole split, in nats.
 
-    The one likelihood that decoders with different vocabularies share. The end of a text costs an autoregressive
-    decoder nats but counts as no character. None if the references hold no character.
+    This likelihood is comparable between decoders with different vocabularies. An autoregressive decoder also pays
+    nats for the end of a text, which does not count as a character. Return None if the references hold no characters.
     """
     characters = sum(map(len, references))
     return sum(nll) / characters if characters else None
@@ -72,21 +72,21 @@ def nats_per_character(nll: Sequence[float], references: Sequence[str]) -> float
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a recognizer read in each image, and the scores over all of them."""
+    """The transcription of each image of a split, and the scores over the split."""
 
     keys: Sequence[str]
     references: Sequence[str]
     hypotheses: Sequence[str]
     log_prob: Sequence[float]
-    """Of the hypothesis, nats, as `Hypotheses` defines it."""
+    """log p of each hypothesis in nats, as defined by `Hypotheses`."""
 
     nll: Sequence[float | None]
-    """-log p(reference | image), nats; None where the charset cannot spell the reference."""
+    """-log p(reference | image) in nats; None where the charset cannot spell the reference."""
 
     scores: Mapping[str, float | None]
 
     def columns(self) -> dict[str, Sequence[object]]:
-        """Return what `predictions.parquet` holds."""
+        """Return the columns of `predictions.parquet`, by name."""
         return {
             "sample": self.keys,
             "reference": self.references,

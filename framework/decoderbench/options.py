@@ -1,4 +1,4 @@
-"""Sets of options: frozen, and a name that one does not know is an error. No torch here."""
+"""Sets of options: immutable, and strict about unknown names. No torch here."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Options(BaseModel):
-    """Immutable options; unknown names are refused. The docstring under a field is its description."""
+    """Immutable options; an unknown name is an error. The docstring under a field is its description."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
@@ -14,91 +14,94 @@ class Options(BaseModel):
 
 
 class ComponentConfig(Options):
-    """Options of a component. Give each a default and a docstring: `decoderbench plugins` prints both."""
+    """Options of a component. Give each option a default and a docstring: `decoderbench plugins` prints both."""
 
 
 class ImageOptions(Options):
-    """The size to which every image is brought before it enters a cell."""
+    """The size that every image is resized to before it enters a cell."""
 
     height: int = Field(default=32, ge=1, le=4096)
-    """Pixels."""
+    """Height in pixels."""
 
     width: int = Field(default=128, ge=1, le=16384)
-    """Pixels; with resize = keep the largest width that an image may have."""
+    """Width in pixels; with resize = keep, the largest width of an image."""
 
     channels: Literal[1, 3] = 1
     """1 for gray, 3 for RGB."""
 
     resize: Literal["stretch", "pad", "keep"] = "stretch"
-    """stretch: to the size, whatever the shape. pad: to the height, then the last column repeated to the right.
-    keep: to the height, and as wide as its shape says; what would be wider than width is squeezed. A batch then holds
-    images of one bucket, each padded to the widest of it, and T follows that width."""
+    """stretch: resize to `height` x `width`, ignore the aspect ratio. pad: resize to `height`, keep the aspect ratio,
+    repeat the last column up to `width`. keep: the same without the padding. With pad and keep, images that would
+    exceed `width` are squeezed to it. With keep, a batch holds images of one bucket, each padded to the width of the
+    bucket, and T follows that width."""
 
     buckets: int = Field(default=8, ge=1, le=64)
-    """With resize = keep, into how many buckets of similar width the images are parted; about as many in each."""
+    """With resize = keep, the largest number of buckets: groups of about equally many images of similar width."""
 
 
 class AugmentationOptions(Options):
-    """Random changes to training images, drawn for each image anew; all off by default."""
+    """Random changes to training images, drawn independently for each image; all off by default."""
 
     rotate: float = Field(default=0.0, ge=0, le=180)
-    """Largest rotation to either side, degrees."""
+    """Largest rotation in either direction, in degrees."""
 
     shear: float = Field(default=0.0, ge=0, le=1)
-    """Largest horizontal shear to either side, as a share of the height."""
+    """Largest horizontal shear in either direction, as a fraction of the height."""
 
     scale: float = Field(default=0.0, ge=0, lt=1)
-    """Largest change of size, as a share, drawn for each axis."""
+    """Largest relative change of size, drawn separately for each axis."""
 
     translate: float = Field(default=0.0, ge=0, le=1)
-    """Largest shift to either side, as a share of the height, drawn for each axis."""
+    """Largest shift in either direction, as a fraction of the height, drawn separately for each axis."""
 
     contrast: float = Field(default=0.0, ge=0, le=1)
-    """Largest change of contrast, as a share."""
+    """Largest relative change of contrast."""
 
     brightness: float = Field(default=0.0, ge=0, le=1)
-    """Largest change of brightness, as a share of the range from black to white."""
+    """Largest change of brightness, as a fraction of the range from black to white."""
 
     noise: float = Field(default=0.0, ge=0, le=1)
-    """Largest standard deviation of Gaussian noise, as a share of the range from black to white."""
+    """Largest standard deviation of Gaussian noise, as a fraction of the range from black to white."""
 
 
 class TrainingOptions(Options):
-    """How every cell is trained. The budget is counted in steps, the same for all."""
+    """How every cell is trained. The budget is a number of optimizer steps, the same for all cells."""
 
     steps: int = Field(default=2000, ge=1)
     """Optimizer steps."""
 
     batch_size: int = Field(default=64, ge=1)
-    """Images a step."""
+    """Images per step."""
 
     learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak learning rate of AdamW, reached after the warm-up and then lowered to zero along a cosine."""
+    """Peak learning rate of AdamW, reached after the warm-up, then decayed to zero along a cosine."""
 
     warmup_steps: int = Field(default=100, ge=0)
-    """Steps in which the learning rate rises from zero."""
+    """Steps over which the learning rate rises linearly from zero."""
 
     weight_decay: float = Field(default=0.01, ge=0)
-    """Decoupled weight decay of AdamW, on weights of two or more dimensions."""
+    """Decoupled weight decay of AdamW, for weights with two or more dimensions."""
 
     clip_norm: float = Field(default=5.0, gt=0)
-    """Largest norm of the gradient; a larger one is scaled down to it."""
+    """Largest norm of the gradient; gradients with a larger norm are scaled down to it."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of all but the decoder; auto is bfloat16 where the hardware has it. Decoders get float32."""
+    """Number format of all stages but the decoder, which always runs in float32; auto is bfloat16 where the hardware
+    supports it, else float32."""
 
     validate_every: int | None = Field(default=None, ge=1)
-    """Steps between two validations; a tenth of all steps if left out."""
+    """Steps between validations; a tenth of all steps if not set."""
 
     keep: Literal["best", "last"] = "best"
-    """Which weights are tested: the best on the validation split (exact match, then nats), or the last."""
+    """Which weights are tested: the best on the validation split (by exact match, then by nats per character), or the
+    last."""
 
 
 class EvaluationOptions(Options):
-    """How transcriptions are made and timed."""
+    """How images are transcribed and timed."""
 
     batch_size: int = Field(default=256, ge=1)
-    """Images a batch."""
+    """Images per batch."""
 
     beam_size: int = Field(default=1, ge=1)
-    """Width of the beam; one is best path for CTC and greedy for the others."""
+    """Width of the beam; 1 means best path decoding for CTC and greedy decoding for autoregressive decoders."""

@@ -1,4 +1,4 @@
-"""The shapes that components promise each other, known before anything is built.
+"""The shapes that components declare to each other, known before anything is computed.
 
 Shape letters, here and everywhere: B batch, C channels, H W height and width, T frames of the memory,
 D frame width, L label length, S decoding steps, V vocabulary. No torch here.
@@ -13,14 +13,20 @@ from decoderbench.labels import Charset
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """What enters rectifier and encoder: (B, channels, height, width), values in [-1, 1]."""
+    """The input of rectifier and encoder: (B, channels, height, width), values in [-1, 1]."""
 
     channels: int
     height: int
     width: int
 
     def require_size(self, *, height: int, width: int, by: str) -> None:
-        """Raise `InfeasibleError` if images are smaller than a component, named as in "encoder grcnn", can take."""
+        """Raise `InfeasibleError` if images are smaller than `height` x `width`.
+
+        Args:
+            height: smallest height that the component accepts.
+            width: smallest width that the component accepts.
+            by: the component, for the message, as in "encoder grcnn".
+        """
         if self.height < height or self.width < width:
             raise InfeasibleError(
                 f"{by} needs images of at least {height}x{width} (height x width), given "
@@ -30,7 +36,7 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMapSpec:
-    """What an encoder yields: (B, channels, height, width)."""
+    """The output of an encoder, a feature map: (B, channels, height, width)."""
 
     channels: int
     height: int
@@ -39,9 +45,9 @@ class FeatureMapSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceSpec:
-    """What a bridge yields, the memory: (B, length, dim).
+    """The output of a bridge, the memory: (B, length, dim).
 
-    `left_to_right` says whether frame t lies left of frame t + 1 in the image; CTC needs that.
+    `left_to_right` is true if frame t lies left of frame t + 1 in the image, which CTC requires.
     """
 
     length: int
@@ -51,11 +57,12 @@ class SequenceSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpec:
-    """What the labels of an experiment are made of.
+    """The charset and the lengths of an experiment's labels.
 
     `max_length` bounds the characters of a label and of an autoregressive transcription.
-    `frames_needed` is the largest number of frames that CTC needs for one of the labels at hand: its length
-    plus its adjacent equal pairs, as the data audit counted it; without data, the bound 2 * max_length - 1.
+    `frames_needed` is the number of frames that CTC needs for the most demanding label, as counted by the data audit:
+    one frame per character, plus one blank between repeated characters. Without data it is the bound
+    2 * max_length - 1.
     """
 
     charset: Charset
@@ -70,8 +77,9 @@ class LabelSpec:
 
 
 def ctc_frames_needed(text: str) -> int:
-    """Return the fewest frames in which CTC can spell `text`: a blank must part equal neighbors.
+    """Return the fewest frames in which CTC can spell `text`.
 
-    Graves et al. 2006, "Connectionist Temporal Classification".
+    One frame per character, plus one blank between repeated characters.
+    Source: Graves et al. 2006, "Connectionist Temporal Classification".
     """
     return len(text) + sum(left == right for left, right in pairwise(text))

@@ -1,4 +1,4 @@
-"""Experiment: what a file may say, and that every mistake is named."""
+"""Experiment: round trips, overrides, and messages for mistakes."""
 
 import string
 import tomllib
@@ -23,14 +23,14 @@ def mistakes(data: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_what_was_set_makes_the_same_experiment_again(tiny: dict[str, Any]) -> None:
+def test_experiment_round_trips_through_toml(tiny: dict[str, Any]) -> None:
     experiment = Experiment(**tiny)
     assert Experiment(**experiment.as_given()) == experiment
     assert Experiment(**tomllib.loads(to_toml(tiny))) == experiment
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"training": {"learing_rate": 1e-3}}, "training.learing_rate: unknown key; did you mean 'learning_rate'?"),
         ({"trainign": {}}, "trainign: unknown key; did you mean 'training'?"),
@@ -43,20 +43,23 @@ def test_what_was_set_makes_the_same_experiment_again(tiny: dict[str, Any]) -> N
         ({"name": "UPPER"}, "name: string should match pattern"),
         ({"grid": {"seeds": []}}, "grid.seeds: tuple should have at least 1 item"),
         ({"grid": {"seeds": [1, 1]}}, "grid.seeds: a seed is listed twice"),
-        ({"grid": {"seeds": [2**70]}}, "grid.seeds: seeds lie between 0 and 2**63 - 1"),
-        ({"grid": {"seeds": [-1]}}, "grid.seeds: seeds lie between 0 and 2**63 - 1, given -1"),
+        ({"grid": {"seeds": [2**70]}}, "grid.seeds: seeds must be between 0 and 2**63 - 1"),
+        ({"grid": {"seeds": [-1]}}, "grid.seeds: seeds must be between 0 and 2**63 - 1, given -1"),
         ({"grid": {"decoder": {"x\ny": "lstm_ctc"}}}, "grid.decoder: label 'x\\ny' must be 1 to 64 printable"),
         ({"grid": {"decoder": {"x": {"hidden_dim": 3}}}}, "grid.decoder.x.use: is missing"),
-        ({"grid": {"exclude": [{"decoder": "cct"}]}}, "exclude names the unknown decoder 'cct'; did you mean 'ctc'?"),
-        ({"grid": {"exclude": [{}]}}, "an empty exclusion leaves out everything"),
+        (
+            {"grid": {"exclude": [{"decoder": "cct"}]}},
+            "exclude refers to the unknown decoder 'cct'; did you mean 'ctc'",
+        ),
+        ({"grid": {"exclude": [{}]}}, "an empty exclusion excludes everything"),
         ({"grid": {"exclude": [{"bridge": "columns"}]}}, "exclude leaves no combination"),
         ({"labels": {"charset": "aab"}}, "labels.charset: charset holds 'a' more than once"),
         ({"labels": {"charset": ""}}, "labels.charset: charset is empty"),
         ({"augmentation": {"scale": 1.0}}, "augmentation.scale: input should be less than 1, given 1.0"),
     ],
 )
-def test_mistakes_are_named(tiny: dict[str, Any], change: dict[str, Any], said: str) -> None:
-    assert f"file.toml: {said}" in mistakes(merge(tiny, change)) or said in mistakes(merge(tiny, change))
+def test_mistake_is_reported_with_its_key(tiny: dict[str, Any], change: dict[str, Any], expected: str) -> None:
+    assert f"file.toml: {expected}" in mistakes(merge(tiny, change)) or expected in mistakes(merge(tiny, change))
 
 
 def test_all_mistakes_are_reported_at_once(tiny: dict[str, Any]) -> None:
@@ -66,7 +69,7 @@ def test_all_mistakes_are_reported_at_once(tiny: dict[str, Any]) -> None:
     assert len(mistakes(tiny).splitlines()) == 4
 
 
-def test_excluded_combinations_are_left_out(tiny: dict[str, Any]) -> None:
+def test_variants_omit_excluded_combinations(tiny: dict[str, Any]) -> None:
     tiny["grid"]["encoder"]["coarse"] = "tiny_cnn"
     tiny["grid"]["exclude"] = [{"encoder": "coarse", "decoder": "ctc"}]
     variants = Experiment(**tiny).grid.variants()
@@ -74,7 +77,7 @@ def test_excluded_combinations_are_left_out(tiny: dict[str, Any]) -> None:
     assert {"rectifier": "none", "encoder": "coarse", "bridge": "columns", "decoder": "ctc"} not in variants
 
 
-def test_a_name_is_that_of_one_combination(tiny: dict[str, Any]) -> None:
+def test_name_of_returns_name_of_the_matching_combination(tiny: dict[str, Any]) -> None:
     tiny["grid"]["encoder"]["coarse"] = "tiny_cnn"
     names = '[[grid.names]]\nname = "CRNN"\nencoder = "coarse"\ndecoder = "ctc"\n'
     grid = Experiment(**tomllib.loads(f"{to_toml(tiny)}\n{names}")).grid
@@ -83,22 +86,22 @@ def test_a_name_is_that_of_one_combination(tiny: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "expected"),
     [
-        ([{"name": "a", "decoder": "cct"}], "name 'a' names the unknown decoder 'cct'; did you mean 'ctc'?"),
-        ([{"name": "a", "encoder": "tiny"}], "name 'a' must fit one combination, fits 3; give the labels of one"),
-        ([{"name": "a"}], "name 'a' must fit one combination, fits 5"),
+        ([{"name": "a", "decoder": "cct"}], "name 'a' refers to the unknown decoder 'cct'; did you mean 'ctc'?"),
+        ([{"name": "a", "encoder": "tiny"}], "name 'a' must match exactly one combination, matches 3; set more of"),
+        ([{"name": "a"}], "name 'a' must match exactly one combination, matches 5"),
         (
             [{"name": "a", "encoder": "coarse", "decoder": "ctc"}],
-            "name 'a' must fit one combination, fits none that exclude leaves",
+            "name 'a' must match exactly one combination, matches none (after `exclude`); change its labels",
         ),
         (
             [{"name": name, "encoder": "tiny", "decoder": "ctc"} for name in "ab"],
-            "none / tiny / columns / ctc is named 'a' and 'b'; take one name out",
+            "none / tiny / columns / ctc is named 'a' and 'b'; remove one name",
         ),
         (
             [{"name": "a", "encoder": "tiny", "decoder": decoder} for decoder in ("ctc", "loop")],
-            "name 'a' is given twice",
+            "name 'a' is used twice",
         ),
         ([{"name": " "}], "name ' ' must be 1 to 64 printable characters"),
         ([{"name": "a\nb"}], "name 'a\\nb' must be 1 to 64 printable characters"),
@@ -107,14 +110,14 @@ def test_a_name_is_that_of_one_combination(tiny: dict[str, Any]) -> None:
         ([{"nam": "a"}], "grid.names.0.nam: unknown key; did you mean 'name'?; known: bridge, decoder, encoder, name"),
     ],
 )
-def test_mistakes_in_names_are_named(tiny: dict[str, Any], names: list[dict[str, str]], said: str) -> None:
+def test_mistake_in_names_is_reported(tiny: dict[str, Any], names: list[dict[str, str]], expected: str) -> None:
     tiny["grid"]["encoder"]["coarse"] = "tiny_cnn"
     tiny["grid"] |= {"exclude": [{"encoder": "coarse", "decoder": "ctc"}], "names": names}
-    assert said in mistakes(tiny)
+    assert expected in mistakes(tiny)
 
 
 @pytest.mark.parametrize(
-    ("assignment", "data"),
+    ("override", "data"),
     [
         ("training.steps=500", {"training": {"steps": 500}}),
         ('grid.decoder."LSTM + CTC".hidden_dim = 64', {"grid": {"decoder": {"LSTM + CTC": {"hidden_dim": 64}}}}),
@@ -122,18 +125,18 @@ def test_mistakes_in_names_are_named(tiny: dict[str, Any], names: list[dict[str,
         ("grid.seeds=[0, 1]", {"grid": {"seeds": [0, 1]}}),
     ],
 )
-def test_assignments(assignment: str, data: dict[str, Any]) -> None:
-    assert parse_overrides([assignment]) == data
+def test_parse_overrides_returns_nested_data(override: str, data: dict[str, Any]) -> None:
+    assert parse_overrides([override]) == data
 
 
-@pytest.mark.parametrize("assignment", ["", "steps", "=3", "a b=3"])
-def test_what_is_no_assignment(assignment: str) -> None:
+@pytest.mark.parametrize("override", ["", "steps", "=3", "a b=3"])
+def test_parse_overrides_refuses_other_forms(override: str) -> None:
     with pytest.raises(ConfigError, match="must be key=value"):
-        parse_overrides([assignment])
+        parse_overrides([override])
 
 
 @given(st.dictionaries(KEYS, st.dictionaries(KEYS, st.integers(), max_size=3), max_size=4))
-def test_every_key_of_a_file_has_its_line(data: dict[str, dict[str, int]]) -> None:
+def test_line_of_finds_every_key(data: dict[str, dict[str, int]]) -> None:
     text = to_toml(data)
     lines = text.splitlines()
     assert tomllib.loads(text) == data
@@ -146,11 +149,11 @@ def test_every_key_of_a_file_has_its_line(data: dict[str, dict[str, int]]) -> No
 
 
 @given(st.text(max_size=200))
-def test_no_text_breaks_the_search_for_lines(text: str) -> None:
+def test_line_of_accepts_any_text(text: str) -> None:
     assert line_of(text, ("no such key in here",)) is None
 
 
-def test_variants_are_added_beside_those_that_are_there() -> None:
+def test_add_variants_keeps_existing_variants() -> None:
     data = {"grid": {"encoder": {"small": "x"}}}
     added = add_variants(data, ["rectifier.mine=y", 'encoder.my own={use="z", width=3}', 'decoder."last one" = "w"'])
     assert added["grid"] == {
@@ -162,25 +165,25 @@ def test_variants_are_added_beside_those_that_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("addition", "said"),
+    ("addition", "expected"),
     [
         ("decoder", "--add decoder: must be axis.label=component, as in decoder.mine=my_decoder"),
         ("decoder.mine", "--add decoder.mine: must be"),
         ("decoder.=x", "--add decoder.=x: must be"),
         ("decoder.mine=", "--add decoder.mine=: must be"),
-        ("decodr.mine=x", "--add decodr.mine=x: unknown axis 'decodr'; did you mean 'decoder'?; one of rectifier, enc"),
-        ("encoder.small=x", "--add encoder.small=x: encoder 'small' is there already; choose another label"),
+        ("decodr.mine=x", "--add decodr.mine=x: unknown axis 'decodr'; did you mean 'decoder'?; known: rectifier, enc"),
+        ("encoder.small=x", "--add encoder.small=x: encoder 'small' already exists; choose another label"),
     ],
 )
-def test_an_addition_that_cannot_be(addition: str, said: str) -> None:
+def test_add_variants_reports_every_invalid_addition(addition: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         add_variants({"grid": {"encoder": {"small": "x"}}}, [addition, "bad"])
     first, second = caught.value.mistakes
-    assert first.startswith(said)
+    assert first.startswith(expected)
     assert second.startswith("--add bad: must be")
 
 
-def test_another_component_takes_no_options_of_the_last_one() -> None:
+def test_merge_drops_options_of_a_replaced_component() -> None:
     base = {"dataset": {"use": "drawn", "charset": "01"}, "grid": {"decoder": {"a": {"use": "x", "width": 3}}}}
     assert merge(base, {"dataset": {"use": "mine", "root": "/x"}})["dataset"] == {"use": "mine", "root": "/x"}
     assert merge(base, {"dataset": {"charset": "ab"}})["dataset"] == {"use": "drawn", "charset": "ab"}

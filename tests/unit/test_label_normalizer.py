@@ -1,4 +1,4 @@
-"""LabelNormalizer: its order, its laws, and that nothing is folded before it is filtered."""
+"""LabelNormalizer: its order and its properties, and that labels are checked before they are normalized."""
 
 import unicodedata
 from typing import Any
@@ -25,45 +25,41 @@ NORMALIZERS = st.builds(
 
 
 @given(TEXTS)
-def test_by_default_a_label_is_left_as_it_stands(text: str) -> None:
+def test_default_normalizer_changes_nothing(text: str) -> None:
     assert LabelNormalizer()(text) == text
     assert LabelNormalizer().steps() == []
 
 
 @given(NORMALIZERS, TEXTS)
-def test_normalizing_twice_changes_nothing(normalize: LabelNormalizer, text: str) -> None:
+def test_normalizer_is_idempotent(normalize: LabelNormalizer, text: str) -> None:
     once = normalize(text)
     assert normalize(once) == once
     assert normalize.form(once) == once
 
 
 @given(NORMALIZERS, TEXTS)
-def test_what_is_left_is_what_was_asked_for(normalize: LabelNormalizer, text: str) -> None:
-    left = normalize(text)
+def test_normalized_text_has_the_requested_case_and_categories(normalize: LabelNormalizer, text: str) -> None:
+    normalized = normalize(text)
     if normalize.case == "lower":
-        assert "".join(map(str.lower, left)) == left
+        assert "".join(map(str.lower, normalized)) == normalized
     if normalize.case == "upper":
-        assert "".join(map(str.upper, left)) == left
+        assert "".join(map(str.upper, normalized)) == normalized
     if normalize.alphanumeric_only:
-        assert {unicodedata.category(character)[0] for character in left} <= set("LMN")
+        assert {unicodedata.category(character)[0] for character in normalized} <= set("LMN")
 
 
 @given(NORMALIZERS, TEXTS)
-def test_unless_parts_compose_a_character_becomes_the_same_wherever_it_stands(
-    normalize: LabelNormalizer, text: str
-) -> None:
-    left = normalize(text)
+def test_normalized_charset_covers_normalized_text(normalize: LabelNormalizer, text: str) -> None:
+    normalized = normalize(text)
     charset = convert_each(normalize.form(text), normalize)
     if normalize.unicode_form not in ("NFC", "NFKC"):
-        assert set(left) <= set(charset)
-    assert set(unicodedata.normalize("NFD", left)) <= set(unicodedata.normalize("NFD", charset))
+        assert set(normalized) <= set(charset)
+    assert set(unicodedata.normalize("NFD", normalized)) <= set(unicodedata.normalize("NFD", charset))
 
 
 @given(NORMALIZERS, st.lists(TEXTS, min_size=3), st.booleans())
-def test_decoders_can_spell_every_label_that_was_accepted(
-    normalize: LabelNormalizer, labels: list[str], in_data: bool
-) -> None:
-    labels = ["a", *labels]  # so that something is left to train on
+def test_label_spec_covers_every_accepted_label(normalize: LabelNormalizer, labels: list[str], in_data: bool) -> None:
+    labels = ["a", *labels]  # so that one sample remains in train
     splits = ["train", "val", "test", *["train"] * len(labels)]
     samples = [Sample(str(i), label, split) for i, (label, split) in enumerate(zip(labels, splits, strict=False))]  # type: ignore[arg-type]
     named = None if in_data else Charset("".join(dict.fromkeys(f"zyxa{normalize.form(''.join(labels))}")))
@@ -83,7 +79,7 @@ def test_decoders_can_spell_every_label_that_was_accepted(
     [
         ({"case": "lower"}, "AbC É", "abc é"),
         ({"case": "upper"}, "AbC é", "ABC É"),
-        ({"case": "lower"}, "ΟΔΟΣ", "οδοσ"),  # str.lower of the whole would end in ς
+        ({"case": "lower"}, "ΟΔΟΣ", "οδοσ"),  # str.lower of the whole text would end in ς
         ({"case": "lower"}, "İ", "i\u0307"),
         ({"case": "upper"}, "straße", "STRASSE"),
         ({"alphanumeric_only": True}, "it's 3-½, _no_!", "its3½no"),
@@ -98,37 +94,37 @@ def test_decoders_can_spell_every_label_that_was_accepted(
         ({"unicode_form": "NFKC", "alphanumeric_only": True}, "½", "12"),
     ],
 )
-def test_examples(options: dict[str, Any], text: str, expected: str) -> None:
+def test_normalizer_matches_examples(options: dict[str, Any], text: str, expected: str) -> None:
     assert LabelNormalizer(**options)(text) == expected
 
 
 @given(st.text("aeoü\u0301\u0308-! 1"))
-def test_composed_or_decomposed_the_same_characters_are_alphanumeric(text: str) -> None:
+def test_alphanumeric_only_is_independent_of_composition(text: str) -> None:
     composed = LabelNormalizer(unicode_form="NFC", alphanumeric_only=True)(text)
     decomposed = LabelNormalizer(unicode_form="NFD", alphanumeric_only=True)(text)
     assert unicodedata.normalize("NFC", decomposed) == composed
 
 
-def test_the_steps_are_named_in_their_order() -> None:
+def test_steps_are_listed_in_order() -> None:
     everything = LabelNormalizer(case="upper", alphanumeric_only=True, unicode_form="NFKD")
     assert everything.steps() == ["Unicode form NFKD", "case upper", "alphanumeric only"]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected_message"),
     [
         ({"alphanumeric": True}, "labels.normalize.alphanumeric: unknown key; did you mean 'alphanumeric_only'?"),
         ({"case": "title"}, "labels.normalize.case: input should be 'keep', 'lower' or 'upper', given 'title'"),
         ({"unicode_form": "nfc"}, "labels.normalize.unicode_form: input should be 'none', 'NFC', 'NFD', 'NFKC' or"),
     ],
 )
-def test_mistakes_in_an_experiment_are_named(tiny: dict[str, Any], options: dict[str, Any], said: str) -> None:
+def test_mistake_in_normalize_is_reported(tiny: dict[str, Any], options: dict[str, Any], expected_message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_experiment(tiny | {"labels": {"normalize": options}}, source="file.toml")
-    assert said in str(caught.value)
+    assert expected_message in str(caught.value)
 
 
-def test_a_mistake_is_found_at_its_line() -> None:
+def test_mistake_in_normalize_is_reported_with_its_line() -> None:
     text = '[labels]\ncharset = "ab"\n[labels.normalize]\ncase = "lower"\nunicode = "NFC"\n'
     with pytest.raises(ConfigError, match=r"file\.toml:5: labels\.normalize\.unicode: unknown key; did you mean"):
         parse_experiment(

@@ -1,4 +1,4 @@
-"""The metrics: laws that hold for any texts, and examples worked out by hand."""
+"""Metrics: properties that hold for any texts, and examples computed by hand."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from decoderbench.metrics import (
     one_minus_ned,
 )
 
-unhurried = settings(deadline=None)
+no_deadline = settings(deadline=None)
 texts = st.text("abé", max_size=5)
 pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=6).map(
     lambda rows: tuple(map(list, zip(*rows, strict=True)))
@@ -24,37 +24,37 @@ Pair = tuple[list[str], list[str]]
 Rate = Callable[[list[str], list[str]], float | None]
 
 
-@unhurried
+@no_deadline
 @given(pairs)
-def test_shares_are_bounded_and_symmetric(pair: Pair) -> None:
+def test_exact_match_and_one_minus_ned_are_bounded_and_symmetric(pair: Pair) -> None:
     for rate in (exact_match, one_minus_ned):
-        forth, back = rate(*pair), rate(*reversed(pair))
-        assert forth is not None
-        assert forth == back
-        assert 0 <= forth <= 1
+        forward, backward = rate(*pair), rate(*reversed(pair))
+        assert forward is not None
+        assert forward == backward
+        assert 0 <= forward <= 1
 
 
-@unhurried
+@no_deadline
 @given(pairs)
-def test_shares_are_one_just_where_all_texts_are_equal(pair: Pair) -> None:
+def test_exact_match_and_one_minus_ned_are_one_only_for_equal_texts(pair: Pair) -> None:
     equal = pair[0] == pair[1]
     assert (exact_match(*pair) == 1) == equal
     assert (one_minus_ned(*pair) == 1) == equal
     assert (sum(edit_distances(*pair)) == 0) == equal
 
 
-@unhurried
+@no_deadline
 @given(pairs)
-def test_exact_match_is_never_more_than_one_minus_ned(pair: Pair) -> None:
+def test_exact_match_never_exceeds_one_minus_ned(pair: Pair) -> None:
     exact, similar = exact_match(*pair), one_minus_ned(*pair)
     assert exact is not None
     assert similar is not None
     assert exact <= similar + 1e-12
 
 
-@unhurried
+@no_deadline
 @given(pairs)
-def test_cer_is_edits_over_characters_of_the_whole_split(pair: Pair) -> None:
+def test_cer_is_total_edits_over_total_characters(pair: Pair) -> None:
     characters = len("".join(pair[0]))
     rate = character_error_rate(*pair)
     if not characters:
@@ -65,22 +65,22 @@ def test_cer_is_edits_over_characters_of_the_whole_split(pair: Pair) -> None:
         assert abs(characters - len("".join(pair[1]))) / characters <= rate + 1e-12
 
 
-@unhurried
+@no_deadline
 @given(st.lists(texts, min_size=1))
-def test_cer_is_zero_for_what_is_right_and_one_for_silence(references: list[str]) -> None:
+def test_cer_is_zero_for_equal_texts_and_one_for_empty_hypotheses(references: list[str]) -> None:
     rates = character_error_rate(references, references), character_error_rate(references, [""] * len(references))
     assert rates == ((0, 1) if any(references) else (None, None))
 
 
-@unhurried
+@no_deadline
 @given(texts, texts, texts)
-def test_edit_distance_is_a_metric(first: str, second: str, third: str) -> None:
-    (there,), (back,) = edit_distances([first], [second]), edit_distances([second], [first])
-    (detour,) = edit_distances([first], [third])
-    (rest,) = edit_distances([third], [second])
-    assert there == back
-    assert there <= detour + rest
-    assert abs(len(first) - len(second)) <= there <= max(len(first), len(second))
+def test_edit_distance_satisfies_the_metric_axioms(first: str, second: str, third: str) -> None:
+    (forward,), (backward,) = edit_distances([first], [second]), edit_distances([second], [first])
+    (first_leg,) = edit_distances([first], [third])
+    (second_leg,) = edit_distances([third], [second])
+    assert forward == backward
+    assert forward <= first_leg + second_leg
+    assert abs(len(first) - len(second)) <= forward <= max(len(first), len(second))
 
 
 @pytest.mark.parametrize(
@@ -95,30 +95,30 @@ def test_edit_distance_is_a_metric(first: str, second: str, third: str) -> None:
         ("e\u0301", "é", 2),  # code points, not glyphs
     ],
 )
-def test_edit_distances_by_hand(reference: str, hypothesis: str, distance: int) -> None:
+def test_edit_distances_match_examples(reference: str, hypothesis: str, distance: int) -> None:
     assert edit_distances([reference], [hypothesis]) == [distance]
 
 
-def test_rates_by_hand() -> None:
+def test_rates_match_examples() -> None:
     references, hypotheses = ["abcd", "ab", ""], ["abxd", "ab", "a"]
     assert exact_match(references, hypotheses) == pytest.approx(1 / 3)
     assert character_error_rate(references, hypotheses) == pytest.approx(2 / 6)
     assert one_minus_ned(references, hypotheses) == pytest.approx((3 / 4 + 1 + 0) / 3)
 
 
-def test_nothing_is_folded_or_stripped() -> None:
+def test_exact_match_does_not_fold_case_strip_or_compose() -> None:
     assert exact_match(["A", "a ", "é"], ["a", "a", "e\u0301"]) == 0
 
 
-def test_cer_exceeds_one_where_too_much_is_read() -> None:
+def test_cer_exceeds_one_for_long_hypotheses() -> None:
     assert character_error_rate(["a"], ["bbb"]) == 3
 
 
-def test_cer_weighs_by_length_and_is_no_mean_over_texts() -> None:
+def test_cer_is_not_the_mean_over_texts() -> None:
     assert character_error_rate(["a", "aaaaaaaaa"], ["b", "aaaaaaaaa"]) == pytest.approx(0.1)
 
 
-def test_empty_texts() -> None:
+def test_rates_of_empty_texts() -> None:
     assert one_minus_ned([""], [""]) == exact_match([""], [""]) == 1
     assert one_minus_ned([""], ["a"]) == one_minus_ned(["a"], [""]) == 0
     assert character_error_rate(["", ""], ["", "a"]) is None
@@ -126,17 +126,17 @@ def test_empty_texts() -> None:
 
 
 @pytest.mark.parametrize("rate", [exact_match, character_error_rate, one_minus_ned])
-def test_nothing_has_no_rate(rate: Rate) -> None:
+def test_rate_of_no_texts_is_none(rate: Rate) -> None:
     assert rate([], []) is None
 
 
 @pytest.mark.parametrize("rate", [exact_match, one_minus_ned, edit_distances])
-def test_texts_come_in_pairs(rate: Rate) -> None:
+def test_rates_refuse_sequences_of_unequal_length(rate: Rate) -> None:
     with pytest.raises(ValueError, match="zip"):
         rate(["a", "b"], ["a"])
 
 
-def test_nats_per_character() -> None:
+def test_nats_per_character_matches_examples() -> None:
     assert nats_per_character([1.0, 2.0, 3.0], ["ab", "", "a"]) == 2
     assert nats_per_character([1.0], [""]) is None
     assert nats_per_character([], []) is None

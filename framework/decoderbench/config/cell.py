@@ -1,4 +1,4 @@
-"""Cell: one combination of a grid with one seed, resolved down to every default. No torch here."""
+"""Cell: one combination of a grid with one seed, with every default resolved. No torch here."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from decoderbench.specs import ImageSpec, LabelSpec
 
 
 class ResolvedComponent(Options):
-    """A variant of one axis: its label in tables, the component's name and every option."""
+    """A variant of one axis: its label in tables, the name of the component and all its options."""
 
     label: str
     use: str
     options: dict[str, Any]
 
     decisive: dict[str, Any]
-    """The options that decide a result, as `identity_of` returns them: those that were set to another value than the
-    one that they were introduced with."""
+    """The options that determine a result, as returned by `identity_of`: those whose value differs from the default
+    that they were introduced with."""
 
     source: str
-    """Digest of the source file that defines the component: an edited plugin is another component."""
+    """Digest of the source file that defines the component; an edited plugin counts as another component."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the result: the component, its decisive options and its source, but not the label."""
+        """Return what determines the result: the component, its decisive options and its source, but not the label."""
         return {"use": self.use, "options": self.decisive, "source": self.source}
 
 
 class ResolvedLabels(Options):
-    """What the normalized labels of the experiment are made of, as the data audit found it."""
+    """Charset and lengths of the normalized labels of an experiment, as found by the data audit."""
 
     charset: str
     max_length: int
     frames_needed: int
 
     normalize: LabelNormalizer = LabelNormalizer()
-    """How they came from the labels of the data: two normalizers can leave one charset and other labels."""
+    """How the labels were normalized: two normalizers can give the same charset and different labels."""
 
     digest: str = ""
-    """Digest of every label, and of which are left out: two charsets can leave the same normalized one."""
+    """Digest of all labels and of the excluded rows: two charsets can become the same normalized charset."""
 
     def spec(self) -> LabelSpec:
         """Return the spec that decoders are built from."""
@@ -55,7 +55,7 @@ class ResolvedLabels(Options):
 
 
 class Cell(Options):
-    """What to train, what it is called, and what the plan found out about it without training."""
+    """A recognizer to train: its settings, its names, and its sizes as computed by the plan."""
 
     experiment: str
     dataset: str
@@ -72,19 +72,19 @@ class Cell(Options):
     data_hash: str
 
     name: str = ""
-    """What the combination is called, as in "CRNN"; empty if it has no name. Not part of the cell's identity."""
+    """Name of the combination, as in "CRNN"; empty if it has none. Not part of the cell's identity."""
 
     frames: int | None = None
-    """T of the memory; None if the encoder cannot be built."""
+    """T, the frames of the memory; None if it could not be planned."""
 
     num_parameters: int | None = None
-    """Parameters of the whole recognizer, in millions."""
+    """Parameters of the whole recognizer; None if it could not be planned."""
 
     gmacs: float | None = None
-    """Multiply-accumulates to transcribe one image, in units of 10^9; None if they cannot be counted."""
+    """Multiply-accumulates to transcribe one image, in units of 10^9; None if they could not be counted."""
 
     infeasible: str | None = None
-    """Why the cell cannot be trained, or None."""
+    """Why the cell cannot be trained; None if it can."""
 
     @property
     def components(self) -> tuple[ResolvedComponent, ...]:
@@ -93,24 +93,24 @@ class Cell(Options):
 
     @property
     def variant(self) -> tuple[str, ...]:
-        """The labels of the row that this cell's seeds share: rectifier, encoder, bridge, decoder."""
+        """The labels of rectifier, encoder, bridge and decoder, which are the same for all seeds of a row."""
         return tuple(part.label for part in self.components)
 
     @property
     def variant_title(self) -> str:
-        """What a person calls the row; a rectifier that does nothing is not named."""
+        """The labels as one text for people; the rectifier `none` is omitted."""
         return " / ".join(self.variant[self.rectifier.use == "none" :])
 
     @property
     def title(self) -> str:
-        """What a person calls the cell."""
+        """The variant and the seed as one text for people."""
         return f"{self.variant_title} / seed {self.seed}"
 
     @property
     def cell_id(self) -> str:
-        """What is trained and a digest of everything that decides the result; also the folder's name.
+        """Component names, the seed, and a digest of everything that determines the result; names the cell's folder.
 
-        Labels are no part of it, so that a row can be renamed and keeps its result.
+        Labels are not part of it, so a row keeps its results when it is renamed.
         """
         decisive = {
             "components": [part.identity() for part in self.components],
@@ -128,12 +128,12 @@ class Cell(Options):
         return f"{_slug(' '.join(uses[uses[0] == 'none' :]))}-seed-{self.seed}-{digest}"
 
     def image_spec(self) -> ImageSpec:
-        """Return the spec of the images, from which the rectifier is built."""
+        """Return the spec of the images, which the rectifier is built for."""
         return ImageSpec(channels=self.image.channels, height=self.image.height, width=self.image.width)
 
 
 def shown_axes(cells: Iterable[Cell]) -> tuple[str, ...]:
-    """Return the axes that a table of these cells names: rectifiers only if one of them does something."""
+    """Return the axes to show in a table of `cells`: the rectifier only if it is not `none` in all of them."""
     return AXES[all(cell.rectifier.use == "none" for cell in cells) :]
 
 

@@ -1,4 +1,4 @@
-"""What the command line lays over an experiment: `--set key=value` and `--add axis.label=component`. No torch here."""
+"""Overrides of an experiment from the command line: `--set key=value`, `--add axis.label=component`. No torch here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from decoderbench.errors import ConfigError, did_you_mean
 from decoderbench.kinds import AXES
 
 
-def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    """Turn `training.steps=500` and the like into nested data; a value that is not TOML is a string."""
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return overrides such as `training.steps=500` as nested data; a value that is not TOML is taken as a string.
+
+    Raises:
+        ConfigError: listing every override that is not of the form key=value.
+    """
     data: dict[str, Any] = {}
-    problems = []
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
+    mistakes = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
         for line in (f"{key} = {value}", f'{key} = "{value}"'):
             try:
                 data = merge(data, tomllib.loads(line))
@@ -26,58 +30,59 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         else:
             equals = ""
         if not equals:
-            problems.append(f"--set {assignment}: must be key=value, as in training.steps=500")
-    if problems:
-        raise ConfigError(problems)
+            mistakes.append(f"--set {override}: must be key=value, as in training.steps=500")
+    if mistakes:
+        raise ConfigError(mistakes)
     return data
 
 
 def add_variants(data: Mapping[str, Any], additions: Sequence[str]) -> dict[str, Any]:
-    """Return an experiment with further variants, given as `decoder.mine=my_decoder`.
+    """Return an experiment with additional variants, given as `decoder.mine=my_decoder`.
 
-    What stands behind the sign is the name of a component, or a TOML table with options, as in
-    `decoder.wide={use="my_decoder", hidden_dim=512}`. A label may hold blanks.
+    The value is the name of a component, or a TOML table with options, as in
+    `decoder.wide={use="my_decoder", hidden_dim=512}`. A label may contain spaces.
 
     Raises:
-        ConfigError: an addition has another form, an unknown axis, or a label that the axis has already.
+        ConfigError: listing every addition that has another form, an unknown axis, or a label that already exists.
     """
-    problems = []
+    mistakes = []
     for addition in additions:
-        place, equals, value = addition.partition("=")
-        axis, dot, label = place.strip().partition(".")
+        key, equals, value = addition.partition("=")
+        axis, dot, label = key.strip().partition(".")
         label = label.strip().strip("\"'")
         if not (equals and dot and label and value.strip()):
-            problems.append(f"--add {addition}: must be axis.label=component, as in decoder.mine=my_decoder")
+            mistakes.append(f"--add {addition}: must be axis.label=component, as in decoder.mine=my_decoder")
         elif axis not in AXES:
-            problems.append(
-                f"--add {addition}: unknown axis {axis!r}{did_you_mean(axis, AXES)}; one of {', '.join(AXES)}"
+            mistakes.append(
+                f"--add {addition}: unknown axis {axis!r}{did_you_mean(axis, AXES)}; known: {', '.join(AXES)}"
             )
-        elif label in _variants(data, axis):
-            problems.append(f"--add {addition}: {axis} {label!r} is there already; choose another label, or use --set")
+        elif label in _variants_of(data, axis):
+            mistakes.append(f"--add {addition}: {axis} {label!r} already exists; choose another label, or use --set")
         else:
-            variants = {**_variants(data, axis), label: _value(value.strip())}
+            variants = {**_variants_of(data, axis), label: _parse_value(value.strip())}
             data = merge(data, {"grid": {axis: variants}})
-    if problems:
-        raise ConfigError(problems)
+    if mistakes:
+        raise ConfigError(mistakes)
     return dict(data)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes` laid over it, table by table; another component takes no options of the last one."""
+    """Return `base` with `changes` applied, table by table; a replaced component loses the options of the old one."""
     merged = dict(base)
     for key, value in changes.items():
         inner = merged.get(key)
         if isinstance(inner, str) and isinstance(value, Mapping):
             inner = {"use": inner}  # a component may be given by its name alone
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        if both and value.get("use", inner.get("use")) != inner.get("use"):  # type: ignore[union-attr]
-            both = False
-        merged[key] = merge(inner, value) if both else value  # type: ignore[arg-type]
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            same_component = value.get("use", inner.get("use")) == inner.get("use")
+            merged[key] = merge(inner, value) if same_component else value
+        else:
+            merged[key] = value
     return merged
 
 
-def _variants(data: Mapping[str, Any], axis: str) -> Mapping[str, Any]:
-    """Return the variants of an axis: those of the data or, as an addition leaves them in place, the defaults."""
+def _variants_of(data: Mapping[str, Any], axis: str) -> Mapping[str, Any]:
+    """Return the variants of an axis in `data`, or the default ones, which an addition keeps."""
     grid = data.get("grid")
     variants = grid.get(axis) if isinstance(grid, Mapping) else None
     if variants is None and not Grid.model_fields[axis].is_required():
@@ -85,7 +90,8 @@ def _variants(data: Mapping[str, Any], axis: str) -> Mapping[str, Any]:
     return variants if isinstance(variants, Mapping) else {}
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
+    """Return a TOML value, or `text` itself if it is not TOML."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,17 +1,17 @@
-"""On which line of a TOML file a key stands. tomllib keeps no positions, and a message should name one."""
+"""Line numbers of keys in a TOML file, for error messages; tomllib keeps no positions."""
 
 import tomllib
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
-    """Return the 1-based line of the key at `location`, or of the nearest table that holds it, or None."""
+    """Return the 1-based line of the key at `location`, else of the innermost table that contains it, else None."""
     wanted = tuple(map(str, location))
     best: tuple[int, int] | None = None  # (keys matched, line)
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith("["):
-            path = table = _path(line) or table
-        elif key := _key(line):
+            path = table = _keys_of(line) or table
+        elif key := _assigned_key(line):
             path = table + key
         else:
             continue
@@ -20,16 +20,16 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
     return best[1] if best else None
 
 
-def _key(line: str) -> tuple[str, ...]:
-    """Return the key that a line assigns to: what stands before the first `=` that is not part of a quoted key."""
+def _assigned_key(line: str) -> tuple[str, ...]:
+    """Return the key that a line assigns to: the text before the first `=` that is not part of a quoted key."""
     for position, character in enumerate(line):
-        if character == "=" and (path := _path(line[:position] + "= 0")):
+        if character == "=" and (path := _keys_of(line[:position] + "= 0")):
             return path
     return ()
 
 
-def _path(line: str) -> tuple[str, ...]:
-    """Return the nested keys of a line of TOML, which holds one of each."""
+def _keys_of(line: str) -> tuple[str, ...]:
+    """Return the nested keys of one line of TOML, outermost first; it has one key on each level."""
     keys: list[str] = []
     try:
         inner: object = tomllib.loads(line)

@@ -1,0 +1,56 @@
+"""Messages for mistakes in an experiment: file, line, key, and what to correct. No torch here."""
+
+from collections.abc import Mapping
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from decoderbench.config.toml_lines import line_of
+from decoderbench.errors import did_you_mean
+
+Location = tuple[str | int, ...]
+"""Keys of nested tables, and indices of lists, outermost first."""
+
+
+def describe_mistake(source: str, text: str, location: Location, message: str) -> str:
+    """Return `file:line: key: message`; without the line if the key is not in the file."""
+    line = line_of(text, location)
+    where = f"{source}:{line}" if line else source
+    return f"{where}: {'.'.join(map(str, location))}: {message}"
+
+
+def explain_mistakes(error: ValidationError, model: type[BaseModel]) -> list[tuple[Location, str]]:
+    """Return the location and the message of each mistake that `error` reports about data for `model`."""
+    return [_explain(details, model) for details in error.errors()]
+
+
+def _explain(details: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]:
+    location: Location = details["loc"]
+    message, given = details["msg"], details["input"]
+    if details["type"] == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        return location, f"unknown key{did_you_mean(str(location[-1]), known)}; known: {', '.join(known) or 'none'}"
+    if details["type"] == "missing":
+        return location, f"is missing; every {'experiment' if len(location) == 1 else 'such table'} needs it"
+    if details["type"] == "tuple_type":
+        message = "Input should be a list, as in [...] or, for tables, [[...]]"
+    ours = message.startswith("Value error, ")
+    message = message.removeprefix("Value error, ")
+    if not isinstance(given, Mapping | list | tuple) and repr(given) not in message:
+        message = f"{message}, given {given!r}"
+    return location, message if ours else message[0].lower() + message[1:]
+
+
+def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
+    """Return the known keys at a location of a model, sorted."""
+    for key in location:
+        if isinstance(key, int):
+            continue  # an item of a list: `model` is already that of the items
+        field = model.model_fields.get(key)
+        types = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = next((one for one in types if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if inner is None:
+            break
+        model = inner
+    return sorted(model.model_fields)
