@@ -1,4 +1,4 @@
-"""The documentation is executed: the tutorial's code, the hooks' list, the tree, the experiments."""
+"""The documentation is correct: the code of the tutorial, the list of hooks, the tree, the experiments."""
 
 import inspect
 import os
@@ -14,7 +14,7 @@ import pytest
 from helpers.running import TINY_PLUGIN, start_command, to_toml
 
 from decoderbench.config.experiment import load_experiment
-from decoderbench.planning.grid import plan_cells, read_buckets, read_data
+from decoderbench.planning.prepare import prepare
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.scaffold import KINDS
@@ -28,7 +28,7 @@ def code_blocks(page: Path, language: str) -> list[str]:
 
 
 def saved_blocks(page: Path, folder: Path) -> dict[str, str]:
-    """Write each Python block of a page that says "Save it as `name.py`", and return them by name."""
+    """Write each Python block that follows "Save it as `name.py`:" to the folder, and return the blocks by name."""
     text = page.read_text()
     blocks = dict(re.findall(r"Save it as `(\w+\.py)`:\n\n```python\n(.*?)```", text, re.DOTALL))
     for name, block in blocks.items():
@@ -36,7 +36,7 @@ def saved_blocks(page: Path, folder: Path) -> dict[str, str]:
     return blocks
 
 
-def test_every_block_of_the_tutorial_runs(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_tutorial_code_blocks_run(tiny: dict[str, Any], tmp_path: Path) -> None:
     page = ROOT / "plugins" / "README.md"
     blocks = saved_blocks(page, tmp_path)
     assert set(blocks) == {
@@ -63,7 +63,7 @@ def test_every_block_of_the_tutorial_runs(tiny: dict[str, Any], tmp_path: Path) 
     assert " passed" in done.stdout, done.stdout
     assert "failed" not in done.stdout
 
-    # All plugins of the page at once, in the table that they are about.
+    # All plugins of the page at once, in one run.
     named = [argument for name in blocks if name != "test_conformance.py" for argument in ("-p", name)]
     (foreign,) = code_blocks(page, "toml")
     tiny["image"] = {"height": 32, "width": 64}
@@ -91,23 +91,23 @@ def test_every_block_of_the_tutorial_runs(tiny: dict[str, Any], tmp_path: Path) 
     assert foreign_cells["frames"].tolist() == [6]
 
 
-def test_every_way_in_is_documented(registry: Registry) -> None:
+def test_plugins_readme_lists_components_kinds_and_variables(registry: Registry) -> None:
     page = (ROOT / "plugins" / "README.md").read_text()
-    ships = page[page.index("## What ships") : page.index("## How a plugin arrives")]
-    for shelf in registry.values():
-        for name in shelf:
-            assert f"`{name}`" in ships, f"plugins/README.md does not say that {shelf.kind} {name} ships"
+    built_in = page[page.index("## Built-in components") : page.index("## How plugins are found")]
+    for components in registry.values():
+        for name in components:
+            assert f"`{name}`" in built_in, f"plugins/README.md does not list the {components.kind} {name} as built-in"
     for kind in KINDS:
         assert f"`{kind}`" in page or f"decoderbench new {kind} " in page
-    for name in ("PLUGINS", "TRACE", "PLUGIN_TIMEOUT", "API"):
+    for name in ("PLUGINS", "TRACE", "API"):
         assert f"DECODERBENCH_{name}" in page
 
 
-def test_every_hook_is_documented_with_its_arguments() -> None:
+def test_plugins_readme_has_heading_with_arguments_for_each_hook() -> None:
     page = (ROOT / "plugins" / "README.md").read_text()
     hook = build_plugin_manager(installed=False).manager.hook
     names = [name for name in vars(hook) if not name.startswith("_")]
-    assert len(names) == 14
+    assert len(names) == 17
     for name in names:
         spec = getattr(hook, name).spec
         heading = f"### `{name}({', '.join(spec.argnames)})`"
@@ -115,11 +115,11 @@ def test_every_hook_is_documented_with_its_arguments() -> None:
         assert len((inspect.getdoc(spec.function) or "").splitlines()) > 2, f"the docstring of {name} says too little"
 
 
-def test_the_tree_of_the_readme_is_the_tree() -> None:
+def test_readme_tree_matches_the_repository() -> None:
     (tree,) = code_blocks(ROOT / "README.md", "text")
     names = re.findall(r"^\s*(\S+)", tree, re.MULTILINE)
     if not (ROOT / ".git").exists():
-        pytest.skip("not a checkout, so there is no list of files to compare with")
+        pytest.skip("not a checkout, so there is no list of files")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     top = {path.split("/")[0] for path in listed}
     assert {name.rstrip("/") for name in names} >= {name for name in top if not name.startswith(".")}
@@ -132,7 +132,7 @@ def test_the_tree_of_the_readme_is_the_tree() -> None:
         assert any(file == path or file.startswith(path.rstrip("/") + "/") for file in listed), f"{path} is not there"
 
 
-def test_commands_of_the_readme_exist() -> None:
+def test_readme_commands_exist() -> None:
     page = (ROOT / "README.md").read_text()
     for command in set(re.findall(r"decoderbench (run|compare|plan|report|plugins|new|check)\b", page)):
         finished = subprocess.run(
@@ -146,7 +146,7 @@ def test_commands_of_the_readme_exist() -> None:
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_every_experiment_plans(file: Path, registry: Registry) -> None:
+def test_experiment_files_have_heads_and_plan(file: Path, registry: Registry) -> None:
     head = file.read_text().split("\nname")[0]
     for word in ("# Question:", "# Command:  decoderbench run experiments/" + file.name, "# Time:", "# Expect:"):
         assert word in head
@@ -155,16 +155,16 @@ def test_every_experiment_plans(file: Path, registry: Registry) -> None:
     folder = experiment.dataset.options.get("path")
     if folder is not None and not (file.parent / folder).is_dir():
         pytest.skip(f"its images are not at {folder}")
-    data = read_data(experiment, registry, base_dir=file.parent, cache_dir=None)
-    cells = plan_cells(experiment, registry, data, read_buckets(experiment, data, cache_dir=None))
-    feasible = [cell for cell in cells if cell.infeasible is None]
+    feasible = [
+        cell for cell in prepare(experiment, registry=registry, base_dir=file.parent).cells if cell.infeasible is None
+    ]
     assert feasible
     assert all(cell.frames and cell.num_parameters and cell.gmacs for cell in feasible)
 
 
-def test_the_quickstart_always_has_an_infeasible_cell(registry: Registry) -> None:
+def test_quickstart_has_infeasible_cells(registry: Registry) -> None:
     experiment = load_experiment(ROOT / "experiments" / "quickstart.toml")
-    data = read_data(experiment, registry, base_dir=ROOT, cache_dir=None)
-    reasons = [cell.infeasible for cell in plan_cells(experiment, registry, data) if cell.infeasible]
+    cells = prepare(experiment, registry=registry, base_dir=ROOT).cells
+    reasons = [cell.infeasible for cell in cells if cell.infeasible]
     assert len(reasons) == len(experiment.grid.seeds)
     assert "this memory has T = 3" in reasons[0]
