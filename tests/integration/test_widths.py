@@ -49,7 +49,7 @@ def test_lines_of_any_width_are_trained_and_scored(
     assert "reads one width only" in frame.loc["flattened", "reason"]
     assert set(frame["frames"]) == {20}
     page = (tmp_path / "results" / "report.md").read_text()
-    assert "and squeezed to it" not in page
+    assert "squeezed to image.width" not in page
     done = frame[frame["status"] == "done"]
     assert set(done["num_test"]) == {12}
     predictions = [
@@ -76,7 +76,7 @@ def test_images_that_are_squeezed_are_counted(lines: dict[str, Any], tiny_regist
     lines["grid"]["decoder"] = {"attention": lines["grid"]["decoder"]["attention"]}
     trained(lines, tiny_registry, tmp_path)
     page = (tmp_path / "results" / "report.md").read_text()
-    assert "squeezed to it: 20 of 60 images, as '10.png'" in page
+    assert "aspect ratio: 20 of 60 images, such as '10.png'" in page
 
 
 def test_ctc_is_held_against_the_frames_of_each_bucket(

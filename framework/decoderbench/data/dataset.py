@@ -1,4 +1,4 @@
-"""The dataset contract: where labeled images come from. No torch here, so that workers start fast."""
+"""The contract of datasets, the sources of labeled images. No torch here, so that workers start fast."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 MAX_PIXELS = 4_000_000
-# Named one by one: Pillow would run a PostScript interpreter on a file that asks for it.
+# An explicit list, because Pillow would otherwise run a PostScript interpreter on PostScript files.
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labeled image: a key that names it to a person (a file name, say), its label and its split."""
+    """One labeled image: a key that identifies it to people, such as a file name, its label and its split."""
 
     key: str
     label: str
@@ -38,12 +38,12 @@ class Sample:
 class Dataset(ABC):
     """A source of labeled images in three splits.
 
-    Constructing one is cheap and reads nothing. Samples are listed once; images are then loaded in parallel,
-    in forked or threaded workers, and only when the cache of decoded images does not hold them yet.
+    The constructor is cheap and reads no data. Samples are listed once. Images are then loaded in parallel, in forked
+    or threaded workers, unless the cache of decoded images already holds them.
 
     Args:
-        config: the class's own `Config`.
-        base_dir: relative paths in the config start here: the folder of the experiment file, or the
+        config: an instance of the class's own `Config`.
+        base_dir: the folder that relative paths in the config start from: that of the experiment file, or the
             working directory.
     """
 
@@ -56,42 +56,45 @@ class Dataset(ABC):
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
-        """Return every sample, always in the same order; raise `DataError` if the labels cannot be read."""
+        """Return all samples, always in the same order; raise `DataError` if the labels cannot be read."""
 
     @abstractmethod
     def load_image(self, index: int) -> Image:
-        """Decode the image of `samples()[index]`, completely; raise `DataError` or `OSError` if it cannot be.
+        """Return the image of `samples()[index]`, fully decoded; raise `DataError` or `OSError` if that fails.
 
-        Any Pillow mode will do; `decode` reads a file by the rules that hold for every dataset.
+        Any Pillow mode is accepted. `decode` reads an image file by the rules that are common to all datasets.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a hex digest that differs whenever a key, label, split or pixel may, wherever they lie."""
+        """Return a hex digest that changes whenever any key, label, split or pixel may have changed.
+
+        It is independent of where the files are.
+        """
 
     def stamp(self) -> str | None:
-        """Return a hex digest that is cheap and changes whenever `fingerprint` may, or None if there is none.
+        """Return a cheap hex digest that changes whenever `fingerprint` may have changed, or None if there is none.
 
-        Where reading all the data takes long, sizes and times of files are such a stamp: the fingerprint that
-        belongs to it is remembered beside the cache of images.
+        Sizes and modification times of files make such a stamp. It saves reading all the data again: the fingerprint
+        is stored under its stamp, beside the cache of images.
         """
         return None
 
     def notes(self) -> Sequence[str]:
-        """Return sentences about the data that a person should read, such as images that no label names."""
+        """Return sentences about the data for people to read, such as the number of images without a label."""
         return ()
 
     @staticmethod
     def deal_splits(groups: Sequence[str], fractions: Sequence[float], *, seed: int) -> list[Split]:
-        """Return a random split for each sample; samples of one group share theirs.
+        """Return a random split for each sample; all samples of a group get the same split.
 
-        Groups are put in the order of a seeded hash of their names and cut where the fractions end, so that
-        the order of the samples is of no account and a split is off by no more than one group.
+        Groups are sorted by a seeded hash of their names and cut at the fractions. The result is therefore independent
+        of the order of samples, and the size of a split deviates from its fraction by at most one group.
 
         Args:
-            groups: the group of each sample; give every sample its own for a split by sample.
-            fractions: shares of train, val and test, which sum to 1.
-            seed: another seed, another order.
+            groups: the group of each sample; give each sample its own group to split by sample.
+            fractions: fractions of train, val and test, which sum to 1.
+            seed: seed of the hash; another seed gives another order.
         """
         sizes = Counter(groups)
         bounds = list(accumulate(fractions))[:-1]
@@ -104,14 +107,14 @@ class Dataset(ABC):
 
     @staticmethod
     def decode(source: Path | BinaryIO) -> Image:
-        """Decode an image file completely, upright as its EXIF orientation says.
+        """Return an image file fully decoded, and rotated as its EXIF orientation requires.
 
-        The content decides on the format, not the file name.
+        The format is detected from the content, not from the file name.
 
         Raises:
-            DataError: more than `MAX_PIXELS` pixels, which the header tells before decoding; several frames.
-            OSError: not an image of a format in `IMAGE_FORMATS`, or truncated. Pillow raises other exceptions
-                too when a file is damaged.
+            DataError: the image has more than `MAX_PIXELS` pixels, which is checked before decoding, or several frames.
+            OSError: the file is truncated, or not an image in one of `IMAGE_FORMATS`. Pillow may raise other exceptions
+                for a corrupt file.
         """
         from PIL import Image, ImageOps
 
@@ -126,6 +129,6 @@ class Dataset(ABC):
                     "crop it or scale it down"
                 )
             if (frames := getattr(image, "n_frames", 1)) != 1:
-                raise DataError(f"image has {frames} frames, a sample is one; save the frame that the label is of")
+                raise DataError(f"image has {frames} frames, a sample needs one; save the labeled frame alone")
             image.load()
             return ImageOps.exif_transpose(image)

@@ -1,8 +1,8 @@
-"""LabelNormalizer: what is made of a label after it was filtered, on both sides of every comparison. No torch here.
+"""LabelNormalizer: the normalization of labels, applied after the audit and on both sides of a comparison.
 
-Charset and normalizer are two things. The charset says which characters a label may hold as it stands in the data;
-only then is it normalized. The other order, lower case first and then a filter by charset, loses upper-case data
-without a word.
+The charset and the normalizer are separate. The charset limits the characters that a label may contain in the data;
+only accepted labels are normalized. The opposite order, lower-casing before filtering by charset, would silently lose
+upper-case data. No torch here.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from decoderbench.options import Options
 
 
 class LabelNormalizer(Options):
-    """Turns a label into the text that is trained on and scored; by default it is left as it stands.
+    """Turns a label into the text that is trained on and scored; by default the label is unchanged.
 
-    The order is fixed: Unicode form; then the audit judges charset and length; then case; then what is not
-    alphanumeric; then the Unicode form again, as a change of case can leave it. Normalizing twice changes nothing.
+    The order is fixed: Unicode form, the audit of charset and length, case, removal of characters that are not
+    alphanumeric, and the Unicode form again, because a change of case can leave it. Normalizing is idempotent.
     """
 
     case: Literal["keep", "lower", "upper"] = "keep"
-    """lower, upper: Python's `str.lower` or `str.upper` of each character by itself, so that no character depends on
-    its neighbors: a capital sigma becomes σ at the end of a word too. Where the other case is written with several
-    code points, as in İ to i and a dot above, or ß to SS, the label takes all of them and grows."""
+    """lower, upper: apply Python's `str.lower` or `str.upper` to each character separately, so that the result does not
+    depend on adjacent characters: a capital sigma becomes σ at the end of a word too. Where the other case has several
+    code points, as in İ to i and a dot above, or ß to SS, the label becomes longer."""
 
     alphanumeric_only: bool = False
-    """Drop everything but letters and numbers (Unicode categories L and N). Combining marks (M) stay with the letter
-    or number that they follow and go with anything else, so that decomposed accents and vowel signs are kept."""
+    """Keep only letters and numbers (Unicode categories L and N). Combining marks (M) are kept after a letter or number
+    and removed after anything else, so that decomposed accents and vowel signs are kept."""
 
     unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = "none"
-    """Normalization form of Unicode (Standard Annex 15), applied before the charset is held against a label: it is
-    about how a character is coded, not about what is read. C composes, D decomposes, K also replaces compatibility
+    """Unicode normalization form (Standard Annex 15), applied before a label is checked against the charset, because it
+    concerns the encoding of characters, not the text. C composes, D decomposes, K also replaces compatibility
     characters, such as full-width digits and ligatures."""
 
     def __call__(self, text: str) -> str:
@@ -41,15 +41,15 @@ class LabelNormalizer(Options):
         if self.case != "keep":
             text = "".join(map(str.lower if self.case == "lower" else str.upper, text))
         if self.alphanumeric_only:
-            text = _alphanumeric(text)
+            text = _keep_alphanumeric(text)
         return self.form(text)
 
     def form(self, text: str) -> str:
-        """Return `text` in the Unicode form alone: the label as the audit judges it."""
+        """Return `text` in the Unicode form, otherwise unchanged: the label as checked by the audit."""
         return text if self.unicode_form == "none" else unicodedata.normalize(self.unicode_form, text)
 
     def steps(self) -> list[str]:
-        """Return what is done, in order, as a person says it; nothing by default."""
+        """Return the active steps in order, for people to read; empty by default."""
         return [
             *([f"Unicode form {self.unicode_form}"] if self.unicode_form != "none" else []),
             *([f"case {self.case}"] if self.case != "keep" else []),
@@ -58,17 +58,17 @@ class LabelNormalizer(Options):
 
 
 def convert_each(characters: str, convert: Callable[[str], str]) -> str:
-    """Return what `convert` makes of each of `characters` by itself, without repeats, in order of first appearance."""
+    """Return the results of `convert` for each character separately, without repeats, in order of first appearance."""
     return "".join(dict.fromkeys("".join(map(convert, characters))))
 
 
-def _alphanumeric(text: str) -> str:
+def _keep_alphanumeric(text: str) -> str:
     kept = []
-    base_stays = True  # marks at the very start follow nothing that could go
+    base_is_kept = True  # marks at the very start follow no character, and are kept
     for character in text:
         category = unicodedata.category(character)[0]
         if category != "M":
-            base_stays = category in "LN"
-        if base_stays:
+            base_is_kept = category in "LN"
+        if base_is_kept:
             kept.append(character)
     return "".join(kept)

@@ -1,4 +1,4 @@
-"""Problems of data: their codes, to allow them by, and what gathers them and refuses the others. No torch here."""
+"""Problems of data: their codes, their collection, and the error for those that are not allowed. No torch here."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Code = Literal[
     "conflicting_labels",
 ]
 CODES: tuple[Code, ...] = get_args(Code)
-SHOWN = 10
+MAX_EXAMPLES = 10  # keys or characters that a message lists
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with some samples.
+    """A kind of problem that some samples have.
 
     Attributes:
-        code: its name, to allow it by.
+        code: its name, by which it can be allowed.
         count: how many samples have it.
-        keys: the first ten of them.
-        sentence: the rule, and one example.
+        keys: the keys of the first ten of them.
+        sentence: the rule and one example.
     """
 
     code: Code
@@ -49,7 +49,7 @@ class Problem:
 
 
 class Findings:
-    """Gathers the rows of each problem, and an example of the first."""
+    """Collects the rows that have each problem, and one example per problem."""
 
     def __init__(self, keys: Sequence[str], splits: Sequence[Split]) -> None:
         self.keys = keys
@@ -58,54 +58,56 @@ class Findings:
         self.sentences: dict[Code, str] = {}
 
     def add(self, code: Code, rows: int | Sequence[int], sentence: str) -> None:
-        """Add rows that have a problem; the sentence of the first ones is kept."""
+        """Add rows that have a problem; the sentence of the first call is kept."""
         self.rows[code].update([rows] if isinstance(rows, int) else rows)
         self.sentences.setdefault(code, sentence)
 
-    def compare(self, code: Code, rows: Sequence[int], column: Sequence[str], word: str) -> None:
-        """Add `rows`, which hold the same pixels, unless `column` is the same in all of them."""
+    def add_if_different(self, code: Code, rows: Sequence[int], column: Sequence[str], word: str) -> None:
+        """Add `rows`, whose images are identical, if their values in `column` differ."""
         first = rows[0]
         other = next((row for row in rows if column[row] != column[first]), None)
         if other is not None:
-            pair = f"{self.keys[first]!r} and {self.keys[other]!r} are one image"
+            pair = f"{self.keys[first]!r} and {self.keys[other]!r} are identical images"
             self.add(code, rows, f"{pair}, {word} {column[first]!r} and {column[other]!r}")
 
     def excluded(self) -> set[int]:
-        """Return the rows that are not to be used: of train all, of val and test what cannot be scored."""
-        trained = {row for rows in self.rows.values() for row in rows if self.splits[row] == "train"}
-        return trained | self.rows["unreadable_image"]
+        """Return the rows to exclude: in train all that have a problem, in val and test only unreadable images."""
+        in_train = {row for rows in self.rows.values() for row in rows if self.splits[row] == "train"}
+        return in_train | self.rows["unreadable_image"]
 
-    def allowed_by(self, allow: Sequence[Code]) -> tuple[Problem, ...]:
-        """Return the problems; raise `DataError` if one of them is not allowed."""
+    def require_allowed(self, allow: Sequence[Code]) -> tuple[Problem, ...]:
+        """Return the problems; raise `DataError` if any of them is not allowed."""
         problems = []
         for code, sentence in self.sentences.items():
             rows = sorted(self.rows[code])
-            keys = tuple(self.keys[row] for row in rows[:SHOWN])
+            keys = tuple(self.keys[row] for row in rows[:MAX_EXAMPLES])
             problems.append(Problem(code, len(rows), keys, sentence))
         if refused := [problem for problem in problems if problem.code not in allow]:
             listed = "\n  ".join(map(str, refused))
             codes = [problem.code for problem in refused]
             raise DataError(
                 f"{len(refused)} kind{'s' * (len(refused) > 1)} of problems in the data:\n  {listed}\n"
-                f"correct the data, or accept them by name: allow = {json.dumps(codes)} in the experiment, or "
-                f"--allow {' --allow '.join(codes)}; they are then left out of training, and every table says so"
+                f"correct the data, or accept them: allow = {json.dumps(codes)} in the experiment, or "
+                f"--allow {' --allow '.join(codes)}; their samples are then excluded from training, and a footnote of "
+                f"every table counts them"
             )
         return tuple(problems)
 
 
-def known_codes(allow: Iterable[str]) -> tuple[Code, ...]:
-    """Return the codes in their order; raise `ConfigError` if one is unknown."""
-    allow = set(allow)
-    if unknown := sorted(allow - set(CODES)):
+def validate_codes(codes: Iterable[str]) -> tuple[Code, ...]:
+    """Return the codes in the order of `CODES`; raise `ConfigError` if one is unknown."""
+    given = set(codes)
+    if unknown := sorted(given - set(CODES)):
         known = ", ".join(CODES)
         raise ConfigError([f"allow: unknown code {c!r}{did_you_mean(c, CODES)}; known: {known}" for c in unknown])
-    return tuple(code for code in CODES if code in allow)
+    return tuple(code for code in CODES if code in given)
 
 
-def named(characters: Iterable[str]) -> str:
-    """Return how to call characters in a message: those that a page may hide by code point and name too."""
+def list_characters(characters: Iterable[str]) -> str:
+    """Return characters as text for a message; all but printable ASCII with code point and name."""
     names = [
         repr(c) if c.isascii() and c.isprintable() else f"{c!r} (U+{ord(c):04X} {unicodedata.name(c, 'unnamed')})"
         for c in sorted(characters)
     ]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    more = f" and {len(names) - MAX_EXAMPLES} more" if len(names) > MAX_EXAMPLES else ""
+    return ", ".join(names[:MAX_EXAMPLES]) + more
