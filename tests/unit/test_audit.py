@@ -205,9 +205,7 @@ def test_max_length_is_checked_before_and_after_normalizing():
 def test_label_that_normalizing_empties_is_a_separate_problem():
     samples = [*with_train("-!", ""), Sample("t", "-", "test"), Sample("x", "?", "test")]
     options = {"charset": Charset("ab-!"), "normalize": LabelNormalizer(alphanumeric_only=True)}
-    with pytest.raises(
-        DataError, match="empty_after_normalizing: normalizing removes every .* of '-!'; 2 in all"
-    ):
+    with pytest.raises(DataError, match=r"empty_after_normalizing: normalizing removes .* of '-!'; 2 in all"):
         audit(samples, **options)
     found = audit(samples, allow=CODES, **options)
     counted = {problem.code: problem.count for problem in found.problems}
@@ -240,9 +238,7 @@ def test_conflicting_labels_are_compared_after_normalizing(tmp_path):
     rows = [*((sample, 10 * row) for row, sample in enumerate(GOOD)), (Sample("twin", "AB", "train"), 0)]
     store = store_of(tmp_path, *rows)
     samples = [sample for sample, _ in rows]
-    with pytest.raises(
-        DataError, match="conflicting_labels: '1' and 'twin' are .*, labeled 'ab' and 'AB'"
-    ):
+    with pytest.raises(DataError, match=r"conflicting_labels: '1' and 'twin' are .*, labeled 'ab' and 'AB'"):
         audit(samples).with_images(store)
     found = audit(samples, normalize=LOWER).with_images(store)
     assert (found.problems, found.excluded) == ((), ())
