@@ -47,6 +47,8 @@ def _method(results: Results) -> list[str]:
     weights = {"best": "best on the validation split (exact match, then nats)", "last": "last"}
     tested = [record.num_test for record in results.records if record.num_test is not None]
     lines = [
+        "CER is the character error rate over the whole split, 1-NED is one minus the normalized edit distance, and "
+        "nats/char is -log p(text | image) per character. CER and nats/char are better when lower.",
         *widths,
         f"Training: {join_distinct(options.steps for options in training)} steps of "
         f"{join_distinct(options.batch_size for options in training)} images, the same for every row.",

@@ -214,7 +214,7 @@ def _percent(row: Mapping[Hashable, float], metric: str) -> str:
 def _spread_note(num_seeds: pd.Series[int]) -> str:
     counts = sorted(set(num_seeds[num_seeds > 0]))
     if counts[-1] == 1:
-        return "one seed per row, so no spread is shown"
+        return "one seed per row, so no spread is shown; do not rank rows by this table"
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     exception = "; rows with one seed show none" if counts[0] == 1 else ""
     return f"± is the sample standard deviation over the seeds of a row, here {seeds} seeds{exception}"
