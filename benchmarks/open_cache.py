@@ -16,7 +16,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from decoderbench.data.image_store import open_store, read_store
+from decoderbench.data.image_cache import open_store
+from decoderbench.data.image_store import read_store
 from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.folder import Folder
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from decoderbench import DataError
-from decoderbench.data.image_store import open_store
+from decoderbench.data.image_cache import open_store
 from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.lmdb import LMDB
 

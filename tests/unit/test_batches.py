@@ -15,8 +15,9 @@ from torch import Tensor
 from decoderbench import Charset, ComponentConfig, DataError, Dataset, Labels, Sample
 from decoderbench.data.audit import audit
 from decoderbench.data.augmentation import Augmentation
-from decoderbench.data.image_store import open_store
-from decoderbench.data.resident_dataset import Batches, Sampler, in_order, to_float
+from decoderbench.data.image_cache import open_store
+from decoderbench.data.resident_dataset import ResidentDataset, to_float
+from decoderbench.data.samplers import Sampler, split_in_order
 from decoderbench.options import AugmentationOptions, ImageOptions
 
 unhurried = settings(deadline=None)
@@ -64,8 +65,8 @@ def test_the_order_does_not_depend_on_the_batch_size() -> None:
 
 
 def test_in_order_ends_with_a_short_batch() -> None:
-    assert [batch.tolist() for batch in in_order(np.arange(5), 2)] == [[0, 1], [2, 3], [4]]
-    assert list(in_order(np.arange(0), 2)) == []
+    assert [batch.tolist() for batch in split_in_order(np.arange(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert list(split_in_order(np.arange(0), 2)) == []
 
 
 # Gathering.
@@ -91,16 +92,16 @@ class Plain(Dataset):
 
 
 @pytest.fixture
-def batches(tmp_path: Path) -> Batches:
+def batches(tmp_path: Path) -> ResidentDataset:
     dataset = Plain(ComponentConfig(), tmp_path)
     samples = dataset.samples()
     store = open_store(dataset, samples, ImageOptions(height=4, width=6), cache_dir=tmp_path, workers=1)
     found = audit(samples, charset=Charset("ab"), max_length=3, allow=["outside_charset", "empty_label"])
-    return Batches(store, found.with_images(store), CPU)
+    return ResidentDataset(store, found.with_images(store), CPU)
 
 
 @pytest.mark.parametrize("chosen", [[0], [5, 1, 1, 0], [3, 2], [2], []])
-def test_gathered_rows_are_those_of_the_store(batches: Batches, chosen: list[int]) -> None:
+def test_gathered_rows_are_those_of_the_store(batches: ResidentDataset, chosen: list[int]) -> None:
     images, labels = batches.gather(np.array(chosen, dtype=np.int64))
     assert images.dtype == torch.uint8
     assert np.array_equal(images.numpy(), batches.store.images[chosen])
@@ -111,14 +112,14 @@ def test_gathered_rows_are_those_of_the_store(batches: Batches, chosen: list[int
     assert labels.longest == expected.longest
 
 
-def test_a_label_outside_the_charset_has_no_ids(batches: Batches) -> None:
+def test_a_label_outside_the_charset_has_no_ids(batches: ResidentDataset) -> None:
     assert batches.spellable.tolist() == [True, True, True, True, False, True]
     _, labels = batches.gather(np.array([4, 1]))
     assert labels.lengths.tolist() == [0, 1]
     assert labels.ids.tolist() == [[0, 0, 0], [1, 0, 0]]
 
 
-def test_rows_of_a_split_are_those_that_the_audit_leaves(batches: Batches) -> None:
+def test_rows_of_a_split_are_those_that_the_audit_leaves(batches: ResidentDataset) -> None:
     assert {split: batches.rows(split).tolist() for split in ("train", "val", "test")} == {
         "train": [0, 1, 5],
         "val": [2, 4],
@@ -126,7 +127,7 @@ def test_rows_of_a_split_are_those_that_the_audit_leaves(batches: Batches) -> No
     }
 
 
-def test_a_batch_can_be_changed_without_harm_to_the_cache(batches: Batches) -> None:
+def test_a_batch_can_be_changed_without_harm_to_the_cache(batches: ResidentDataset) -> None:
     before = batches.store.images.copy()
     images, labels = batches.gather(np.array([0, 1]))
     images += 1

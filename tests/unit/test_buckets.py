@@ -1,4 +1,4 @@
-"""Images of varying width: in which bucket each lies, what it is padded with, and how batches are drawn."""
+"""Images of varying width: their buckets, their padding, and how batches are drawn."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +12,11 @@ from PIL import Image
 
 from decoderbench import ComponentConfig, Dataset, Sample
 from decoderbench.data.audit import audit
-from decoderbench.data.image_store import ImageStore, open_store, read_store
-from decoderbench.data.resident_dataset import Batches, BucketSampler
-from decoderbench.data.width_buckets import WIDTH_STEP, choose_widths, places
+from decoderbench.data.image_cache import open_store
+from decoderbench.data.image_store import ImageStore, read_store
+from decoderbench.data.resident_dataset import ResidentDataset
+from decoderbench.data.samplers import BucketSampler
+from decoderbench.data.width_buckets import WIDTH_STEP, assign_buckets, choose_widths
 from decoderbench.options import ImageOptions
 
 LARGEST = 400
@@ -22,29 +24,29 @@ many_widths = st.lists(st.integers(1, LARGEST), min_size=1, max_size=60)
 
 
 @given(many_widths, st.integers(1, 12))
-def test_every_image_lies_in_the_narrowest_bucket_that_holds_it(widths: list[int], buckets: int) -> None:
+def test_assign_buckets_chooses_the_narrowest_bucket_that_fits(widths: list[int], buckets: int) -> None:
     chosen = choose_widths(widths, ImageOptions(height=8, width=LARGEST, resize="keep", buckets=buckets))
     assert 1 <= len(chosen) <= buckets
     assert chosen == sorted(set(chosen))
     assert all(width % WIDTH_STEP == 0 or width == LARGEST for width in chosen)
-    bucket_of, place_of = places(np.array(widths), chosen)
+    bucket_of, index_in_bucket = assign_buckets(np.array(widths), chosen)
     for width, bucket in zip(widths, bucket_of, strict=True):
         assert width <= chosen[bucket]
         assert bucket == 0 or width > chosen[bucket - 1]
-    assert sorted(zip(bucket_of, place_of, strict=True)) == [
-        (bucket, place) for bucket in range(len(chosen)) for place in range((bucket_of == bucket).sum())
+    assert sorted(zip(bucket_of, index_in_bucket, strict=True)) == [
+        (bucket, index) for bucket in range(len(chosen)) for index in range((bucket_of == bucket).sum())
     ]
 
 
-def test_buckets_hold_about_equally_many() -> None:
+def test_choose_widths_gives_buckets_of_similar_size() -> None:
     widths = np.random.default_rng(0).integers(20, 380, 1000)
     chosen = choose_widths(widths.tolist(), ImageOptions(width=LARGEST, resize="keep", buckets=4))
-    counts = np.bincount(places(widths, chosen)[0])
+    counts = np.bincount(assign_buckets(widths, chosen)[0])
     assert counts.min() > 200
 
 
 class Stripes(Dataset):
-    """Image i is `widths[i]` wide at its height of 8, each column as bright as its number."""
+    """Image i has size 8 x `widths[i]`; the brightness of a column is its index."""
 
     name = "stripes"
     Config = ComponentConfig
@@ -68,16 +70,16 @@ def opened(tmp_path: Path, workers: int = 1, **options: int) -> ImageStore:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_store_keeps_every_image_at_its_width_and_repeats_its_last_column(tmp_path: Path, workers: int) -> None:
+def test_store_keeps_widths_and_pads_with_the_last_column(tmp_path: Path, workers: int) -> None:
     store = opened(tmp_path, workers)
     assert len(store.buckets) == 3
     assert sum(len(images) for images in store.buckets) == len(Stripes.widths)
     for row, width in enumerate(Stripes.widths):
         kept = min(width, 96)
         assert store.pixels(row).shape == (1, 8, kept)
-        if width <= 96:  # wider ones were squeezed
+        if width <= 96:  # wider images are squeezed
             assert store.pixels(row)[0, 3].tolist() == list(range(width))
-        padded = store.buckets[store.bucket_of[row]][store.place_of[row]]
+        padded = store.buckets[store.bucket_of[row]][store.index_in_bucket[row]]
         assert (padded[:, :, kept:] == padded[:, :, kept - 1 : kept]).all()
     with pytest.raises(ValueError, match="too many values"):
         store.images  # noqa: B018
@@ -88,16 +90,16 @@ def test_the_store_keeps_every_image_at_its_width_and_repeats_its_last_column(tm
     assert all(np.array_equal(one, two) for one, two in zip(store.buckets, again.buckets, strict=True))
 
 
-def test_a_damaged_bucket_is_built_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_bucket_is_rebuilt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = opened(tmp_path)
     before = [images.copy() for images in store.buckets]
     (store.directory / "images-1.npy").write_bytes(b"")
     again = opened(tmp_path)
     assert all(np.array_equal(one, two) for one, two in zip(before, again.buckets, strict=True))
-    assert "is set aside" in caplog.text
+    assert "and rebuilt" in caplog.text
 
 
-def test_an_unreadable_image_lies_in_the_first_bucket(tmp_path: Path) -> None:
+def test_unreadable_image_is_in_the_first_bucket(tmp_path: Path) -> None:
     class Damaged(Stripes):
         def load_image(self, index: int) -> Image.Image:
             if index == 5:
@@ -113,13 +115,13 @@ def test_an_unreadable_image_lies_in_the_first_bucket(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def batches(tmp_path: Path) -> Batches:
+def batches(tmp_path: Path) -> ResidentDataset:
     store = opened(tmp_path)
     found = audit(Stripes(ComponentConfig(), tmp_path).samples(), allow=["duplicate_across_splits"])
-    return Batches(store, found, torch.device("cpu"))
+    return ResidentDataset(store, found, torch.device("cpu"))
 
 
-def test_a_batch_holds_images_of_one_bucket_as_the_store_has_them(batches: Batches) -> None:
+def test_gather_returns_the_images_of_one_bucket(batches: ResidentDataset) -> None:
     store, seen = batches.store, []
     for rows in batches.in_order(batches.rows("train"), 4):
         images, labels = batches.gather(rows)
@@ -132,7 +134,7 @@ def test_a_batch_holds_images_of_one_bucket_as_the_store_has_them(batches: Batch
     assert sorted(seen) == batches.rows("train").tolist()
 
 
-def test_training_draws_from_all_buckets(batches: Batches) -> None:
+def test_sampler_draws_from_all_buckets(batches: ResidentDataset) -> None:
     sampler = batches.sampler(4, seed=0)
     assert isinstance(sampler, BucketSampler)
     drawn = [sampler.batch(step) for step in range(60)]
@@ -146,7 +148,7 @@ buckets_of_rows = st.lists(st.integers(1, 30), min_size=2, max_size=5).map(
 
 
 @given(buckets_of_rows, st.integers(1, 8), st.integers(0, 2**40), st.lists(st.integers(0, 200), max_size=6))
-def test_a_batch_depends_on_its_step_alone(buckets: list[np.ndarray], size: int, seed: int, steps: list[int]) -> None:
+def test_bucket_batch_depends_only_on_step(buckets: list[np.ndarray], size: int, seed: int, steps: list[int]) -> None:
     sampler = BucketSampler(buckets, size, seed)
     for step in steps:
         batch = sampler.batch(step)
@@ -156,7 +158,7 @@ def test_a_batch_depends_on_its_step_alone(buckets: list[np.ndarray], size: int,
 
 
 @given(buckets_of_rows, st.integers(1, 8), st.integers(0, 2**40))
-def test_buckets_come_up_by_their_size_and_no_row_is_left_out(buckets: list[np.ndarray], size: int, seed: int) -> None:
+def test_bucket_sampler_draws_by_size_and_covers_all_rows(buckets: list[np.ndarray], size: int, seed: int) -> None:
     sampler = BucketSampler(buckets, size, seed)
     counts = [max(1, round(len(rows) / size)) for rows in buckets]
     epochs = 1 + max(-(-len(rows) // (size * count)) for rows, count in zip(buckets, counts, strict=True))

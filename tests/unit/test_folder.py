@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from decoderbench import DataError, Dataset
 from decoderbench.data.audit import audit
-from decoderbench.data.image_store import open_store
+from decoderbench.data.image_cache import open_store
 from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.folder import Folder
 

@@ -14,8 +14,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from decoderbench import DataError
+from decoderbench.data.image_cache import open_store
 from decoderbench.data.image_decoding import to_pixels
-from decoderbench.data.image_store import open_store
 from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.hf import HuggingFace
 

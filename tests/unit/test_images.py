@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from decoderbench import DataError, Dataset, Sample
+from decoderbench.data.image_cache import default_cache_dir, open_store
 from decoderbench.data.image_decoding import to_pixels
-from decoderbench.data.image_store import default_cache_dir, open_store, read_store
+from decoderbench.data.image_store import read_store
 from decoderbench.options import ComponentConfig, ImageOptions
 
 SMALL = ImageOptions(height=4, width=8)
 
 
 class Drawn(Dataset):
-    """Image i is a plain one of brightness i; a subclass breaks one thing."""
+    """Image i has brightness i everywhere; subclasses break one thing."""
 
     name = "drawn"
     Config = ComponentConfig
@@ -49,7 +50,7 @@ def drawn(**overrides):
     return type("Changed", (Drawn,), overrides)(None, Path())
 
 
-def left_over(tmp_path):
+def leftover_files(tmp_path):
     return [path.name for path in (tmp_path / "cache").rglob("*") if path.suffix not in ("", ".lock")]
 
 
@@ -69,11 +70,11 @@ def left_over(tmp_path):
     ],
     ids=lambda value: getattr(value, "mode", None),
 )
-def test_every_mode_becomes_gray_by_rule(image, gray):
+def test_to_pixels_converts_mode_to_gray(image, gray):
     assert set(to_pixels(image, SMALL).ravel()) == {gray}
 
 
-def test_a_transparent_palette_entry_is_white():
+def test_to_pixels_makes_transparent_palette_entry_white():
     image = Image.new("P", (2, 2), 0)
     image.putpalette([0, 0, 0])
     image.info["transparency"] = 0
@@ -81,13 +82,13 @@ def test_a_transparent_palette_entry_is_white():
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_a_mode_without_a_range_is_refused(mode):
+def test_to_pixels_refuses_mode_without_a_range(mode):
     with pytest.raises(DataError, match=f"mode '{mode}' has no defined range"):
         to_pixels(Image.new(mode, (2, 2)), SMALL)
 
 
 @given(width=st.integers(1, 90), height=st.integers(1, 30), channels=st.sampled_from([1, 3]))
-def test_padding_keeps_the_aspect_and_repeats_the_last_column(width, height, channels):
+def test_pad_keeps_aspect_ratio_and_repeats_last_column(width, height, channels):
     options = ImageOptions(height=8, width=24, channels=channels, resize="pad")
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     pixels = to_pixels(Image.fromarray(noise), options)
@@ -96,7 +97,7 @@ def test_padding_keeps_the_aspect_and_repeats_the_last_column(width, height, cha
     assert (pixels[:, :, drawn_width - 1 :] == pixels[:, :, drawn_width - 1 : drawn_width]).all()
 
 
-def test_color_is_channels_first():
+def test_to_pixels_puts_channels_first():
     pixels = to_pixels(Image.new("RGB", (3, 3), (1, 2, 3)), ImageOptions(height=4, width=8, channels=3))
     assert [set(plane.ravel()) for plane in pixels] == [{1}, {2}, {3}]
 
@@ -121,7 +122,7 @@ def rotated():
     return encoded(image, "JPEG", exif=exif)
 
 
-def test_a_file_is_turned_upright():
+def test_decode_applies_exif_orientation():
     assert Dataset.decode(BytesIO(rotated())).size == (2, 4)
 
 
@@ -143,7 +144,7 @@ TWO_FRAMES = encoded(Image.new("L", (2, 2)), "GIF", save_all=True, append_images
     ],
     ids=["4 Mpx", "100 Mpx", "196 Mpx", "two frames", "truncated", "empty", "a web page", "PostScript"],
 )
-def test_a_file_that_is_not_one_image_is_refused(content, error, message):
+def test_decode_refuses_file_that_is_not_one_image(content, error, message):
     with pytest.raises(error, match=message):
         Dataset.decode(BytesIO(content))
 
@@ -151,7 +152,7 @@ def test_a_file_that_is_not_one_image_is_refused(content, error, message):
 # The cache
 
 
-def test_forked_workers_and_none_give_the_same_store(tmp_path):
+def test_store_is_independent_of_the_number_of_workers(tmp_path):
     one = opened(drawn(count=200), tmp_path / "one", workers=1)
     two = opened(drawn(count=200), tmp_path / "two", workers=2)
     assert one.images.shape == (200, 1, 4, 8)
@@ -162,7 +163,7 @@ def test_forked_workers_and_none_give_the_same_store(tmp_path):
     assert list(one.indices("val")) == list(range(1, 200, 3))
 
 
-def test_a_cached_image_is_not_decoded_again(tmp_path):
+def test_open_store_does_not_decode_cached_images(tmp_path):
     first = opened(Drawn(None, Path()), tmp_path)
 
     def fail(self, index):
@@ -175,12 +176,12 @@ def test_a_cached_image_is_not_decoded_again(tmp_path):
     assert (by_folder.data_hash, by_folder.labels) == (first.data_hash, first.labels)
 
 
-def test_the_store_may_be_written_to_without_harm(tmp_path):
-    opened(Drawn(None, Path()), tmp_path).images[:] = 9  # torch warns of arrays that are read-only
+def test_writes_to_images_do_not_reach_the_cache(tmp_path):
+    opened(Drawn(None, Path()), tmp_path).images[:] = 9  # torch warns about read-only arrays
     assert opened(Drawn(None, Path()), tmp_path).images.max() == 29
 
 
-def test_data_and_options_decide_on_the_hash(tmp_path):
+def test_data_hash_depends_on_fingerprint_and_options(tmp_path):
     stores = [
         opened(Drawn(None, Path()), tmp_path),
         opened(Drawn(None, Path()), tmp_path, ImageOptions(height=4, width=9)),
@@ -189,7 +190,7 @@ def test_data_and_options_decide_on_the_hash(tmp_path):
     assert len({store.data_hash for store in stores}) == 3
 
 
-def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
+def test_default_cache_dir_follows_environment_variables(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("DECODERBENCH_CACHE", raising=False)
     assert default_cache_dir() == tmp_path / "decoderbench"
@@ -206,18 +207,18 @@ def test_progress_ends_at_the_total(tmp_path):
 
 def partly_unreadable(self, index):
     if index % 2:
-        raise ValueError("no such luck")
+        raise ValueError("cannot read")
     return Image.new("L", (1, 1), index)
 
 
-def test_unreadable_images_are_named_and_nothing_is_published(tmp_path):
+def test_unreadable_images_are_listed_and_nothing_is_published(tmp_path):
     with pytest.raises(DataError) as caught:
         opened(drawn(load_image=partly_unreadable), tmp_path)
     message = str(caught.value)
     assert "15 of 30 images cannot be decoded" in message
-    assert "'1.png': ValueError: no such luck" in message
+    assert "'1.png': ValueError: cannot read" in message
     assert "and 5 more" in message
-    assert left_over(tmp_path) == []
+    assert leftover_files(tmp_path) == []
 
 
 def test_unreadable_images_can_be_allowed(tmp_path):
@@ -235,17 +236,17 @@ def test_an_interrupted_build_publishes_nothing(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         opened(Drawn(None, Path()), tmp_path, workers=2, progress=interrupt)
-    assert left_over(tmp_path) == []
+    assert leftover_files(tmp_path) == []
     assert len(opened(Drawn(None, Path()), tmp_path)) == 30
 
 
-def test_a_worker_that_dies_is_an_error(tmp_path):
+def test_death_of_a_worker_is_an_error(tmp_path):
     def die(self, index):
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(DataError, match="a worker process died"):
         opened(drawn(load_image=die), tmp_path, workers=2)
-    assert left_over(tmp_path) == []
+    assert leftover_files(tmp_path) == []
 
 
 def cut_short(directory):
@@ -272,18 +273,18 @@ def empty_array(directory):
 
 
 @pytest.mark.parametrize("damage", [cut_short, grow, change_label, lose_meta, empty_array])
-def test_a_damaged_cache_is_set_aside_and_built_again(tmp_path, caplog, damage):
+def test_corrupt_store_is_renamed_and_rebuilt(tmp_path, caplog, damage):
     directory = opened(Drawn(None, Path()), tmp_path).directory
     damage(directory)
     with caplog.at_level(logging.WARNING, "decoderbench"):
         store = opened(Drawn(None, Path()), tmp_path)
     assert (store.images[:, 0, 0, 0] == np.arange(30)).all()
     (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
-    assert "set aside" in warning
+    assert "and rebuilt" in warning
     assert directory.with_suffix(".damaged").is_dir()
 
 
-def test_a_full_disk_is_an_error_that_says_so(tmp_path):
+def test_full_disk_is_reported(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
     try:
@@ -291,28 +292,28 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path):
             opened(Drawn(None, Path()), tmp_path, ImageOptions(height=256, width=1024), workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert left_over(tmp_path) == []
+    assert leftover_files(tmp_path) == []
 
 
-def test_a_cache_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_cache_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(DataError, match="cannot write the cache of images"):
+    with pytest.raises(DataError, match="cannot write the image cache"):
         opened(Drawn(None, Path()), tmp_path)
 
 
-def test_samples_must_be_part_of_the_fingerprint(tmp_path):
+def test_other_samples_under_the_same_fingerprint_are_an_error(tmp_path):
     opened(Drawn(None, Path()), tmp_path)
     relabeled = drawn(samples=lambda self: [Sample(s.key, "?", s.split) for s in Drawn.samples(self)])
     with pytest.raises(DataError, match=r"its fingerprint\(\) must cover"):
         opened(relabeled, tmp_path)
 
 
-def test_no_samples_is_an_error(tmp_path):
+def test_open_store_refuses_dataset_without_samples(tmp_path):
     with pytest.raises(DataError, match="'drawn' has no samples"):
         opened(drawn(count=0), tmp_path)
 
 
-def test_a_stamp_spares_the_fingerprint_until_it_changes(tmp_path):
+def test_fingerprint_is_computed_again_only_if_the_stamp_changes(tmp_path):
     class Stamped(Drawn):
         current = "a"
         asked = 0
@@ -333,11 +334,11 @@ def test_a_stamp_spares_the_fingerprint_until_it_changes(tmp_path):
     assert Stamped.asked == 2
 
 
-def test_data_that_change_while_they_are_read_are_an_error(tmp_path):
+def test_data_that_change_during_the_build_are_an_error(tmp_path):
     stamps = iter("aab")
     with pytest.raises(DataError, match="changed while its images were read"):
         opened(drawn(stamp=lambda self: next(stamps)), tmp_path)
-    assert [name for name in left_over(tmp_path) if not name.endswith(".json")] == []
+    assert [name for name in leftover_files(tmp_path) if not name.endswith(".json")] == []
 
 
 # Processes
@@ -347,7 +348,7 @@ SCRIPT = """
     from pathlib import Path
     from PIL import Image
     from decoderbench import Dataset, Sample
-    from decoderbench.data.image_store import open_store
+    from decoderbench.data.image_cache import open_store
     from decoderbench.options import ImageOptions
 
     class Slow(Dataset):
@@ -380,19 +381,19 @@ def start(tmp_path):
     return run
 
 
-def test_of_two_processes_one_builds(start, tmp_path):
+def test_only_one_of_two_processes_builds(start, tmp_path):
     processes = [start(0.01), start(0.01)]
     answers = [process.communicate(timeout=30) for process in processes]
     assert answers == [("780 False\n", "")] * 2
     assert len((tmp_path / "log").read_text()) == 40
 
 
-def test_a_killed_build_leaves_no_trace_after_the_next(start, tmp_path):
+def test_next_build_removes_the_folder_of_a_killed_build(start, tmp_path):
     process = start(0.2)
     while not (tmp_path / "log").exists():
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=10)  # ends when the workers have let go of the output, too
+    process.communicate(timeout=10)  # returns once the workers have closed the output too
     assert [path.suffix for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()] == [".building"]
     (tmp_path / "cache" / "images" / "another.building").mkdir()
     assert start(0).communicate(timeout=30) == ("780 False\n", "")

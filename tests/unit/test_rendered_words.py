@@ -408,7 +408,7 @@ def test_options_that_contradict_each_other_are_refused(options, message):
 
 
 def test_images_enter_the_cache_in_any_of_its_forms(tmp_path):
-    from decoderbench.data.image_store import open_store
+    from decoderbench.data.image_cache import open_store
 
     dataset = words(train=60)
     for options in (ImageOptions(), ImageOptions(channels=3, resize="pad")):

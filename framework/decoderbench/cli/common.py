@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from decoderbench.config.experiment import Experiment, describe, parse_experiment, read_toml
+from decoderbench.config.experiment import Experiment, parse_experiment, read_toml
+from decoderbench.config.mistakes import describe_mistake
 from decoderbench.config.overrides import add_variants, merge, parse_overrides
 from decoderbench.errors import ConfigError
 
@@ -78,7 +79,7 @@ def load(
         err.print(f"{error}", markup=False)
         count = len(error.mistakes)
     registry = load_registry(plugin, folders)
-    if mistakes := [describe(str(path), text, *mistake) for mistake in registry.mistakes(data)]:
+    if mistakes := [describe_mistake(str(path), text, *mistake) for mistake in registry.mistakes(data)]:
         err.print("\n".join(mistakes), markup=False)
     count += len(mistakes)
     if count or experiment is None:

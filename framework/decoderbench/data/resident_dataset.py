@@ -72,7 +72,7 @@ class ResidentDataset:
         bucket, host_places, device_places = self._buckets[0], host_rows, device_rows
         if len(self._buckets) > 1:
             bucket = self._buckets[self.store.bucket_of[rows[0]]]
-            host_places = torch.from_numpy(self.store.place_of[rows])
+            host_places = torch.from_numpy(self.store.index_in_bucket[rows])
             device_places = host_places.to(self.device, non_blocking=True)
         if self.resident:
             images = bucket.index_select(0, device_places)

@@ -10,7 +10,8 @@ from pathlib import Path
 from decoderbench.config.experiment import Experiment
 from decoderbench.data.audit import Audit, audit
 from decoderbench.data.dataset import Dataset, Sample
-from decoderbench.data.image_store import ImageStore, compute_data_hash, open_store
+from decoderbench.data.image_cache import compute_data_hash, open_store
+from decoderbench.data.image_store import ImageStore
 from decoderbench.errors import DataError, DecoderBenchError
 from decoderbench.labels import Charset
 from decoderbench.planning.meta_probe import Bucket

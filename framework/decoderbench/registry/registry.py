@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import ValidationError
 
 from decoderbench import __version__
-from decoderbench.config.experiment import NAME_PATTERN, ComponentChoice, Location, explain_options
+from decoderbench.config.experiment import NAME_PATTERN, ComponentChoice
+from decoderbench.config.mistakes import Location, explain_mistakes
 from decoderbench.data.dataset import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
 from decoderbench.identity import source_digest
@@ -134,7 +135,7 @@ class Components(Mapping[str, Registered[T]]):
             self.configure(choice)
         except ValidationError as error:
             component = f"{self.kind} {choice.use!r}: "
-            return [(place, component + text) for place, text in explain_options(error, self[choice.use].config_class)]
+            return [(place, component + text) for place, text in explain_mistakes(error, self[choice.use].config_class)]
         return []
 
     def _refuse_other_than_options(self, component: type, name: str) -> None:

@@ -1,0 +1,255 @@
+"""The cache of decoded images: each image is decoded and resized once, and read as an `ImageStore` afterwards.
+
+A store is a folder named by the hash of the data and the image options. It is built under a lock in a temporary folder
+beside it, which is renamed when complete, so a store is complete or absent. No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from decoderbench.data.contact_sheet import contact_sheet
+from decoderbench.data.dataset import Dataset, Sample, Split
+from decoderbench.data.image_decoding import decode_all
+from decoderbench.data.image_store import ImageStore, read_store, write_meta
+from decoderbench.data.width_buckets import write_buckets
+from decoderbench.errors import DataError
+from decoderbench.identity import identity_of
+from decoderbench.options import ImageOptions
+
+FORMAT_VERSION = 4
+SAMPLES_ON_CONTACT_SHEET = 64
+MAX_LISTED = 10  # unreadable images in a message
+logger = logging.getLogger("decoderbench")
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and their total."""
+
+
+def default_cache_dir() -> Path:
+    """Return `$DECODERBENCH_CACHE`, else `$XDG_CACHE_HOME/decoderbench`, else `~/.cache/decoderbench`."""
+    if own := os.environ.get("DECODERBENCH_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "decoderbench"
+
+
+def open_store(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    options: ImageOptions,
+    *,
+    cache_dir: Path | None = None,
+    allow_unreadable: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageStore:
+    """Open the store of a dataset's images; build it first if it is not in the cache.
+
+    If several processes call this at once, one builds the store and the others wait for it. A corrupt store is renamed
+    to `.damaged`, a warning is logged, and it is rebuilt.
+
+    Args:
+        dataset: the source of the images.
+        samples: `dataset.samples()`, all of them.
+        options: size and channels that images are converted to.
+        cache_dir: folder of the cache; default: `default_cache_dir()`.
+        allow_unreadable: accept images that cannot be decoded; `ImageStore.unreadable` lists them.
+        workers: processes that decode; default: one per usable core.
+        progress: called with the number of images done and their total while the store is built.
+
+    Raises:
+        DataError: there are no samples, an image cannot be decoded, or the cache cannot be written.
+    """
+    if not samples:
+        raise DataError(f"dataset {dataset.name!r} has no samples")
+    cache_dir = cache_dir or default_cache_dir()
+    stamp = dataset.stamp()
+    data_hash = compute_data_hash(dataset, options, cache_dir=cache_dir, stamp=stamp)
+    directory = cache_dir / "images" / data_hash[:32]
+    try:
+        store = read_store(directory)
+    except DataError:
+        builder = _Builder(dataset, samples, options, data_hash, allow_unreadable, stamp, workers, progress)
+        store = builder.build(directory)
+    if (store.keys, store.labels, store.splits) != _columns(samples):
+        raise DataError(
+            f"dataset {dataset.name!r} has other samples than the image cache {directory} under the same "
+            "fingerprint; its fingerprint() must cover every key, label and split"
+        )
+    if not allow_unreadable:
+        _refuse_unreadable_images(store.unreadable, store.keys)
+    return store
+
+
+def compute_data_hash(
+    dataset: Dataset, options: ImageOptions, *, cache_dir: Path | None = None, stamp: str | None = None
+) -> str:
+    """Return the hex digest of the dataset's fingerprint and the image options; no image is decoded."""
+    fingerprint = _read_fingerprint(dataset, stamp or dataset.stamp(), cache_dir or default_cache_dir())
+    return _digest(FORMAT_VERSION, fingerprint, identity_of(options))
+
+
+def _read_fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> str:
+    """Return the dataset's fingerprint; if the dataset has a stamp, the fingerprint is cached under it."""
+    if stamp is None:
+        return dataset.fingerprint()
+    cached = cache_dir / "fingerprints" / f"{_digest(dataset.name, stamp)[:32]}.json"
+    with suppress(OSError, ValueError):
+        return str(json.loads(cached.read_bytes()))
+    fingerprint = dataset.fingerprint()
+    if dataset.stamp() == stamp:
+        with suppress(OSError):  # a cache that cannot be written is reported when the images are
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cached.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps(fingerprint), encoding="utf-8")
+            temporary.replace(cached)
+    return fingerprint
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Builds a store; all checks are made before the store is published."""
+
+    dataset: Dataset
+    samples: Sequence[Sample]
+    options: ImageOptions
+    data_hash: str
+    allow_unreadable: bool
+    stamp: str | None
+    workers: int | None
+    progress: Progress | None
+
+    def build(self, directory: Path) -> ImageStore:
+        """Return the store at `directory`: build it under its lock, unless another process has done so meanwhile."""
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            _remove_dead_builds(directory)
+            with _lock(directory):
+                if directory.exists():
+                    try:
+                        return read_store(directory)  # built by another process
+                    except DataError as error:
+                        damaged = directory.with_suffix(".damaged")
+                        shutil.rmtree(damaged, ignore_errors=True)
+                        directory.replace(damaged)
+                        logger.warning("%s; it is renamed to %s and rebuilt", error, damaged.name)
+                self._publish(directory)
+        except OSError as error:
+            size = len(self.samples) * self.options.channels * self.options.height * self.options.width
+            raise DataError(
+                f"cannot write the image cache {directory}: {error.strerror or error}; it takes "
+                f"{size / 1e6:,.0f} MB: free that much, or set DECODERBENCH_CACHE to another folder"
+            ) from error
+        logger.info("contact sheet of samples: %s", directory / "contact_sheet.png")
+        return read_store(directory)
+
+    def _publish(self, directory: Path) -> None:
+        """Write a folder beside `directory`, then rename it; the caller holds the lock."""
+        building = directory.with_suffix(".building")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        try:
+            self._write(building)
+            if self.stamp is not None and self.dataset.stamp() != self.stamp:
+                raise DataError(f"dataset {self.dataset.name!r} changed while its images were read; run again")
+            building.replace(directory)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def _write(self, building: Path) -> None:
+        """Decode the images and write all files of the store."""
+        count, options = len(self.samples), self.options
+        shape = (count, options.channels, options.height, options.width)
+        file = building / "images.npy"
+        # Writes the header and extends the file to its size, as a sparse file.
+        offset = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape).offset
+        decoded = decode_all(self.dataset, options, count, file, offset, workers=self.workers, progress=self.progress)
+        keys, labels, splits = _columns(self.samples)
+        if not self.allow_unreadable:
+            _refuse_unreadable_images(decoded.unreadable, keys)
+        buckets = [(file.name, list(shape))]
+        if options.resize == "keep":
+            buckets = write_buckets(file, offset, decoded.widths, options, building)
+            file.unlink()
+        meta = {
+            "buckets": buckets,
+            "widths": decoded.widths,
+            "data_hash": self.data_hash,
+            "keys": keys,
+            "labels": labels,
+            "splits": splits,
+            "pixel_hashes": decoded.pixel_hashes,
+            "unreadable": list(decoded.unreadable.items()),
+            "squeezed": decoded.squeezed,
+        }
+        write_meta(building, meta)
+        _write_contact_sheet(read_store(building))
+        for path in building.iterdir():
+            with path.open("r+b") as written:
+                os.fsync(written.fileno())
+
+
+def _write_contact_sheet(store: ImageStore) -> None:
+    """Draw evenly spaced samples of a dataset, for people to inspect before training."""
+    rows = [row for row in range(len(store)) if row not in store.unreadable]
+    if rows:
+        count = min(SAMPLES_ON_CONTACT_SHEET, len(rows))
+        chosen = [rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)]
+        sheet = contact_sheet([store.pixels(row) for row in chosen], [store.labels[row] for row in chosen])
+        sheet.save(store.directory / "contact_sheet.png")
+
+
+def _remove_dead_builds(directory: Path) -> None:
+    """Remove temporary folders of processes that died while building a store."""
+    for building in directory.parent.glob("*.building"):
+        with suppress(Timeout), FileLock(building.with_suffix(".lock")).acquire(timeout=0):
+            shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Hold the lock of a store; the operating system releases it if its holder dies."""
+    lock = FileLock(directory.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("waiting for another process that builds the image cache %s", directory)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_unreadable_images(unreadable: Mapping[int, str], keys: Sequence[str]) -> None:
+    if unreadable:
+        listed = "".join(f"\n  {keys[row]!r}: {unreadable[row]}" for row in list(unreadable)[:MAX_LISTED])
+        more = f"\n  and {len(unreadable) - MAX_LISTED:,} more" if len(unreadable) > MAX_LISTED else ""
+        raise DataError(
+            f"{len(unreadable):,} of {len(keys):,} images cannot be decoded; replace them, or accept them with "
+            f'allow = ["unreadable_image"] in the experiment or --allow unreadable_image{listed}{more}'
+        )
+
+
+def _columns(samples: Sequence[Sample]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Split, ...]]:
+    """Return the keys, the labels and the splits of samples."""
+    return (
+        tuple(sample.key for sample in samples),
+        tuple(sample.label for sample in samples),
+        tuple(sample.split for sample in samples),
+    )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
