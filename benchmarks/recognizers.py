@@ -26,7 +26,7 @@ from decoderbench.options import TrainingOptions
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.training.devices import choose_device, device_name, synchronize
-from decoderbench.training.trainer import build_optimizer
+from decoderbench.training.optimizer import build_optimizer
 
 IMAGE = ImageSpec(channels=1, height=32, width=100)
 LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_length=25, frames_needed=24)

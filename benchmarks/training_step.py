@@ -17,18 +17,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.config.overrides import merge
-from decoderbench.data.image_store import open_store
-from decoderbench.data.resident_dataset import Batches, to_float
+from decoderbench.data.resident_dataset import ResidentDataset, to_float
 from decoderbench.labels import Labels
 from decoderbench.options import AugmentationOptions
-from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.planning.prepare import prepare
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
-from decoderbench.runner import describe_environment
 from decoderbench.training.devices import choose_device, device_name, synchronize
-from decoderbench.training.trainer import CellContext, FiniteGuard, Trainer
+from decoderbench.training.local_context import LocalContext
+from decoderbench.training.provenance import describe_environment
+from decoderbench.training.trainer import Trainer
 
 QUICKSTART = Path(__file__).parents[1] / "experiments" / "quickstart.toml"
 AUGMENTATION = {
@@ -49,15 +50,14 @@ def bare_loop(trainer: Trainer, pixels: Tensor, labels: Labels, steps: int) -> N
         optimizer.step()
 
 
-def framework_loop(trainer: Trainer, guard: FiniteGuard, steps: int) -> None:
-    for step in range(1, steps + 1):
-        trainer.step(step, guard)
+def framework_loop(trainer: Trainer, steps: int) -> None:
+    for step, (images, labels) in enumerate(trainer.context.batches(steps), start=1):
+        trainer.take_step(step, images, labels)
 
 
 def sampling_loop(trainer: Trainer, steps: int) -> None:
-    for step in range(1, steps + 1):
-        images, _ = trainer.context.batches.gather(trainer.sampler.batch(step))
-        trainer.augmentation(images, step)
+    for _ in trainer.context.batches(steps):
+        pass
 
 
 def seconds(device: torch.device, run: Callable[..., None], *arguments: object) -> float:
@@ -70,9 +70,10 @@ def seconds(device: torch.device, run: Callable[..., None], *arguments: object) 
 
 def measure(trainer: Trainer, augmented: Trainer, steps: int, rounds: int) -> str:
     device = trainer.context.device
-    images, labels = trainer.context.batches.gather(trainer.context.batches.rows("train"))
+    dataset = trainer.context.dataset
+    images, labels = dataset.gather(dataset.rows("train"))
     bare = (bare_loop, trainer, to_float(images), labels, steps)
-    framework = (framework_loop, trainer, FiniteGuard(device), steps)
+    framework = (framework_loop, trainer, steps)
     sampling = (sampling_loop, augmented, steps)
     for warm_up in (bare, framework, sampling):
         seconds(device, *warm_up)
@@ -97,14 +98,17 @@ def main() -> None:
     registry = Registry(build_plugin_manager())
     data = merge(load_experiment(QUICKSTART).as_given(), {"dataset": {"train": 2000, "val": 10, "test": 10}})
     experiment = Experiment(**data)
-    found = read_data(experiment, registry, base_dir=Path(), cache_dir=None)
-    store = open_store(found.dataset, found.samples, experiment.image)
-    context = CellContext(registry, Batches(store, found.audit, device), device, Path(), describe_environment(device))
+    prepared = prepare(experiment, registry=registry)
+    dataset = ResidentDataset(prepared.inputs.images, prepared.inputs.audit, device)
+
+    def trainer_of(cell: Cell) -> Trainer:
+        return Trainer(cell, LocalContext(cell, registry, dataset, Path(), describe_environment(device)))
+
     print(f"{device_name(device)}, torch {torch.__version__}, batches of {experiment.training.batch_size}")
-    for cell in plan_cells(experiment, registry, found):
+    for cell in prepared.cells:
         if not cell.infeasible:
             augmented = cell.model_copy(update={"augmentation": AugmentationOptions(**AUGMENTATION)})
-            print(measure(Trainer(cell, context), Trainer(augmented, context), arguments.steps, arguments.rounds))
+            print(measure(trainer_of(cell), trainer_of(augmented), arguments.steps, arguments.rounds))
 
 
 if __name__ == "__main__":
