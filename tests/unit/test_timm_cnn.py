@@ -251,13 +251,13 @@ def test_width_that_shrinks_without_a_stride() -> None:
 
 def test_positions_of_one_size_only() -> None:
     with pytest.raises(
-        InfeasibleError, match=r"it reads images of 256x256, but not the 2048 columns .* \(in BottleneckAttn\); choose"
+        InfeasibleError, match=r"it accepts images of 256x256, but not of 256x2048, .* \(in BottleneckAttn\); choose"
     ):
         on_meta("botnet26t_256", spec(256, 256), stage=4, keep_width=4)
 
 
 def test_layers_that_no_longer_fit_together() -> None:
-    with pytest.raises(InfeasibleError, match=r"no longer fit together then: shape .* \(in OutlookAttention\); choose"):
+    with pytest.raises(InfeasibleError, match=r"then no longer fit together: shape .* \(in OutlookAttention\); choose"):
         on_meta("volo_d1_224", stage=0, keep_width=4)
 
 

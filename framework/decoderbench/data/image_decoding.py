@@ -1,6 +1,6 @@
-"""From image files to one array of pixels: the rules of conversion, and the workers that apply them.
+"""Decoding of images into one array of pixels: the rules of conversion, and the workers that apply them.
 
-No torch here: workers are forked, and torch does not survive a fork well.
+No torch here: workers are forked, and torch does not support forking well.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from decoderbench.options import ImageOptions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CHUNK = 64
+MAX_CHUNK = 64  # rows that a worker decodes at a time
 Results = Generator[tuple[range, "Decoded"], None, None]
 
 
 def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
     """Return `image` as (C, H, W) uint8.
 
-    Transparent pixels are laid on white, 16-bit gray is scaled to 8 bits, palettes and other color spaces
-    become RGB, and gray is their ITU-R 601 luma. Resizing is antialiased bilinear. `stretch` disregards the
-    aspect; `pad` keeps it and puts the image at the left, squeezing only what would be wider than the width;
-    `keep` does the same without filling up, so that W is the image's own.
+    Transparent images are composited on white, 16-bit gray is scaled to 8 bits, palettes and other color spaces are
+    converted to RGB, and gray is the ITU-R 601 luma. Resizing is antialiased and bilinear. `stretch` ignores the aspect
+    ratio. `pad` keeps it, aligns the image left and repeats its last column up to the width. `keep` omits the padding,
+    so that W is the image's own width. With `pad` and `keep`, images that would exceed the width are squeezed to it.
 
     Raises:
         DataError: the mode has no defined range (32-bit integers or floats), or the image has no pixels.
@@ -58,7 +58,7 @@ def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
 
 
 def _own_width(image: Image.Image, options: ImageOptions) -> int:
-    """Return the columns of an image of the wanted height that keeps its shape."""
+    """Return the width of an image at the requested height and its own aspect ratio."""
     return max(1, round(image.width * options.height / image.height))
 
 
@@ -76,14 +76,14 @@ def _gray_or_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is known of the images of some rows.
+    """The results of decoding a range of rows, apart from the pixels.
 
     Attributes:
-        pixel_hashes: sha256 of each row's pixels after resizing, in row order; empty where unreadable.
-        widths: columns of each row's image, in row order; 1 where unreadable.
+        pixel_hashes: sha256 of the pixels after resizing, in row order; empty for unreadable images.
+        widths: columns of each image, in row order; 1 for unreadable images.
         unreadable: row -> reason; the pixels of such a row are zero.
-        squeezed: rows of images that would be wider than the width if they kept their shape; none where all are
-            stretched.
+        squeezed: rows of images that exceeded the width at their aspect ratio and were squeezed to it; empty with
+            `stretch`.
     """
 
     pixel_hashes: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Decoded:
 class _RowDecoder:
     """Decodes rows of a dataset into their slots in a file with room for (N, C, H, W).
 
-    With `keep`, an image narrower than W fills only the first part of its slot.
+    With `keep`, an image narrower than W fills only the start of its slot.
     """
 
     dataset: Dataset
@@ -107,13 +107,13 @@ class _RowDecoder:
     def __call__(self, rows: range) -> Decoded:
         slot = self.options.channels * self.options.height * self.options.width
         decoded = Decoded()
-        # Written, not mapped: on a full disk a write raises, while a mapped page kills the process.
+        # Pixels are written, not mapped: on a full disk a write raises, while a mapped page kills the process.
         with self.file.open("r+b") as file:
             for row in rows:
                 try:
                     image = self.dataset.load_image(row)
                     pixels = to_pixels(image, self.options)
-                except Exception as error:  # noqa: BLE001  # Pillow raises nearly anything on a damaged file
+                except Exception as error:  # noqa: BLE001  # Pillow raises nearly anything on a corrupt file
                     kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
                     decoded.unreadable[row] = re.sub(r"<_io.BytesIO object at \w+>", "from its bytes", f"{kind}{error}")
                     decoded.pixel_hashes.append("")
@@ -142,12 +142,13 @@ def decode_all(
     """Decode images 0 to `count` - 1 into the slots that start at `offset` of `file`.
 
     Args:
-        dataset: where the images come from; its samples have been listed already.
-        options: what each image becomes.
-        count: how many images there are.
+        dataset: the source of the images; its samples must have been listed before.
+        options: size and channels that images are converted to.
+        count: number of images.
         file: an existing file with room for (count, C, H, W) uint8.
-        offset: where the first slot begins in it.
-        workers: processes (threads where fork is no choice); default: one per usable core, 1: none but this.
+        offset: position of the first slot in the file, in bytes.
+        workers: number of processes, or of threads where forking is unavailable; default: one per usable core.
+            With 1, this process decodes.
         progress: called with the number of images done and `count`.
 
     Raises:
@@ -156,49 +157,51 @@ def decode_all(
     """
     decoder = _RowDecoder(dataset, options, file, offset)
     workers = workers or _usable_cores()
-    size = max(1, min(CHUNK, count // (4 * workers)))
+    size = max(1, min(MAX_CHUNK, count // (4 * workers)))
     chunks = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    results = _in_parallel(decoder, chunks, workers) if workers > 1 else ((c, decoder(c)) for c in chunks)
+    results = _decode_in_parallel(decoder, chunks, workers) if workers > 1 else ((c, decoder(c)) for c in chunks)
     parts: dict[range, Decoded] = {}
     done = 0
-    with closing(results):  # an interruption stops the workers before it goes further
+    with closing(results):  # on an interruption, stops the workers before the exception propagates
         for chunk, part in results:
             parts[chunk] = part
             done += len(chunk)
             if progress:
                 progress(done, count)
-    whole = Decoded()
+    merged = Decoded()
     for chunk in chunks:
-        whole.pixel_hashes.extend(parts[chunk].pixel_hashes)
-        whole.widths.extend(parts[chunk].widths)
-        whole.unreadable.update(parts[chunk].unreadable)
-        whole.squeezed.extend(parts[chunk].squeezed)
-    return whole
+        merged.pixel_hashes.extend(parts[chunk].pixel_hashes)
+        merged.widths.extend(parts[chunk].widths)
+        merged.unreadable.update(parts[chunk].unreadable)
+        merged.squeezed.extend(parts[chunk].squeezed)
+    return merged
 
 
-def _in_parallel(decoder: _RowDecoder, chunks: list[range], workers: int) -> Results:
-    executor, decode = _executor(decoder, workers)
+def _decode_in_parallel(decoder: _RowDecoder, chunks: list[range], workers: int) -> Results:
+    """Yield each chunk with its results, in order of completion."""
+    executor, decode = _start_workers(decoder, workers)
     try:
         with warnings.catch_warnings():
-            # The parent may have threads (torch's, say); the children run Pillow and numpy, never those.
+            # The parent may have threads, such as torch's. The children use Pillow and NumPy only, never those threads.
             warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
             futures = {executor.submit(decode, chunk): chunk for chunk in chunks}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process died while it decoded images: an image library crashed, or memory ran out; "
-            "try fewer workers"
+            "a worker process died while decoding images: an image library crashed, or memory ran out; "
+            "use fewer workers"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _executor(decoder: _RowDecoder, workers: int) -> tuple[Executor, Callable[[range], Decoded]]:
-    # Forked, so that plugins loaded from files exist in the children and scripts need no main guard.
+def _start_workers(decoder: _RowDecoder, workers: int) -> tuple[Executor, Callable[[range], Decoded]]:
+    """Return an executor and the function to submit to it."""
+    # With fork, plugins loaded from files exist in the children, and scripts need no main guard.
     if sys.platform == "linux" and not multiprocessing.current_process().daemon:
         fork = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(workers, fork, initializer=_enter_worker, initargs=(decoder,))
+        pool = ProcessPoolExecutor(workers, fork, initializer=_set_up_worker, initargs=(decoder,))
         return pool, _decode_in_worker
     return ThreadPoolExecutor(workers), decoder
 
@@ -206,16 +209,16 @@ def _executor(decoder: _RowDecoder, workers: int) -> tuple[Executor, Callable[[r
 _worker_decoder: _RowDecoder
 
 
-def _enter_worker(decoder: _RowDecoder) -> None:
+def _set_up_worker(decoder: _RowDecoder) -> None:
     global _worker_decoder
     _worker_decoder = decoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which winds the pool up
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which shuts the pool down
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    # A pool's workers outlive a killed parent for ever: each holds the other end of the pipe it waits on.
+def _exit_with_parent() -> None:
+    # Without this, workers outlive a killed parent: each holds the other end of the pipe that it waits on.
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Recognizer: rectifier, encoder, bridge and decoder in a row, and the number format that each runs in."""
+"""Recognizer: the composition of rectifier, encoder, bridge and decoder, and the number format that each runs in."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from decoderbench.model.stages import Bridge, Decoder, Encoder, Hypotheses, Rect
 class Recognizer(nn.Module):
     """decoder(bridge(encoder(rectifier(images)))).
 
-    All but the decoder run under autocast in `dtype` (None: float32). The decoder gets its memory in
-    float32 and runs in it, so that an nll is exact for every decoder. Images narrower than the stages were built
-    for give fewer columns and frames; everything else is as the stages declare it.
+    All stages but the decoder run under autocast in `dtype` (None: float32). The decoder receives the memory in float32
+    and runs in float32, so that the nll is exact for every decoder. Images narrower than the size that the stages were
+    built for give fewer columns and frames; all other sizes are as declared by the stages.
     """
 
     def __init__(
@@ -36,25 +36,25 @@ class Recognizer(nn.Module):
         self.dtype = dtype
 
     def memory(self, images: Tensor) -> Tensor:
-        """Return the memory (B, T, D) in float32 of images (B, C, H, W) in [-1, 1]."""
+        """Return the memory (B, T, D) float32 of images (B, C, H, W) in [-1, 1]."""
         images = images.contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(images.device.type, dtype=self.dtype) if self.dtype else nullcontext()
         with autocast:
             return encode_to_memory(self.rectifier, self.encoder, self.bridge, images).float()
 
     def nll(self, images: Tensor, labels: Labels) -> Tensor:
-        """Return -log p(text | image) in nats, (B,)."""
+        """Return -log p(text | image) in nats, (B,), of labels given images (B, C, H, W)."""
         return self.decoder.nll(self.memory(images), labels)
 
     def transcribe(self, images: Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Read images (B, C, H, W)."""
+        """Return the transcriptions of images (B, C, H, W)."""
         return self.decoder.transcribe(self.memory(images), beam_size=beam_size)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of a module's weights and buffers on the host, as a safetensors file can hold them.
+    """Return a copy of a module's weights and buffers on the host, in a form that safetensors can save.
 
-    Such a file refuses tensors that share memory, so each name of tied weights gets a copy of its own.
+    safetensors refuses tensors that share memory, so tied weights are copied once per name.
     """
     state = module.state_dict().items()
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
@@ -64,21 +64,22 @@ def encode_to_memory(rectifier: Rectifier, encoder: Encoder, bridge: Bridge, ima
     """Return the memory (B, T, D) of images (B, C, H, W).
 
     Raises:
-        ValueError: a stage yields another shape than it declares, on which the plan and the next stage rely.
+        ValueError: the output of a stage does not have the declared shape, which the plan and the next stage rely on.
     """
     rectified = rectifier(images)
     features = encoder(rectified)
     memory: Tensor = bridge(features)
     image, declared, spec = rectifier.image, encoder.features, bridge.memory
-    varies = rectified.shape[-1] != image.width
-    _check_shape("rectifier", rectified, (image.channels, image.height, None if varies else image.width))
-    _check_shape("encoder", features, (declared.channels, declared.height, None if varies else declared.width))
-    _check_shape("bridge", memory, (None if varies else spec.length, spec.dim))
+    narrower = rectified.shape[-1] != image.width
+    _check_shape("rectifier", rectified, (image.channels, image.height, None if narrower else image.width))
+    _check_shape("encoder", features, (declared.channels, declared.height, None if narrower else declared.width))
+    _check_shape("bridge", memory, (None if narrower else spec.length, spec.dim))
     return memory
 
 
-def _check_shape(who: str, output: Tensor, declared: tuple[int | None, ...]) -> None:
+def _check_shape(stage: str, output: Tensor, declared: tuple[int | None, ...]) -> None:
+    """Raise `ValueError` if the shape of each image's output is not the declared one; None stands for any size."""
     given = tuple(output.shape[1:])
     if len(given) != len(declared) or any(want not in (None, got) for want, got in zip(declared, given, strict=True)):
-        shown = ", ".join("any" if size is None else str(size) for size in declared)
-        raise ValueError(f"the {who} declares ({shown}) for each image and yields {given}; make them agree")
+        sizes = ", ".join("any" if size is None else str(size) for size in declared)
+        raise ValueError(f"the {stage} declares ({sizes}) per image and returns {given}; make them agree")

@@ -1,4 +1,4 @@
-"""The bridge family: a leaf turns a feature map into frames, the family adds projection and recurrence."""
+"""The bridge family: a leaf turns a feature map into frames, the family adds a projection and LSTM layers."""
 
 from abc import abstractmethod
 from typing import Any
@@ -15,19 +15,19 @@ class SequenceConfig(ComponentConfig):
     """Options of every bridge of the family."""
 
     projection_dim: int | None = Field(default=None, ge=1)
-    """Width of a linear layer over each frame; none if left out."""
+    """Width of a linear layer applied to each frame; no such layer if not set."""
 
     lstm_layers: int = Field(default=0, ge=0)
-    """Stacked bidirectional LSTM layers over the frames, after the projection (Shi et al. 2015, CRNN)."""
+    """Number of bidirectional LSTM layers over the frames, after the projection (Shi et al. 2015, CRNN)."""
 
     lstm_dim: int = Field(default=256, ge=1)
-    """Hidden width of each direction of that LSTM; frames become twice as wide."""
+    """Hidden width of each direction of the LSTM; frames become twice as wide."""
 
 
 class SequenceBridge(Bridge):
     """Frames, then an optional linear projection, then an optional stack of bidirectional LSTM layers.
 
-    The leaf writes `frames_of`, which says what its frames are, and `to_frames`, which makes them.
+    The leaf writes `frames_of`, the spec of its frames, and `to_frames`, which computes them.
     """
 
     Config = SequenceConfig
@@ -49,7 +49,7 @@ class SequenceBridge(Bridge):
     @staticmethod
     @abstractmethod
     def frames_of(features: FeatureMapSpec) -> SequenceSpec:
-        """Return what `to_frames` yields for a feature map."""
+        """Return the spec of the frames that `to_frames` returns for a feature map."""
 
     @staticmethod
     @abstractmethod

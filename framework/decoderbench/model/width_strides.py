@@ -1,8 +1,8 @@
-"""Shapes of an encoder found without computing, and the surgery that keeps its maps wide enough for CTC.
+"""Feature map shapes found without computing, and changes to width strides that keep feature maps wide enough for CTC.
 
-A network for classification shrinks width and height alike, by 32 in the end: four columns are left of a word
-image 128 pixels wide. CRNN (Shi et al. 2015) gives its later layers the stride (2, 1) instead; here the same is
-done to networks that exist already.
+A classification network reduces width and height alike, usually by 32: an image of a word that is 128 pixels wide ends
+as four columns. CRNN (Shi et al. 2015) uses the stride (2, 1) in its later layers instead. This module does the same to
+existing networks.
 """
 
 import traceback
@@ -22,14 +22,14 @@ from decoderbench.errors import InfeasibleError
 from decoderbench.model.functional_pools import FunctionalPools, pair
 from decoderbench.specs import FeatureMapSpec, ImageSpec
 
-_WIDE = 2048  # at this width of the image, columns lost at the edges cannot be taken for a stride
-_MISFIT = (RuntimeError, ValueError, TypeError, AssertionError)  # what layers that do not fit together raise
+_PROBE_WIDTH = 2048  # wide enough that columns lost at the edges cannot be mistaken for a stride
+_SHAPE_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError)  # raised by layers whose shapes do not match
 
 
 def probe_features(network: nn.Module, image: ImageSpec) -> FeatureMapSpec:
-    """Return the shape of the feature map (B, C', H', W') that `network` yields for images (B, C, H, W).
+    """Return the shape of the feature map (B, C', H', W') that `network` returns for images (B, C, H, W).
 
-    Leaves weights, BatchNorm statistics and random generators as they are, on whatever device `network` is.
+    Weights, BatchNorm statistics and random generators are unchanged, and `network` may be on any device.
     """
     images = torch.empty(2, image.channels, image.height, image.width, device="meta")
     _, channels, height, width = _meta_call(network, images).shape
@@ -39,69 +39,69 @@ def probe_features(network: nn.Module, image: ImageSpec) -> FeatureMapSpec:
 def limit_width_reduction(network: nn.Module, image: ImageSpec, limit: int) -> None:
     """Change `network` in place so that it reduces the width of images by at most `limit`, a power of two.
 
-    A map that was reduced by r in width is then reduced by min(r, limit); heights stay. To that end the width
-    strides of convolutions, pools and blurs are lowered, and the width factors of `nn.Upsample`. A layer that
-    loses its width stride keeps the width of its input exactly, so that parallel branches still meet: a pool
-    that would lose columns gets a narrower window, a convolution is padded with zeros. Where that is not enough,
-    the same is done to pools that are called as functions. Weights stay.
+    A map whose width was reduced by r is then reduced by min(r, limit); heights and weights are unchanged. The width
+    strides of convolutions, pools and blurs are lowered, and so are the width factors of `nn.Upsample`. A layer that
+    loses its width stride preserves the width of its input exactly, so that parallel branches still match: a pool that
+    would lose columns gets a narrower window, a convolution is padded with zeros. If that is not enough, the same is
+    done to pools that are called as functions.
 
-    What is checked are shapes: a network that looks positions up in a table made for one size of images may pass,
-    and yet fail when it computes.
+    Only shapes are checked. A network with a table of positions for one size of images may pass this check and still
+    fail when it computes.
 
     Raises:
-        InfeasibleError: if the result is not what was promised, because something other than the stride of a
-            layer or pool shrinks the width, as slicing and space to depth do, or because the network reads images
-            of one size only.
+        InfeasibleError: the limit cannot be reached, because something other than the stride of a layer or pool
+            reduces the width, such as slicing or space to depth, or because the network accepts images of one size
+            only.
     """
-    probe = replace(image, width=_WIDE)
+    probe = replace(image, width=_PROBE_WIDTH)
     try:
         with _recorded_calls(network) as calls:
             before = probe_features(network, probe)
-    except _MISFIT as error:
-        probe_features(network, image)  # if the images themselves cannot be read, that is what to say
+    except _SHAPE_ERRORS as error:
+        probe_features(network, image)  # raises its own error if the network does not accept the images themselves
         raise InfeasibleError(
-            f"it reads images of {image.height}x{image.width}, but not the {_WIDE} columns at which strides are "
-            f"told from lost edges: {_reason(error)}"
+            f"it accepts images of {image.height}x{image.width}, but not of {image.height}x{_PROBE_WIDTH}, the size "
+            f"at which strides are measured: {_describe_failure(error)}"
         ) from error
-    promised = replace(before, width=min(_reduction(before.width), limit))
+    promised = replace(before, width=min(_reduction(before.width), limit))  # the width is given as a reduction
     for module, call in calls.items():
         if isinstance(module, nn.Upsample):
             _limit_upsampling(module, call, limit)
         else:
             _limit_stride(module, call, limit)
     _limit_declared_strides(network, calls)
-    if _broken_promise(network, probe, promised) is None:
+    if _find_mismatch(network, probe, promised) is None:
         return
-    # They cost time in every forward, so this comes last.
+    # Functional pools are intercepted in every forward, which costs time, so they are the last resort.
     pools = FunctionalPools(network)
     with pools.learning(lambda width: max(1, limit // _reduction(width))):
-        broken = _broken_promise(network, probe, promised)
-    if broken is not None:
+        mismatch = _find_mismatch(network, probe, promised)
+    if mismatch is not None:
         pools.remove()
-        raise InfeasibleError(broken)
+        raise InfeasibleError(mismatch)
 
 
-def _broken_promise(network: nn.Module, probe: ImageSpec, promised: FeatureMapSpec) -> str | None:
-    """Return what is wrong with the map of `network`, whose promised width is given as a reduction, or None."""
+def _find_mismatch(network: nn.Module, probe: ImageSpec, promised: FeatureMapSpec) -> str | None:
+    """Return how the feature map of `network` differs from `promised`, or None; `promised.width` is a reduction."""
     try:
         after = probe_features(network, probe)
-    except _MISFIT as error:
-        return f"its layers no longer fit together then: {_reason(error)}"
+    except _SHAPE_ERRORS as error:
+        return f"its layers then no longer fit together: {_describe_failure(error)}"
     if (after.channels, after.height) != (promised.channels, promised.height):
         return (
-            f"more than the width of its map changes then: {promised.channels} channels and {promised.height} rows "
-            f"become {after.channels} and {after.height}"
+            f"more than the width of its feature map then changes: {promised.channels} channels and "
+            f"{promised.height} rows become {after.channels} and {after.height}"
         )
     if _reduction(after.width) != promised.width:
         return (
             f"its width is still reduced by {_reduction(after.width)}, not {promised.width}: something other than "
-            f"the stride of a layer or pool shrinks it"
+            f"the stride of a layer or pool reduces it"
         )
     return None
 
 
-def _reason(error: Exception) -> str:
-    """Return the first line of `error`, or the code that raised it if it has no words, and the layer it arose in."""
+def _describe_failure(error: Exception) -> str:
+    """Return the first line of `error`, or the code that raised it if its message is empty, and the failing layer."""
     frames = zip(traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__), strict=True)
     raised = [
         (type(layer).__name__, line.line)
@@ -113,6 +113,7 @@ def _reason(error: Exception) -> str:
 
 
 def _meta_call(module: nn.Module, *inputs: Any) -> Tensor:
+    """Return the output of `module` in eval mode for inputs on the meta device; the module itself is unchanged."""
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     meta_tensors = {name: tensor.to("meta") for name, tensor in tensors.items()}
     was_training = module.training
@@ -127,7 +128,7 @@ def _meta_call(module: nn.Module, *inputs: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of a layer during the probe."""
+    """A call of a layer during the probe, with the reduction of the width before and after it."""
 
     inputs: tuple[Any, ...]
     reduction_in: int
@@ -136,7 +137,7 @@ class _Call:
 
 @contextmanager
 def _recorded_calls(network: nn.Module) -> Iterator[dict[nn.Module, _Call]]:
-    """Collect the calls, on wide images, of the layers that can change the width."""
+    """Record the calls of layers that can change the width, by layer, while wide images are probed."""
     calls: dict[nn.Module, _Call] = {}
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -156,11 +157,12 @@ def _recorded_calls(network: nn.Module) -> Iterator[dict[nn.Module, _Call]]:
 
 
 def _reduction(width: int) -> int:
-    """Return the power of two by which the wide image was reduced to `width`."""
-    return int(2 ** round(log2(_WIDE / max(width, 1))))
+    """Return the power of two by which the probe image was reduced to `width`."""
+    return int(2 ** round(log2(_PROBE_WIDTH / max(width, 1))))
 
 
 def _limit_stride(module: Any, call: _Call, limit: int) -> None:
+    """Lower the width stride of a convolution or pool, and preserve the width of its input."""
     height_stride, width_stride = pair(module.stride)
     allowed = max(1, limit // call.reduction_in)
     if width_stride <= allowed:
@@ -178,7 +180,7 @@ def _limit_stride(module: Any, call: _Call, limit: int) -> None:
 
 
 def _limit_declared_strides(network: nn.Module, calls: dict[nn.Module, _Call]) -> None:
-    """Let modules that divide the width by `patch_size` know the new stride of the convolution that cuts patches."""
+    """Update `patch_size` of modules that divide the width by it, if the stride of their patch convolution changed."""
     for module in network.modules():
         declared = getattr(module, "patch_size", None)
         for layer in module.children():
@@ -187,6 +189,7 @@ def _limit_declared_strides(network: nn.Module, calls: dict[nn.Module, _Call]) -
 
 
 def _limit_upsampling(module: nn.Upsample, call: _Call, limit: int) -> None:
+    """Lower the width factor of an upsampling layer to the ratio of the limited widths around it."""
     if module.scale_factor is not None:
         height_factor, _ = pair(module.scale_factor)
         width_factor = min(call.reduction_in, limit) / min(call.reduction_out, limit)
@@ -194,5 +197,6 @@ def _limit_upsampling(module: nn.Upsample, call: _Call, limit: int) -> None:
 
 
 def _pad_width(_: nn.Module, inputs: tuple[Any, ...], *, columns: int) -> tuple[Any, ...]:
+    """Pad images by `columns` columns in all; a forward pre-hook."""
     images, *rest = inputs
     return F.pad(images, (columns // 2, columns - columns // 2)), *rest
