@@ -1,4 +1,4 @@
-"""The paper's 24 combinations, as the experiment files name them, trained for two steps on few images."""
+"""The 24 combinations of the paper, as named in the experiment files, trained for two steps on few images."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from decoderbench import Experiment, run
 from decoderbench.config.experiment import load_experiment
 from decoderbench.config.overrides import merge
-from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.planning.prepare import prepare
+from decoderbench.planning.selection import select_cells
 from decoderbench.registry.registry import Registry
-from decoderbench.runner import select_cells
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 NAMED = {"CRNN", "RARE", "R2AM", "STAR-Net", "GRCNN", "Rosetta", "TRBA"}
@@ -24,10 +24,9 @@ def few_images(name: str, **changes: Any) -> Experiment:
 
 
 @pytest.mark.parametrize("name", ["four_stage", "four_stage_cpu"])
-def test_both_sizes_plan_the_same_24_combinations(name: str, registry: Registry) -> None:
+def test_both_experiments_plan_the_same_24_combinations(name: str, registry: Registry) -> None:
     experiment = few_images(name)
-    data = read_data(experiment, registry, base_dir=EXPERIMENTS, cache_dir=None)
-    cells = plan_cells(experiment, registry, data)
+    cells = prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells
     assert len({cell.variant for cell in cells}) == 24
     assert all(cell.infeasible is None for cell in cells)
     assert {(cell.name, *(part.use for part in cell.components)) for cell in cells if cell.name} == {
@@ -41,24 +40,24 @@ def test_both_sizes_plan_the_same_24_combinations(name: str, registry: Registry)
     }
 
 
-def test_the_large_size_has_the_published_numbers_of_parameters(registry: Registry) -> None:
+def test_four_stage_has_the_published_numbers_of_parameters(registry: Registry) -> None:
     experiment = few_images("four_stage")
-    data = read_data(experiment, registry, base_dir=EXPERIMENTS, cache_dir=None)
-    params = {cell.name: cell.num_parameters for cell in plan_cells(experiment, registry, data)}
+    cells = prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells
+    params = {cell.name: cell.num_parameters for cell in cells}
     assert params["CRNN"] == 8_451_621
     assert params["TRBA"] == 49_555_182
     assert params["Rosetta"] == 44_282_885
 
 
-def test_a_combination_is_selected_by_the_name_it_has_in_the_literature(registry: Registry) -> None:
+def test_select_cells_accepts_names_of_combinations(registry: Registry) -> None:
     experiment = few_images("four_stage_cpu")
-    cells = plan_cells(experiment, registry, read_data(experiment, registry, base_dir=EXPERIMENTS, cache_dir=None))
+    cells = prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells
     chosen = select_cells(cells, "star-net or crnn")
     assert [cell.variant_title for cell in chosen] == ["VGG / BiLSTM / CTC", "TPS / ResNet / BiLSTM / CTC"]
 
 
 @pytest.mark.slow
-def test_all_24_combinations_train_and_are_tabulated(registry: Registry, tmp_path: Path) -> None:
+def test_all_24_combinations_are_trained_and_reported(registry: Registry, tmp_path: Path) -> None:
     experiment = few_images("four_stage_cpu", training={"steps": 2, "batch_size": 8, "warmup_steps": 1})
     frame = run(experiment, registry=registry, results=tmp_path, device="cpu", base_dir=EXPERIMENTS)
     assert set(frame["status"]) == {"done"}

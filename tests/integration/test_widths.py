@@ -1,4 +1,4 @@
-"""Lines as wide as they are: planned against the T of every bucket, trained, and refused where nothing can be read."""
+"""Images of varying width: planned for the T of every bucket, trained, and refused where T is too small."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL import Image
 from decoderbench import DataError, Experiment, run
 from decoderbench.registry.registry import Registry
 
-GLYPH = 12  # columns a character
+GLYPH = 12  # columns per character
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def trained(experiment: dict[str, Any], registry: Registry, tmp_path: Path) -> p
     return run(Experiment(**experiment), registry=registry, results=tmp_path / "results", device="cpu")
 
 
-def test_lines_of_any_width_are_trained_and_scored(
+def test_images_of_varying_width_are_trained_and_scored(
     lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
     lines["grid"]["decoder"]["flattened"] = {"use": "lstm_cell", "pool": "flatten"}
@@ -60,7 +60,7 @@ def test_lines_of_any_width_are_trained_and_scored(
     assert "Widths vary: images keep their aspect ratio" in page
 
 
-def test_sizes_are_those_of_the_widest_image_whatever_is_the_most_allowed(
+def test_frames_and_gmacs_are_those_of_the_widest_image(
     lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
     as_wide = trained(lines, tiny_registry, tmp_path).set_index("decoder")
@@ -71,7 +71,7 @@ def test_sizes_are_those_of_the_widest_image_whatever_is_the_most_allowed(
     assert allowed_wider["gmacs"].equals(as_wide["gmacs"])
 
 
-def test_images_that_are_squeezed_are_counted(lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+def test_report_counts_squeezed_images(lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
     lines["image"]["width"] = 4 * GLYPH
     lines["grid"]["decoder"] = {"attention": lines["grid"]["decoder"]["attention"]}
     trained(lines, tiny_registry, tmp_path)
@@ -79,10 +79,10 @@ def test_images_that_are_squeezed_are_counted(lines: dict[str, Any], tiny_regist
     assert "aspect ratio: 20 of 60 images, such as '10.png'" in page
 
 
-def test_ctc_is_held_against_the_frames_of_each_bucket(
+def test_ctc_is_checked_against_the_frames_of_each_bucket(
     lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
-    # Stride 8 leaves 10 frames of the widest image, enough for any label, but 8 of this one, whose label needs 9.
+    # Stride 8 gives 10 frames for the widest image, enough for any label, but 8 for this one, whose label needs 9.
     file = Path(lines["dataset"]["path"]) / "labels.csv"
     Image.new("L", (5 * GLYPH, 16), 200).save(file.parent / "repeats.png")
     file.write_text(file.read_text() + "repeats.png,aaaaa\n")
@@ -95,7 +95,7 @@ def test_ctc_is_held_against_the_frames_of_each_bucket(
     assert set(frame.loc[["loop", "attention"], "status"]) == {"done"}
 
 
-def test_an_image_with_fewer_columns_than_characters_is_refused_by_name(
+def test_image_with_fewer_columns_than_characters_is_refused(
     lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
     file = Path(lines["dataset"]["path"]) / "labels.csv"

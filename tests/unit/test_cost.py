@@ -1,4 +1,4 @@
-"""Costs against formulas worked out by hand, and times against a clock that the test turns."""
+"""MACs against formulas derived by hand, and times against a simulated clock."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from decoderbench import (
     LabelSpec,
     SequenceSpec,
 )
-from decoderbench.model import complexity as cost
+from decoderbench.model.complexity import count_gmacs, count_parameters
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.registry.core_components import NoRectifier
 from decoderbench.training import timing
@@ -30,17 +30,17 @@ IMAGE = ImageSpec(channels=3, height=8, width=20)
 ONE_IMAGE = torch.empty(1, IMAGE.channels, IMAGE.height, IMAGE.width, device="meta")
 LABELS = LabelSpec(charset=Charset("abcdef"), max_length=5)
 
-# The letters of the formulas.
+# Letters used in the formulas.
 FRAMES = 10  # T
 DIM = 12  # D
 STEPS = LABELS.max_length + 1  # S
 VOCABULARY = len(LABELS.charset) + 1  # V
 HIDDEN = 16  # N
-CONVOLUTION = DIM * 3 * 3 * 3 * 4 * FRAMES  # channels out, in, window, positions
+CONVOLUTION = DIM * 3 * 3 * 3 * 4 * FRAMES  # output channels, input channels, window, positions
 
 
 class Convolution(Encoder):
-    """Stride 2; as wide as `FRAMES`."""
+    """One convolution of stride 2; the feature map has `FRAMES` columns."""
 
     name = "convolution"
     Config = ComponentConfig
@@ -65,7 +65,7 @@ def recognizer(decoder: type[Decoder], **options: Any) -> Recognizer:
 
 
 def macs_of_decoder(decoder: type[Decoder], **options: Any) -> int:
-    gmacs = cost.count_gmacs(recognizer(decoder, **options).eval().transcribe, ONE_IMAGE)
+    gmacs = count_gmacs(recognizer(decoder, **options).eval().transcribe, ONE_IMAGE)
     assert gmacs is not None
     return round(gmacs * 1e9) - CONVOLUTION
 
@@ -74,36 +74,36 @@ def lstm(read: int) -> int:
     return 4 * HIDDEN * (read + HIDDEN)
 
 
-def test_lstm_ctc_is_charged_for_its_lstm() -> None:
+def test_macs_of_lstm_ctc_include_its_lstm() -> None:
     head = 2 * HIDDEN * VOCABULARY
     assert macs_of_decoder(LSTMCTC, hidden_dim=HIDDEN) == FRAMES * (2 * lstm(DIM) + head)
     two_layers = FRAMES * (lstm(DIM) + lstm(HIDDEN) + HIDDEN * VOCABULARY)
     assert macs_of_decoder(LSTMCTC, hidden_dim=HIDDEN, num_layers=2, bidirectional=False) == two_layers
 
 
-def test_lstm_cell_is_charged_for_the_longest_text_and_its_end() -> None:
+def test_macs_of_lstm_cell_cover_max_length_and_the_end() -> None:
     loop = STEPS * (lstm(VOCABULARY) + HIDDEN * VOCABULARY)
     assert macs_of_decoder(LSTMCellLoop, hidden_dim=HIDDEN) == DIM * VOCABULARY + loop
     assert macs_of_decoder(LSTMCellLoop, hidden_dim=HIDDEN, pool="flatten") == FRAMES * DIM * VOCABULARY + loop
 
 
 @pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
-def test_lstm_unrolled_is_charged_what_the_loop_is(cell: str, gates: int) -> None:
+def test_macs_of_lstm_unrolled_equal_those_of_the_loop(cell: str, gates: int) -> None:
     options = {"hidden_dim": HIDDEN, "feedback": "embedding", "embed_dim": 9, "cell": cell}
     expected = DIM * 9 + STEPS * (gates * HIDDEN * (9 + HIDDEN) + HIDDEN * VOCABULARY)
     assert macs_of_decoder(LSTMUnrolled, **options) == macs_of_decoder(LSTMCellLoop, **options) == expected
 
 
-def test_attention_lstm_is_charged_for_its_keys_once_and_a_glimpse_a_step() -> None:
+def test_macs_of_attention_lstm_cover_keys_once_and_a_glimpse_per_step() -> None:
     keys, query, score = FRAMES * DIM * HIDDEN, HIDDEN * HIDDEN, FRAMES * HIDDEN
     step = query + score + lstm(9 + DIM) + HIDDEN * VOCABULARY
     assert macs_of_decoder(AttentionLSTM, hidden_dim=HIDDEN, embed_dim=9) == keys + STEPS * step
 
 
-class LooksAtValues(CTCDecoder):
-    """Reads only as many frames as seem worth it."""
+class ReadsValues(CTCDecoder):
+    """Computes different logits depending on the values of the memory."""
 
-    name = "looks_at_values"
+    name = "reads_values"
     Config = ComponentConfig
 
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
@@ -115,18 +115,18 @@ class LooksAtValues(CTCDecoder):
         return logits
 
 
-def test_a_decoder_that_looks_at_values_has_no_count() -> None:
-    assert cost.count_gmacs(recognizer(LooksAtValues).eval().transcribe, ONE_IMAGE) is None
+def test_count_gmacs_is_none_for_decoder_that_reads_values() -> None:
+    assert count_gmacs(recognizer(ReadsValues).eval().transcribe, ONE_IMAGE) is None
 
 
-def test_parameters_are_counted_in_millions() -> None:
+def test_count_parameters_matches_formula() -> None:
     convolution = DIM * 3 * 3 * 3 + DIM
     decoder = 2 * (4 * HIDDEN * (DIM + HIDDEN) + 8 * HIDDEN) + 2 * HIDDEN * VOCABULARY + VOCABULARY
-    assert cost.count_parameters(recognizer(LSTMCTC, hidden_dim=HIDDEN)) == pytest.approx((convolution + decoder) / 1e6)
+    assert count_parameters(recognizer(LSTMCTC, hidden_dim=HIDDEN)) == convolution + decoder
 
 
 class Clock:
-    """A recognizer that takes a tenth of a second an image, three for its first batch, by its own clock."""
+    """A recognizer with its own clock: 0.1 seconds per image, 3 seconds for the first batch."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -144,23 +144,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     return clock
 
 
-def test_latency_is_the_median_of_single_images_after_a_warm_up(clock: Any) -> None:
+def test_latency_is_the_median_over_single_images_after_warm_up(clock: Any) -> None:
     assert timing.measure_latency_ms(clock, torch.zeros(1, 1, 4, 4), beam_size=3) == pytest.approx(100)
     assert clock.batches == [(1, 3)] * (timing.LATENCY_WARM_UPS + timing.LATENCY_RUNS)
 
 
-def test_throughput_leaves_the_warm_up_out(clock: Any) -> None:
+def test_throughput_excludes_the_warm_up(clock: Any) -> None:
     batches = [torch.zeros(size, 1, 4, 4) for size in (4, 4, 2)]
     assert timing.measure_throughput(clock, batches) == pytest.approx(10)
     assert [size for size, _ in clock.batches] == [4, 4, 2]
 
 
-def test_throughput_warms_up_each_size_and_counts_all_where_sizes_differ(clock: Any) -> None:
+def test_throughput_warms_up_each_size_and_then_measures_all_batches(clock: Any) -> None:
     batches = [torch.zeros(size, 1, 4, width) for size, width in ((4, 4), (3, 8), (2, 8))]
     assert timing.measure_throughput(clock, batches) == pytest.approx(10)
     assert sorted(size for size, _ in clock.batches[:2]) == [3, 4]
     assert [size for size, _ in clock.batches[2:]] == [4, 3, 2]
 
 
-def test_throughput_of_a_single_batch_reads_it_twice(clock: Any) -> None:
+def test_throughput_of_a_single_batch_transcribes_it_twice(clock: Any) -> None:
     assert timing.measure_throughput(clock, [torch.zeros(4, 1, 4, 4)]) == pytest.approx(10)
