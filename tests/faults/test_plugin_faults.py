@@ -30,7 +30,7 @@ BROKEN = {
     "raises": ("1 / 0", "ZeroDivisionError: division by zero (raises.py:1)"),
     "exits": ("import sys\nsys.exit(0)", "SystemExit: 0 (exits.py:2)"),
     "skips": ("import pytest\npytest.skip('x', allow_module_level=True)", "Skipped: x"),
-    "other_api": ("DECODERBENCH_API = 99\n" + HEAD, "written for version 99 of the plugin API (DECODERBENCH_API)"),
+    "other_api": ("DECODERBENCH_API = 99\n" + HEAD, "needs version 99 of the plugin API (DECODERBENCH_API)"),
     "no_hook": ("x = 1", "it registers nothing; mark a function such as register_decoders with @hookimpl"),
     "misspelled_hook": (HEAD + "@hookimpl\ndef register_decoder(): return []", "unknown hook 'register_decoder'"),
     "unknown_argument": (HEAD + "@hookimpl\ndef cell_started(cell, wrong): pass", "Argument(s) {'wrong'} are declared"),
@@ -42,7 +42,7 @@ BROKEN = {
     "wrong_type": (HEAD + "@hookimpl\ndef register_decoders(): return 5", "raised in register_decoders: TypeError"),
     "no_class": (
         HEAD + "@hookimpl\ndef register_decoders(): return [42]",
-        "offers 42 as decoder; offer a class derived",
+        "registers 42 as decoder; derive the class from",
     ),
     "abstract": (HEAD + "@hookimpl\ndef register_decoders(): return [Decoder]", "decoder Decoder does not implement"),
     "bad_name": (DECODER.format(name="../up"), "decoder Linear has the name '../up'"),
@@ -52,7 +52,7 @@ BROKEN = {
     ),
     "silent_error": (
         "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd",
-        "could not be loaded: Odd, which has no text (silent_error.py:3)",
+        "could not be loaded: Odd, whose text cannot be shown (silent_error.py:3)",
     ),
     "skips_in_a_hook": (
         HEAD + "import pytest\n@hookimpl\ndef register_decoders(): pytest.importorskip('no_such_package')",
@@ -97,7 +97,7 @@ def test_a_broken_distribution_gives_one_line_and_harms_no_other(
     assert "\n" not in reason
     (line,) = caplog.messages
     assert line.startswith(f"{reason}; ")
-    assert line.endswith(" is left out (decoderbench plugins --verbose shows more)")
+    assert line.endswith(" is disabled (decoderbench plugins --verbose shows more)")
     assert "Traceback" in plugins.broken[0].details
     Registry(plugins)
     assert caplog.messages == [line]  # once is enough
@@ -117,18 +117,6 @@ def test_a_line_names_distribution_and_version(installed: Callable[..., Path]) -
     assert reasons(plugins)[0].startswith("plugin lazy of dist-lazy 1.0 raised in register_decoders: ")
 
 
-def test_a_hang_at_import_is_interrupted(installed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    installed("hangs", "import time\nwhile True:\n    try: time.sleep(60)\n    except Exception: pass\n")
-    monkeypatch.setenv("DECODERBENCH_PLUGIN_TIMEOUT", "0.2")
-    with pytest.raises(
-        PluginError, match="plugin hangs could not be loaded: TimeoutError: it was still being imported"
-    ):
-        build_plugin_manager(["hangs"], installed=False)
-    monkeypatch.setenv("DECODERBENCH_PLUGIN_TIMEOUT", "soon")
-    with pytest.raises(PluginError, match="DECODERBENCH_PLUGIN_TIMEOUT=soon: must be a number of seconds"):
-        build_plugin_manager(["hangs"], installed=False)
-
-
 def test_an_entry_point_to_what_is_not_there(installed: Callable[..., Path]) -> None:
     installed("partial", HEAD, value="partial:nothing")
     installed("absent", HEAD, value="no_such_module")
@@ -146,7 +134,7 @@ def test_two_distributions_of_one_name_are_both_refused(tmp_path: Path, order: i
     plugins = build_plugin_manager()
     (reason,) = reasons(plugins)
     assert reason == (
-        "plugin twin of dist-first 1.0 and dist-second 1.0 could not be loaded: it is there twice, as the modules "
+        "plugin twin of dist-first 1.0 and dist-second 1.0 could not be loaded: two distributions have an entry point of that name, for the modules "
         "twin_first and twin_second; uninstall one, or load one by its module, as in -p twin_first"
     )
     decoders = Registry(build_plugin_manager(["twin_second"]))["decoder"]
@@ -166,19 +154,9 @@ def test_nobody_has_a_contested_component(tmp_path: Path, order: int, monkeypatc
         decoders["mine"]
     assert str(caught.value) == (
         "two plugins register decoder 'mine': alpha.Linear of dist-alpha 1.0 and beta.Linear of dist-beta 1.0; "
-        "rename one, or leave one out with -p no:alpha or -p no:beta"
+        "rename one, or disable one with -p no:alpha or -p no:beta"
     )
     assert Registry(build_plugin_manager(["no:alpha"]))["decoder"]["mine"].origin == "dist-beta 1.0"
-
-
-def test_a_module_that_hides_another(installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
-    installed("hidden_plugin", DECODER.format(name="hidden"))
-    other = tmp_path / "elsewhere"
-    other.mkdir()
-    (other / "hidden_plugin.py").write_text(HEAD)
-    monkeypatch.syspath_prepend(other)
-    (reason,) = reasons(build_plugin_manager())
-    assert f"its module 'hidden_plugin' is hidden by another of that name, {other}/hidden_plugin.py; rename" in reason
 
 
 def test_one_module_for_two_distributions(installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
@@ -186,7 +164,7 @@ def test_one_module_for_two_distributions(installed: Callable[..., Path], tmp_pa
     monkeypatch.syspath_prepend(install(tmp_path / "other", "dist-other", {"other": "shared_plugin"}, {}))
     plugins = build_plugin_manager()
     assert "its module is that of plugin other of dist-other 1.0; rename one" in reasons(plugins)[0]
-    assert "shared" in Registry(plugins).decoders
+    assert "shared" in Registry(plugins)["decoder"]
 
 
 def test_a_module_and_a_file_of_one_name(
@@ -198,7 +176,7 @@ def test_a_module_and_a_file_of_one_name(
     with caplog.at_level(logging.WARNING):
         plugins = build_plugin_manager(["both"], installed=False)
     assert caplog.messages == [f"plugin both is the module {where}/both.py; for the file, give -p ./both.py"]
-    assert list(Registry(plugins).decoders) == ["of_module"]
+    assert list(Registry(plugins)["decoder"]) == ["of_module"]
 
 
 def test_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
@@ -219,8 +197,8 @@ def test_an_unhashable_plugin(installed: Callable[..., Path]) -> None:
     )
     installed("unhashable", HEAD + text, value="unhashable:plugin")
     plugins = build_plugin_manager()
-    assert "could not be loaded: Plugin objects cannot be hashed; offer a module" in reasons(plugins)[0]
-    assert "lstm_ctc" in Registry(plugins).decoders
+    assert "could not be loaded: Plugin objects cannot be hashed; use a module" in reasons(plugins)[0]
+    assert "lstm_ctc" in Registry(plugins)["decoder"]
 
 
 def test_an_import_may_not_switch_torch_for_everybody(
@@ -233,7 +211,7 @@ def test_an_import_may_not_switch_torch_for_everybody(
     assert "mine" in Registry(build_plugin_manager())["decoder"]
     assert torch.get_default_dtype() is torch.float32
     assert os.environ.pop("TOLD_BY_A_PLUGIN") == "1"
-    assert "an import switched the default dtype, which is put back" in caplog.text
+    assert "importing a plugin changed global state (the default dtype); restored" in caplog.text
 
 
 def test_entry_points_that_are_no_table(tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -241,7 +219,7 @@ def test_entry_points_that_are_no_table(tmp_path: Path, monkeypatch: Any, caplog
     (where / "dist_garbled-1.0.dist-info" / "entry_points.txt").write_bytes(b"[decoderbench]\n\xff\xfe")
     monkeypatch.syspath_prepend(where)
     assert "lstm_ctc" in Registry(build_plugin_manager())["decoder"]
-    assert "dist_garbled-1.0.dist-info lists its entry points wrongly" in caplog.text
+    assert "dist_garbled-1.0.dist-info has corrupt entry points" in caplog.text
 
 
 def test_one_file_by_two_ways_is_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +228,7 @@ def test_one_file_by_two_ways_is_one_plugin(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "link.py").symlink_to(tmp_path / "folder" / "mine.py")
     monkeypatch.chdir(tmp_path)
     plugins = build_plugin_manager(["folder/../folder/mine.py", "link.py"], ["folder"])
-    assert "mine" in Registry(plugins).decoders
+    assert "mine" in Registry(plugins)["decoder"]
     assert plugins.broken == []
 
 
@@ -287,7 +265,7 @@ def test_a_broken_metric_or_column_costs_no_cell(
     assert set(frame["status"]) == {"done"}
     assert frame["odd"].isna().all()
     assert set(frame["moon"]) == {"full"}
-    assert "metric odd has no score here: ZeroDivisionError: division by zero" in caplog.text
+    assert "metric odd failed and has no score: ZeroDivisionError: division by zero" in caplog.text
     assert "report column 'status' already exists" in caplog.text
 
 
@@ -339,7 +317,7 @@ def test_broken_plugins_stop_only_the_run_that_names_them(tiny: dict[str, Any], 
 
     status, printed = run("--add", "decoder.mine=import_error")
     assert status == 2
-    assert "left out, so that its components are missing: plugin import_error of dist-import_error" in printed
+    assert "disabled, so its components are missing: plugin import_error of dist-import_error" in printed
     assert not (tmp_path / "out").exists()
     status, printed = run()
     assert status == 0, printed

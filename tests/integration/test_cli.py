@@ -124,9 +124,9 @@ def test_a_file_that_is_no_experiment(
         (["--seeds", "one"], "must be whole numbers"),
         (["--device", "gpu"], "--device gpu: cannot be used here"),
         (["--device", "tpu:x"], "--device tpu:x"),
-        (["-k", "nothing"], "'nothing' fits none of 3 cells"),
-        (["-k", "ctc or"], "'ctc or' fits none of 3 cells"),
-        (["-k", "not (ctc or loop)"], "'(ctc' fits none of 3 cells"),
+        (["-k", "nothing"], "'nothing' matches none of 3 cells"),
+        (["-k", "ctc or"], "words are missing at the end"),
+        (["-k", "not (ctc or loop)"], "'(ctc' matches none of 3 cells"),
         (["-k", "ctc and loop"], "it selects none of 3 cells"),
         (["-p", "no_such_module"], "plugin no_such_module could not be loaded"),
         (["--plugins-dir", "no_such_folder"], "no such folder"),
@@ -276,7 +276,7 @@ def test_an_interrupted_run_exits_with_130_and_says_how_to_go_on(tiny_file: Path
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
-    assert "run the same command again to go on" in printed
+    assert "run the same command again to continue" in printed
 
 
 def test_report_has_the_columns_of_installed_plugins_and_imports_no_torch(

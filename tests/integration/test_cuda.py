@@ -8,16 +8,17 @@ import torch
 
 from decoderbench import Experiment, run
 from decoderbench.config.cell import Cell
-from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.planning.prepare import prepare
 from decoderbench.registry.registry import Registry
-from decoderbench.training.trainer import FiniteGuard, build_recognizer
+from decoderbench.training.finite_guard import FiniteGuard
+from decoderbench.training.local_context import build_recognizer
 
 pytestmark = pytest.mark.cuda
 
 
 def cells_of(tiny: dict[str, Any], registry: Registry, folder: Path) -> tuple[Cell, ...]:
     experiment = Experiment(**tiny)
-    return plan_cells(experiment, registry, read_data(experiment, registry, base_dir=folder, cache_dir=None))
+    return prepare(experiment, registry=registry, base_dir=folder).cells
 
 
 def test_a_grid_runs_on_the_gpu(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
@@ -52,6 +53,6 @@ def test_the_guard_finds_the_bad_step_although_it_looks_late() -> None:
     assert guard.interval > 7
     for step in range(1, guard.interval):
         loss = torch.tensor(float("nan") if step >= 7 else 1.0, device="cuda")
-        guard.watch(step, loss, torch.ones((), device="cuda"))
+        guard.record(step, loss, torch.ones((), device="cuda"))
     with pytest.raises(DivergedError, match="loss is nan at step 7"):
-        guard.look()
+        guard.check()

@@ -17,7 +17,8 @@ from helpers.running import TINY_PLUGIN, start_command, to_toml
 from decoderbench import Experiment, hookimpl, load_frame, run
 from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.metrics import Metric, nats_per_character
-from decoderbench.planning.grid import plan_cells, plan_table, read_data
+from decoderbench.planning.grid import plan_table
+from decoderbench.planning.prepare import prepare
 from decoderbench.records import ResultsDirectory, read_lines
 from decoderbench.registry.registry import Registry
 
@@ -124,12 +125,11 @@ def test_whatever_decides_a_result_names_another_cell(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, key: str, value: Any
 ) -> None:
     from decoderbench.config.overrides import merge
-    from decoderbench.planning.grid import plan_cells, read_data
 
     def ids(data: dict[str, Any]) -> set[str]:
         experiment = Experiment(**data)
-        found = read_data(experiment, tiny_registry, base_dir=tmp_path, cache_dir=None)
-        return {cell.cell_id for cell in plan_cells(experiment, tiny_registry, found) if cell.decoder.label == "ctc"}
+        cells = prepare(experiment, registry=tiny_registry, base_dir=tmp_path).cells
+        return {cell.cell_id for cell in cells if cell.decoder.label == "ctc"}
 
     change = value
     for part in reversed(key.split(".")):
@@ -142,7 +142,7 @@ def test_one_bad_decoder_costs_only_its_own_cell(tiny: dict[str, Any], tiny_regi
     from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
 
     broken = type("Broken", (LSTMCTC,), {"name": "broken", "nll": _raise, "__module__": __name__})
-    tiny_registry.decoders.add(broken, "test", "test")
+    tiny_registry["decoder"].add(broken, "test", "test")
     tiny["grid"]["decoder"] = {"bad": {"use": "broken"}, **tiny["grid"]["decoder"]}
     frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
     assert frame.loc["bad", "status"] == "failed"
@@ -182,7 +182,7 @@ def test_a_number_that_is_not_finite_fails_the_cell_with_its_step(
         # sqrt has an infinite slope at 0: a finite loss with a gradient that is not.
         return value * float("nan") if where == "loss" else value + (value - value.detach()).abs().sqrt()
 
-    tiny_registry.decoders.add(
+    tiny_registry["decoder"].add(
         type("Diverging", (LSTMCTC,), {"name": "diverging", "nll": nll, "__module__": __name__}), "test", "test"
     )
     tiny["grid"]["decoder"] = {"diverging": {"use": "diverging"}, "ctc": {"use": "lstm_ctc"}}
@@ -199,7 +199,7 @@ def test_nan_weights_are_no_accuracy_of_zero(tiny: dict[str, Any], tiny_registry
     def transcribe(self: Any, memory: Any, *, beam_size: int = 1) -> Any:
         return AttentionLSTM.transcribe(self, memory * float("nan"), beam_size=beam_size)
 
-    tiny_registry.decoders.add(
+    tiny_registry["decoder"].add(
         type("NaN", (AttentionLSTM,), {"name": "nan", "transcribe": transcribe, "__module__": __name__}), "test", "test"
     )
     tiny["grid"]["decoder"] = {"nan": {"use": "nan"}}
@@ -225,8 +225,8 @@ def test_the_table_of_a_plan_shows_names_and_rectifiers_where_there_are_any(
 ) -> None:
     def rows(**grid: Any) -> list[list[str]]:
         experiment = Experiment(**tiny | {"grid": tiny["grid"] | grid})
-        data = read_data(experiment, tiny_registry, base_dir=tmp_path, cache_dir=tmp_path)
-        lines = plan_table(plan_cells(experiment, tiny_registry, data)).splitlines()
+        prepared = prepare(experiment, registry=tiny_registry, base_dir=tmp_path, cache_dir=tmp_path)
+        lines = plan_table(prepared.cells).splitlines()
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
     assert rows()[0][:4] == ["encoder", "bridge", "decoder", "T"]
@@ -304,7 +304,7 @@ def test_cells_are_selected_by_name(tiny: dict[str, Any], tiny_registry: Registr
     train(tiny, tiny_registry, tmp_path, select="ctc and not seed 1 or LOOP and seed 1")
     assert witness.started == ["loop", "ctc"]
     assert "pending: 4 of 6 cells" in (tmp_path / "report.md").read_text()
-    with pytest.raises(ConfigError, match="'transformer' fits none of 6 cells"):
+    with pytest.raises(ConfigError, match="'transformer' matches none of 6 cells"):
         train(tiny, tiny_registry, tmp_path, select="transformer")
 
 
@@ -339,14 +339,14 @@ def test_plugins_add_metrics_and_columns(tiny: dict[str, Any], tiny_registry: Re
         def report_columns(self, record: Any) -> dict[str, object]:
             return {"hidden": record.cell.decoder.options["hidden_dim"]}
 
-    tiny_registry.metrics.add(Always, "test", "test")
+    tiny_registry["metric"].add(Always, "test", "test")
     tiny_registry.plugins.add(Columns(), "columns")
     frame = train(tiny, tiny_registry, tmp_path)
     assert list(frame["always_one"]) == [1.0] * 3
     assert list(frame["hidden"]) == [8] * 3
 
 
-def test_a_damaged_result_is_set_aside_and_run_again(
+def test_corrupt_result_is_renamed_and_run_again(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = train(tiny, tiny_registry, tmp_path)
@@ -357,18 +357,16 @@ def test_a_damaged_result_is_set_aside_and_run_again(
     after = train(tiny, tiny_registry, tmp_path)
     assert witness.started == ["ctc"]
     assert victim.with_suffix(".json.damaged").exists()
-    assert "damaged, not a record" in caplog.text
+    assert "corrupt, not a record" in caplog.text
     assert list(after["exact_match"]) == list(before["exact_match"])
 
 
 def test_a_cell_that_another_process_holds_is_left_to_it(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
-    from decoderbench.planning.grid import plan_cells, read_data
 
     experiment = Experiment(**tiny)
-    data = read_data(experiment, tiny_registry, base_dir=tmp_path, cache_dir=None)
-    cell = plan_cells(experiment, tiny_registry, data)[0]
+    cell = prepare(experiment, registry=tiny_registry, base_dir=tmp_path).cells[0]
     directory = ResultsDirectory(tmp_path)
     with directory.lease(cell) as ours, directory.lease(cell) as again:
         assert ours
@@ -417,7 +415,7 @@ def test_results_of_another_experiment_are_not_replaced(
         train(tiny | {"name": "other"}, tiny_registry, tmp_path)
     with caplog.at_level("INFO"):
         train(tiny | {"training": tiny["training"] | {"steps": 5}}, tiny_registry, tmp_path, select="ctc")
-    assert "3 results of earlier settings are kept" in caplog.text
+    assert "3 results of earlier settings in" in caplog.text
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is not a folder"):
         train(tiny, tiny_registry, tmp_path / "file")
@@ -434,7 +432,7 @@ def test_what_one_component_switches_reaches_no_other_cell(
         torch.set_num_threads(2)
         LSTMCTC.__init__(self, config, memory, labels)
 
-    tiny_registry.decoders.add(
+    tiny_registry["decoder"].add(
         type("Switching", (LSTMCTC,), {"name": "switching", "__init__": switching, "__module__": __name__}), "t", "t"
     )
     alone = train(tiny, tiny_registry, tmp_path / "alone")
@@ -450,9 +448,9 @@ def test_what_one_component_switches_reaches_no_other_cell(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (lambda read: (read.ids - 1, read.lengths + 1, read.log_prob), "a transcription must hold ids from 0 to 1"),
-        (lambda read: (read.ids, read.lengths + 100, read.log_prob), "lengths up to"),
-        (lambda read: (read.ids[:1], read.lengths, read.log_prob), "the decoder must give ids (B, S)"),
+        (lambda read: (read.ids - 1, read.lengths + 1, read.log_prob), "a transcription must have ids from 0 to 1"),
+        (lambda read: (read.ids, read.lengths + 100, read.log_prob), "lengths from 0 to"),
+        (lambda read: (read.ids[:1], read.lengths, read.log_prob), "the decoder must return ids (B, S)"),
     ],
 )
 def test_a_transcription_that_is_none_fails_its_cell(
@@ -464,7 +462,7 @@ def test_a_transcription_that_is_none_fails_its_cell(
     def transcribe(self: Any, memory: Any, *, beam_size: int = 1) -> Any:
         return Hypotheses(*fault(LSTMCTC.transcribe(self, memory, beam_size=beam_size)))
 
-    tiny_registry.decoders.add(
+    tiny_registry["decoder"].add(
         type("Odd", (LSTMCTC,), {"name": "odd", "transcribe": transcribe, "__module__": __name__}), "test", "test"
     )
     tiny["grid"]["decoder"] = {"odd": {"use": "odd"}}
@@ -476,7 +474,7 @@ def test_a_transcription_that_is_none_fails_its_cell(
 def test_an_encoder_that_lies_about_its_map_fails_its_cells(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
-    tiny_cnn = tiny_registry.encoders["tiny_cnn"].component
+    tiny_cnn = tiny_registry["encoder"]["tiny_cnn"].component
 
     def lying(self: Any, config: Any, image: Any) -> None:
         from dataclasses import replace
@@ -484,13 +482,13 @@ def test_an_encoder_that_lies_about_its_map_fails_its_cells(
         tiny_cnn.__init__(self, config, image)
         self.features = replace(self.features, width=99)
 
-    tiny_registry.encoders.add(
+    tiny_registry["encoder"].add(
         type("Lying", (tiny_cnn,), {"name": "lying", "__init__": lying, "__module__": __name__}), "test", "test"
     )
     tiny["grid"]["encoder"] = {"lying": {"use": "lying"}}
     frame = train(tiny, tiny_registry, tmp_path)
     assert set(frame["status"]) == {"failed"}
-    assert "the encoder declares (8, 4, 99) for each image and yields (8, 4, 8)" in frame.loc[0, "reason"]
+    assert "the encoder declares (8, 4, 99) per image and returns (8, 4, 8)" in frame.loc[0, "reason"]
 
 
 def test_numbers_of_a_selection_are_whole(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
@@ -518,6 +516,6 @@ def test_plugins_that_answer_nonsense_lose_nothing(
     tiny_registry.plugins.add(Nonsense(), "nonsense")
     frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
     assert list(frame["status"]) == ["failed", "done", "done"]
-    assert "run_cell was answered with 'done'" in frame.loc["loop", "reason"]
+    assert "run_cell returned 'done' instead of this cell's record" in frame.loc["loop", "reason"]
     assert "plugin nonsense raised in report_columns" in caplog.text
     assert "plugin nonsense raised in cell_finished: SystemExit: 9" in caplog.text

@@ -13,7 +13,7 @@ from decoderbench.errors import DataError
 from decoderbench.identity import Introduced, NotDecisive, identity_of, source_digest
 from decoderbench.kinds import AXES
 from decoderbench.options import Options
-from decoderbench.planning.grid import plan_cells, read_data
+from decoderbench.planning.prepare import prepare
 from decoderbench.records import ResultsDirectory
 from decoderbench.registry.registry import Registry
 from decoderbench.runner import run
@@ -39,8 +39,7 @@ def test_ten_cell_ids_stay_as_they_are(registry: Registry) -> None:
     for name in ("quickstart", "question"):
         file = EXPERIMENTS / f"{name}.toml"
         experiment = load_experiment(file)
-        cells = plan_cells(experiment, registry, read_data(experiment, registry, base_dir=file.parent, cache_dir=None))
-        for cell in cells[:6]:
+        for cell in prepare(experiment, registry=registry, base_dir=file.parent).cells[:6]:
             # The sources of components and the libraries that draw the images have tests of their own.
             parts = {axis: getattr(cell, axis).model_copy(update={"source": "0" * 16}) for axis in AXES}
             found.add(cell.model_copy(update=parts | {"data_hash": "0" * 64}).cell_id)

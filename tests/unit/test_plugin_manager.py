@@ -21,28 +21,28 @@ def write(folder: Path, file: str, text: str) -> Path:
 def test_a_file_is_a_plugin(tmp_path: Path) -> None:
     file = write(tmp_path, "mine.py", DECODER.format(name="linear_ctc"))
     registry = Registry(build_plugin_manager([str(file)]))
-    assert registry.decoders["linear_ctc"].origin == str(file)
-    assert registry.decoders["lstm_ctc"].origin.startswith("decoderbench ")
+    assert registry["decoder"]["linear_ctc"].origin == str(file)
+    assert registry["decoder"]["lstm_ctc"].origin.startswith("decoderbench ")
 
 
 def test_a_folder_of_files(tmp_path: Path) -> None:
     write(tmp_path, "one.py", DECODER.format(name="one"))
     write(tmp_path, "two.py", DECODER.format(name="two"))
     registry = Registry(build_plugin_manager(folders=[tmp_path]))
-    assert {"one", "two"} < set(registry.decoders)
+    assert {"one", "two"} < set(registry["decoder"])
 
 
 def test_a_module_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "importable_plugin.py", DECODER.format(name="importable"))
     monkeypatch.syspath_prepend(tmp_path)
-    assert "importable" in Registry(build_plugin_manager(["importable_plugin"])).decoders
+    assert "importable" in Registry(build_plugin_manager(["importable_plugin"]))["decoder"]
 
 
 def test_a_plugin_file_shadows_no_module(tmp_path: Path) -> None:
     import json
 
     file = write(tmp_path, "json.py", DECODER.format(name="shadow"))
-    assert "shadow" in Registry(build_plugin_manager([str(file)])).decoders
+    assert "shadow" in Registry(build_plugin_manager([str(file)]))["decoder"]
     import json as again
 
     assert again is json
@@ -82,7 +82,7 @@ def test_a_broken_plugin_leaves_the_others_alone(
     write(tmp_path, "whole.py", DECODER.format(name="whole"))
     with caplog.at_level(logging.WARNING):
         plugins = build_plugin_manager(folders=[tmp_path])
-    assert {"whole", "lstm_ctc"} < set(Registry(plugins).decoders)
+    assert {"whole", "lstm_ctc"} < set(Registry(plugins)["decoder"])
     (broken,) = plugins.broken
     assert said in broken.reason
     assert "\n" not in broken.reason
@@ -112,7 +112,7 @@ def test_a_named_plugin_without_a_hook_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return [42]", "offers 42 as decoder; offer a class derived from Decoder"),
+        ("return [42]", "registers 42 as decoder; derive the class from Decoder"),
         ("return [Decoder]", "does not implement"),
         ("return 5", "raised in register_decoders: TypeError"),
         ("raise ValueError('no')", "raised in register_decoders: ValueError: no"),
@@ -137,15 +137,15 @@ def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_nothing_comes_from_entry_points_if_they_are_off() -> None:
-    assert len(Registry(build_plugin_manager(installed=False)).decoders) == 0
+    assert len(Registry(build_plugin_manager(installed=False))["decoder"]) == 0
 
 
 def test_choices_are_checked_by_name_and_option(registry: Registry) -> None:
-    registered, config = registry.decoders.configure(ComponentChoice(use="lstm_ctc", hidden_dim=32))
+    registered, config = registry["decoder"].configure(ComponentChoice(use="lstm_ctc", hidden_dim=32))
     assert registered.config_class(hidden_dim=32) == config
     with pytest.raises(UnknownNameError, match="did you mean 'lstm_ctc'"):
-        registry.decoders.configure(ComponentChoice(use="lstm_cct"))
-    ((place, said),) = registry.decoders.problems(ComponentChoice(use="lstm_ctc", hiden_dim=32))
+        registry["decoder"].configure(ComponentChoice(use="lstm_cct"))
+    ((place, said),) = registry["decoder"].mistakes(ComponentChoice(use="lstm_ctc", hiden_dim=32))
     assert place == ("hiden_dim",)
     assert "did you mean 'hidden_dim'" in said
 
