@@ -25,7 +25,8 @@ def count_gmacs(call: Callable[..., object], *inputs: Tensor) -> float | None:
         call: a method of a module on the meta device in eval mode, such as `recognizer.transcribe`.
         inputs: tensors on the meta device, for one image.
 
-    Returns: None if the call reads values of tensors, which do not exist on the meta device.
+    Returns:
+        The count, or None if the call reads values of tensors, which do not exist on the meta device.
     """
     try:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
