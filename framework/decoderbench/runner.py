@@ -19,6 +19,7 @@ from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
 from decoderbench.records import Plan, ResultsDirectory, RunRecord, Status, write_atomically
 from decoderbench.registry.global_state import preserving_global_state
+from decoderbench.registry.plugin_manager import TRAINER
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, write_files
 from decoderbench.training import trainer
@@ -117,7 +118,7 @@ def execute(
     )
     if others := directory.count_other_results(prepared.cells):
         logger.info("%d results of earlier settings in %s are not in this table", others, directory.path)
-    plugins.add(trainer, "trainer")
+    plugins.add(trainer, TRAINER)
     dataset = ResidentDataset(prepared.inputs.images, audit, device)
     with plugins.observing():
         Runner(prepared.registry, directory, dataset).run(selected, retry_failed=retry_failed)

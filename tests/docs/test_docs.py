@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 from helpers.running import TINY_PLUGIN, start_command, to_toml
 
+from decoderbench import Experiment, run
 from decoderbench.config.experiment import load_experiment
 from decoderbench.planning.prepare import prepare
+from decoderbench.records import read_lines
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.scaffold import KINDS
@@ -41,7 +43,7 @@ def test_tutorial_code_blocks_run(tiny: dict[str, Any], tmp_path: Path) -> None:
     blocks = saved_blocks(page, tmp_path)
     assert set(blocks) == {
         "mean_gru.py", "torchvision_resnet.py", "my_recognizer.py", "test_conformance.py", "caseless.py", "profiled.py",
-        "curves.py", "seconds.py",
+        "curves.py", "seconds.py", "sgd_one_cycle.py",
     }  # fmt: skip
     (check,) = set(code_blocks(page, "python")) - set(blocks.values())
     assert len(blocks["mean_gru.py"].splitlines()) <= 50
@@ -64,7 +66,8 @@ def test_tutorial_code_blocks_run(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert "failed" not in done.stdout
 
     # All plugins of the page at once, in one run.
-    named = [argument for name in blocks if name != "test_conformance.py" for argument in ("-p", name)]
+    others = set(blocks) - {"test_conformance.py", "sgd_one_cycle.py"}
+    named = [argument for name in blocks if name in others for argument in ("-p", name)]
     (foreign,) = code_blocks(page, "toml")
     tiny["image"] = {"height": 32, "width": 64}
     (tmp_path / "tiny.toml").write_text(to_toml(tiny))
@@ -89,6 +92,28 @@ def test_tutorial_code_blocks_run(tiny: dict[str, Any], tmp_path: Path) -> None:
     foreign_cells = pd.read_csv(tmp_path / "results" / "foreign" / "cells.csv")
     assert foreign_cells["status"].tolist() == ["done"]
     assert foreign_cells["frames"].tolist() == [6]
+
+
+def test_trainer_of_the_tutorial_trains_cells_of_its_own(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    block = saved_blocks(ROOT / "plugins" / "README.md", tmp_path)["sgd_one_cycle.py"]
+    assert len(block.splitlines()) <= 35
+    experiment, results = Experiment(**tiny), tmp_path / "results"
+    builtin = run(experiment, registry=tiny_registry, results=results, device="cpu")
+    plugins = build_plugin_manager([str(TINY_PLUGIN), str(tmp_path / "sgd_one_cycle.py")])
+    frame = run(experiment, registry=Registry(plugins), results=results, device="cpu")
+    assert list(frame["status"]) == ["done"] * 3
+    assert set(frame["cell_id"]).isdisjoint(builtin["cell_id"])  # records of two trainers never mix
+    assert not frame["nats_per_char"].equals(builtin["nats_per_char"])
+    for cell_id in frame["cell_id"]:
+        folder = results / "cells" / cell_id
+        assert (folder / "predictions.parquet").exists()
+        assert (folder / "weights.safetensors").exists()
+        assert [line["step"] for line in read_lines(folder / "history.jsonl")] == [6]
+    assert "Trained by: the plugin " in (results / "report.md").read_text()
+    again = run(experiment, registry=tiny_registry, results=results, device="cpu")
+    assert again.equals(builtin)
 
 
 def test_plugins_readme_lists_components_kinds_and_variables(registry: Registry) -> None:

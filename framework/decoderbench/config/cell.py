@@ -71,6 +71,10 @@ class Cell(Options):
     evaluation: EvaluationOptions
     data_hash: str
 
+    trainers: dict[str, str] = {}
+    """Plugins that implement `run_cell` and so may train the cell instead of the built-in trainer: name and digest of
+    the source file. The digests are part of the cell's identity."""
+
     name: str = ""
     """Name of the combination, as in "CRNN"; empty if it has none. Not part of the cell's identity."""
 
@@ -121,6 +125,7 @@ class Cell(Options):
             "augmentation": identity_of(self.augmentation),
             "training": identity_of(self.training),
             "evaluation": identity_of(self.evaluation),
+            **({"trainers": sorted(self.trainers.values())} if self.trainers else {}),
         }
         canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]

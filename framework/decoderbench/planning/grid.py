@@ -36,6 +36,7 @@ def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tu
         normalize=experiment.labels.normalize,
         digest=found.digest,
     )
+    trainers = registry.plugins.trainers()
     sizes = Sizes(image, labels.spec(), inputs.buckets())
     cells = []
     for variant in grid.variants():
@@ -53,6 +54,7 @@ def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tu
                 training=experiment.training,
                 evaluation=experiment.evaluation,
                 data_hash=inputs.data_hash,
+                trainers=trainers,
                 name=grid.name_of(variant),
                 frames=size.frames,
                 num_parameters=size.num_parameters,

@@ -6,6 +6,7 @@ A plugin that cannot be loaded is disabled with one line, and its traceback is k
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import traceback
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 from decoderbench.errors import PluginError, did_you_mean
+from decoderbench.identity import source_digest
 from decoderbench.registry import hookspecs
 from decoderbench.registry.plugin_loading import (
     Origin,
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from decoderbench.registry.context import CellContext
 
 logger = logging.getLogger("decoderbench")
+TRAINER = "trainer"
+"""The name of the plugin that is the built-in trainer."""
+
 HOOKS = frozenset(hook for hook, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec"))
 
 
@@ -151,6 +156,14 @@ class Plugins:
         finally:
             for observer in observers:
                 self.manager.unregister(observer)
+
+    def trainers(self) -> dict[str, str]:
+        """Return the plugins that may train cells instead of the built-in trainer, each with its source digest."""
+        found = {}
+        for impl in self.manager.hook.run_cell.get_hookimpls():
+            if impl.plugin_name != TRAINER and not (impl.wrapper or impl.hookwrapper):
+                found[impl.plugin_name] = source_digest(Path(inspect.getfile(inspect.unwrap(impl.function))))
+        return found
 
     def run_cell(self, cell: Cell, context: CellContext) -> RunRecord:
         """Return a cell's record from the first trainer that makes one; raise `PluginError` if none does."""
