@@ -2,10 +2,13 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,7 +22,7 @@ from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.metrics import Metric, nats_per_character
 from decoderbench.planning.grid import plan_table
 from decoderbench.planning.prepare import prepare
-from decoderbench.records import ResultsDirectory, read_lines
+from decoderbench.records import read_lines
 from decoderbench.registry.registry import Registry
 
 CONTRACTUAL_COLUMNS = [
@@ -361,18 +364,115 @@ def test_corrupt_result_is_renamed_and_run_again(
     assert list(after["exact_match"]) == list(before["exact_match"])
 
 
-def test_a_cell_that_another_process_holds_is_left_to_it(
+HOLD_AND_PUBLISH = """
+import sys
+from decoderbench.config.cell import Cell
+from decoderbench.records import ResultsDirectory, RunRecord
+cell, directory = Cell.model_validate_json(sys.argv[1]), ResultsDirectory(sys.argv[2])
+with directory.lease(cell) as held:
+    print("held" if held else "refused", flush=True)
+    sys.stdin.readline()
+    directory.publish(RunRecord(cell=cell, status="done", metrics={"exact_match": 0.125}, num_test=20))
+"""
+
+
+def test_run_leaves_a_cell_to_the_process_that_holds_it_and_waits_for_its_record(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = prepare(Experiment(**tiny), registry=tiny_registry).cells[0]
+    command = [sys.executable, "-c", HOLD_AND_PUBLISH, held.model_dump_json(), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        stdin = other.stdin
+        assert other.stdout.readline() == "held\n"
+
+        class Witness:
+            started: ClassVar[list[str]] = []
+
+            @hookimpl
+            def cell_started(self, cell: Any) -> None:
+                self.started.append(cell.decoder.label)
+
+            @hookimpl
+            def cell_finished(self) -> None:
+                if len(self.started) == 2:  # every cell that is free is done: now the other process finishes
+                    stdin.write("\n")
+                    stdin.flush()
+
+        tiny_registry.plugins.add(Witness(), "witness")
+        with caplog.at_level("INFO"):
+            frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
+    assert Witness.started == ["ctc", "attention"]
+    assert f"waiting for {held.title}, which another process is training" in caplog.text
+    assert list(frame["status"]) == ["done"] * 3
+    assert frame.loc["loop", "exact_match"] == 0.125  # the record of the other process
+
+
+def test_infeasible_cell_is_started_before_it_is_finished(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
+    tiny["grid"]["encoder"]["coarse"] = {"use": "tiny_cnn", "stride": 16}
+    witness = Witness()
+    tiny_registry.plugins.add(witness, "witness")
+    train(tiny, tiny_registry, tmp_path, select="coarse")
+    assert witness.finished["ctc"] == "infeasible"
+    assert witness.started == list(witness.finished) == ["loop", "ctc", "attention"]
 
-    experiment = Experiment(**tiny)
-    cell = prepare(experiment, registry=tiny_registry, base_dir=tmp_path).cells[0]
-    directory = ResultsDirectory(tmp_path)
-    with directory.lease(cell) as ours, directory.lease(cell) as again:
-        assert ours
-        assert not again
-    with directory.lease(cell) as free:
-        assert free
+
+def test_observers_are_created_once_per_run_and_see_nothing_of_another_run(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    created: list[Witness] = []
+
+    class Plugin:
+        @hookimpl
+        def register_observers(self) -> list[object]:
+            created.append(Witness())
+            return [created[-1]]
+
+    class Broken:
+        @hookimpl
+        def register_observers(self) -> list[object]:
+            raise OSError("no connection")
+
+    tiny_registry.plugins.add(Plugin(), "tracker")
+    tiny_registry.plugins.add(Broken(), "broken")
+    train(tiny, tiny_registry, tmp_path / "one", select="ctc")
+    train(tiny, tiny_registry, tmp_path / "two", select="loop")
+    assert [witness.started for witness in created] == [["ctc"], ["loop"]]
+    assert "plugin broken raised in register_observers: OSError: no connection" in caplog.text
+
+
+def test_labels_are_read_and_images_opened_once_per_run(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from decoderbench.data import audit, image_cache
+    from decoderbench.planning import inputs
+
+    counts: Counter[str] = Counter()
+
+    def counting(name: str, function: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return function(*arguments, **options)
+
+        return counted
+
+    monkeypatch.setattr(inputs, "audit", counting("audit of labels", audit.audit))
+    monkeypatch.setattr(inputs, "open_store", counting("opening of images", image_cache.open_store))
+    monkeypatch.setattr(audit.Audit, "with_images", counting("audit of images", audit.Audit.with_images))
+    once = {"audit of labels": 1, "opening of images": 1, "audit of images": 1}
+    for resize in ("stretch", "keep"):
+        counts.clear()
+        tiny["image"]["resize"] = resize
+        tiny["name"] = resize
+        train(tiny, tiny_registry, tmp_path / resize, select="ctc")
+        assert counts == once
+    counts.clear()
+    tiny["image"]["resize"] = "stretch"
+    prepare(Experiment(**tiny), registry=tiny_registry)
+    assert counts == {"audit of labels": 1}  # a plan of images of one size decodes none
 
 
 def test_kill_at_any_moment_loses_at_most_the_cell_under_way(

@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import Field
+
 from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.identity import identity_of
 from decoderbench.kinds import AXES
@@ -71,7 +73,7 @@ class Cell(Options):
     evaluation: EvaluationOptions
     data_hash: str
 
-    trainers: dict[str, str] = {}
+    trainers: dict[str, str] = Field(default_factory=dict)
     """Plugins that implement `run_cell` and so may train the cell instead of the built-in trainer: name and digest of
     the source file. The digests are part of the cell's identity."""
 
