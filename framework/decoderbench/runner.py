@@ -13,12 +13,14 @@ import torch
 
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
+from decoderbench.data.audit import Audit
 from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.errors import DivergedError
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
 from decoderbench.records import Plan, ResultsDirectory, RunRecord, Status, write_atomically
 from decoderbench.registry.global_state import preserving_global_state
+from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.plugin_manager import TRAINER
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, write_files
@@ -64,7 +66,18 @@ def run(
     directory = open_results(experiment, results)
     chosen_device = choose_device(device)
     prepared = prepare(experiment, registry=registry, base_dir=base_dir)
+    prepared.registry.plugins.add(AuditLog(), "audit log")
     return execute(prepared, directory, chosen_device, select=select, retry_failed=retry_failed).recorded
+
+
+class AuditLog:
+    """An observer that logs the data audit, for runs without a terminal."""
+
+    @hookimpl
+    def data_audited(self, audit: Audit) -> None:
+        """Log the summary of the data."""
+        for line in audit.lines():
+            logger.info(line)
 
 
 def open_results(experiment: Experiment, path: str | Path | None) -> ResultsDirectory:

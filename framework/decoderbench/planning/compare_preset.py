@@ -31,7 +31,7 @@ def fit_preset(
     """Return an experiment, as plain data, that compares three decoders on the images of a folder.
 
     Components and augmentation are those of `compare.toml`. Images get its height and the width that keeps the median
-    aspect ratio, a multiple of 8. `options` are further options of the dataset `folder`.
+    aspect ratio, a multiple of 8. `options` are further options of its dataset.
 
     Raises:
         ConfigError: the dataset does not know an option.
@@ -39,11 +39,11 @@ def fit_preset(
     """
     if not isinstance(options, Mapping) or options.keys() & {"use", "path"}:
         raise ConfigError(["--set dataset: set options of the dataset one by one; its path is the given folder"])
-    choice = ComponentChoice.model_validate({**options, "use": "folder", "path": str(folder)})
+    preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
+    choice = ComponentChoice.model_validate({**options, **preset["dataset"], "path": str(folder)})
     if mistakes := registry["dataset"].mistakes(choice):
         raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in mistakes])
     registered, config = registry["dataset"].configure(choice)
-    preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
     name = re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
     return merge(
         preset,
