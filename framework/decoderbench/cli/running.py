@@ -32,6 +32,7 @@ from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
 
 if TYPE_CHECKING:
+    from decoderbench.data.dataset import Dataset
     from decoderbench.registry.registry import Registry
 
 
@@ -76,9 +77,9 @@ def compare(
 
     changes = merge_overrides(overrides, seeds, allow)
     registry = load_registry(plugin, plugins_dir)
-    data = fit_preset(images, registry, steps=steps, options=changes.get("dataset", {}))
+    data, dataset = fit_preset(images, registry, steps=steps, options=changes.get("dataset", {}))
     checked = parse_experiment(add_variants(merge(data, changes), add or []), source="compare")
-    _prepare_and_execute(checked, registry, Path(), results, device, select, retry_failed)
+    _prepare_and_execute(checked, registry, Path(), results, device, select, retry_failed, dataset)
 
 
 def plan(
@@ -130,6 +131,7 @@ def _prepare_and_execute(
     device: str | None,
     select: str,
     retry_failed: bool,
+    dataset: Dataset | None = None,
 ) -> None:
     from decoderbench.cli.progress import progress_for
     from decoderbench.planning.prepare import prepare
@@ -141,7 +143,7 @@ def _prepare_and_execute(
     try:
         with progress_for(out) as progress:
             registry.plugins.add(progress, "progress")
-            prepared = prepare(experiment, registry=registry, base_dir=base_dir)
+            prepared = prepare(experiment, registry=registry, base_dir=base_dir, dataset=dataset)
             finished = execute(
                 prepared, directory, chosen_device, select=select, retry_failed=retry_failed, command=command()
             )

@@ -27,8 +27,8 @@ MAX_WIDTH = 1024
 
 def fit_preset(
     folder: Path, registry: Registry, *, steps: int, options: Mapping[str, Any] = MappingProxyType({})
-) -> dict[str, Any]:
-    """Return an experiment, as plain data, that compares three decoders on the images of a folder.
+) -> tuple[dict[str, Any], Dataset]:
+    """Return an experiment that compares three decoders on the images of a folder, as plain data, and its dataset.
 
     Components and augmentation are those of `compare.toml`. Images get its height and the width that keeps the median
     aspect ratio, a multiple of 8. `options` are further options of its dataset.
@@ -44,16 +44,18 @@ def fit_preset(
     if mistakes := registry["dataset"].mistakes(choice):
         raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in mistakes])
     registered, config = registry["dataset"].configure(choice)
+    dataset: Dataset = registered.component(config, Path())
     name = re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
-    return merge(
+    experiment = merge(
         preset,
         {
             "name": name or "comparison",
             "dataset": {"use": choice.use, **choice.options},
-            "image": {"width": _fitting_width(registered.component(config, Path()), preset["image"]["height"])},
+            "image": {"width": _fitting_width(dataset, preset["image"]["height"])},
             "training": {"steps": steps},
         },
     )
+    return experiment, dataset
 
 
 def _fitting_width(dataset: Dataset, height: int) -> int:

@@ -86,15 +86,26 @@ class Inputs:
         )
 
 
-def read_inputs(experiment: Experiment, registry: Registry, *, base_dir: Path, cache_dir: Path | None = None) -> Inputs:
+def read_inputs(
+    experiment: Experiment,
+    registry: Registry,
+    *,
+    base_dir: Path,
+    cache_dir: Path | None = None,
+    dataset: Dataset | None = None,
+) -> Inputs:
     """Read and audit the labels of an experiment; no image is decoded.
+
+    `dataset` is used instead of a new one if it has the options of the experiment.
 
     Raises:
         DataError: labels cannot be read, or have problems that are not allowed; all of them are listed.
     """
     registered, config = registry["dataset"].configure(experiment.dataset)
     try:
-        dataset: Dataset = registered.component(config, base_dir)
+        if dataset is None or dataset.config != config:
+            dataset = registered.component(config, base_dir)
+        assert dataset is not None
         samples = tuple(dataset.samples())
         data_hash = compute_data_hash(dataset, experiment.image, cache_dir=cache_dir)
     except (DecoderBenchError, OSError):

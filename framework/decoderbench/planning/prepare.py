@@ -7,6 +7,7 @@ from pathlib import Path
 
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
+from decoderbench.data.dataset import Dataset
 from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.planning.grid import plan_cells
 from decoderbench.planning.inputs import Inputs, read_inputs
@@ -43,6 +44,7 @@ def prepare(
     registry: Registry | None = None,
     base_dir: str | Path | None = None,
     cache_dir: Path | None = None,
+    dataset: Dataset | None = None,
 ) -> Prepared:
     """Check an experiment, read and audit its labels, and plan its cells. Trains and writes nothing.
 
@@ -53,6 +55,7 @@ def prepare(
         registry: the components to choose from; default: all installed ones.
         base_dir: where relative paths of the experiment start; default: the file's folder, or the working directory.
         cache_dir: where decoded images are kept; default: `$DECODERBENCH_CACHE`, else `~/.cache/decoderbench`.
+        dataset: the dataset of the experiment if its labels have been read already, so they are not read twice.
 
     Raises:
         ConfigError: the experiment has mistakes; all of them are listed.
@@ -65,5 +68,5 @@ def prepare(
     registry = registry or Registry(build_plugin_manager())
     if mistakes := registry.mistakes(experiment.as_given()):
         raise ConfigError([f"{'.'.join(map(str, place))}: {text}" for place, text in mistakes])
-    inputs = read_inputs(experiment, registry, base_dir=Path(base_dir or "."), cache_dir=cache_dir)
+    inputs = read_inputs(experiment, registry, base_dir=Path(base_dir or "."), cache_dir=cache_dir, dataset=dataset)
     return Prepared(experiment, registry, inputs, plan_cells(experiment, registry, inputs))
