@@ -157,6 +157,33 @@ def test_readme_tree_matches_the_repository() -> None:
         assert any(file == path or file.startswith(path.rstrip("/") + "/") for file in listed), f"{path} is not there"
 
 
+def test_architecture_page_lists_every_folder_in_the_order_of_imports() -> None:
+    text = (ROOT / "framework" / "README.md").read_text()
+    tree = text[text.index("```text\ndecoderbench/") :].split("```")[1]
+    words, *lines = tree.splitlines()[2:]
+    package = ROOT / "framework" / "decoderbench"
+    present = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    listed_words = {f"{name}.py" for name in re.match(r"\s*((?:\w+ )+)", words)[1].split()}  # type: ignore[index]
+    listed = [line.split()[0].rstrip("/") for line in lines]
+    assert listed_words | set(listed) == present - {"__init__.py"}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [re.split(r"[ |:]+", layer) for layer in reversed(contracts[0]["layers"])]
+    level = {name: number for number, layer in enumerate(layers) for name in layer}
+    assert {name.removesuffix(".py") for name in listed_words} == set(layers[0])
+    assert [level[name.removesuffix(".py")] for name in listed] == sorted(
+        level[name.removesuffix(".py")] for name in listed
+    )
+
+
+def test_architecture_page_names_files_that_exist() -> None:
+    text = (ROOT / "framework" / "README.md").read_text()
+    package = ROOT / "framework" / "decoderbench"
+    named = set(re.findall(r"`([\w/]+(?:\.py|\.md|/))`", text))
+    assert len(named) > 20
+    missing = [name for name in named if not any((base / name).exists() for base in (package, ROOT))]
+    assert missing == []
+
+
 def test_readme_commands_exist() -> None:
     page = (ROOT / "README.md").read_text()
     for command in set(re.findall(r"decoderbench (run|compare|plan|report|plugins|new|check)\b", page)):
