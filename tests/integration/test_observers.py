@@ -1,0 +1,109 @@
+"""Hooks during a run: observers, plugins that train cells, metrics and report columns."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from helpers.training import RecordingObserver, observe, train
+
+from decoderbench import hookimpl
+from decoderbench.metrics import Metric
+from decoderbench.registry.registry import Registry
+
+
+def test_infeasible_cell_is_started_before_it_is_finished(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    tiny["grid"]["encoder"]["coarse"] = {"use": "tiny_cnn", "stride": 16}
+    observer = observe(tiny_registry)
+    train(tiny, tiny_registry, tmp_path, select="coarse")
+    assert observer.finished["ctc"] == "infeasible"
+    assert observer.started == list(observer.finished) == ["loop", "ctc", "attention"]
+
+
+def test_register_observers_is_called_once_per_run(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    created: list[RecordingObserver] = []
+
+    class Plugin:
+        @hookimpl
+        def register_observers(self) -> list[object]:
+            created.append(RecordingObserver())
+            return [created[-1]]
+
+    class Broken:
+        @hookimpl
+        def register_observers(self) -> list[object]:
+            raise OSError("no connection")
+
+    tiny_registry.plugins.add(Plugin(), "tracker")
+    tiny_registry.plugins.add(Broken(), "broken")
+    train(tiny, tiny_registry, tmp_path / "one", select="ctc")
+    train(tiny, tiny_registry, tmp_path / "two", select="loop")
+    assert [observer.started for observer in created] == [["ctc"], ["loop"]]
+    assert "plugin broken raised in register_observers: OSError: no connection" in caplog.text
+
+
+def test_observer_that_raises_fails_no_cell(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        @hookimpl
+        def cell_started(self) -> None:
+            raise RuntimeError("no connection")
+
+    tiny_registry.plugins.add(Broken(), "broken")
+    observer = observe(tiny_registry)
+    frame = train(tiny, tiny_registry, tmp_path)
+    assert set(frame["status"]) == {"done"}
+    assert len(observer.started) == 3
+    assert "plugin broken raised in cell_started: RuntimeError: no connection" in caplog.text
+
+
+def test_invalid_hook_results_fail_at_most_their_own_cell(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Invalid:
+        @hookimpl
+        def run_cell(self, cell: Any) -> Any:
+            return "done" if cell.decoder.label == "loop" else None
+
+        @hookimpl
+        def report_columns(self) -> Any:
+            raise KeyError("column")
+
+        @hookimpl
+        def cell_finished(self) -> None:
+            raise SystemExit(9)
+
+    tiny_registry.plugins.add(Invalid(), "invalid")
+    frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
+    assert list(frame["status"]) == ["failed", "done", "done"]
+    assert "run_cell returned 'done' instead of this cell's record" in frame.loc["loop", "reason"]
+    assert "plugin invalid raised in report_columns" in caplog.text
+    assert "plugin invalid raised in cell_finished: SystemExit: 9" in caplog.text
+
+
+def test_plugins_add_metrics_and_report_columns(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+    class ExtraCharacters(Metric):
+        """How many characters more the hypotheses have than the references."""
+
+        name = "extra_characters"
+
+        def score(self, references: Any, hypotheses: Any) -> float:
+            return len("".join(hypotheses)) - len("".join(references))
+
+    class Columns:
+        @hookimpl
+        def report_columns(self, record: Any) -> dict[str, object]:
+            return {"hidden": record.cell.decoder.options["hidden_dim"]}
+
+    tiny_registry["metric"].add(ExtraCharacters, "test", "test")
+    tiny_registry.plugins.add(Columns(), "columns")
+    frame = train(tiny, tiny_registry, tmp_path)
+    for cell_id, extra in zip(frame["cell_id"], frame["extra_characters"], strict=True):
+        predictions = pd.read_parquet(tmp_path / "cells" / cell_id / "predictions.parquet")
+        assert extra == predictions["hypothesis"].str.len().sum() - predictions["reference"].str.len().sum() != 0
+    assert list(frame["hidden"]) == [8] * 3
