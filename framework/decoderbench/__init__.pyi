@@ -44,8 +44,6 @@ from .registry.context import CellContext as CellContext
 from .registry.hookspecs import hookimpl as hookimpl
 from .registry.plugin_manager import build_plugin_manager as build_plugin_manager
 from .registry.registry import Registry as Registry
-from .rendering import TextStyle as TextStyle
-from .rendering import draw_text as draw_text
 from .report import Results as Results
 from .report import load_frame as load_frame
 from .report import write_report as write_report
@@ -57,7 +55,5 @@ from .specs import ImageSpec as ImageSpec
 from .specs import LabelSpec as LabelSpec
 from .specs import SequenceSpec as SequenceSpec
 from .training.devices import choose_device as choose_device
-from .typefaces import Typeface as Typeface
-from .typefaces import select_typefaces as select_typefaces
 
 __version__: str

@@ -1,4 +1,4 @@
-"""Drawing texts with fonts: one warp for rotation, perspective and arc, then background, blur and noise. No torch."""
+"""Draw texts with fonts: one warp for rotation, perspective and curvature, then background, blur and noise."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageFilter
 
-from decoderbench.typefaces import Glyph, Typeface, draw_glyph, kerning
+from .typefaces import Glyph, Typeface, draw_glyph, kerning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-STEPS_AN_OCTAVE = 3  # sizes at which glyphs are drawn; the warp shrinks them the rest of the way
-SOURCE_PAD = 3  # empty pixels around a line of glyphs, more than hinting moves an edge
-EDGE = 2  # pixels that stay free above and below a text
-CELL = 0.4  # the warp is exact at the corners of squares of so many line heights, and bilinear within
-TIGHTEST_ARC = 0.5  # line height over radius; a tighter arc would squeeze the inner side of the glyphs shut
+SIZES_PER_OCTAVE = 3  # font sizes at which glyphs are drawn; the warp scales them down to the size needed
+SOURCE_PAD = 3  # empty pixels around a line of glyphs; hinting moves an edge by less
+EDGE = 2  # empty pixels above and below a text
+CELL = 0.4  # side of the mesh squares, in line heights; the warp is exact at their corners, bilinear inside
+MAX_BEND = 0.5  # line height divided by radius; a tighter arc would collapse the inner side of the glyphs
 
 
 @dataclass(frozen=True, slots=True)
 class TextStyle:
-    """How one text is drawn. Shares are of the image height, unless said otherwise."""
+    """How one text is drawn. Shares are of the image height, unless stated otherwise."""
 
     size: float
-    """Height of a line, from the highest to the lowest ink of the typeface's characters; less where it must fit."""
+    """Height of a line, from the highest to the lowest ink of the typeface's characters; reduced if the text would not
+    fit."""
     spacing: float = 0.0
-    """Added between characters, as a share of the line height; negative: closer."""
+    """Space added between characters, as a share of the line height; negative: closer."""
     margin: float = 0.1
-    """Free room to the left and right."""
+    """Space to the left and right."""
     offset: float = 0.0
-    """Vertical place in the free room: -1 top, 0 middle, 1 bottom."""
+    """Vertical position in the free space: -1 top, 0 middle, 1 bottom."""
     rotation: float = 0.0
-    """Degrees, counter-clockwise."""
+    """Degrees, counterclockwise."""
     perspective: tuple[float, float] = (0.0, 0.0)
-    """How much farther than the middle a point to the right and one below lie, as shares, each as far from the
-    middle as the text reaches; negative: nearer."""
+    """Shares by which the right end and the lower end are farther away than the middle; negative: nearer."""
     curvature: float = 0.0
-    """Degrees of the arc that the text spans, its middle up; negative: down."""
+    """Degrees of the arc that the text spans; positive: middle up, negative: middle down."""
     blur: float = 0.0
     """Radius in pixels."""
     noise: float = 0.0
@@ -49,29 +49,29 @@ class TextStyle:
     text: float = 0.0
     """Brightness of the text, 0 black to 1 white."""
     background: float = 1.0
-    """Brightness of the background where it is farthest from the text's."""
+    """Brightness of the background where it differs most from the text."""
     pattern: Literal["plain", "gradient", "texture"] = "plain"
     """How the background varies."""
     variation: float = 0.0
-    """How near a pattern comes to the text's brightness, as a share of the contrast."""
+    """How close a pattern comes to the text's brightness, as a share of the contrast."""
 
 
 def draw_text(text: str, typeface: Typeface, style: TextStyle, *, height: int, seed: int) -> NDArray[np.uint8]:
-    """Return `text` as (height, W) uint8, W as the text takes it; nothing is cut off.
+    """Return an image of `text`, (height, W) uint8; W follows the text, and no ink is cut off.
 
-    Glyphs are laid out from left to right with the font's kerning; scripts that join letters are not shaped.
+    Glyphs are laid out from left to right with the font's kerning; scripts that join letters are not supported.
 
     Args:
-        text: one or more of the typeface's characters.
+        text: one or more characters of the typeface.
         typeface: the font.
-        style: the factors.
-        height: of the image, pixels.
-        seed: of noise, texture and the direction of a gradient, up to 128 bits.
+        style: size, position, warp, colors and noise.
+        height: height of the image, pixels.
+        seed: seed of noise, texture and the direction of a gradient, up to 128 bits.
     """
     random = np.random.Generator(np.random.Philox(key=seed))
-    ink = _warped(text, typeface, style, height).filter(ImageFilter.GaussianBlur(style.blur))
+    ink = _draw_warped(text, typeface, style, height).filter(ImageFilter.GaussianBlur(style.blur))
     coverage = np.asarray(ink, dtype=np.float32) / 255  # (H, W)
-    background = style.background + style.variation * (style.text - style.background) * _pattern(
+    background = style.background + style.variation * (style.text - style.background) * _draw_pattern(
         style.pattern, coverage.shape, random
     )
     image = background + (style.text - background) * coverage
@@ -80,24 +80,25 @@ def draw_text(text: str, typeface: Typeface, style: TextStyle, *, height: int, s
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _warped(text: str, typeface: Typeface, style: TextStyle, height: int) -> Image.Image:
+def _draw_warped(text: str, typeface: Typeface, style: TextStyle, height: int) -> Image.Image:
+    """Return the ink of a text, warped and placed in the image, (height, W)."""
     above, below = typeface.line
-    scale, em = style.size * height, inf  # pixels a line in the image; pixels an em in the source
+    scale, em = style.size * height, inf  # pixels per line in the image; pixels per em in the source
     while (needed := _drawn_size(scale / (above + below))) < em:
         em = needed
-        line = (above + below) * em  # pixels a line in the source
+        line = (above + below) * em  # pixels per line in the source
         source = _set_line(text, typeface, int(em), style.spacing * line)
         warp = _Warp((source.shape[1] - 2 * SOURCE_PAD) / line, style)
         left, top, right, bottom = warp.bounds
         scale = min(scale, (height - 2 * EDGE) / (bottom - top))
     margin = style.margin * height
     width = max(1, round(scale * (right - left) + 2 * margin))
-    room = height - 2 * EDGE - scale * (bottom - top)
-    origin = np.array([width / 2 - scale * (left + right) / 2, EDGE + room * (1 + style.offset) / 2 - scale * top])
+    free = height - 2 * EDGE - scale * (bottom - top)
+    origin = np.array([width / 2 - scale * (left + right) / 2, EDGE + free * (1 + style.offset) / 2 - scale * top])
     middle = np.array([source.shape[1] / 2, SOURCE_PAD + ceil(above * em) + (below - above) / 2 * em])
 
-    columns = _corners(origin[0] + scale * left, origin[0] + scale * right, width, scale)
-    rows = _corners(origin[1] + scale * top, origin[1] + scale * bottom, height, scale)
+    columns = _mesh_edges(origin[0] + scale * left, origin[0] + scale * right, width, scale)
+    rows = _mesh_edges(origin[1] + scale * top, origin[1] + scale * bottom, height, scale)
     corners = np.stack(np.meshgrid(columns, rows), axis=-1)  # (rows, columns, 2)
     places = middle + line * warp.backward((corners - origin) / scale)
     quads = np.concatenate([places[:-1, :-1], places[1:, :-1], places[1:, 1:], places[:-1, 1:]], axis=-1).tolist()
@@ -112,24 +113,27 @@ def _warped(text: str, typeface: Typeface, style: TextStyle, height: int) -> Ima
 
 
 class _Warp:
-    """From the plane of the text to that of the image and back: bent, rotated, seen in perspective.
+    """Maps between the plane of the text and that of the image: curvature, rotation, perspective.
 
-    Both planes have the middle of the text as origin and the line height as unit; y points down.
+    In both planes, the origin is the middle of the text, the unit is the line height, and y points down.
     """
 
     def __init__(self, aspect: float, style: TextStyle) -> None:
         bend = radians(style.curvature) / aspect
-        self.bend = max(-TIGHTEST_ARC, min(TIGHTEST_ARC, bend))  # 1 / radius
+        self.bend = max(-MAX_BEND, min(MAX_BEND, bend))  # 1 / radius
         angle = radians(style.rotation)
-        self.rotation = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])  # of row vectors
+        self.rotation = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])  # for row vectors
         along = np.linspace(-aspect / 2, aspect / 2, 17)
         outline = np.concatenate([np.stack([along, np.full(17, side)], axis=-1) for side in (-0.5, 0.5)])
-        turned = self._bent(outline) @ self.rotation
-        self.tilt = np.array(style.perspective) / np.abs(turned).max()
-        seen = turned / (1 + turned @ self.tilt)[:, None]
-        self.bounds: tuple[float, float, float, float] = (*seen.min(axis=0).tolist(), *seen.max(axis=0).tolist())
+        rotated = self._bend_points(outline) @ self.rotation
+        self.tilt = np.array(style.perspective) / np.abs(rotated).max()
+        projected = rotated / (1 + rotated @ self.tilt)[:, None]
+        self.bounds: tuple[float, float, float, float] = (
+            *projected.min(axis=0).tolist(),
+            *projected.max(axis=0).tolist(),
+        )
 
-    def _bent(self, points: Floats) -> Floats:
+    def _bend_points(self, points: Floats) -> Floats:
         if abs(self.bend) < 1e-6:
             return points
         radius = 1 / self.bend
@@ -137,8 +141,8 @@ class _Warp:
         return np.stack([distance * np.sin(x), radius - distance * np.cos(x)], axis=-1)
 
     def backward(self, points: Floats) -> Floats:
-        """Return where in the text (..., 2) points of the image come from."""
-        depth = np.maximum(1 - points @ self.tilt, 0.05)  # beyond the horizon there is nothing to see
+        """Return the points of the text, (..., 2), that are drawn at the given points of the image."""
+        depth = np.maximum(1 - points @ self.tilt, 0.05)  # points beyond the horizon show nothing
         points = (points / depth[..., None]) @ self.rotation.T
         if abs(self.bend) < 1e-6:
             return points
@@ -148,19 +152,19 @@ class _Warp:
         return np.stack([np.arctan2(x, y) * radius, radius - side * np.hypot(x, y)], axis=-1)
 
 
-def _corners(low: float, high: float, size: int, scale: float) -> list[int]:
-    """Return where cells begin and end that cover `low` to `high` within an image of `size`, all in pixels."""
+def _mesh_edges(low: float, high: float, size: int, scale: float) -> list[int]:
+    """Return the edges of mesh cells that cover `low` to `high` within an image of `size`, all in pixels."""
     first, last = max(0, floor(low) - 1), min(size, ceil(high) + 1)
     return [*range(first, last, max(4, round(CELL * scale))), last]
 
 
 def _drawn_size(size: float) -> int:
-    """Return the font size at which glyphs are drawn that are shown at `size`: the next one above of a few."""
-    return ceil(2 ** (ceil(log2(max(size, 4)) * STEPS_AN_OCTAVE) / STEPS_AN_OCTAVE))
+    """Return the font size at which to draw glyphs that are shown at `size`: the next larger of a few sizes."""
+    return ceil(2 ** (ceil(log2(max(size, 4)) * SIZES_PER_OCTAVE) / SIZES_PER_OCTAVE))
 
 
 def _set_line(text: str, typeface: Typeface, em: int, spacing: float) -> NDArray[np.uint8]:
-    """Return the glyphs of `text` side by side, (h, w), with `SOURCE_PAD` around the ink's width and the line."""
+    """Return the glyphs of `text` side by side, (h, w), with `SOURCE_PAD` empty pixels on each side of the line."""
     placed: list[tuple[int, Glyph]] = []
     pen = 0.0
     for place, character in enumerate(text):
@@ -180,8 +184,8 @@ def _set_line(text: str, typeface: Typeface, em: int, spacing: float) -> NDArray
     return line
 
 
-def _pattern(kind: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
-    """Return (H, W), values that reach from 0 to 1; for plain (1, 1), 0."""
+def _draw_pattern(kind: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
+    """Return values from 0 to 1, (H, W); for plain, a single 0, (1, 1)."""
     height, width = shape
     if kind == "plain":
         return np.zeros((1, 1), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Fonts: which ones there are, which characters they can draw, and their glyphs as pixels. No torch here."""
+"""Fonts: which files to use, which characters they can draw, and their glyphs as pixels."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import ImageFont
 
-from decoderbench.errors import DataError
+from decoderbench import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Fonts that spell words: the others in those folders hold mathematical symbols and pieces of brackets.
+# Fonts for text: the others in these packages contain mathematical symbols and parts of brackets.
 PACKAGE_FONTS = re.compile(r"DejaVu(Sans|SansMono|Serif)(-\w+)?|STIXGeneral\w*|cm(b|r|ss|ti|tt)10|DroidSansMono")
 FONT_SUFFIXES = {".otf", ".ttc", ".ttf"}
-MEASURED_AT = 128  # font size at which lines are measured, pixels an em
-SHOWN = 10
+MEASURED_AT = 128  # font size at which lines are measured, pixels per em
+SHOWN = 10  # fonts or characters listed in a message
 
 
 def package_fonts() -> list[Path]:
-    """Return the text fonts that matplotlib and captcha carry, by name; neither package is imported."""
+    """Return the text fonts in matplotlib and captcha, sorted by name; neither package is imported."""
     fonts: dict[str, Path] = {}
     for package in ("matplotlib", "captcha"):
         spec = find_spec(package)
@@ -38,7 +38,7 @@ def package_fonts() -> list[Path]:
 
 
 class Glyph(NamedTuple):
-    """A drawn character: (h, w) uint8 ink, and where its upper left corner lies from the pen, in pixels."""
+    """A drawn character: its ink, (h, w) uint8, and where its upper left corner is relative to the pen, pixels."""
 
     ink: NDArray[np.uint8]
     left: int
@@ -48,13 +48,13 @@ class Glyph(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Typeface:
-    """One face of a font file, with the characters that it is to draw.
+    """One face of a font file, with the characters to draw.
 
     Attributes:
-        name: file name, with the number of the face where the file holds several.
-        data: the font file.
-        face: number of the face in it.
-        characters: what it is asked to draw; they give the height of a line.
+        name: file name, with the number of the face if the file has several.
+        data: content of the font file.
+        face: number of the face in the file.
+        characters: the characters to draw; they determine the height of a line.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Typeface:
     characters: str
 
     @cached_property
-    def undrawable(self) -> str:
-        """The characters without a glyph, with a blank one, or (ASCII) with the glyph of another character.
+    def missing(self) -> str:
+        """The characters without a glyph, with a blank glyph, or (ASCII) with the glyph of another character.
 
-        The font's own map tells, not its bitmaps: a box for an absent glyph may look like a letter. Names tell
-        where the map is wrong: Computer Modern maps `<` to an exclamation mark, and fonts in capitals map `a` to A.
+        The font's character map decides, not the bitmaps: the box for a missing glyph may look like a letter. Glyph
+        names reveal errors in the map: Computer Modern maps `<` to an exclamation mark, all-capital fonts map `a` to A.
 
         Raises:
             DataError: the font cannot be read.
@@ -78,33 +78,32 @@ class Typeface:
         try:
             with TTFont(BytesIO(self.data), fontNumber=self.face, lazy=True) as font:
                 names: dict[int, str] = font.getBestCmap() or {}
-        except Exception as error:  # fontTools raises nearly anything on a damaged file
-            raise DataError(f"font {self.name} cannot be read: {error}; replace it or take it away") from error
+        except Exception as error:  # fontTools raises many types of errors for a damaged file
+            raise DataError(f"font {self.name} cannot be read: {error}; replace or remove it") from error
 
-        def drawn(character: str) -> bool:
+        def can_draw(character: str) -> bool:
             name = names.get(ord(character), ".notdef")
             other = character.isascii() and agl.toUnicode(name) not in ("", character)
             return name != ".notdef" and not other and bool(draw_glyph(self, character, MEASURED_AT).ink.any())
 
-        return "".join(character for character in self.characters if not drawn(character))
+        return "".join(character for character in self.characters if not can_draw(character))
 
-    @property
-    def lacking(self) -> str:
-        """Name and undrawable characters, for people."""
-        named = [f"{character!r} (U+{ord(character):04X})" for character in self.undrawable]
+    def describe_missing(self) -> str:
+        """Return the name and the missing characters as text."""
+        named = [f"{character!r} (U+{ord(character):04X})" for character in self.missing]
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         return f"{self.name} lacks {', '.join(named[:SHOWN])}{more}"
 
     @cached_property
     def line(self) -> tuple[float, float]:
-        """How far the ink of `characters` reaches above and below the baseline, as shares of the font size."""
+        """Extent of the ink of `characters` above and below the baseline, as shares of the font size."""
         glyphs = [draw_glyph(self, character, MEASURED_AT) for character in self.characters]
         above, below = max(-g.top for g in glyphs), max(g.top + g.ink.shape[0] for g in glyphs)
         return above / MEASURED_AT, below / MEASURED_AT
 
     @property
     def digest(self) -> str:
-        """Sha256 of the file, and the number of the face."""
+        """SHA-256 of the file, and the number of the face."""
         return f"{hashlib.sha256(self.data).hexdigest()}/{self.face}"
 
 
@@ -118,19 +117,20 @@ def load_typefaces(file: Path, characters: str) -> list[Typeface]:
         for typeface in faces:
             _font(typeface, MEASURED_AT)
     except OSError as error:
-        raise DataError(f"font {file} cannot be read: {error}; replace it or take it away") from error
+        raise DataError(f"font {file} cannot be read: {error}; replace or remove it") from error
     return faces
 
 
 def select_typefaces(characters: str, folder: Path | None) -> tuple[list[Typeface], list[Typeface]]:
-    """Return the faces that can draw all `characters`, and those that cannot.
+    """Return the faces that can draw all `characters`, and the faces that cannot.
 
     Args:
-        characters: what each face is to draw.
-        folder: whose .ttf, .otf and .ttc files to take, all able; None: `package_fonts`, which may lack characters.
+        characters: the characters that each face must draw.
+        folder: folder of .ttf, .otf and .ttc files, each of which must have all characters. None: `package_fonts`, some
+            of which may lack characters.
 
     Raises:
-        DataError: there is no font, one cannot be read, or a font of the folder, or all, lack characters.
+        DataError: there is no font, a font cannot be read, a font of the folder lacks a character, or all fonts do.
     """
     files = package_fonts()
     if folder is not None:
@@ -138,22 +138,22 @@ def select_typefaces(characters: str, folder: Path | None) -> tuple[list[Typefac
             raise DataError(f"{folder} is not a folder; check the option fonts of the dataset")
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in FONT_SUFFIXES)
         if not files:
-            raise DataError(f"folder {folder} holds no .ttf, .otf or .ttc; check the option fonts of the dataset")
+            raise DataError(f"folder {folder} has no .ttf, .otf or .ttc file; check the option fonts of the dataset")
     faces = [face for file in files for face in load_typefaces(file, characters)]
-    able, unable = [face for face in faces if not face.undrawable], [face for face in faces if face.undrawable]
+    able, unable = [face for face in faces if not face.missing], [face for face in faces if face.missing]
     if unable and (folder is not None or not able):
-        lacking = "".join(f"\n  {face.lacking}" for face in unable[:SHOWN])
+        missing = "".join(f"\n  {face.describe_missing()}" for face in unable[:SHOWN])
         more = f"\n  and {len(unable) - SHOWN} more" if len(unable) > SHOWN else ""
         raise DataError(
-            f"{len(unable)} of {len(faces)} fonts cannot draw all of the charset; take the characters out of the "
-            f"option charset, or name a folder of fonts that have them in the option fonts:{lacking}{more}"
+            f"{len(unable)} of {len(faces)} fonts cannot draw all of charset; remove the characters from the option "
+            f"charset, or set the option fonts to a folder of fonts that have them:{missing}{more}"
         )
     return able, unable
 
 
 @lru_cache(maxsize=512)
 def _font(typeface: Typeface, em: int) -> ImageFont.FreeTypeFont:
-    # From memory, as every open font would hold a file open; basic layout, as the other needs a library.
+    # From memory, because every open font would keep a file open. Basic layout, because the other needs a library.
     return ImageFont.truetype(BytesIO(typeface.data), em, typeface.face, layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -169,6 +169,6 @@ def draw_glyph(typeface: Typeface, character: str, em: int) -> Glyph:
 
 @lru_cache(maxsize=65536)
 def kerning(typeface: Typeface, pair: str, em: int) -> float:
-    """Return what a font size of `em` pixels adds between two characters, in pixels; mostly 0 or less."""
-    apart = sum(draw_glyph(typeface, character, em).advance for character in pair)
-    return _font(typeface, em).getlength(pair) - apart
+    """Return the kerning of two characters at a font size of `em` pixels, in pixels; mostly 0 or less."""
+    separate = sum(draw_glyph(typeface, character, em).advance for character in pair)
+    return _font(typeface, em).getlength(pair) - separate
