@@ -1,4 +1,4 @@
-"""Batches, their order, and what augmentation does to their pixels."""
+"""Sampler, ResidentDataset, Labels and Augmentation: the order, the content and the pixels of resident."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,19 +20,19 @@ from decoderbench.data.resident_dataset import ResidentDataset, to_float
 from decoderbench.data.samplers import Sampler, split_in_order
 from decoderbench.options import AugmentationOptions, ImageOptions
 
-unhurried = settings(deadline=None)
+no_deadline = settings(deadline=None)
 CPU = torch.device("cpu")
 
-# The order.
+# Order.
 
 rows = st.sets(st.integers(0, 1000), min_size=1, max_size=20).map(lambda drawn: np.array(sorted(drawn)))
 sizes = st.integers(1, 50)
 seeds = st.integers(0, 2**40)
 
 
-@unhurried
+@no_deadline
 @given(rows, sizes, seeds)
-def test_an_epoch_is_a_permutation(rows: np.ndarray, size: int, seed: int) -> None:
+def test_each_epoch_is_a_permutation_of_the_rows(rows: np.ndarray, size: int, seed: int) -> None:
     sampler = Sampler(rows, size, seed)
     epochs = 3
     stream = np.concatenate([sampler.batch(step) for step in range(-(-epochs * len(rows) // size))])
@@ -40,11 +40,9 @@ def test_an_epoch_is_a_permutation(rows: np.ndarray, size: int, seed: int) -> No
         assert sorted(epoch) == list(rows)
 
 
-@unhurried
+@no_deadline
 @given(rows, sizes, seeds, st.lists(st.integers(0, 100), max_size=8))
-def test_a_batch_depends_on_its_step_and_not_on_what_was_asked_before(
-    rows: np.ndarray, size: int, seed: int, steps: list[int]
-) -> None:
+def test_batch_depends_only_on_its_step(rows: np.ndarray, size: int, seed: int, steps: list[int]) -> None:
     sampler = Sampler(rows, size, seed)
     for step in steps:
         batch = sampler.batch(step)
@@ -52,19 +50,19 @@ def test_a_batch_depends_on_its_step_and_not_on_what_was_asked_before(
         assert np.array_equal(batch, Sampler(rows, size, seed).batch(step))
 
 
-def test_another_seed_and_another_epoch_is_another_order() -> None:
+def test_order_differs_between_seeds_and_epochs() -> None:
     rows = np.arange(100)
     orders = [tuple(Sampler(rows, 100, seed).batch(epoch)) for seed in range(5) for epoch in range(5)]
     assert len(set(orders)) == 25
 
 
-def test_the_order_does_not_depend_on_the_batch_size() -> None:
+def test_order_is_independent_of_the_batch_size() -> None:
     rows = np.arange(7)
     small, large = Sampler(rows, 2, 3), Sampler(rows, 10, 3)
     assert np.array_equal(np.concatenate([small.batch(step) for step in range(5)]), large.batch(0))
 
 
-def test_in_order_ends_with_a_short_batch() -> None:
+def test_split_in_order_ends_with_a_short_batch() -> None:
     assert [batch.tolist() for batch in split_in_order(np.arange(5), 2)] == [[0, 1], [2, 3], [4]]
     assert list(split_in_order(np.arange(0), 2)) == []
 
@@ -73,7 +71,7 @@ def test_in_order_ends_with_a_short_batch() -> None:
 
 
 class Plain(Dataset):
-    """Image i is a plain one of brightness 10 * i."""
+    """Image i has the brightness 10 * i everywhere."""
 
     name = "plain"
     Config = ComponentConfig
@@ -92,7 +90,7 @@ class Plain(Dataset):
 
 
 @pytest.fixture
-def batches(tmp_path: Path) -> ResidentDataset:
+def resident(tmp_path: Path) -> ResidentDataset:
     dataset = Plain(ComponentConfig(), tmp_path)
     samples = dataset.samples()
     store = open_store(dataset, samples, ImageOptions(height=4, width=6), cache_dir=tmp_path, workers=1)
@@ -100,48 +98,48 @@ def batches(tmp_path: Path) -> ResidentDataset:
     return ResidentDataset(store, found.with_images(store), CPU)
 
 
-@pytest.mark.parametrize("chosen", [[0], [5, 1, 1, 0], [3, 2], [2], []])
-def test_gathered_rows_are_those_of_the_store(batches: ResidentDataset, chosen: list[int]) -> None:
-    images, labels = batches.gather(np.array(chosen, dtype=np.int64))
+@pytest.mark.parametrize("rows", [[0], [5, 1, 1, 0], [3, 2], [2], []])
+def test_gather_returns_images_and_labels_of_the_rows(resident: ResidentDataset, rows: list[int]) -> None:
+    images, labels = resident.gather(np.array(rows, dtype=np.int64))
     assert images.dtype == torch.uint8
-    assert np.array_equal(images.numpy(), batches.store.images[chosen])
-    texts = [Plain.labels[row] for row in chosen]
+    assert np.array_equal(images.numpy(), resident.store.images[rows])
+    texts = [Plain.labels[row] for row in rows]
     expected = Labels.from_texts(texts, Charset("ab"), max_length=3)
     assert torch.equal(labels.ids, expected.ids)
     assert torch.equal(labels.lengths, expected.lengths)
     assert labels.longest == expected.longest
 
 
-def test_a_label_outside_the_charset_has_no_ids(batches: ResidentDataset) -> None:
-    assert batches.spellable.tolist() == [True, True, True, True, False, True]
-    _, labels = batches.gather(np.array([4, 1]))
+def test_label_outside_the_charset_is_empty_and_not_spellable(resident: ResidentDataset) -> None:
+    assert resident.spellable.tolist() == [True, True, True, True, False, True]
+    _, labels = resident.gather(np.array([4, 1]))
     assert labels.lengths.tolist() == [0, 1]
     assert labels.ids.tolist() == [[0, 0, 0], [1, 0, 0]]
 
 
-def test_rows_of_a_split_are_those_that_the_audit_leaves(batches: ResidentDataset) -> None:
-    assert {split: batches.rows(split).tolist() for split in ("train", "val", "test")} == {
+def test_rows_of_a_split_exclude_what_the_audit_excludes(resident: ResidentDataset) -> None:
+    assert {split: resident.rows(split).tolist() for split in ("train", "val", "test")} == {
         "train": [0, 1, 5],
         "val": [2, 4],
         "test": [3],
     }
 
 
-def test_a_batch_can_be_changed_without_harm_to_the_cache(batches: ResidentDataset) -> None:
-    before = batches.store.images.copy()
-    images, labels = batches.gather(np.array([0, 1]))
+def test_changing_a_batch_changes_neither_store_nor_labels(resident: ResidentDataset) -> None:
+    before = resident.store.images.copy()
+    images, labels = resident.gather(np.array([0, 1]))
     images += 1
     labels.ids.add_(1)
-    assert np.array_equal(batches.store.images, before)
-    assert batches.gather(np.array([0]))[1].ids.tolist() == [[0, 1, 0]]
+    assert np.array_equal(resident.store.images, before)
+    assert resident.gather(np.array([0]))[1].ids.tolist() == [[0, 1, 0]]
 
 
 # Labels.
 
 
-@unhurried
+@no_deadline
 @given(st.lists(st.text("abc", max_size=4), max_size=5), st.integers(4, 6))
-def test_labels_hold_texts_and_padding(texts: list[str], width: int) -> None:
+def test_labels_contain_texts_and_zero_padding(texts: list[str], width: int) -> None:
     charset = Charset("abc")
     labels = Labels.from_texts(texts, charset, max_length=width)
     assert labels.ids.shape == labels.mask().shape == (len(texts), width)
@@ -151,12 +149,12 @@ def test_labels_hold_texts_and_padding(texts: list[str], width: int) -> None:
     assert [charset.decode(ids[mask].tolist()) for ids, mask in zip(labels.ids, labels.mask(), strict=True)] == texts
 
 
-def test_labels_are_as_wide_as_the_longest_unless_told() -> None:
+def test_labels_default_to_the_width_of_the_longest_text() -> None:
     assert Labels.from_texts(["a", "ba"], Charset("ab")).ids.tolist() == [[0, 0], [1, 0]]
     assert Labels.from_texts(["", ""], Charset("ab")).ids.shape == (2, 0)
 
 
-def test_labels_that_do_not_fit_are_refused() -> None:
+def test_labels_refuse_too_long_texts_and_foreign_characters() -> None:
     with pytest.raises(DataError, match="a label has 3 characters, max_length is 2"):
         Labels.from_texts(["aab"], Charset("ab"), max_length=2)
     with pytest.raises(DataError, match=r"'abc' has characters outside the charset: 'c' \(U\+0063\)"):
@@ -185,7 +183,7 @@ def noise_images(batch: int = 4, *, height: int = 16, width: int = 48) -> Tensor
     return torch.randint(0, 256, (batch, 1, height, width), generator=drawn, dtype=torch.uint8)
 
 
-def test_no_options_are_a_plain_conversion() -> None:
+def test_augmentation_without_options_only_converts_to_float() -> None:
     every_value = torch.arange(256, dtype=torch.uint8).view(1, 1, 8, 32)
     for converted in (augmentation()(every_value, 0), to_float(every_value)):
         assert converted.dtype == torch.float32
@@ -193,7 +191,7 @@ def test_no_options_are_a_plain_conversion() -> None:
 
 
 @pytest.mark.parametrize("option", EVERYTHING)
-def test_pixels_are_a_function_of_seed_and_step(option: str) -> None:
+def test_augmented_pixels_depend_only_on_seed_and_step(option: str) -> None:
     images, chosen = noise_images(), {option: EVERYTHING[option]}
     changed = augmentation(seed=1, **chosen)
     at_three = changed(images, 3)
@@ -205,20 +203,20 @@ def test_pixels_are_a_function_of_seed_and_step(option: str) -> None:
 
 
 @pytest.mark.parametrize("option", EVERYTHING)
-def test_each_image_is_drawn_for_anew(option: str) -> None:
+def test_each_image_of_a_batch_is_augmented_differently(option: str) -> None:
     same = noise_images(1).expand(5, -1, -1, -1)
     changed = augmentation(**{option: EVERYTHING[option]})(same, 0)
     assert len({tuple(image.flatten().tolist()) for image in changed}) == 5
 
 
-def test_images_are_left_as_they_are_and_global_random_numbers_too() -> None:
+def test_augmentation_changes_neither_its_input_nor_the_global_generator() -> None:
     images, before = noise_images(), torch.get_rng_state()
     augmentation(**EVERYTHING)(images, 0)
     assert torch.equal(images, noise_images())
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_everything_at_once_stays_near_the_range() -> None:
+def test_all_augmentations_together_stay_finite_and_bounded() -> None:
     changed = augmentation(**EVERYTHING)(noise_images(64), 0)
     assert changed.shape == (64, 1, 16, 48)
     assert changed.isfinite().all()
@@ -227,7 +225,7 @@ def test_everything_at_once_stays_near_the_range() -> None:
 
 
 @pytest.mark.parametrize(("option", "largest"), [("brightness", 0.2), ("contrast", 0.3)])
-def test_brightness_and_contrast_keep_to_their_bounds(option: str, largest: float) -> None:
+def test_brightness_and_contrast_stay_within_their_bounds(option: str, largest: float) -> None:
     images = noise_images(200)
     before, after = to_float(images), augmentation(**{option: largest})(images, 0)
     if option == "brightness":
@@ -240,7 +238,7 @@ def test_brightness_and_contrast_keep_to_their_bounds(option: str, largest: floa
     assert change.min() < -0.9 * largest
 
 
-def test_noise_has_the_deviation_that_was_drawn() -> None:
+def test_noise_deviation_is_drawn_up_to_its_option() -> None:
     gray = torch.full((200, 1, 16, 48), 128, dtype=torch.uint8)
     deviation = augmentation(noise=0.1)(gray, 0).std(dim=(1, 2, 3)) / 2
     assert 0.09 < deviation.max() < 0.11
@@ -248,7 +246,7 @@ def test_noise_has_the_deviation_that_was_drawn() -> None:
 
 
 class Extreme(Augmentation):
-    """Always draws the largest number."""
+    """Always draws the largest value."""
 
     def __init__(self, **options: float) -> None:
         super().__init__(AugmentationOptions(**options), 0, CPU)
@@ -261,21 +259,21 @@ def close(actual: Tensor, expected: Tensor) -> bool:
     return torch.allclose(actual, expected, atol=1e-3)
 
 
-def test_a_translation_is_a_share_of_the_height_on_both_axes() -> None:
+def test_translate_is_a_fraction_of_the_height_on_both_axes() -> None:
     images = noise_images(height=8, width=24)
     moved, before = Extreme(translate=0.25)(images, 0), to_float(images)
     assert close(moved[..., :-2, :-2], before[..., 2:, 2:])
     assert close(moved[..., -2:, :-2], before[..., -1:, 2:].expand(-1, -1, 2, -1))  # the edge, repeated
 
 
-def test_a_right_angle_turns_the_middle_of_a_wide_image() -> None:
+def test_rotate_by_90_degrees_turns_the_middle_of_a_wide_image() -> None:
     images = noise_images(height=8, width=24)
     turned, before = Extreme(rotate=90)(images, 0), to_float(images)
     assert close(turned[..., 8:16], before[..., 8:16].rot90(1, dims=(2, 3)))
 
 
 @pytest.mark.parametrize("degrees", [10, 45, 160])
-def test_a_rotation_keeps_distances_in_a_wide_image(degrees: float) -> None:
+def test_rotate_preserves_distances_in_a_wide_image(degrees: float) -> None:
     height, width = 33, 99
     down, right = torch.meshgrid(torch.arange(height) - 16.0, torch.arange(width) - 49.0, indexing="ij")
 
@@ -290,14 +288,14 @@ def test_a_rotation_keeps_distances_in_a_wide_image(degrees: float) -> None:
         assert torch.allclose(found, expected, atol=0.1)
 
 
-def test_a_shear_moves_each_row_by_its_distance_from_the_middle() -> None:
+def test_shear_moves_each_row_by_its_distance_from_the_middle() -> None:
     images = noise_images(height=9, width=25)
     sheared, before = Extreme(shear=1)(images, 0), to_float(images)
     for row in range(9):
         assert close(sheared[..., row, 4:21], before[..., row, row : row + 17])
 
 
-def test_a_scale_is_about_the_middle() -> None:
+def test_scale_is_about_the_middle() -> None:
     images = noise_images(height=9, width=25)
     scaled, before = Extreme(scale=0.5)(images, 0), to_float(images)
     assert close(scaled[..., 2:7:2, 6:19:2], before[..., 1:8:3, 3:22:3])

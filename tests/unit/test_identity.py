@@ -1,4 +1,4 @@
-"""A cell's id: what it is made of, and that no change of the code moves it unseen."""
+"""Cell ids: which options and sources they depend on, and ids that must not change by accident."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ IDS = {
 }
 
 
-def test_ten_cell_ids_stay_as_they_are(registry: Registry) -> None:
+def test_cell_ids_of_two_experiments_are_unchanged(registry: Registry) -> None:
     found = set()
     for name in ("quickstart", "question"):
         file = EXPERIMENTS / f"{name}.toml"
@@ -67,13 +67,13 @@ class SecondVersion(Options):
     workers: Annotated[int, Field(ge=1), NotDecisive()] = 1
 
 
-def test_options_at_their_introduced_value_do_not_count() -> None:
+def test_identity_omits_options_at_their_introduced_value() -> None:
     assert identity_of(FirstVersion(name="a")) == {"name": "a"}
     assert identity_of(FirstVersion(name="a", steps=7)) == {"name": "a", "steps": 7}
     assert identity_of(FirstVersion(name="a", inner=Inner(depth=2))) == {"name": "a", "inner": {"depth": 2}}
 
 
-def test_new_options_leave_old_identities_as_they_are() -> None:
+def test_new_options_do_not_change_existing_identities() -> None:
     old = identity_of(FirstVersion(name="a"))
     assert identity_of(SecondVersion(name="a", steps=100)) == old
     assert identity_of(SecondVersion(name="a", steps=100, smoothing=0.1, milestones=(3,))) == old | {
@@ -82,19 +82,20 @@ def test_new_options_leave_old_identities_as_they_are() -> None:
     }
 
 
-def test_changed_default_counts_as_another_value() -> None:
+def test_identity_contains_a_changed_default() -> None:
     assert identity_of(SecondVersion(name="a")) == {"name": "a", "steps": 200}
 
 
-def test_options_that_cannot_change_a_result_do_not_count() -> None:
+def test_identity_omits_options_that_are_not_decisive() -> None:
     assert identity_of(SecondVersion(name="a", workers=8)) == identity_of(SecondVersion(name="a"))
 
 
-def test_true_is_not_one() -> None:
+def test_identity_distinguishes_true_from_one() -> None:
     class Switch(Options):
         layers: int | bool = 1
 
-    assert identity_of(Switch(layers=True)) == {"layers": True}
+    assert identity_of(Switch(layers=1)) == {}
+    assert identity_of(Switch(layers=True))["layers"] is True
 
 
 ORIGINAL = '''"""A module."""
@@ -125,7 +126,7 @@ class A:
         ("    def f", "    @staticmethod\n    def f", False),
     ],
 )
-def test_source_digest_follows_code_and_not_prose(tmp_path: Path, old: str, new: str, same: bool) -> None:
+def test_source_digest_ignores_comments_docstrings_and_layout(tmp_path: Path, old: str, new: str, same: bool) -> None:
     file = tmp_path / "plugin.py"
     file.write_text(ORIGINAL)
     before = source_digest(file)
@@ -134,13 +135,13 @@ def test_source_digest_follows_code_and_not_prose(tmp_path: Path, old: str, new:
     assert (source_digest(file) == before) is same
 
 
-def test_source_digest_is_that_of_every_python(tmp_path: Path) -> None:
+def test_source_digest_is_the_same_for_all_python_versions(tmp_path: Path) -> None:
     file = tmp_path / "plugin.py"
     file.write_text(ORIGINAL)
     assert source_digest(file) == "05af88ec0100a6a7"
 
 
-def test_source_digest_of_other_files_is_that_of_their_bytes(tmp_path: Path) -> None:
+def test_source_digest_of_other_files_depends_on_their_bytes(tmp_path: Path) -> None:
     file = tmp_path / "plugin.so"
     file.write_bytes(b"\x7fELF")
     before = source_digest(file)
@@ -148,7 +149,8 @@ def test_source_digest_of_other_files_is_that_of_their_bytes(tmp_path: Path) -> 
     assert source_digest(file) != before
 
 
-def of_another_format(path: Path, given: int | None) -> bytes:
+def change_format(path: Path, given: int | None) -> bytes:
+    """Replace or remove the format of a JSON file and return its new content."""
     data = json.loads(path.read_text())
     assert data.pop("format") == 2
     path.write_text(json.dumps(data if given is None else data | {"format": given}))
@@ -156,22 +158,22 @@ def of_another_format(path: Path, given: int | None) -> bytes:
 
 
 @pytest.mark.parametrize(("given", "named"), [(None, 1), (3, 3)])
-def test_record_of_another_format_is_named_and_left_alone(tmp_path: Path, given: int | None, named: int) -> None:
+def test_read_refuses_record_of_another_format_and_keeps_it(tmp_path: Path, given: int | None, named: int) -> None:
     cell = make_cell()
     directory = publish(tmp_path, [cell], [make_record(cell)])
     file = directory.cell_directory(cell) / "result.json"
-    before = of_another_format(file, given)
+    before = change_format(file, given)
     with pytest.raises(DataError, match=rf"result.json: has format {named}, this decoderbench reads format 2"):
         directory.read(cell)
     assert file.read_bytes() == before
-    assert [path.name for path in file.parent.iterdir() if "damaged" in path.name] == []
+    assert list(file.parent.glob("*.damaged")) == []
 
 
-def test_run_refuses_results_of_another_format(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+def test_run_refuses_results_change_format(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
     from decoderbench import Experiment
 
     publish(tmp_path, [make_cell()], [], experiment="tiny")
-    before = of_another_format(tmp_path / "plan.json", None)
+    before = change_format(tmp_path / "plan.json", None)
     with pytest.raises(DataError, match=r"plan\.json: has format 1"):
         run(Experiment(**tiny), registry=tiny_registry, results=tmp_path, device="cpu")
     with pytest.raises(DataError, match=r"plan\.json: has format 1"):
