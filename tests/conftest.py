@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a cache of their own, one thread, and an experiment that trains in a second."""
+"""Fixtures for all tests: a separate cache, one thread, and an experiment that trains in a second."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +11,13 @@ from hypothesis import settings
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 
-# A loaded machine must not make a property fail for its time.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+# Without a deadline, no property fails because the machine is busy.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _separate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DECODERBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -30,24 +30,24 @@ def _one_thread() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
+        pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="session")
 def registry() -> Registry:
-    """Everything that is installed."""
+    """All installed components."""
     return Registry(build_plugin_manager())
 
 
 @pytest.fixture
 def tiny_registry() -> Registry:
-    """Everything that is installed, and components that are small enough to train in a test."""
+    """All installed components and `tiny_cnn`, which is small enough to train in a test."""
     return Registry(build_plugin_manager([str(TINY_PLUGIN)]))
 
 
 @pytest.fixture
 def tiny() -> dict[str, Any]:
-    """An experiment of three cells on a hundred drawn images, as plain data."""
+    """An experiment with three cells on 100 generated images, as plain data."""
     return {
         "name": "tiny",
         "dataset": {

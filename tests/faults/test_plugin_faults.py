@@ -1,4 +1,4 @@
-"""Plugins that are installed and broken: each gives one clear line, and stops only the run that needs it."""
+"""Broken plugins that are installed: each is reported in one line and stops only a run that names it."""
 
 import logging
 import multiprocessing
@@ -20,7 +20,7 @@ from decoderbench.registry.registry import Registry
 
 HEAD = "from decoderbench import Decoder, hookimpl\n"
 
-# What is wrong -> the text of the plugin, and what the line says. `?` stands for any place in a file.
+# By fault: the source of the plugin and a part of the reported line.
 BROKEN = {
     "import_error": (
         "import no_such_package",
@@ -80,19 +80,19 @@ def reasons(plugins: Plugins) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_distribution_gives_one_line_and_harms_no_other(
+def test_broken_plugin_is_disabled_with_one_line(
     fault: str, installed: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    text, said = BROKEN[fault]
+    text, message = BROKEN[fault]
     installed(fault, text)
-    installed("whole", DECODER.format(name="whole"))
+    installed("working", DECODER.format(name="working"))
     with caplog.at_level(logging.WARNING):
         plugins = build_plugin_manager()
         registry = Registry(plugins)
-    assert {"whole", "ctc"} < set(registry["decoder"])
+    assert {"working", "ctc"} < set(registry["decoder"])
     assert "attention_lstm" in registry["decoder"]
     (reason,) = reasons(plugins)
-    assert said in reason
+    assert message in reason
     assert reason.startswith(f"plugin {fault}")
     assert "\n" not in reason
     (line,) = caplog.messages
@@ -100,24 +100,24 @@ def test_a_broken_distribution_gives_one_line_and_harms_no_other(
     assert line.endswith(" is disabled (decoderbench plugins --verbose shows more)")
     assert "Traceback" in plugins.broken[0].details
     Registry(plugins)
-    assert caplog.messages == [line]  # once is enough
+    assert caplog.messages == [line]  # not reported again
 
-    # The same plugin, if it is named, stops the command.
+    # If it is named, the same plugin is an error.
     for as_entry_point in (True, False) if fault != "taken_name" else (True,):
         with pytest.raises(PluginError, match="plugin ") as caught:
             Registry(build_plugin_manager([fault], installed=as_entry_point))
-        assert said in str(caught.value)
-    assert "whole" in Registry(build_plugin_manager([f"no:{fault}"]))["decoder"]
+        assert message in str(caught.value)
+    assert "working" in Registry(build_plugin_manager([f"no:{fault}"]))["decoder"]
 
 
-def test_a_line_names_distribution_and_version(installed: Callable[..., Path]) -> None:
+def test_report_of_a_broken_plugin_names_distribution_and_version(installed: Callable[..., Path]) -> None:
     installed("lazy", HEAD + "@hookimpl\ndef register_decoders(): return 1 / 0")
     plugins = build_plugin_manager()
     Registry(plugins)
     assert reasons(plugins)[0].startswith("plugin lazy of dist-lazy 1.0 raised in register_decoders: ")
 
 
-def test_an_entry_point_to_what_is_not_there(installed: Callable[..., Path]) -> None:
+def test_entry_point_to_a_missing_module_or_attribute_is_reported(installed: Callable[..., Path]) -> None:
     installed("partial", HEAD, value="partial:nothing")
     installed("absent", HEAD, value="no_such_module")
     absent, partial = reasons(build_plugin_manager())
@@ -126,7 +126,9 @@ def test_an_entry_point_to_what_is_not_there(installed: Callable[..., Path]) -> 
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_two_distributions_of_one_name_are_both_refused(tmp_path: Path, order: int, monkeypatch: Any) -> None:
+def test_entry_points_of_one_name_in_two_distributions_are_both_refused(
+    tmp_path: Path, order: int, monkeypatch: Any
+) -> None:
     for name in ("first", "second"):
         install(tmp_path / name, f"dist-{name}", {"twin": f"twin_{name}"}, {f"twin_{name}": DECODER.format(name=name)})
     for folder in [tmp_path / "first", tmp_path / "second"][::order]:
@@ -134,15 +136,18 @@ def test_two_distributions_of_one_name_are_both_refused(tmp_path: Path, order: i
     plugins = build_plugin_manager()
     (reason,) = reasons(plugins)
     assert reason == (
-        "plugin twin of dist-first 1.0 and dist-second 1.0 could not be loaded: two distributions have an entry point of that name, for the modules "
-        "twin_first and twin_second; uninstall one, or load one by its module, as in -p twin_first"
+        "plugin twin of dist-first 1.0 and dist-second 1.0 could not be loaded: two distributions have an entry "
+        "point of that name, for the modules twin_first and twin_second; uninstall one, or load one by its module, as "
+        "in -p twin_first"
     )
     decoders = Registry(build_plugin_manager(["twin_second"]))["decoder"]
     assert ("second" in decoders, "first" in decoders) == (True, False)
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_nobody_has_a_contested_component(tmp_path: Path, order: int, monkeypatch: Any) -> None:
+def test_component_registered_by_two_distributions_is_available_from_neither(
+    tmp_path: Path, order: int, monkeypatch: Any
+) -> None:
     for name in ("alpha", "beta"):
         monkeypatch.delitem(sys.modules, name, raising=False)
         install(tmp_path / name, f"dist-{name}", {name: name}, {name: DECODER.format(name="mine")})
@@ -159,7 +164,9 @@ def test_nobody_has_a_contested_component(tmp_path: Path, order: int, monkeypatc
     assert Registry(build_plugin_manager(["no:alpha"]))["decoder"]["mine"].origin == "dist-beta 1.0"
 
 
-def test_one_module_for_two_distributions(installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
+def test_second_entry_point_for_the_same_module_is_refused(
+    installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
     installed("shared_plugin", DECODER.format(name="shared"))
     monkeypatch.syspath_prepend(install(tmp_path / "other", "dist-other", {"other": "shared_plugin"}, {}))
     plugins = build_plugin_manager()
@@ -167,7 +174,7 @@ def test_one_module_for_two_distributions(installed: Callable[..., Path], tmp_pa
     assert "shared" in Registry(plugins)["decoder"]
 
 
-def test_a_module_and_a_file_of_one_name(
+def test_module_takes_precedence_over_a_file_of_its_name_with_a_warning(
     installed: Callable[..., Path], tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     where = installed("both", DECODER.format(name="of_module"))
@@ -179,7 +186,7 @@ def test_a_module_and_a_file_of_one_name(
     assert list(Registry(plugins)["decoder"]) == ["of_module"]
 
 
-def test_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
+def test_files_of_the_same_name_are_two_plugins(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.py").write_text(DECODER.format(name=name))
@@ -190,7 +197,7 @@ def test_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
     assert "one" in Registry(build_plugin_manager(again))["decoder"]
 
 
-def test_an_unhashable_plugin(installed: Callable[..., Path]) -> None:
+def test_plugin_object_without_a_hash_is_refused(installed: Callable[..., Path]) -> None:
     text = (
         "from dataclasses import dataclass\n@dataclass\nclass Plugin:\n    x: int = 0\n"
         "    @hookimpl\n    def register_decoders(self): return []\nplugin = Plugin()\n"
@@ -201,20 +208,22 @@ def test_an_unhashable_plugin(installed: Callable[..., Path]) -> None:
     assert "lstm_ctc" in Registry(plugins)["decoder"]
 
 
-def test_an_import_may_not_switch_torch_for_everybody(
+def test_global_state_changed_by_an_import_is_restored_except_the_environment(
     installed: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     import torch
 
-    text = "import os, torch\ntorch.set_default_dtype(torch.float64)\nos.environ['TOLD_BY_A_PLUGIN'] = '1'\n"
-    installed("switches", text + DECODER.format(name="mine"))
+    text = "import os, torch\ntorch.set_default_dtype(torch.float64)\nos.environ['SET_BY_A_PLUGIN'] = '1'\n"
+    installed("changes_state", text + DECODER.format(name="mine"))
     assert "mine" in Registry(build_plugin_manager())["decoder"]
     assert torch.get_default_dtype() is torch.float32
-    assert os.environ.pop("TOLD_BY_A_PLUGIN") == "1"
+    assert os.environ.pop("SET_BY_A_PLUGIN") == "1"
     assert "importing a plugin changed global state (the default dtype); restored" in caplog.text
 
 
-def test_entry_points_that_are_no_table(tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_entry_points_are_reported_and_ignored(
+    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     where = install(tmp_path, "dist-garbled", {"garbled": "garbled"}, {"garbled": ""})
     (where / "dist_garbled-1.0.dist-info" / "entry_points.txt").write_bytes(b"[decoderbench]\n\xff\xfe")
     monkeypatch.syspath_prepend(where)
@@ -222,7 +231,7 @@ def test_entry_points_that_are_no_table(tmp_path: Path, monkeypatch: Any, caplog
     assert "dist_garbled-1.0.dist-info has corrupt entry points" in caplog.text
 
 
-def test_one_file_by_two_ways_is_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_named_by_two_paths_is_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.py").write_text(DECODER.format(name="mine"))
     (tmp_path / "link.py").symlink_to(tmp_path / "folder" / "mine.py")
@@ -232,7 +241,7 @@ def test_one_file_by_two_ways_is_one_plugin(tmp_path: Path, monkeypatch: pytest.
     assert plugins.broken == []
 
 
-def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
+def test_files_of_the_same_name_in_two_plugin_folders_are_both_loaded(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.py").write_text(DECODER.format(name=name))
@@ -242,7 +251,7 @@ def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
     assert "one" not in decoders
 
 
-def test_modules_that_name_further_modules(installed: Callable[..., Path]) -> None:
+def test_plugin_modules_are_loaded_recursively(installed: Callable[..., Path]) -> None:
     name_more = HEAD + "@hookimpl\ndef plugin_modules(): return [{!r}]"
     installed("outer", name_more.format("middle"))
     for module, text in (("middle", name_more.format("inner")), ("inner", DECODER.format(name="innermost"))):
@@ -251,41 +260,41 @@ def test_modules_that_name_further_modules(installed: Callable[..., Path]) -> No
     assert "innermost" in Registry(build_plugin_manager(["outer"]))["decoder"]
 
 
-def test_a_broken_metric_or_column_costs_no_cell(
+def test_broken_metric_or_report_column_fails_no_cell(
     tiny: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "odd.py").write_text(
+    (tmp_path / "failing.py").write_text(
         "from decoderbench import Metric, hookimpl\n"
-        "class Odd(Metric):\n    name = 'odd'\n    def score(self, references, hypotheses): return 1 / 0\n"
-        "@hookimpl\ndef register_metrics(): return [Odd]\n"
+        "class Failing(Metric):\n    name = 'failing'\n    def score(self, references, hypotheses): return 1 / 0\n"
+        "@hookimpl\ndef register_metrics(): return [Failing]\n"
         "@hookimpl\ndef report_columns(record): return {'status': 'fine', 'moon': 'full'}\n"
     )
     registry = Registry(build_plugin_manager([str(TINY_PLUGIN)], [tmp_path]))
     frame = run(Experiment(**tiny), registry=registry, results=tmp_path / "out", device="cpu")
     assert set(frame["status"]) == {"done"}
-    assert frame["odd"].isna().all()
+    assert frame["failing"].isna().all()
     assert set(frame["moon"]) == {"full"}
-    assert "metric odd failed and has no score: ZeroDivisionError: division by zero" in caplog.text
+    assert "metric failing failed and has no score: ZeroDivisionError: division by zero" in caplog.text
     assert "report column 'status' already exists" in caplog.text
 
 
-def test_what_is_left_out_must_exist() -> None:
+def test_no_option_excludes_plugins_and_refuses_unknown_names() -> None:
     with pytest.raises(PluginError, match=r"^no:bundeld: no plugin has that name; did you mean 'bundled'"):
         build_plugin_manager(["no:bundeld"])
     assert len(Registry(build_plugin_manager(["no:bundled"]))["decoder"]) == 0
     assert len(Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"], builtin=False))["decoder"]) == 0
-    kept = Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"]))["decoder"]
-    assert ("ctc" in kept, "lstm_ctc" in kept) == (False, True)
+    remaining = Registry(build_plugin_manager(["no:decoderbench_plugins.decoders.ctc"]))["decoder"]
+    assert ("ctc" in remaining, "lstm_ctc" in remaining) == (False, True)
 
 
-def test_plugins_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_are_read_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(DECODER.format(name="mine"))
     monkeypatch.setenv("DECODERBENCH_PLUGINS", f"{tmp_path}/mine.py, no:decoderbench_plugins.decoders.ctc")
     decoders = Registry(build_plugin_manager())["decoder"]
     assert ("mine" in decoders, "ctc" in decoders) == (True, False)
 
 
-def test_a_worker_loads_the_same_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_process_loads_the_same_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "one.py").write_text(DECODER.format(name="one"))
     (tmp_path / "two.py").write_text(DECODER.format(name="two"))
@@ -300,7 +309,7 @@ def test_a_worker_loads_the_same_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {name for name, _ in there} >= {"one.py", str(tmp_path / "two.py"), "decoderbench_plugins.decoders.lstm_ctc"}
 
 
-def test_broken_plugins_stop_only_the_run_that_names_them(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_broken_plugin_stops_only_the_run_that_uses_it(tiny: dict[str, Any], tmp_path: Path) -> None:
     site = tmp_path / "site"
     for fault in ("import_error", "exits", "hook_raises", "taken_name"):
         install(site, f"dist-{fault}", {fault: fault}, {fault: BROKEN[fault][0]})
@@ -321,14 +330,16 @@ def test_broken_plugins_stop_only_the_run_that_names_them(tiny: dict[str, Any], 
     assert not (tmp_path / "out").exists()
     status, printed = run()
     assert status == 0, printed
-    assert "[3/3]" in printed  # what ships keeps its name
+    assert "[3/3]" in printed  # the built-in component keeps its name
     for fault in ("import_error", "exits", "hook_raises", "taken_name"):
         assert printed.count(f"plugin {fault}") == 1
     assert "Traceback" not in printed
 
 
-def test_a_plugin_that_exits_does_not_end_the_command(tmp_path: Path) -> None:
+def test_plugin_that_exits_does_not_end_the_command(tmp_path: Path) -> None:
     site = install(tmp_path, "dist-exits", {"exits": "exits"}, {"exits": "import sys\nsys.exit(0)"})
-    printed, _ = start_command(["plugins"], PYTHONPATH=str(site)).communicate(timeout=120)
+    process = start_command(["plugins"], PYTHONPATH=str(site))
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
     assert "decoder lstm_ctc" in printed
-    assert "left out: plugin exits of dist-exits 1.0 could not be loaded: SystemExit: 0 (exits.py:2)" in printed
+    assert "disabled: plugin exits of dist-exits 1.0 could not be loaded: SystemExit: 0 (exits.py:2)" in printed

@@ -1,1 +1,1 @@
-"""What several tests share: components to check, results made by hand, and ways to run the command line."""
+"""Shared by tests: components to check, records made by hand, installed distributions, and ways to start a run."""

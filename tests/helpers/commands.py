@@ -1,4 +1,4 @@
-"""Calling the command line in this process."""
+"""The command line, called in this process."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Distributions that pretend to be installed: a folder for `sys.path` with metadata, entry points and modules."""
+"""Installed distributions for tests: a folder for `sys.path` with metadata, entry points and modules."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def register_decoders():
 
 
 def install(folder: Path, name: str, entry_points: Mapping[str, str], modules: Mapping[str, str]) -> Path:
-    """Write a distribution of version 1.0 into a folder, which is then to be put on `sys.path`."""
+    """Write a distribution of version 1.0 into a folder and return the folder, which belongs on `sys.path`."""
     folder.mkdir(parents=True, exist_ok=True)
     for module, text in modules.items():
         (folder / f"{module}.py").write_text(text)
@@ -44,10 +44,10 @@ def install(folder: Path, name: str, entry_points: Mapping[str, str], modules: M
 
 
 def loaded(plugins: Plugins) -> list[tuple[str, str]]:
-    """Return each plugin and where it came from."""
+    """Return the name and the origin of each plugin, sorted by name."""
     return sorted((name, str(origin)) for name, origin in plugins.origins.items())
 
 
 def load(sources: PluginSources) -> list[tuple[str, str]]:
-    """Load plugins, in a process of its own, say."""
+    """Load plugins and return their names and origins; importable by a worker process."""
     return loaded(Plugins.load(sources))

@@ -1,4 +1,4 @@
-"""Results made by hand, and reports as their reader sees them."""
+"""Records made by hand, and the tables of a report as its reader sees them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def publish(path: Path, cells: list[Cell], records: list[RunRecord], **plan: Any
 
 
 def table_rows(markdown: str) -> list[list[str]]:
-    """Return the text of each cell of the table as a reader sees it; fail on markup in one."""
+    """Return the rendered text of each table cell, row by row without the header; fail if a cell has markup."""
     rows: list[list[str]] = []
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
     for before, token in pairwise(tokens):

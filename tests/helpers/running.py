@@ -1,4 +1,4 @@
-"""Running the command line as a person does, in a process of its own."""
+"""The command line, started in a process of its own."""
 
 import json
 import os
@@ -9,8 +9,7 @@ from typing import Any
 
 TINY_PLUGIN = Path(__file__).parents[1] / "plugins" / "tiny.py"
 
-
-# What runs behind a shell's `&` ignores SIGINT, and its children do by inheritance.
+# Background jobs of a shell ignore SIGINT, and their child processes inherit that.
 START = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,7 +19,7 @@ main()
 
 
 def start_command(arguments: list[str], cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
-    """Start `decoderbench` with these arguments; stderr goes where stdout goes."""
+    """Start `decoderbench` with these arguments; stderr is merged into stdout."""
     return subprocess.Popen(
         [sys.executable, "-c", START, *arguments],
         stdout=subprocess.PIPE,
@@ -32,7 +31,7 @@ def start_command(arguments: list[str], cwd: Path | None = None, **environment: 
 
 
 def to_toml(data: dict[str, Any]) -> str:
-    """JSON's strings, numbers and arrays are TOML's too, so only tables need writing."""
+    """Return data as TOML. JSON's strings, numbers and arrays are valid TOML, so only tables are converted."""
     lines, tables = [], []
     for key, value in data.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The components to check, and small healthy decoders that a test can break in one place."""
+"""Registered components with the options to check, and small correct decoders for tests to break in one place."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from decoderbench import AutoregressiveDecoder, CTCDecoder, LabelSpec, SequenceSpec
 from decoderbench.options import ComponentConfig
 from decoderbench.registry.plugin_manager import build_plugin_manager
-from decoderbench.registry.registry import Registry, Shelf
+from decoderbench.registry.registry import Components, Registry
 
 REGISTRY = Registry(build_plugin_manager())
 
 Options = dict[str, Any]
 Case = tuple[str, Options]
 
-# Each component is checked with its defaults, unless other options are named here.
+# Each component is checked with its defaults, or with the options listed here.
 RECTIFIER_OPTIONS: dict[str, list[Options]] = {
     "tps": [{"output_channels": 32}, {"output_channels": 64, "num_fiducials": 6}],
 }
@@ -55,19 +55,19 @@ DECODER_OPTIONS: dict[str, list[Options]] = {
 }
 
 
-def cases(shelf: Shelf[Any], options: Mapping[str, list[Options]]) -> list[Case]:
+def cases(components: Components[Any], options: Mapping[str, list[Options]]) -> list[Case]:
     """Return each registered name with each set of options to check it with."""
-    return [(name, chosen) for name in shelf for chosen in options.get(name, [{}])]
+    return [(name, chosen) for name in components for chosen in options.get(name, [{}])]
 
 
-RECTIFIERS = cases(REGISTRY.rectifiers, RECTIFIER_OPTIONS)
-ENCODERS = cases(REGISTRY.encoders, ENCODER_OPTIONS)
-BRIDGES = cases(REGISTRY.bridges, BRIDGE_OPTIONS)
-DECODERS = cases(REGISTRY.decoders, DECODER_OPTIONS)
+RECTIFIERS = cases(REGISTRY["rectifier"], RECTIFIER_OPTIONS)
+ENCODERS = cases(REGISTRY["encoder"], ENCODER_OPTIONS)
+BRIDGES = cases(REGISTRY["bridge"], BRIDGE_OPTIONS)
+DECODERS = cases(REGISTRY["decoder"], DECODER_OPTIONS)
 
 
 class SmallCTC(CTCDecoder):
-    """A hidden layer over each frame."""
+    """A hidden layer and a head on each frame."""
 
     name = "small_ctc"
     Config = ComponentConfig

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it leaves behind, and its exit status."""
+"""Command line: output, files and exit status of each command."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from helpers.commands import call
 from helpers.distributions import install
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from decoderbench.scaffold import new_component
 
-BAD = """
+EIGHT_MISTAKES = """
 name = "bad"
 [dataset]
 use = "synthetic_captchas"
@@ -55,7 +56,7 @@ def captchas(tmp_path: Path) -> Path:
     return folder
 
 
-def test_run_prints_the_table_and_where_the_report_is(
+def test_run_prints_the_table_and_the_path_of_the_report(
     capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "out"
@@ -69,16 +70,18 @@ def test_run_prints_the_table_and_where_the_report_is(
 
     status, printed, _ = call(capfd, "report", str(results))
     assert status == 0
-    (table,) = {out[out.index("| Encoder") : out.index("\n\n", out.index("| Encoder"))]}
+    start = out.index("| Encoder")
+    table = out[start : out.index("\n\n", start)]
+    assert len(table.splitlines()) == 5  # header, rule and the three variants of the plan
     assert table in printed
 
 
-def test_every_mistake_of_a_file_is_reported_at_once(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_run_reports_all_mistakes_of_a_file_with_their_lines(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
-    file.write_text(BAD)
+    file.write_text(EIGHT_MISTAKES)
     status, _, err = call(capfd, "run", str(file), "-p", str(TINY_PLUGIN), "--results", str(tmp_path / "out"))
     assert status == 2
-    for said in (
+    for mistake in (
         f"{file}:4: dataset.use: unknown dataset 'synthetic_captchas'; did you mean 'synthetic_captcha'?",
         f"{file}:6: image.hieght: unknown key; did you mean 'height'?",
         f"{file}:8: training.steps: input should be a valid integer",
@@ -89,12 +92,12 @@ def test_every_mistake_of_a_file_is_reported_at_once(capfd: pytest.CaptureFixtur
         f"{file}:18: grid.decoder.loop.use: unknown decoder 'lstm_cel'; did you mean 'lstm_cell'?",
         "8 mistakes in",
     ):
-        assert said in err
+        assert mistake in err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "no such file"),
         (b"name = ", "not valid TOML"),
@@ -104,20 +107,20 @@ def test_every_mistake_of_a_file_is_reported_at_once(capfd: pytest.CaptureFixtur
         (b"[a]\n[a]\n", "not valid TOML"),
     ],
 )
-def test_a_file_that_is_no_experiment(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path, content: bytes | None, said: str
+def test_plan_refuses_invalid_experiment_file(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     file = tmp_path / "file.toml"
     if content is not None:
         file.write_bytes(content)
     status, _, err = call(capfd, "plan", str(file))
     assert status == 2
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--set", "training.steps"], "must be key=value"),
         (["--set", "training.stepz=3"], "training.stepz: unknown key; did you mean 'steps'?"),
@@ -133,16 +136,18 @@ def test_a_file_that_is_no_experiment(
         (["--allow", "too_lng"], "unknown code 'too_lng'; did you mean 'too_long'?"),
     ],
 )
-def test_usage_mistakes_exit_with_2(
-    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path, arguments: list[str], said: str
+def test_run_exits_with_2_for_invalid_options(
+    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     results = tmp_path / "out"
     status, _, err = call(capfd, "run", str(tiny_file), "-p", str(TINY_PLUGIN), "--results", str(results), *arguments)
-    assert (status, said in err) == (2, True), err
+    assert (status, message in err) == (2, True), err
     assert not results.exists()
 
 
-def test_data_problems_exit_with_3_by_name(capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path) -> None:
+def test_compare_exits_with_3_for_problems_of_the_data(
+    capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path
+) -> None:
     options = ["--results", str(tmp_path / "out"), "--steps", "1"]
     status, _, err = call(capfd, "compare", str(tmp_path / "nowhere"), *options)
     assert (status, "nowhere is not a folder" in err) == (3, True)
@@ -159,7 +164,9 @@ def test_data_problems_exit_with_3_by_name(capfd: pytest.CaptureFixture[str], ca
     assert not (tmp_path / "out").exists()
 
 
-def test_compare_needs_nothing_but_a_folder(capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path) -> None:
+def test_compare_trains_all_decoders_on_a_folder(
+    capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path
+) -> None:
     results = tmp_path / "out"
     status, out, err = call(
         capfd, "compare", str(captchas), "--steps", "2", "--results", str(results), "--set", "training.batch_size=4"
@@ -173,7 +180,7 @@ def test_compare_needs_nothing_but_a_folder(capfd: pytest.CaptureFixture[str], c
     assert (plan["experiment"], plan["cells"][0]["image"]["width"]) == ("my-captchas", 64)
 
 
-def test_a_failed_cell_exits_with_1(capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path) -> None:
+def test_run_exits_with_1_if_a_cell_failed(capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path) -> None:
     plugin = tmp_path / "broken.py"
     plugin.write_text(
         "from decoderbench import hookimpl\n"
@@ -189,7 +196,7 @@ def test_a_failed_cell_exits_with_1(capfd: pytest.CaptureFixture[str], tiny_file
     assert "1 of 3 cells failed" in err
 
 
-def test_plan_shows_the_grid_and_trains_nothing(
+def test_plan_prints_the_grid_and_writes_nothing(
     capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -203,7 +210,9 @@ def test_plan_shows_the_grid_and_trains_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
 
 
-def test_plan_of_an_impossible_grid_says_why(capfd: pytest.CaptureFixture[str], tiny_file: Path) -> None:
+def test_plan_exits_with_2_and_reasons_for_an_infeasible_grid(
+    capfd: pytest.CaptureFixture[str], tiny_file: Path
+) -> None:
     status, out, err = call(
         capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN), "--set", "grid.encoder.tiny.stride=16", "--set",
         'grid.decoder.loop="lstm_ctc"', "--set", 'grid.decoder.attention="lstm_ctc"',
@@ -213,18 +222,18 @@ def test_plan_of_an_impossible_grid_says_why(capfd: pytest.CaptureFixture[str], 
     assert "no cell of the grid can be trained" in err
 
 
-def test_plugins_lists_every_component_with_its_options(capfd: pytest.CaptureFixture[str]) -> None:
+def test_plugins_lists_components_with_their_options(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capfd, "plugins", "-p", str(TINY_PLUGIN))
     assert status == 0
     assert f"encoder tiny_cnn  ({TINY_PLUGIN})" in out
-    assert "stride = 4  Of the one convolution." in out
+    assert "stride = 4  Stride of the convolution." in out
     for component in ("encoder timm_cnn", "encoder crnn_vgg", "bridge mean_height", "bridge stack_height",
                       "bridge global_pool", "bridge flatten_grid", "decoder lstm_cell", "decoder lstm_ctc",
                       "decoder attention_lstm", "dataset folder", "dataset synthetic_captcha"):  # fmt: skip
         assert f"{component}  (decoderbench " in out
 
 
-def test_report_of_something_else(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_report_exits_with_3_without_a_plan(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, _, err = call(capfd, "report", str(tmp_path))
     assert (status, "no plan.json" in err) == (3, True)
 
@@ -239,27 +248,27 @@ def test_report_of_something_else(capfd: pytest.CaptureFixture[str], tmp_path: P
         "import decoderbench_plugins.datasets.folder, decoderbench_plugins.datasets.synthetic_captcha",
     ],
 )
-def test_torch_is_not_imported_before_it_must(code: str) -> None:
+def test_import_does_not_import_torch(code: str) -> None:
     check = f"{code}\nimport sys\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_a_mistake_in_a_key_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+def test_run_reports_a_misspelled_key_before_importing_torch(tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
-    file.write_text(BAD)
+    file.write_text(EIGHT_MISTAKES)
     code = (
         "import sys, decoderbench.cli as cli\n"
-        "said = []\n"
-        "cli.err.print = lambda text, **unused: said.append(('torch' in sys.modules, text))\n"
+        "printed = []\n"
+        "cli.err.print = lambda text, **unused: printed.append(('torch' in sys.modules, text))\n"
         "sys.argv = ['decoderbench', 'run', sys.argv[1]]\n"
         "try: cli.main()\n"
         "except SystemExit: pass\n"
-        "assert said[0][0] is False and 'hieght' in said[0][1], said\n"
+        "assert printed[0][0] is False and 'hieght' in printed[0][1], printed\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(file)], check=False).returncode == 0
 
 
-def test_an_interrupted_run_exits_with_130_and_says_how_to_go_on(tiny_file: Path, tmp_path: Path) -> None:
+def test_interrupted_run_exits_with_130_and_tells_how_to_continue(tiny_file: Path, tmp_path: Path) -> None:
     import signal
     import time
 
@@ -279,7 +288,7 @@ def test_an_interrupted_run_exits_with_130_and_says_how_to_go_on(tiny_file: Path
     assert "run the same command again to continue" in printed
 
 
-def test_report_has_the_columns_of_installed_plugins_and_imports_no_torch(
+def test_report_has_columns_of_installed_plugins_without_importing_torch(
     capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "out"
@@ -312,20 +321,18 @@ def test_report_has_the_columns_of_installed_plugins_and_imports_no_torch(
         env=os.environ | {"PYTHONPATH": str(site)},
     )
     assert done.returncode == 0, done.stderr
-    header, *rows = (results / "cells.csv").read_text().splitlines()
-    assert "moon" in header.split(",")
-    assert all(",full" in row for row in rows)
+    assert pd.read_csv(results / "cells.csv")["moon"].tolist() == ["full"]
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "message"),
     [
         ("return [(key.key, key.label) for key in ", "lists ('image 0', '"),
         ("return 1 / 0 or (", "dataset 'my_own' cannot be read: ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_broken_dataset_is_said_in_a_line(
-    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path, broken: str, said: str
+def test_run_reports_a_broken_dataset_without_a_traceback(
+    capfd: pytest.CaptureFixture[str], tiny_file: Path, tmp_path: Path, broken: str, message: str
 ) -> None:
     (path,) = new_component("dataset", "my_own", into=tmp_path)
     text = path.read_text()
@@ -336,5 +343,5 @@ def test_a_broken_dataset_is_said_in_a_line(
     arguments = ["--set", "dataset=my_own", "--results", str(tmp_path / "out")]
     status, _, err = call(capfd, "run", str(tiny_file), "-p", str(TINY_PLUGIN), "-p", str(path), *arguments)
     assert status == 3
-    assert said in err
+    assert message in err
     assert "Traceback" not in err

@@ -1,4 +1,4 @@
-"""The same on a GPU as on the CPU; skipped where there is none."""
+"""Training and scoring on a GPU; skipped without one."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from decoderbench.training.local_context import build_recognizer
 pytestmark = pytest.mark.cuda
 
 
-def cells_of(tiny: dict[str, Any], registry: Registry, folder: Path) -> tuple[Cell, ...]:
+def plan(tiny: dict[str, Any], registry: Registry, folder: Path) -> tuple[Cell, ...]:
     experiment = Experiment(**tiny)
     return prepare(experiment, registry=registry, base_dir=folder).cells
 
 
-def test_a_grid_runs_on_the_gpu(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+def test_run_trains_a_grid_on_the_gpu(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
     tiny["augmentation"] = {"rotate": 5, "translate": 0.1, "contrast": 0.1, "noise": 0.1}
     tiny["training"]["precision"] = "auto"
     frame = run(Experiment(**tiny), registry=tiny_registry, results=tmp_path, device="cuda")
@@ -30,12 +30,12 @@ def test_a_grid_runs_on_the_gpu(tiny: dict[str, Any], tiny_registry: Registry, t
     assert (frame["peak_memory_mb"] > 0).all()
 
 
-def test_nll_is_the_same_on_both_devices(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+def test_nll_is_equal_on_cpu_and_gpu(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
     from decoderbench.labels import Charset, Labels
 
     images = torch.randn(5, 1, 16, 32)
     texts = ["0", "11", "01", "", "10"]
-    for cell in cells_of(tiny, tiny_registry, tmp_path):
+    for cell in plan(tiny, tiny_registry, tmp_path):
         scores = []
         for name in ("cpu", "cuda"):
             device = torch.device(name)
@@ -46,7 +46,7 @@ def test_nll_is_the_same_on_both_devices(tiny: dict[str, Any], tiny_registry: Re
         torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
 
 
-def test_the_guard_finds_the_bad_step_although_it_looks_late() -> None:
+def test_finite_guard_names_the_first_non_finite_step_at_its_next_check() -> None:
     from decoderbench.errors import DivergedError
 
     guard = FiniteGuard(torch.device("cuda"))

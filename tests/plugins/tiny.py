@@ -1,4 +1,4 @@
-"""An encoder of one convolution, for tests that are about something else."""
+"""An encoder of one convolution, so that a cell trains in a second."""
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ class TinyCNN(Encoder):
         """Options of `tiny_cnn`."""
 
         stride: int = 4
-        """Of the one convolution."""
+        """Stride of the convolution."""
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
