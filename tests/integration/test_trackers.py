@@ -1,4 +1,4 @@
-"""Trackers: what TensorBoard, W&B and MLflow have of a run, read back by each library's own means."""
+"""Trackers: the data of a run in TensorBoard, W&B and MLflow, read back with each library."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ from decoderbench.records import read_lines
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 
-pytestmark = pytest.mark.filterwarnings("default")  # of what these libraries do inside
+pytestmark = pytest.mark.filterwarnings("default")  # these libraries raise warnings internally
 
 CURVES = {
     "train_loss",
@@ -35,10 +35,10 @@ NUMBERS = {"test/exact_match", "test/cer", "cost/latency_ms", "cost/train_second
 
 @dataclass
 class Tracked:
-    """What a tracker has of one attempt to train a cell."""
+    """The data that a tracker has of one attempt to train a cell."""
 
     status: str = ""
-    story: str = ""
+    reason: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     points: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
@@ -72,12 +72,12 @@ def read_tensorboard(results: Path) -> Iterator[Tracked]:
         for tag in events.Tags()["tensors"]:
             if tag.endswith("/text_summary"):
                 (event,) = events.Tensors(tag)
-                tracked.status, tracked.story = tag.partition("/")[0], event.tensor_proto.string_val[0].decode()
+                tracked.status, tracked.reason = tag.partition("/")[0], event.tensor_proto.string_val[0].decode()
         yield tracked
 
 
 def read_wandb(results: Path) -> Iterator[Tracked]:
-    """W&B ships a format of records but no reader in Python: blocks of 32 KiB, as in LevelDB's log."""
+    """Read W&B's files, which it has no Python reader for: records in blocks of 32 KiB, as in LevelDB's log."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     for file in sorted((results / "wandb").glob("offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime_ns):
@@ -88,7 +88,7 @@ def read_wandb(results: Path) -> Iterator[Tracked]:
             _, length, kind = struct.unpack("<IHB", data[at : at + 7])
             record += data[at + 7 : at + 7 + length]
             at += 7 + length
-            if kind not in (1, 4):  # whole, or last part
+            if kind not in (1, 4):  # a whole record, or the last part of one
                 continue
             parsed, record = Record.FromString(record), b""
             if parsed.HasField("run"):
@@ -105,7 +105,7 @@ def read_wandb(results: Path) -> Iterator[Tracked]:
                     value = json.loads(item.value_json)
                     key = item.key or item.nested_key[0]
                     if key in ("status", "reason"):
-                        setattr(tracked, {"reason": "story"}.get(key, key), value)
+                        setattr(tracked, key, value)
                     elif "/" in key:
                         tracked.numbers[key] = value
             elif parsed.HasField("exit"):
@@ -155,7 +155,7 @@ def tracker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp
 
 
 class Saboteur:
-    """Lets one decoder fail, and another be interrupted after its first validation, as by Ctrl-C."""
+    """Makes one decoder fail, and interrupts another after its first validation, like Ctrl-C."""
 
     def __init__(self, *, failing: str = "", interrupted: str = "") -> None:
         self.failing, self.interrupted = failing, interrupted
@@ -163,7 +163,7 @@ class Saboteur:
     @hookimpl
     def run_cell(self, cell: Any) -> None:
         if cell.decoder.label == self.failing:
-            raise RuntimeError("the moon is in the wrong quarter")
+            raise RuntimeError("failed on purpose")
 
     @hookimpl
     def cell_validated(self, cell: Any) -> None:
@@ -174,30 +174,30 @@ class Saboteur:
 def train(tiny: dict[str, Any], results: Path, tracker: str | None, **sabotage: str) -> None:
     named = [str(TINY_PLUGIN)] + ([f"decoderbench_plugins.trackers.{tracker}"] if tracker else [])
     registry = Registry(build_plugin_manager(named))
-    registry.plugins.add(Saboteur(**sabotage), "the saboteur comes last")
+    registry.plugins.add(Saboteur(**sabotage), "saboteur")
     run(Experiment(**tiny), registry=registry, results=results, device="cpu")
 
 
-def test_no_tracker_is_loaded_unasked() -> None:
+def test_trackers_are_not_loaded_by_default() -> None:
     names = [name for name, _ in build_plugin_manager().manager.list_name_plugin()]
     assert "decoderbench_plugins.decoders.ctc" in names
     assert not [name for name in names if "trackers" in name]
 
 
-def test_it_has_every_cell_its_curves_and_its_end(
+def test_tracker_shows_curves_and_outcome_of_every_cell(
     tiny: dict[str, Any], tmp_path: Path, tracker: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tiny["grid"]["encoder"]["coarse"] = {"use": "tiny_cnn", "stride": 16}  # two frames are too few for CTC
+    tiny["grid"]["encoder"]["coarse"] = {"use": "tiny_cnn", "stride": 16}  # CTC needs more than two frames
     tiny["grid"]["exclude"] = [{"encoder": "coarse", "decoder": "loop"}, {"encoder": "coarse", "decoder": "attention"}]
     train(tiny, tmp_path / "out", tracker, failing="attention")
     assert "raised in" not in caplog.text
     everything = list(READERS[tracker](tmp_path / "out"))
     assert sorted(one.status for one in everything) == ["done", "done", "failed", "infeasible"]
     frame = load_frame(tmp_path / "out").set_index("status")
-    stories = {one.status: one.story for one in everything}
-    assert frame.loc["failed", "reason"] in stories["failed"]
-    assert "the moon is in the wrong quarter" in stories["failed"]
-    assert "CTC needs T >= 3" in stories["infeasible"]
+    reasons = {one.status: one.reason for one in everything}
+    assert frame.loc["failed", "reason"] in reasons["failed"]
+    assert "failed on purpose" in reasons["failed"]
+    assert "CTC needs T >= 3" in reasons["infeasible"]
 
     done = [one for one in everything if one.status == "done"]
     for one in done:
@@ -216,7 +216,7 @@ def test_it_has_every_cell_its_curves_and_its_end(
         assert len({one.options["data_hash"] for one in everything}) == 1
 
 
-def test_what_was_interrupted_is_closed_and_what_runs_again_is_whole(
+def test_interrupted_cell_is_closed_and_its_next_attempt_is_complete(
     tiny: dict[str, Any], tmp_path: Path, tracker: str
 ) -> None:
     del tiny["grid"]["decoder"]["loop"]
@@ -228,14 +228,14 @@ def test_what_was_interrupted_is_closed_and_what_runs_again_is_whole(
     assert len(done) == 2
     for one in done:
         assert [[step for step, _ in points] for points in one.points.values()] == [[3, 6]] * len(CURVES)
-    # TensorBoard shows a folder, which is that of the cell: the attempt is gone, as its history is.
+    # TensorBoard has one folder per cell, so the interrupted attempt is deleted, like its history.
     rest = [one.status for one in everything if one.status != "done"]
     assert rest == ([] if tracker == "tensorboard" else ["interrupted"])
     train(tiny, tmp_path / "out", tracker)
     assert len(list(READERS[tracker](tmp_path / "out"))) == len(everything)
 
 
-def test_mlflow_closes_what_a_process_that_was_killed_left_running(
+def test_mlflow_closes_runs_that_a_killed_process_left_open(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mlflow", reason="mlflow is not installed; install decoderbench[mlflow]")
@@ -243,19 +243,20 @@ def test_mlflow_closes_what_a_process_that_was_killed_left_running(
     tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
     module = importlib.import_module("decoderbench_plugins.trackers.mlflow")
     for folder in ("here", "there"):
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny, tmp_path / folder, "mlflow", interrupted="ctc")
-        module.under_way.run_id = None  # as if it had had no time to close anything
+        with monkeypatch.context() as patch:
+            patch.setattr(module.MLflowTracker, "close", lambda *_: None)  # a killed process closes nothing
+            with pytest.raises(KeyboardInterrupt):
+                train(tiny, tmp_path / folder, "mlflow", interrupted="ctc")
     train(tiny, tmp_path / "here", "mlflow")
-    runs = module.under_way.client.search_runs(["1"])
+    runs = module.MlflowClient().search_runs(["1"])
     assert {(Path(run.data.tags["results"]).name, run.info.status) for run in runs} == {
         ("here", "FINISHED"),
         ("here", "KILLED"),
-        ("there", "RUNNING"),  # another folder may be another machine's, which still trains
+        ("there", "RUNNING"),  # may belong to another machine that is still training
     }
 
 
-def test_it_changes_no_result(tiny: dict[str, Any], tmp_path: Path, tracker: str) -> None:
+def test_tracker_changes_no_result(tiny: dict[str, Any], tmp_path: Path, tracker: str) -> None:
     del tiny["grid"]["decoder"]["ctc"]
     for name in (None, tracker):
         train(tiny, tmp_path / str(name), name)
@@ -264,7 +265,7 @@ def test_it_changes_no_result(tiny: dict[str, Any], tmp_path: Path, tracker: str
     assert len(one) == 2
 
 
-def test_a_tracker_that_cannot_open_says_so_once_a_cell(
+def test_tracker_that_cannot_open_is_reported_once_per_cell(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed; install decoderbench[tensorboard]")
@@ -279,7 +280,7 @@ def test_a_tracker_that_cannot_open_says_so_once_a_cell(
     assert caplog.text.count("raised in") == caplog.text.count("raised in cell_started: OSError: no space left") == 3
 
 
-def test_a_number_that_is_not_defined_keeps_its_column_in_tensorboard(tmp_path: Path) -> None:
+def test_undefined_number_keeps_its_column_in_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed; install decoderbench[tensorboard]")
     from types import SimpleNamespace
 
@@ -288,10 +289,11 @@ def test_a_number_that_is_not_defined_keeps_its_column_in_tensorboard(tmp_path: 
     module = importlib.import_module("decoderbench_plugins.trackers.tensorboard")
     cell = SimpleNamespace(cell_id="one", variant=("none", "a", "b", "c"), seed=7)
     record = SimpleNamespace(status="done", metrics={"cer": 0.5, "rare": None}, cost=Cost(), kept_step=3)
-    module.run_started(directory=tmp_path)
-    module.cell_started(cell=cell)
-    module.cell_validated(step=3, scores={"step": 3, "val_rare": None, "val_cer": 0.5})
-    module.cell_finished(cell=cell, record=record)
+    (tracker,) = module.register_observers()
+    tracker.run_started(directory=tmp_path)
+    tracker.cell_started(cell=cell)
+    tracker.cell_validated(step=3, scores={"step": 3, "val_rare": None, "val_cer": 0.5})
+    tracker.cell_finished(cell=cell, record=record)
     (tracked,) = read_tensorboard(tmp_path)
     assert tracked.points == {"val_cer": [(3, 0.5)]}
     assert tracked.numbers["test/cer"] == 0.5
@@ -300,7 +302,7 @@ def test_a_number_that_is_not_defined_keeps_its_column_in_tensorboard(tmp_path: 
 
 
 @pytest.mark.parametrize("library", list(READERS))
-def test_without_its_library_it_says_what_to_install(library: str) -> None:
+def test_missing_library_gives_an_error_that_names_the_extra(library: str) -> None:
     code = f"import sys; sys.modules[{library!r}] = None\nfrom decoderbench.cli import main\nmain()"
     arguments = ["plugins", "-p", f"decoderbench_plugins.trackers.{library}"]
     finished = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)

@@ -1,1 +1,1 @@
-"""Trackers: observers that also show a run elsewhere."""
+"""Trackers: observers that also show a run in another tool."""

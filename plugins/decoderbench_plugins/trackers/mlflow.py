@@ -1,17 +1,16 @@
-"""MLflow as a tracker: each attempt to train a cell is a run of the MLflow experiment that is named as the experiment.
+"""MLflow as a tracker: each attempt to train a cell is an MLflow run, in an MLflow experiment of the experiment's name.
 
     decoderbench run experiments/quickstart.toml -p decoderbench_plugins.trackers.mlflow
 
-Where it tracks is MLflow's own setting, MLFLOW_TRACKING_URI.
+MLflow's own setting MLFLOW_TRACKING_URI determines where runs are stored.
 """
 
 from __future__ import annotations
 
-import atexit
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -27,74 +26,90 @@ except ImportError as error:
 if TYPE_CHECKING:
     from decoderbench import Cell, RunRecord
 
-MOST_PARAMS = 100  # in one request
-under_way = SimpleNamespace(client=None, directory="", run_id=None)
+MAX_PARAMS = 100  # per request
+
+
+class MLflowTracker:
+    """Sends the cells of one run to MLflow."""
+
+    def __init__(self) -> None:
+        self.client: MlflowClient | None = None  # None until connected
+        self.directory = ""
+        self.run_id: str | None = None  # of the current cell
+
+    @hookimpl
+    def run_started(self, directory: Path) -> None:
+        """Connect to MLflow."""
+        self.client, self.directory = MlflowClient(), str(directory.absolute())
+
+    @hookimpl
+    def cell_started(self, cell: Cell) -> None:
+        """Open an MLflow run for the cell.
+
+        Runs that earlier attempts at this cell in this results directory left open are closed as killed: their process
+        died.
+        """
+        self.close("KILLED")
+        if self.client is None:
+            return  # `run_started` failed, and that has been reported
+        found = self.client.get_experiment_by_name(cell.experiment)
+        experiment_id = self.client.create_experiment(cell.experiment) if found is None else found.experiment_id
+        query = f"tags.cell_id = '{cell.cell_id}' and attributes.status = 'RUNNING'"
+        for earlier in self.client.search_runs([experiment_id], query):
+            if earlier.data.tags["results"] == self.directory:
+                self.client.set_terminated(earlier.info.run_id, "KILLED")
+        tags = {"cell_id": cell.cell_id, "variant": cell.variant_title, "results": self.directory}
+        self.run_id = self.client.create_run(experiment_id, run_name=cell.title, tags=tags).info.run_id
+        flat = pd.json_normalize(cell.model_dump(mode="json")).iloc[0].dropna()  # nested tables become a.b.c
+        params = [Param(str(name), str(value)) for name, value in flat.items()]
+        for start in range(0, len(params), MAX_PARAMS):
+            self.client.log_batch(self.run_id, params=params[start : start + MAX_PARAMS])
+
+    @hookimpl(wrapper=True)
+    def run_cell(self) -> Generator[None, RunRecord, RunRecord]:
+        """Close the MLflow run as killed if training is interrupted."""
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            with suppress(Exception):
+                self.close("KILLED")
+            raise
+
+    @hookimpl
+    def cell_validated(self, step: int, scores: Mapping[str, float | None]) -> None:
+        """Add a point to each curve."""
+        self._log(scores, step)
+
+    @hookimpl
+    def cell_finished(self, record: RunRecord) -> None:
+        """Add the final numbers, or the reason why there are none, and close the MLflow run."""
+        if self.client is None or self.run_id is None:
+            return
+        final = {f"test/{name}": value for name, value in record.metrics.items()}
+        final |= {f"cost/{name}": value for name, value in record.cost.model_dump().items()}
+        self._log(final, record.kept_step or 0)
+        for name, text in (("status", record.status), ("reason", record.reason)):
+            self.client.set_tag(self.run_id, name, text)
+        self.close("FINISHED" if record.status == "done" else "FAILED")
+
+    def close(self, status: str) -> None:
+        """Close the MLflow run of the current cell, if one is open."""
+        run_id, self.run_id = self.run_id, None
+        if self.client is not None and run_id is not None:
+            self.client.set_terminated(run_id, status)
+
+    def _log(self, numbers: Mapping[str, float | None], step: int) -> None:
+        """Add a point for each defined number."""
+        if self.client is None or self.run_id is None:
+            return  # `cell_started` failed, and that has been reported
+        now = round(time.time() * 1000)  # milliseconds
+        metrics = [
+            Metric(name, value, now, step) for name, value in numbers.items() if name != "step" and value is not None
+        ]
+        self.client.log_batch(self.run_id, metrics=metrics)
 
 
 @hookimpl
-def run_started(directory: Path) -> None:
-    """Connect; what another run in this process left open is closed as killed."""
-    close("KILLED")
-    under_way.client = None  # if connecting fails
-    under_way.client, under_way.directory = MlflowClient(), str(directory.absolute())
-
-
-@hookimpl
-def cell_started(cell: Cell) -> None:
-    """Open a run, and close as killed what attempts of this cell in this folder, whose process died, left open."""
-    close("KILLED")
-    client: MlflowClient | None = under_way.client
-    if client is None:
-        return  # which was reported when the run started
-    experiment = client.get_experiment_by_name(cell.experiment)
-    place = client.create_experiment(cell.experiment) if experiment is None else experiment.experiment_id
-    for left in client.search_runs([place], f"tags.cell_id = '{cell.cell_id}' and attributes.status = 'RUNNING'"):
-        if left.data.tags["results"] == under_way.directory:
-            client.set_terminated(left.info.run_id, "KILLED")
-    tags = {"cell_id": cell.cell_id, "variant": cell.variant_title, "results": under_way.directory}
-    under_way.run_id = client.create_run(place, run_name=cell.title, tags=tags).info.run_id
-    flat = pd.json_normalize(cell.model_dump(mode="json")).iloc[0].dropna()  # a.b.c for tables in tables
-    params = [Param(str(name), str(value)) for name, value in flat.items()]
-    for start in range(0, len(params), MOST_PARAMS):
-        client.log_batch(under_way.run_id, params=params[start : start + MOST_PARAMS])
-
-
-@hookimpl
-def cell_validated(step: int, scores: Mapping[str, float | None]) -> None:
-    """Add a point to each curve."""
-    if under_way.run_id is None:
-        return  # it could not be opened, which was reported then
-    log(scores, step)
-
-
-@hookimpl
-def cell_finished(cell: Cell, record: RunRecord) -> None:
-    """Add the final numbers, or why there are none, and close the run."""
-    if record.status == "infeasible":
-        cell_started(cell)  # nobody else calls it: such a cell is not run
-    if under_way.run_id is None:
-        return
-    log({f"test/{name}": value for name, value in record.metrics.items()}, record.kept_step or 0)
-    log({f"cost/{name}": value for name, value in record.cost.model_dump().items()}, record.kept_step or 0)
-    for name, text in (("status", record.status), ("reason", record.reason)):
-        under_way.client.set_tag(under_way.run_id, name, text)
-    close("FINISHED" if record.status == "done" else "FAILED")
-
-
-def log(numbers: Mapping[str, float | None], step: int) -> None:
-    """Add a point for each number that is defined."""
-    now = round(time.time() * 1000)  # milliseconds
-    metrics = [
-        Metric(name, value, now, step) for name, value in numbers.items() if name != "step" and value is not None
-    ]
-    under_way.client.log_batch(under_way.run_id, metrics=metrics)
-
-
-def close(status: str) -> None:
-    """Close the run that is open, if one is."""
-    run_id, under_way.run_id = under_way.run_id, None
-    if run_id is not None:
-        under_way.client.set_terminated(run_id, status)
-
-
-atexit.register(close, "KILLED")  # interrupted in the middle of a cell
+def register_observers() -> Iterable[object]:
+    """Create the tracker of one run."""
+    return [MLflowTracker()]

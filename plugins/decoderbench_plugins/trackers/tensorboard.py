@@ -1,4 +1,4 @@
-"""TensorBoard as a tracker: each cell is one of its runs, so that curves and final numbers can be compared.
+"""TensorBoard as a tracker: each cell is a TensorBoard run, so curves and final numbers can be compared.
 
 decoderbench run experiments/quickstart.toml -p decoderbench_plugins.trackers.tensorboard
 tensorboard --logdir results/quickstart
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from decoderbench import hookimpl
@@ -24,60 +24,77 @@ except ImportError as error:
 if TYPE_CHECKING:
     from decoderbench import Cell, RunRecord
 
-under_way = SimpleNamespace(folder=Path(), writer=None)  # where the cells of this run go, and the one that is open
 
+class TensorBoardTracker:
+    """Writes the cells of one run to the folder `tensorboard` beside the results."""
 
-@hookimpl
-def run_started(directory: Path) -> None:
-    """Take the folder of this run; what another run in this process left open is closed."""
-    under_way.folder = directory / "tensorboard"
-    close()
+    def __init__(self) -> None:
+        self.folder = Path()
+        self.writer: SummaryWriter | None = None  # of the current cell
 
+    @hookimpl
+    def run_started(self, directory: Path) -> None:
+        """Store the folder of this run."""
+        self.folder = directory / "tensorboard"
 
-@hookimpl
-def cell_started(cell: Cell) -> None:
-    """Start the cell's curves anew: those of an attempt that was cut off, or failed, would run into them."""
-    close()
-    shutil.rmtree(under_way.folder / cell.cell_id, ignore_errors=True)
-    under_way.writer = SummaryWriter(str(under_way.folder / cell.cell_id))
+    @hookimpl
+    def cell_started(self, cell: Cell) -> None:
+        """Open the cell's folder and delete the curves of an interrupted or failed attempt."""
+        self.close()
+        shutil.rmtree(self.folder / cell.cell_id, ignore_errors=True)
+        self.writer = SummaryWriter(str(self.folder / cell.cell_id))
 
+    @hookimpl(wrapper=True)
+    def run_cell(self) -> Generator[None, RunRecord, RunRecord]:
+        """Close the folder if training is interrupted."""
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            with suppress(Exception):
+                self.close()
+            raise
 
-@hookimpl
-def cell_validated(step: int, scores: Mapping[str, float | None]) -> None:
-    """Add a point to each curve; a score that is not defined has none."""
-    if under_way.writer is None:
-        return  # it could not be opened, which was reported then
-    for name, score in scores.items():
-        if name != "step" and score is not None:
-            under_way.writer.add_scalar(name, score, step)
-    under_way.writer.flush()
+    @hookimpl
+    def cell_validated(self, step: int, scores: Mapping[str, float | None]) -> None:
+        """Add a point to each curve, except for undefined scores."""
+        if self.writer is None:
+            return  # `cell_started` failed, and that has been reported
+        for name, score in scores.items():
+            if name != "step" and score is not None:
+                self.writer.add_scalar(name, score, step)
+        self.writer.flush()
 
+    @hookimpl
+    def cell_finished(self, cell: Cell, record: RunRecord) -> None:
+        """Add the stages and final numbers of the cell, or the reason why there are none."""
+        if self.writer is None:
+            return
+        if record.status == "done":
+            self._write_final(self.writer, cell, record)
+        else:
+            self.writer.add_text(record.status, f"{cell.title}: {record.reason}")
+        self.close()
 
-@hookimpl
-def cell_finished(cell: Cell, record: RunRecord) -> None:
-    """Add what the cell is and its final numbers, or why there are none."""
-    if record.status == "infeasible":
-        cell_started(cell)  # nobody else calls it: such a cell is not run
-    if under_way.writer is None:
-        return
-    if record.status != "done":
-        under_way.writer.add_text(record.status, f"{cell.title}: {record.reason}")
-    else:
+    def close(self) -> None:
+        """Close the folder of the current cell, if one is open."""
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            writer.close()
+
+    def _write_final(self, writer: SummaryWriter, cell: Cell, record: RunRecord) -> None:
         stages = dict(zip(("rectifier", "encoder", "bridge", "decoder"), cell.variant, strict=True))
         final = {f"test/{name}": value for name, value in record.metrics.items()}
         final |= {f"cost/{name}": value for name, value in record.cost.model_dump().items()}
-        # The table takes its columns from one of the cells, so each has all of them.
+        # TensorBoard takes the columns of its table from one of the cells, so each cell has all of them.
         numbers = {name: math.nan if value is None else value for name, value in final.items()}
-        # Written by hand, as add_hparams opens a run of its own for them.
+        # Written directly, because `add_hparams` would open a run of its own.
         for summary in hparams(stages | {"seed": cell.seed}, numbers):  # type: ignore[no-untyped-call]
-            under_way.writer.file_writer.add_summary(summary)
+            writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # torch declares it as None
         for name, value in numbers.items():
-            under_way.writer.add_scalar(name, value, record.kept_step)
-    close()
+            writer.add_scalar(name, value, record.kept_step)
 
 
-def close() -> None:
-    """Close the cell that is open, if one is."""
-    writer, under_way.writer = under_way.writer, None
-    if writer is not None:
-        writer.close()
+@hookimpl
+def register_observers() -> Iterable[object]:
+    """Create the tracker of one run."""
+    return [TensorBoardTracker()]

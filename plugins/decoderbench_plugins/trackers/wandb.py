@@ -1,16 +1,16 @@
-"""Weights & Biases as a tracker: each attempt to train a cell is a run of the project that is named as the experiment.
+"""Weights & Biases as a tracker: each attempt to train a cell is a W&B run in a project named after the experiment.
 
     decoderbench run experiments/quickstart.toml -p decoderbench_plugins.trackers.wandb
 
-Runs are grouped by the row of the table that their seeds share. W&B's own settings hold, such as WANDB_MODE=offline. A
-run whose process died W&B calls crashed; the cell's next attempt is a run of its own.
+Runs are grouped by variant: the seeds of one row of the table. W&B's own settings apply, such as WANDB_MODE=offline. If
+the process dies, W&B marks the run as crashed; the next attempt at the cell is a new run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from decoderbench import hookimpl
@@ -23,58 +23,74 @@ except ImportError as error:
 if TYPE_CHECKING:
     from decoderbench import Cell, RunRecord
 
-LONGEST_NAME = 128  # the server refuses longer ones
-under_way = SimpleNamespace(directory=Path(), run=None)
+MAX_NAME_LENGTH = 128  # the server refuses longer names
+
+
+class WandbTracker:
+    """Sends the cells of one run to W&B, whose local files are in the results directory."""
+
+    def __init__(self) -> None:
+        self.directory = Path()
+        self.run: wandb.Run | None = None  # of the current cell
+
+    @hookimpl
+    def run_started(self, directory: Path) -> None:
+        """Store the folder for W&B's local files."""
+        self.directory = directory.absolute()
+
+    @hookimpl
+    def cell_started(self, cell: Cell) -> None:
+        """Open a W&B run for the cell, without closing other runs of this process.
+
+        The terminal output is not copied to it, because it is about the whole grid.
+        """
+        self.close(exit_code=1)
+        self.run = wandb.init(
+            project=cell.experiment,
+            name=cell.title[:MAX_NAME_LENGTH],
+            group=cell.variant_title[:MAX_NAME_LENGTH],
+            dir=str(self.directory),
+            config={"cell_id": cell.cell_id, **cell.model_dump(mode="json")},
+            reinit="create_new",
+            settings=wandb.Settings(console="off", quiet=True),
+        )
+
+    @hookimpl(wrapper=True)
+    def run_cell(self) -> Generator[None, RunRecord, RunRecord]:
+        """Close the W&B run as failed if training is interrupted."""
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            with suppress(Exception):
+                self.close(exit_code=1)
+            raise
+
+    @hookimpl
+    def cell_validated(self, step: int, scores: Mapping[str, float | None]) -> None:
+        """Add a point to each curve, except for undefined scores."""
+        if self.run is None:
+            return  # `cell_started` failed, and that has been reported
+        self.run.log({name: score for name, score in scores.items() if name != "step" and score is not None}, step=step)
+
+    @hookimpl
+    def cell_finished(self, record: RunRecord) -> None:
+        """Add the final numbers, or the reason why there are none, to the summary and close the W&B run."""
+        if self.run is None:
+            return
+        final = {f"test/{name}": value for name, value in record.metrics.items()}
+        final |= {f"cost/{name}": value for name, value in record.cost.model_dump().items()}
+        numbers = {name: value for name, value in final.items() if value is not None}
+        self.run.summary.update({"status": record.status, "reason": record.reason, **numbers})
+        self.close(exit_code=0 if record.status == "done" else 1)
+
+    def close(self, exit_code: int) -> None:
+        """Close the W&B run of the current cell, if one is open."""
+        run, self.run = self.run, None
+        if run is not None:
+            run.finish(exit_code=exit_code)
 
 
 @hookimpl
-def run_started(directory: Path) -> None:
-    """Take the folder that W&B may write to; what another run in this process left open is closed as failed."""
-    close(exit_code=1)
-    under_way.directory = directory.absolute()
-
-
-@hookimpl
-def cell_started(cell: Cell) -> None:
-    """Open a run beside those that the user has open; the terminal shows the whole grid and is not copied to it."""
-    close(exit_code=1)
-    under_way.run = wandb.init(
-        project=cell.experiment,
-        name=cell.title[:LONGEST_NAME],
-        group=cell.variant_title[:LONGEST_NAME],
-        dir=str(under_way.directory),
-        config={"cell_id": cell.cell_id, **cell.model_dump(mode="json")},
-        reinit="create_new",
-        settings=wandb.Settings(console="off", quiet=True),
-    )
-
-
-@hookimpl
-def cell_validated(step: int, scores: Mapping[str, float | None]) -> None:
-    """Add a point to each curve; a score that is not defined has none."""
-    if under_way.run is None:
-        return  # it could not be opened, which was reported then
-    under_way.run.log(
-        {name: score for name, score in scores.items() if name != "step" and score is not None}, step=step
-    )
-
-
-@hookimpl
-def cell_finished(cell: Cell, record: RunRecord) -> None:
-    """Add the final numbers, or why there are none, to the run's summary and close it."""
-    if record.status == "infeasible":
-        cell_started(cell)  # nobody else calls it: such a cell is not run
-    if under_way.run is None:
-        return
-    final = {f"test/{name}": value for name, value in record.metrics.items()}
-    final |= {f"cost/{name}": value for name, value in record.cost.model_dump().items()}
-    numbers = {name: value for name, value in final.items() if value is not None}
-    under_way.run.summary.update({"status": record.status, "reason": record.reason, **numbers})
-    close(exit_code=0 if record.status == "done" else 1)
-
-
-def close(exit_code: int) -> None:
-    """Close the run that is open, if one is."""
-    run, under_way.run = under_way.run, None
-    if run is not None:
-        run.finish(exit_code=exit_code)
+def register_observers() -> Iterable[object]:
+    """Create the tracker of one run."""
+    return [WandbTracker()]
