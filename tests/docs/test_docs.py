@@ -186,7 +186,9 @@ def test_architecture_page_names_files_that_exist() -> None:
 
 def test_readme_commands_exist() -> None:
     page = (ROOT / "README.md").read_text()
-    for command in set(re.findall(r"decoderbench (run|compare|plan|report|plugins|new|check)\b", page)):
+    commands = set(re.findall(r"decoderbench (run|compare|plan|report|plugins|new|check)\b", page))
+    assert {"run", "compare"} <= commands
+    for command in commands:
         finished = subprocess.run(
             [sys.executable, "-c", "from decoderbench.cli import main; main()", command, "--help"],
             capture_output=True,

@@ -35,7 +35,9 @@ def test_nll_is_equal_on_cpu_and_gpu(tiny: dict[str, Any], tiny_registry: Regist
 
     images = torch.randn(5, 1, 16, 32)
     texts = ["0", "11", "01", "", "10"]
-    for cell in plan(tiny, tiny_registry, tmp_path):
+    cells = plan(tiny, tiny_registry, tmp_path)
+    assert len(cells) == 3
+    for cell in cells:
         scores = []
         for name in ("cpu", "cuda"):
             device = torch.device(name)

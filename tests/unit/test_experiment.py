@@ -59,7 +59,7 @@ def test_experiment_round_trips_through_toml(tiny: dict[str, Any]) -> None:
     ],
 )
 def test_mistake_is_reported_with_its_key(tiny: dict[str, Any], change: dict[str, Any], expected: str) -> None:
-    assert f"file.toml: {expected}" in mistakes(merge(tiny, change)) or expected in mistakes(merge(tiny, change))
+    assert expected in mistakes(merge(tiny, change))
 
 
 def test_all_mistakes_are_reported_at_once(tiny: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ def test_plan_of_images_of_one_size_decodes_none(tiny: dict[str, Any], tiny_regi
     assert not list(tmp_path.glob("images/*"))
     assert prepared.inputs.audit_so_far is prepared.inputs.label_audit
     assert len(prepared.inputs.images) == 100
+    assert list(tmp_path.glob("images/*"))
     assert prepared.inputs.audit_so_far is prepared.inputs.audit
 
 

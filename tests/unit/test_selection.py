@@ -39,7 +39,7 @@ def test_and_binds_tighter_than_or() -> None:
 def test_cell_id_selects_one_cell_and_only_as_a_whole() -> None:
     cell_id = CELLS[1].cell_id
     assert select(cell_id) == [("LSTM + CTC", 10)]
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="matches none of 4 cells"):
         select(cell_id[:-1])
 
 

@@ -174,7 +174,9 @@ def test_weights_depend_on_the_seed_and_not_on_keep_width() -> None:
     for keep_width in (0, 4, 0):
         torch.manual_seed(3)
         weights.append(build("test_resnet", stage=3, keep_width=keep_width).state_dict())
-    assert all(torch.equal(weights[0][name], other[name]) for other in weights for name in weights[0])
+    assert all(torch.equal(weights[0][name], other[name]) for other in weights[1:] for name in weights[0])
+    torch.manual_seed(4)
+    assert not torch.equal(next(iter(weights[0].values())), next(build("test_resnet", stage=3).parameters()))
 
 
 def test_maps_with_channels_last_are_turned() -> None:
