@@ -1,6 +1,6 @@
-"""The option of pytest that says what `pytest --pyargs decoderbench.testing.conformance` checks.
+"""The pytest option that selects the plugins for `pytest --pyargs decoderbench.testing.conformance`.
 
-pytest loads this in every run of whoever has decoderbench installed, so it imports nothing.
+pytest loads this module in every run in an environment with decoderbench, so it imports nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="PLUGIN",
-        help="with --pyargs decoderbench.testing.conformance: check what this plugin, a module or a .py file, "
-        "registers; repeatable; everything that is installed if left out",
+        help="with --pyargs decoderbench.testing.conformance: check the components of this plugin, a module or a .py "
+        "file; repeatable; default: all installed plugins",
     )

@@ -1,7 +1,8 @@
-"""From an idea to a row: new, check, run; what is written runs as it is."""
+"""From an idea to a row of the table: new, check, run."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ PARTS = [(kind, None) for kind in KINDS if kind != "decoder"] + [("decoder", fam
 
 
 @pytest.mark.parametrize(("kind", "family"), PARTS)
-def test_what_is_written_is_short_checked_and_gets_its_row(
+def test_new_component_is_short_passes_check_and_runs(
     kind: str,
     family: str | None,
     tiny: dict[str, Any],
@@ -36,9 +37,9 @@ def test_what_is_written_is_short_checked_and_gets_its_row(
         assert "  decoderbench check my_own.py" in out
         status, checked, err = call(capfd, "check", "my_own.py")
         assert status == 0, checked + err
-        assert "all rules kept" in checked
+        assert re.search(r"^1 component, \d+ rules pass, ", checked, re.MULTILINE)
 
-    # The command that `new` recommends, on a smaller experiment.
+    # Run the command that `new` prints, with a smaller experiment.
     tiny["image"] = {"height": 32, "width": 64}
     tiny["labels"] = {"charset": "0123456789"}
     (tmp_path / "tiny.toml").write_text(to_toml(tiny))
@@ -61,7 +62,7 @@ def test_what_is_written_is_short_checked_and_gets_its_row(
 
 
 @pytest.mark.parametrize(("kind", "family"), PARTS)
-def test_what_is_written_is_in_good_style(kind: str, family: str | None, tmp_path: Path) -> None:
+def test_new_component_satisfies_ruff(kind: str, family: str | None, tmp_path: Path) -> None:
     new_component(kind, "my_own", family=family, into=tmp_path)
     settings = Path(__file__).parents[2] / "pyproject.toml"
     for task in (["check"], ["format", "--check"]):
@@ -73,7 +74,7 @@ def test_what_is_written_is_in_good_style(kind: str, family: str | None, tmp_pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_package_has_an_entry_point_and_tests(kind: str, tmp_path: Path) -> None:
+def test_new_package_has_entry_point_and_tests(kind: str, tmp_path: Path) -> None:
     paths = new_component(kind, "my_own", package=True, into=tmp_path)
     root = tmp_path / "decoderbench-my-own"
     assert {str(path.relative_to(root)) for path in paths} == {
@@ -86,7 +87,7 @@ def test_a_package_has_an_entry_point_and_tests(kind: str, tmp_path: Path) -> No
         assert "my_component" not in path.read_text()
 
 
-def test_the_tests_of_a_package_pass(tmp_path: Path) -> None:
+def test_tests_of_new_package_pass(tmp_path: Path) -> None:
     new_component("metric", "my_own", package=True, into=tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=src", "tests"],
@@ -97,31 +98,35 @@ def test_the_tests_of_a_package_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["decodr", "x"], "kind 'decodr': unknown; did you mean 'decoder'?; choose one of decoder, encoder"),
+        (["decodr", "x"], "kind 'decodr': unknown; did you mean 'decoder'?; choose one of rectifier, encoder"),
         (["decoder", "x", "--family", "rnn"], "--family rnn: unknown; choose one of autoregressive, ctc"),
         (["encoder", "x", "--family", "ctc"], "--family ctc: only decoders have families; leave it out"),
-        (["decoder", "My-Own"], "name 'My-Own': must be a-z, 0-9 and _"),
-        (["decoder", "../up"], "name '../up': must be a-z, 0-9 and _"),
-        (["decoder", "class"], "name 'class': must be a-z, 0-9 and _, begin with a letter, not end with _"),
-        (["decoder", "my_"], "name 'my_': must be a-z, 0-9 and _, begin with a letter, not end with _"),
-        (["decoder", "plugins", "--package"], "decoderbench_plugins is the package of what ships"),
+        (["decoder", "My-Own"], "name 'My-Own': use a-z, 0-9 and _"),
+        (["decoder", "../up"], "name '../up': use a-z, 0-9 and _"),
+        (["decoder", "class"], "name 'class': use a-z, 0-9 and _, begin with a letter, do not end with _"),
+        (["decoder", "my_"], "name 'my_': use a-z, 0-9 and _, begin with a letter, do not end with _"),
+        (["decoder", "plugins", "--package"], "decoderbench_plugins is the built-in package"),
         (["decoder", "there"], "there.py: exists already and is not overwritten"),
     ],
 )
-def test_what_cannot_be_written(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_new_refuses_invalid_arguments(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.py").write_text("precious")
     status, _, err = call(capfd, "new", *arguments)
-    assert (status, said in err) == (2, True), err
+    assert (status, message in err) == (2, True), err
     assert (tmp_path / "there.py").read_text() == "precious"
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_check_says_what_is_broken_and_exits_with_1(
+def test_check_reports_failures_and_exits_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -129,10 +134,13 @@ def test_check_says_what_is_broken_and_exits_with_1(
     path.write_text(path.read_text().replace("memory.new_zeros(", "torch.zeros("))
     status, out, _ = call(capfd, "check", "my_own.py")
     assert status == 1
-    assert "  kept   scores_each_image: `nll` gives one finite float32 number an image, (B,)\n" in out
-    assert "  BROKEN stays_on_its_device: Moved to another device it makes no tensor elsewhere" in out
-    assert "\n         got addmm of tensors on cpu and meta\n         make tensors where the input is, x.new_z" in out
-    assert "1 component, 1 rule broken" in out
+    assert "  pass nll_is_one_number_per_image: `nll` returns one finite float32 number per image, (B,)\n" in out
+    assert "  FAIL stays_on_one_device: After a move to another device all tensors are on that device" in out
+    assert (
+        "\n       got addmm of tensors on cpu and meta\n       create tensors on the device of the input, x.new_z"
+        in out
+    )
+    assert "1 component, 1 rule FAIL, " in out
 
     path.write_text(path.read_text().replace("hidden, cell, mean = state", "raise ValueError('no')"))
     status, out, _ = call(capfd, "check", "my_own.py", "--verbose")
@@ -143,44 +151,44 @@ def test_check_says_what_is_broken_and_exits_with_1(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["no_such.py"], "no_such.py: no such file"),
         (["no_such_module"], "plugin no_such_module could not be loaded: ModuleNotFoundError"),
         (["decoder/nothing"], "unknown decoder 'nothing'; registered: attention_lstm"),
         (["decodr/ctc"], "unknown kind 'decodr'; did you mean 'decoder'?"),
         (["decoder/ctc", "--set", "hiden=3"], "--set hiden: decoder 'ctc': unknown key"),
-        (["decoder", "--set", "hidden_dim=3"], "--set: sets options of one component, "),
+        (["decoder", "--set", "hidden_dim=3"], "--set: sets options of a single component, given "),
     ],
 )
-def test_check_refuses_what_it_cannot_check(arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_check_refuses_invalid_arguments(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
     status, _, err = call(capfd, "check", *arguments)
-    assert (status, said in err) == (2, True), err
+    assert (status, message in err) == (2, True), err
 
 
-def test_check_takes_options(capfd: pytest.CaptureFixture[str]) -> None:
+def test_check_sets_options(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, err = call(capfd, "check", "decoder/lstm_ctc", "--set", "hidden_dim=8", "--set", "num_layers=2")
     assert status == 0, out + err
     assert "decoder lstm_ctc  (decoderbench " in out
 
 
-def test_plugins_describes_a_component(capfd: pytest.CaptureFixture[str]) -> None:
+def test_plugins_describes_one_component(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capfd, "plugins", "decoder/attention_lstm")
     assert status == 0
-    for said in (
+    for expected in (
         "decoder attention_lstm  (decoderbench ",
         "Bahdanau et al. 2015",
         '    wiring: "default" | "baek2019" = "default"\n        default: the cell reads an embedding',
         "    hidden_dim: int, >= 1 = 256\n        Hidden width of the LSTMCell",
     ):
-        assert said in out
+        assert expected in out
     status, out, _ = call(capfd, "plugins", "bridge")
-    assert out.count("\n    projection_dim: int, >= 1 (may be left out)\n") == 4
+    assert out.count("\n    projection_dim: int, >= 1 (optional)\n") == 4
     status, _, err = call(capfd, "plugins", "lstm_cel")
     assert (status, "did you mean 'lstm_cell'?" in err) == (2, True)
 
 
-def test_plugins_verbose_says_where_each_came_from(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_plugins_verbose_shows_origin_of_each_plugin(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")
     (path,) = new_component("bridge", "my_own", into=tmp_path)
     status, out, err = call(
@@ -189,12 +197,12 @@ def test_plugins_verbose_says_where_each_came_from(tmp_path: Path, capfd: pytest
     assert status == 0
     assert f"plugin my_own.py  ({path})\n    {path}: register_bridges\n" in out
     assert "plugin bundled  (decoderbench 0.1.0)\n" in out
-    assert "plugin decoderbench_plugins.decoders.ctc  (left out by -p no:" in out
-    assert "left out: plugin broken.py could not be loaded: ZeroDivisionError: division by zero (broken.py:1)" in err
+    assert "plugin decoderbench_plugins.decoders.ctc  (disabled by -p no:" in out
+    assert "disabled: plugin broken.py could not be loaded: ZeroDivisionError: division by zero (broken.py:1)" in err
     assert "Traceback" in err
 
 
-def test_the_kit_runs_as_tests_of_pytest(tmp_path: Path) -> None:
+def test_conformance_runs_in_pytest(tmp_path: Path) -> None:
     new_component("metric", "my_own", into=tmp_path)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--pyargs"]
     done = subprocess.run(
@@ -205,7 +213,7 @@ def test_the_kit_runs_as_tests_of_pytest(tmp_path: Path) -> None:
     assert "9 passed" in done.stdout
 
 
-def test_the_kit_finds_what_is_installed(
+def test_check_finds_components_of_installed_distribution(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (path,) = new_component("metric", "my_own", into=tmp_path)
@@ -216,10 +224,10 @@ def test_the_kit_finds_what_is_installed(
         assert status == 0, out + err
         assert "metric my_own  (dist-own 1.0)" in out
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--pyargs"]
-    for name, said in (("own_module", "9 passed"), ("entry", "9 passed"), ("json", "it registers nothing")):
+    for name, message in (("own_module", "9 passed"), ("entry", "9 passed"), ("json", "it registers nothing")):
         done = subprocess.run(
             [*command, "decoderbench.testing.conformance", "--decoderbench", name],
             cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(site)},
         )  # fmt: skip
-        assert said in done.stdout
-        assert (done.returncode == 0) == ("passed" in said)
+        assert message in done.stdout
+        assert (done.returncode == 0) == ("passed" in message)

@@ -1,4 +1,4 @@
-"""A stranger's package: installed by pip into an environment of its own, it takes its rows next to what ships."""
+"""A package from outside: installed by pip into its own environment, it runs next to built-in components."""
 
 import importlib.util
 import os
@@ -16,20 +16,18 @@ DECODERBENCH = "from decoderbench.cli import main; main()"
 
 
 @pytest.mark.slow
-def test_a_package_from_outside(tmp_path: Path) -> None:
+def test_package_from_outside_passes_its_tests_and_runs(tmp_path: Path) -> None:
     if importlib.util.find_spec("hatchling") is None:
-        pytest.skip(
-            "hatchling, which builds the package without a network, is not installed; install decoderbench[dev]"
-        )
+        pytest.skip("hatchling, needed to build the package without a network, is missing; install decoderbench[dev]")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    # As if it were here, and not only on the path: so what is installed as editable is found too.
+    # `addsitedir` also processes .pth files, so editable installs are found, unlike with PYTHONPATH.
     lines = [f"import site; site.addsitedir({folder!r})" for folder in site.getsitepackages()]
     (packages / "everything_else.pth").write_text("\n".join(lines))
     source = shutil.copytree(PACKAGE, tmp_path / "package")
 
     def python(*arguments: str | Path) -> str:
-        """Run the environment's Python without the working directory on its path; return what it printed."""
+        """Run Python of the environment without the working directory on its path, and return its output."""
         command = [tmp_path / "venv" / "bin" / "python", "-P", *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         finished = subprocess.run(

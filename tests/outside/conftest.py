@@ -1,3 +1,3 @@
-"""Packages of strangers: their tests run where they are installed, in tests/integration/test_outside_package.py."""
+"""Packages from outside. Their tests run in an environment of their own: tests/integration/test_outside_package.py."""
 
 collect_ignore_glob = ["*"]

@@ -1,15 +1,15 @@
-"""Components that are broken in one place each, so that every rule of the kit is seen to catch something."""
+"""Components with one fault each: every rule of the conformance kit must catch one of them."""
 
 from typing import Any, NamedTuple
 
 
 class Fault(NamedTuple):
-    """A broken component, the rule that catches it, and what its message says."""
+    """A component with a fault, the rule that catches it, and a regular expression for the message."""
 
     kind: str
     cls: Any
     rule: str
-    said: str
+    message: str
 
     def __str__(self) -> str:
         return f"{self.kind}-{self.cls.__name__}-{self.rule}"

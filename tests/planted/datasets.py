@@ -1,4 +1,4 @@
-"""Data sets that are broken in one place, and the rule that each breaks."""
+"""Datasets with one fault each, and the rule that catches it."""
 
 import hashlib
 import random
@@ -16,13 +16,13 @@ SPLITS = ("train", "val", "test")
 
 
 class Digits(Dataset):
-    """Thirty images of two digits, drawn when they are asked for."""
+    """Thirty images of two digits, drawn on request."""
 
     name = "digits"
 
     class Config(ComponentConfig):
         count: int = 30
-        """Images in all."""
+        """Number of images."""
 
     def samples(self) -> Sequence[Sample]:
         return [Sample(str(index), f"{index:02}", SPLITS[index % 3]) for index in range(self.config.count)]
@@ -85,7 +85,7 @@ class Shuffled(Digits):
 
 
 class StillOpen(Digits):
-    """Returns what Image.open returns, whose pixels are still in the file."""
+    """Returns an image that Pillow has opened but not read."""
 
     def load_image(self, index: int) -> Image.Image:
         import io
@@ -107,7 +107,7 @@ class NotAnImage(Digits):
 
 
 class DrawsInOrder(Digits):
-    """One random generator for all images, so that each depends on those before it."""
+    """Uses one random generator for all images, so each depends on the order of loading."""
 
     generator: random.Random | None = None
 
@@ -119,7 +119,7 @@ class DrawsInOrder(Digits):
 
 
 class SharesACanvas(Digits):
-    """Draws on one canvas, which threads take from each other."""
+    """Draws on one canvas, which threads overwrite for each other."""
 
     canvas: Image.Image | None = None
 
@@ -159,24 +159,26 @@ fault = partial(Fault, "dataset")
 FAULTS = [
     fault(WithoutDocstring, "can_be_registered", "option 'count' of dataset 'digits' without a docstring"),
     fault(
-        ReadsAtOnce, "is_built_without_reading", r"got os.listdir of .*planted'; read in samples\(\) or load_image\(\)"
+        ReadsAtOnce,
+        "constructor_opens_no_files",
+        r"got os.listdir of .*planted'; read in samples\(\) or load_image\(\)",
     ),
-    fault(Empty, "lists_its_samples", "got no samples; raise DataError"),
-    fault(Pairs, "lists_its_samples", r"got \('0', '00'\); return Sample\(key, label, split\)"),
-    fault(NumbersAsLabels, "lists_its_samples", "label=0, .*key and label as str"),
-    fault(OneKey, "lists_its_samples", "got key 'image' 30 times; give every image a key of its own"),
-    fault(Validation, "lists_its_samples", "got split 'validation'; use one of train, val, test"),
-    fault(NothingToTest, "has_every_split", "got none of test; deal them out"),
-    fault(Shuffled, "lists_the_same_again", "got other samples, or another order; sort what a set"),
-    fault(StillOpen, "decodes_completely", "got an image whose file is still open"),
-    fault(NoPixels, "decodes_completely", r"got an image of \(0, 16\)"),
-    fault(NotAnImage, "decodes_completely", "got bytes; return a PIL.Image.Image"),
-    fault(DrawsInOrder, "loads_in_any_order", "in another order; derive an image from its index alone"),
-    fault(SharesACanvas, "loads_in_threads", "got other images from four threads"),
-    fault(FingerprintOfTheTime, "has_a_fingerprint", "leave out times of reading"),
-    fault(FingerprintInWords, "has_a_fingerprint", "got fingerprint 'version 2'; return hashlib"),
-    fault(Mumbles, "takes_notes_in_sentences", "got 'hm'; return sentences, or nothing"),
-    fault(SeedsPython, "leaves_the_process_alone", "another state of the random state of Python"),
-    fault(OrderOfASet, "agrees_between_processes", "two different outcomes of one seed"),
+    fault(Empty, "samples_are_valid", "got no samples; raise DataError"),
+    fault(Pairs, "samples_are_valid", r"got \('0', '00'\); return Sample\(key, label, split\)"),
+    fault(NumbersAsLabels, "samples_are_valid", "label=0, .*key and label as str"),
+    fault(OneKey, "samples_are_valid", "got key 'image' 30 times; give every image a unique key"),
+    fault(Validation, "samples_are_valid", "got split 'validation'; use one of train, val, test"),
+    fault(NothingToTest, "every_split_has_samples", "got no samples for test; assign splits"),
+    fault(Shuffled, "samples_are_repeatable", "got other samples, or another order; sort the contents of sets"),
+    fault(StillOpen, "images_are_fully_decoded", "got an image whose file is still open"),
+    fault(NoPixels, "images_are_fully_decoded", r"got an image of \(0, 16\)"),
+    fault(NotAnImage, "images_are_fully_decoded", "got bytes; return a PIL.Image.Image"),
+    fault(DrawsInOrder, "images_do_not_depend_on_order", "in another order; derive an image from its index only"),
+    fault(SharesACanvas, "images_load_in_threads", "got other images from four threads"),
+    fault(FingerprintOfTheTime, "fingerprint_is_stable_digest", "exclude times of reading"),
+    fault(FingerprintInWords, "fingerprint_is_stable_digest", "got fingerprint 'version 2'; return hashlib"),
+    fault(Mumbles, "notes_are_sentences", "got 'hm'; return sentences, or nothing"),
+    fault(SeedsPython, "global_state_is_unchanged", "a change of the random state of Python"),
+    fault(OrderOfASet, "fresh_processes_agree", "two different results from one seed"),
 ]
 HEALTHY = [Digits]

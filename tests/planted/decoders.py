@@ -1,7 +1,8 @@
-"""Decoders that are broken in one place, and the rule that each breaks."""
+"""Decoders with one fault each, and the rule that catches it."""
 
 import os
 import random
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,15 @@ import torch.nn.functional as F
 from helpers.support import SmallCTC, SmallLSTM
 from torch import Tensor, nn
 
-from decoderbench import AutoregressiveDecoder, ComponentConfig, Hypotheses, Labels, LabelSpec, SequenceSpec
+from decoderbench import (
+    AutoregressiveDecoder,
+    ComponentConfig,
+    Hypotheses,
+    InfeasibleError,
+    Labels,
+    LabelSpec,
+    SequenceSpec,
+)
 from planted import Fault
 
 
@@ -22,22 +31,38 @@ class WrongBlank(SmallCTC):
         return F.ctc_loss(log_probs, labels.ids + 1, frames, labels.lengths, blank=last, reduction="none")
 
 
-class LeftToRightOrNot(SmallCTC):
+class InfeasibleWithoutReason(SmallLSTM):
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        if not memory.left_to_right:
+            raise InfeasibleError("no")
+        super().__init__(config, memory, labels)
+
+
+class InfeasibleByAnotherError(SmallLSTM):
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        if not memory.left_to_right:
+            raise ValueError("needs frames in reading order")
+        super().__init__(config, memory, labels)
+
+
+class AlwaysFeasible(SmallCTC):
+    """Hides from the CTC family how many frames the labels need."""
+
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, replace(labels, frames_needed=1))
+
+
+class NeverFeasible(SmallCTC):
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        raise InfeasibleError("the moon is in the wrong quarter")
+
+
+class DefinesInfeasible(SmallCTC):
+    """Written for version 1 of the plugin API."""
+
     @classmethod
-    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> Any:
-        return not memory.left_to_right
-
-
-class AlwaysFits(SmallCTC):
-    @classmethod
-    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
-        return None
-
-
-class NeverFits(SmallCTC):
-    @classmethod
-    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str:
-        return "the moon is in the wrong quarter"
+    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
+        return None if memory.length > 1 else "it needs more than one frame"
 
 
 class FixedWidth(SmallCTC):
@@ -46,7 +71,7 @@ class FixedWidth(SmallCTC):
 
 
 class EightPositions(SmallLSTM):
-    """Embeds the number of the step, in a table of a length of its own."""
+    """Embeds the number of the step, in a table of a fixed length."""
 
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
@@ -87,7 +112,7 @@ class BatchStatistics(SmallCTC):
         return super().forward(memory - memory.mean(dim=0))
 
 
-class Infinite(SmallCTC):
+class InfiniteForEmptyText(SmallCTC):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         return torch.where(labels.lengths == 0, torch.inf, super().nll(memory, labels))
 
@@ -118,8 +143,8 @@ class IntegerIds(SmallCTC):
         return Hypotheses(read.ids.int(), read.lengths, read.log_prob)
 
 
-class Percent(SmallCTC):
-    """Its log_prob is a probability, which is above zero."""
+class ReturnsProbability(SmallCTC):
+    """Returns a probability as log_prob."""
 
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
         read = super().transcribe(memory, beam_size=beam_size)
@@ -131,14 +156,14 @@ class NotNormalized(SmallCTC):
         return self(memory) - 0.5
 
 
-class SpoilsLabels(SmallCTC):
+class ChangesLabels(SmallCTC):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         nll = super().nll(memory, labels)
         labels.ids.add_(1)
         return nll
 
 
-class InPlace(SmallCTC):
+class ChangesItsInput(SmallCTC):
     def forward(self, memory: Tensor) -> Tensor:
         with torch.no_grad():
             memory.mul_(0.5)
@@ -150,12 +175,12 @@ class Detached(SmallCTC):
         return super().forward(memory.detach())
 
 
-class Column(SmallCTC):
+class NllAsColumn(SmallCTC):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         return super().nll(memory, labels)[:, None]
 
 
-class Scalar(SmallCTC):
+class NllAsScalar(SmallCTC):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         return super().nll(memory, labels).mean()
 
@@ -165,7 +190,7 @@ class DoublePrecision(SmallCTC):
         return super().nll(memory, labels).double()
 
 
-class Unregistered(SmallCTC):
+class UnregisteredBias(SmallCTC):
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
         self.bias = torch.randn(self.vocabulary_size)
@@ -175,7 +200,7 @@ class Unregistered(SmallCTC):
 
 
 class ListOfLayers(SmallCTC):
-    """Its second layer is in a plain list, which no optimizer and no file sees."""
+    """Keeps its second layer in a plain list, so neither optimizer nor state dict includes it."""
 
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
@@ -185,7 +210,7 @@ class ListOfLayers(SmallCTC):
         return self.head(self.layers[0](self.hidden(memory).tanh()))
 
 
-class ForeignDice(SmallCTC):
+class DrawsFromOwnGenerator(SmallCTC):
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
         generator = torch.Generator()
@@ -193,30 +218,30 @@ class ForeignDice(SmallCTC):
         nn.init.normal_(self.head.weight, generator=generator)
 
 
-class BlindToTheImage(SmallCTC):
+class IgnoresTheImage(SmallCTC):
     def forward(self, memory: Tensor) -> Tensor:
         return super().forward(1e-6 * memory)
 
 
-class TooManyCharacters(SmallCTC):
+class ReturnsClasses(SmallCTC):
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
         read = super().transcribe(memory, beam_size=beam_size)
         return Hypotheses(read.ids + 1, read.lengths, read.log_prob)
 
 
-class Optimist(SmallCTC):
+class OverstatesLogProb(SmallCTC):
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
         read = super().transcribe(memory, beam_size=beam_size)
         return Hypotheses(read.ids, read.lengths, read.log_prob / 2)
 
 
-class NeverBeams(SmallCTC):
+class IgnoresBeamSize(SmallCTC):
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
         return super().transcribe(memory)
 
 
-class ByHand(SmallCTC):
-    """Multiplies by sums, which no counter of matrix products sees."""
+class MultipliesElementwise(SmallCTC):
+    """Multiplies matrices elementwise, which the FLOP counter does not count."""
 
     def forward(self, memory: Tensor) -> Tensor:
         hidden = (memory[..., None, :] * self.hidden.weight).sum(dim=-1) + self.hidden.bias
@@ -224,15 +249,16 @@ class ByHand(SmallCTC):
 
 
 class ShiftedTargets(SmallLSTM):
+    """Reads the character that it predicts."""
+
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
-        """Reads the character that it predicts."""
         ids = F.pad(labels.ids, (0, 1), value=self.end)
         ids = torch.where(F.pad(labels.mask(), (0, 1)), ids, self.end)
         scores = self.teacher_forced_logits(memory, ids).log_softmax(dim=-1).gather(2, ids[:, :, None]).squeeze(2)
         return -(scores * (torch.arange(ids.shape[1]) <= labels.lengths[:, None])).sum(dim=1)
 
 
-class ForgottenEnd(SmallLSTM):
+class IgnoresTheEnd(SmallLSTM):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         tokens = F.pad(labels.ids, (1, 0), value=self.start)[:, :-1]
         if not labels.longest:
@@ -246,7 +272,7 @@ class CountsPadding(SmallLSTM):
         return super().nll(memory, Labels(labels.ids, torch.full_like(labels.lengths, labels.longest), labels.longest))
 
 
-class Averaged(SmallLSTM):
+class AveragesCharacters(SmallLSTM):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         return super().nll(memory, labels) / (labels.lengths + 1)
 
@@ -257,7 +283,7 @@ class UnusedParameter(SmallLSTM):
         self.spare = nn.Linear(3, 3)
 
 
-class NeverEnds(SmallLSTM):
+class ExceedsMaxLength(SmallLSTM):
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
         self.max_length += 2
         read = super().transcribe(memory, beam_size=beam_size)
@@ -265,18 +291,18 @@ class NeverEnds(SmallLSTM):
         return read
 
 
-class Dice(SmallLSTM):
+class DrawsInEvalMode(SmallLSTM):
     def step(self, token: Tensor, state: Any, memory: Tensor) -> Any:
         return super().step(token, state, memory + 0.1 * torch.randn_like(memory))
 
 
-class ReadsTooLate(SmallLSTM):
+class ShiftedTeacherForcing(SmallLSTM):
     def teacher_forced_logits(self, memory: Tensor, tokens: Tensor) -> Tensor:
         return super().teacher_forced_logits(memory, F.pad(tokens[:, :-1], (1, 0), value=self.start))
 
 
-class LayersFirst(SmallLSTM):
-    """Its state is (layers, B, N), as nn.LSTM has it, so that a beam takes the wrong rows."""
+class StateWithLayersFirst(SmallLSTM):
+    """Returns a state (layers, B, N), as nn.LSTM does, so beam search selects the wrong rows."""
 
     def initial_state(self, memory: Tensor) -> Any:
         hidden, cell = super().initial_state(memory)
@@ -287,7 +313,7 @@ class LayersFirst(SmallLSTM):
         return logits, (hidden[None].expand(200, -1, -1), cell[None].expand(200, -1, -1))
 
 
-class RemembersOutsideTheState(SmallLSTM):
+class KeepsStateOutside(SmallLSTM):
     def initial_state(self, memory: Tensor) -> Any:
         self.kept = super().initial_state(memory)
         return self.kept
@@ -297,8 +323,8 @@ class RemembersOutsideTheState(SmallLSTM):
         return logits, self.kept
 
 
-class DiceOutsideTraining(SmallLSTM):
-    """Its dropout heeds no mode."""
+class DropoutInEvalMode(SmallLSTM):
+    """Applies dropout in eval mode too."""
 
     def initial_state(self, memory: Tensor) -> Any:
         return tuple(F.dropout(part + 1, 0.5) for part in super().initial_state(memory))
@@ -343,7 +369,7 @@ class LeavesEvalMode(SmallCTC):
         return read
 
 
-class LearnsWhileReading(SmallCTC):
+class LearnsInInference(SmallCTC):
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
         self.register_buffer("mean", torch.zeros(memory.dim))
@@ -354,22 +380,22 @@ class LearnsWhileReading(SmallCTC):
         return super().forward(memory)
 
 
-class LooksAtWeights(SmallCTC):
+class ReadsWeights(SmallCTC):
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
         if self.head.weight.abs().max().item() > 9:
             nn.init.zeros_(self.head.weight)
 
 
-class StateOnTheHost(SmallLSTM):
-    """torch.zeros without a device: it works until it meets a GPU."""
+class StateOnTheCPU(SmallLSTM):
+    """Calls torch.zeros without a device, which fails on a GPU only."""
 
     def initial_state(self, memory: Tensor) -> Any:
         return torch.zeros(memory.shape[0], 32), torch.zeros(memory.shape[0], 32)
 
 
 class PlainTensor(SmallCTC):
-    """A mask that no `to` moves, as it is no buffer."""
+    """Keeps a mask that is not a buffer, so `to` does not move it."""
 
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
@@ -379,14 +405,14 @@ class PlainTensor(SmallCTC):
         return super().forward(memory * self.mask)
 
 
-class ExportsByHearsay(SmallCTC):
+class CannotBeExported(SmallCTC):
     def forward(self, memory: Tensor) -> Tensor:
         logits = super().forward(memory)
         return logits if logits.sum().item() > 1e9 else 1 * logits
 
 
-class OrderOfASet(SmallCTC):
-    """Its weights depend on the order of a set of strings, which each process has its own of."""
+class WeightsFromHash(SmallCTC):
+    """Initializes weights from the hash of a string, which differs between processes."""
 
     def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
@@ -412,75 +438,93 @@ class WithoutInitialState(AutoregressiveDecoder):
         raise NotImplementedError
 
 
-class NameWithBlanks(SmallCTC):
+class NameWithSpaces(SmallCTC):
     name = "Small CTC!"
 
 
 fault = partial(Fault, "decoder")
 FAULTS = [
-    # can it be registered at all
+    # registration
     fault(WithoutDefault, "can_be_registered", "option 'hidden_dim' of decoder 'small_ctc' without a default; give it"),
-    fault(WithoutDocstring, "can_be_registered", "option 'hidden_dim' of decoder 'small_ctc' without a docstring; say"),
+    fault(
+        WithoutDocstring, "can_be_registered", "option 'hidden_dim' of decoder 'small_ctc' without a docstring; desc"
+    ),
     fault(WithoutInitialState, "can_be_registered", "decoder WithoutInitialState does not implement initial_state"),
-    fault(NameWithBlanks, "can_be_registered", "has the name 'Small CTC!'; give it one of a-z, 0-9"),
-    # what it says of itself
-    fault(LeftToRightOrNot, "says_what_it_cannot_read", "got False for SequenceSpec.*return a sentence"),
-    fault(AlwaysFits, "says_what_it_cannot_read", r"CTC needs frames enough.*; got None for SequenceSpec\(length=1"),
-    fault(NeverFits, "scores_each_image", "got the moon is in the wrong quarter;.* accept one of these"),
-    # tensors
-    fault(FixedWidth, "fits_every_size", "sizes itself from its specs.*; got RuntimeError: mat1 and mat2"),
-    fault(EightPositions, "fits_every_size", "got IndexError: index out of range"),
-    fault(StateInADictionary, "fits_every_size", r"a state is a tensor or a \(nested\) tuple of tensors, given dict"),
-    fault(NeedsContiguous, "scores_each_image", "got RuntimeError: view size is not compatible"),
-    fault(WrongRank, "fits_every_size", r"must give logits \(B, T, V\) = \(2, 5, 3\), it gave \(2, 15\)"),
-    fault(DropsFrames, "fits_every_size", r"must give logits \(B, T, V\) = \(2, 5, 3\), it gave \(2, 4, 3\)"),
-    fault(NoBlank, "fits_every_size", r"must give logits \(B, T, V\) = \(2, 5, 3\), it gave \(2, 5, 2\)"),
-    fault(DropsTheBatch, "scores_each_image", r"got torch.float32 of shape \(1,\) for 6 images"),
-    fault(NotANumber, "scores_each_image", "finite float32 number.*; got .*nan.*; stay in log space"),
-    fault(Infinite, "scores_each_image", "finite float32 number.*; got {'': inf}; stay in log space"),
-    fault(Column, "scores_each_image", r"number an image, .*; got torch.float32 of shape \(6, 1\)"),
-    fault(Scalar, "scores_each_image", r"number an image, .*; got torch.float32 of shape \(\)"),
-    fault(DoublePrecision, "scores_each_image", r"number an image, .*; got torch.float64 of shape \(6,\)"),
-    fault(IntegerIds, "keeps_to_its_charset", r"got ids torch.int32 .*return ids \(B, S\)"),
-    fault(Percent, "keeps_to_its_charset", "got log_prob .*; give the logarithm of a probability"),
-    fault(TooManyCharacters, "keeps_to_its_charset", "got ids .*; keep blank, start and end to yourself"),
-    fault(NeverEnds, "keeps_to_its_charset", r"got lengths from \d to 5 .*at most 3 characters"),
-    fault(InPlace, "leaves_its_inputs_alone", "got an input that was changed in place; work on a copy"),
-    fault(SpoilsLabels, "leaves_the_labels_alone", "got ids that were changed in place; work on a copy of the labels"),
-    fault(Detached, "trains_every_parameter", "no finite gradient for what it reads; keep it in the graph"),
-    fault(UnusedParameter, "trains_every_parameter", "no gradient for spare.weight, spare.bias"),
-    fault(Unregistered, "comes_back_from_a_file", "a twin that loaded the file.*; register every tensor"),
-    fault(ListOfLayers, "comes_back_from_a_file", "a twin that loaded the file.*; register every tensor"),
-    fault(ForeignDice, "starts_from_the_seed", "another head.weight when built again from the same seed"),
-    fault(LooksAtWeights, "builds_on_meta", "got RuntimeError: Tensor.item"),
-    fault(StateOnTheHost, "stays_on_its_device", "got .* of tensors on cpu and meta; make tensors where the input is"),
-    fault(PlainTensor, "stays_on_its_device", "got mul of tensors on cpu and meta; make tensors where the input is"),
-    fault(ByHand, "is_counted", "got no operation that is counted"),
-    fault(ExportsByHearsay, "exports_as_it_declares", "as `exports = True` declares; got "),
-    # probability
-    fault(WrongBlank, "is_a_probability", r"summed over texts is at most 1.*; got [\d.]+ over the 63 texts"),
-    fault(NotNormalized, "is_a_probability", "normalize over the whole vocabulary"),
-    fault(ForgottenEnd, "is_a_probability", "charge for the end"),
-    fault(Averaged, "is_a_probability", "instead of averaging"),
-    fault(BatchStatistics, "scores_each_image_alone", "mix nothing across the batch"),
-    fault(CountsPadding, "scores_each_image_alone", "mask what is padding"),
-    fault(Optimist, "claims_what_it_scores", "with beam_size = 1 a log_prob of"),
-    fault(ShiftedTargets, "claims_what_it_scores", "with beam_size = 1 a log_prob of"),
-    fault(NeverBeams, "finds_the_best_text", "search as the family does"),
-    fault(ReadsTooLate, "forces_what_it_steps", "read the same token"),
-    fault(LayersFirst, "steps_row_by_row", "put the batch first in every tensor of a state"),
-    fault(RemembersOutsideTheState, "steps_row_by_row", "all that a step remembers into the state"),
-    fault(BlindToTheImage, "memorizes", r"instead of \['', 'a', 'b', 'ab', 'ba', 'aab'\] after 150 steps"),
-    # what must be left alone
-    fault(Dice, "depends_on_its_own_image_alone", "draw nothing in eval mode"),
-    fault(DiceOutsideTraining, "depends_on_its_own_image_alone", "draw nothing in eval mode: heed self.training"),
-    fault(SeedsTheProcess, "leaves_the_process_alone", "of the seed of torch, .* after building; draw from torch's"),
-    fault(DrawsFromPython, "leaves_the_process_alone", "another state of the random state of Python after training"),
-    fault(LeavesGradientsOff, "leaves_the_process_alone", "another state of the grad mode after building"),
-    fault(LeavesDoublePrecision, "leaves_the_process_alone", "another state of the default dtype after reading"),
-    fault(TakesAllThreads, "leaves_the_process_alone", "the number of threads, the environment after building"),
-    fault(LeavesEvalMode, "changes_nothing_by_reading", r"another mode of itself, hidden, head; leave train\(\)"),
-    fault(LearnsWhileReading, "changes_nothing_by_reading", "another mean after reading; learn in training mode only"),
-    fault(OrderOfASet, "agrees_between_processes", "two different outcomes of one seed; depend on torch's seed alone"),
+    fault(NameWithSpaces, "can_be_registered", "has the name 'Small CTC!'; use a-z, 0-9"),
+    fault(
+        DefinesInfeasible,
+        "can_be_registered",
+        "decoder 'small_ctc' defines infeasible, which nothing calls since plugin API version 2; raise InfeasibleError",
+    ),
+    # feasibility
+    fault(InfeasibleWithoutReason, "infeasible_gives_reason", "got 'no' for SequenceSpec.*give the reason as a sent"),
+    fault(InfeasibleByAnotherError, "infeasible_gives_reason", "got ValueError: needs frames in reading order"),
+    fault(
+        AlwaysFeasible, "infeasible_gives_reason", r"CTC needs ordered frames; got no error for SequenceSpec\(length=1"
+    ),
+    fault(
+        NeverFeasible, "nll_is_one_number_per_image", "got the moon is in the wrong quarter;.* accept at least one of"
+    ),
+    # shapes and dtypes
+    fault(FixedWidth, "works_at_every_size", "takes all sizes from its specs.*; got RuntimeError: mat1 and mat2"),
+    fault(EightPositions, "works_at_every_size", "got IndexError: index out of range"),
+    fault(
+        StateInADictionary, "works_at_every_size", r"a state is a tensor or a \(nested\) tuple of tensors, given dict"
+    ),
+    fault(NeedsContiguous, "nll_is_one_number_per_image", "got RuntimeError: view size is not compatible"),
+    fault(WrongRank, "works_at_every_size", r"must return logits \(B, T, V\) = \(2, 5, 3\), it returned \(2, 15\)"),
+    fault(DropsFrames, "works_at_every_size", r"must return logits \(B, T, V\) = \(2, 5, 3\), it returned \(2, 4, 3\)"),
+    fault(NoBlank, "works_at_every_size", r"must return logits \(B, T, V\) = \(2, 5, 3\), it returned \(2, 5, 2\)"),
+    fault(DropsTheBatch, "nll_is_one_number_per_image", r"got torch.float32 of shape \(1,\) for 6 images"),
+    fault(NotANumber, "nll_is_one_number_per_image", "finite float32 number.*; got .*nan.*; stay in log space"),
+    fault(InfiniteForEmptyText, "nll_is_one_number_per_image", "finite float32 number.*; got {'': inf}; stay in log"),
+    fault(NllAsColumn, "nll_is_one_number_per_image", r"number per image, .*; got torch.float32 of shape \(6, 1\)"),
+    fault(NllAsScalar, "nll_is_one_number_per_image", r"number per image, .*; got torch.float32 of shape \(\)"),
+    fault(DoublePrecision, "nll_is_one_number_per_image", r"number per image, .*; got torch.float64 of shape \(6,\)"),
+    fault(IntegerIds, "transcriptions_are_valid", r"got ids torch.int32 .*return ids \(B, S\)"),
+    fault(ReturnsProbability, "transcriptions_are_valid", "got log_prob .*; return the logarithm of a probability"),
+    fault(ReturnsClasses, "transcriptions_are_valid", "got ids .*; do not return blank, start or end"),
+    fault(ExceedsMaxLength, "transcriptions_are_valid", r"got lengths from \d to 5 .*at most 3 characters"),
+    # training and weights
+    fault(ChangesItsInput, "inputs_are_unchanged", "got an input changed in place; work on a copy"),
+    fault(ChangesLabels, "labels_are_unchanged", "got ids changed in place; work on a copy of the labels"),
+    fault(Detached, "every_parameter_gets_gradient", "no finite gradient for the input; keep it in the graph"),
+    fault(UnusedParameter, "every_parameter_gets_gradient", "no gradient for spare.weight, spare.bias"),
+    fault(UnregisteredBias, "state_dict_round_trips", "after loading the weights an output .*; register every tensor"),
+    fault(ListOfLayers, "state_dict_round_trips", "after loading the weights an output .*; register every tensor"),
+    fault(DrawsFromOwnGenerator, "initial_weights_depend_on_seed_only", "another head.weight when built again"),
+    fault(IgnoresTheImage, "memorizes_six_texts", r"instead of \['', 'a', 'b', 'ab', 'ba', 'aab'\] after 150 steps"),
+    # devices
+    fault(ReadsWeights, "builds_on_meta_device", "got RuntimeError: Tensor.item"),
+    fault(StateOnTheCPU, "stays_on_one_device", "got .* of tensors on cpu and meta; create tensors on the device of"),
+    fault(PlainTensor, "stays_on_one_device", "got mul of tensors on cpu and meta; create tensors on the device of"),
+    fault(MultipliesElementwise, "macs_can_be_counted", "got no operation that is counted"),
+    fault(CannotBeExported, "exported_program_matches", "as `exports = True` promises; got "),
+    # probabilities
+    fault(
+        WrongBlank, "probabilities_sum_to_at_most_one", r"summed over texts is at most 1.*; got [\d.]+ for the 63 tex"
+    ),
+    fault(NotNormalized, "probabilities_sum_to_at_most_one", "normalize over the whole vocabulary"),
+    fault(IgnoresTheEnd, "probabilities_sum_to_at_most_one", "include the end of the text"),
+    fault(AveragesCharacters, "probabilities_sum_to_at_most_one", "instead of averaging"),
+    fault(BatchStatistics, "nll_matches_single_images", "mix nothing across the batch"),
+    fault(CountsPadding, "nll_matches_single_images", "mask the padding"),
+    fault(OverstatesLogProb, "log_prob_matches_nll", "with beam_size = 1 a log_prob of"),
+    fault(ShiftedTargets, "log_prob_matches_nll", "with beam_size = 1 a log_prob of"),
+    fault(IgnoresBeamSize, "wide_beam_finds_best_text", "search as the family does"),
+    fault(ShiftedTeacherForcing, "teacher_forcing_matches_step", "read the same token"),
+    fault(StateWithLayersFirst, "step_works_row_by_row", "put the batch first in every tensor of a state"),
+    fault(KeepsStateOutside, "step_works_row_by_row", "everything that a step remembers into the state"),
+    # randomness and side effects
+    fault(DrawsInEvalMode, "images_do_not_affect_each_other", "draw no random numbers in eval mode"),
+    fault(DropoutInEvalMode, "images_do_not_affect_each_other", "in eval mode: check self.training"),
+    fault(SeedsTheProcess, "global_state_is_unchanged", "of the seed of torch, .* after construction; draw from torch"),
+    fault(DrawsFromPython, "global_state_is_unchanged", "a change of the random state of Python after training"),
+    fault(LeavesGradientsOff, "global_state_is_unchanged", "a change of the grad mode after construction"),
+    fault(LeavesDoublePrecision, "global_state_is_unchanged", "a change of the default dtype after inference"),
+    fault(TakesAllThreads, "global_state_is_unchanged", "the number of threads, the environment after construction"),
+    fault(LeavesEvalMode, "inference_changes_nothing", r"another mode of the module, hidden, head; leave train\(\)"),
+    fault(LearnsInInference, "inference_changes_nothing", "a change of mean by inference; learn in training mode only"),
+    fault(WeightsFromHash, "fresh_processes_agree", "two different results from one seed; depend on torch's seed only"),
 ]
 HEALTHY = [SmallCTC, SmallLSTM]

@@ -1,4 +1,4 @@
-"""Decoders that see at evaluation what they must not: labels, other images, files."""
+"""Decoders that use forbidden information in evaluation: labels, other images, files."""
 
 from contextlib import suppress
 from functools import partial
@@ -40,7 +40,7 @@ class StepCountFromLabels(SmallLSTM):
 
 
 class MaskByLength(SmallCTC):
-    """Knows how long each text is, and says so faintly."""
+    """Masks the memory by the lengths of the labels."""
 
     lengths: Tensor | None = None
 
@@ -55,7 +55,7 @@ class MaskByLength(SmallCTC):
 
 
 class TeacherForcingLeftOn(SmallLSTM):
-    """Is fed the label's characters at evaluation too, as far as it remembers them."""
+    """Reads the characters of the last labels in evaluation too."""
 
     tokens: list[Tensor]
     forcing = False
@@ -75,14 +75,14 @@ class TeacherForcingLeftOn(SmallLSTM):
 
 
 class FaintStatistic(SmallCTC):
-    """Lets a millionth of the mean of the batch into each image."""
+    """Adds a millionth of the mean of the batch to each image."""
 
     def forward(self, memory: Tensor) -> Tensor:
         return super().forward(memory + 1e-6 * memory.mean(dim=0))
 
 
 class FirstImageForAll(SmallCTC):
-    """Lets a little of the first image into all others."""
+    """Adds a small fraction of the first image's logits to all others."""
 
     def forward(self, memory: Tensor) -> Tensor:
         logits = super().forward(memory)
@@ -120,7 +120,7 @@ class FileNameAsLabel(SmallCTC):
 
 
 class RemembersTheLastBatch(SmallLSTM):
-    """Starts a batch where the last one ended."""
+    """Starts from a state that depends on the previous batch."""
 
     last: Tensor | None = None
 
@@ -132,7 +132,7 @@ class RemembersTheLastBatch(SmallLSTM):
 
 
 class SortsTheBatch(SmallLSTM):
-    """Reads the images in order of contrast, and forgets to put them back."""
+    """Reads the images in order of contrast, and returns them in this order."""
 
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
         return super().transcribe(memory[memory.std(dim=(1, 2)).argsort()], beam_size=beam_size)
@@ -141,15 +141,15 @@ class SortsTheBatch(SmallLSTM):
 fault = partial(Fault, "decoder")
 AFTER = "after an nll of .* a transcription"
 FAULTS = [
-    fault(DirectPeek, "does_not_peek", AFTER),
-    fault(StepCountFromLabels, "does_not_peek", "keep nothing of the labels"),
-    fault(MaskByLength, "does_not_peek", AFTER),
-    fault(TeacherForcingLeftOn, "does_not_peek", AFTER),
-    fault(CachedInTraining, "does_not_peek", "in training mode, a transcription"),
-    fault(FaintStatistic, "depends_on_its_own_image_alone", "beside other images .*; mix nothing across the batch"),
-    fault(FirstImageForAll, "depends_on_its_own_image_alone", "beside other images .*; mix nothing across the batch"),
-    fault(RemembersTheLastBatch, "depends_on_its_own_image_alone", "the second time"),
-    fault(SortsTheBatch, "reads_each_image_alone", "mix nothing across the batch"),
-    fault(ReadsTheLabelFile, "opens_nothing", "got open of .*labels.csv'; read files while building"),
-    fault(FileNameAsLabel, "opens_nothing", "got os.listdir of .*planted'; read files while building"),
+    fault(DirectPeek, "transcription_ignores_labels", AFTER),
+    fault(StepCountFromLabels, "transcription_ignores_labels", "keep no labels"),
+    fault(MaskByLength, "transcription_ignores_labels", AFTER),
+    fault(TeacherForcingLeftOn, "transcription_ignores_labels", AFTER),
+    fault(CachedInTraining, "transcription_ignores_labels", "in training mode, a transcription"),
+    fault(FaintStatistic, "images_do_not_affect_each_other", "next to other images .*; mix nothing across the batch"),
+    fault(FirstImageForAll, "images_do_not_affect_each_other", "next to other images .*; mix nothing across the batch"),
+    fault(RemembersTheLastBatch, "images_do_not_affect_each_other", "the second time"),
+    fault(SortsTheBatch, "transcription_matches_single_images", "mix nothing across the batch"),
+    fault(ReadsTheLabelFile, "opens_no_files", "got open of .*labels.csv'; read files in the constructor"),
+    fault(FileNameAsLabel, "opens_no_files", "got os.listdir of .*planted'; read files in the constructor"),
 ]

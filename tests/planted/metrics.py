@@ -1,4 +1,4 @@
-"""Metrics that are broken in one place, and the rule that each breaks."""
+"""Metrics with one fault each, and the rule that catches it."""
 
 import random
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from planted import Fault
 
 
 class FirstRight(Metric):
-    """The share of texts whose first character is right."""
+    """The fraction of texts whose first character is right."""
 
     name = "first_right"
 
@@ -64,7 +64,7 @@ class AddsUp(FirstRight):
 
 
 class Bootstrap(FirstRight):
-    """An estimate by random numbers of its own."""
+    """An estimate that draws from its own random generator."""
 
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
         score = super().score(references, hypotheses)
@@ -84,14 +84,14 @@ class BadName(FirstRight):
 fault = partial(Fault, "metric")
 FAULTS = [
     fault(BadName, "can_be_registered", "has the name 'First right'"),
-    fault(NumPyNumber, "gives_a_number_or_none", r"of type float32 for .*; return a Python float"),
-    fault(EmptyTexts, "gives_a_number_or_none", "got IndexError: string index out of range"),
-    fault(DividesByNothing, "has_an_answer_to_no_texts", "got ZeroDivisionError: division by zero"),
-    fault(FirstPairOnly, "heeds_no_order", "for the same pairs; sum over all pairs"),
-    fault(Constant, "tells_right_from_wrong", "got 1.0 for both; compare hypotheses with references"),
-    fault(Sorts, "leaves_the_texts_alone", "got lists that were changed in place; sort or clean a copy"),
-    fault(AddsUp, "scores_the_same_again", "count anew in every call"),
-    fault(LooksUp, "opens_nothing", "got os.listdir of .*planted"),
-    fault(Bootstrap, "agrees_between_processes", "two different outcomes of one seed"),
+    fault(NumPyNumber, "score_is_number_or_none", r"of type float32 for .*; return a finite Python float"),
+    fault(EmptyTexts, "score_is_number_or_none", "got IndexError: string index out of range"),
+    fault(DividesByNothing, "handles_empty_split", "got ZeroDivisionError: division by zero"),
+    fault(FirstPairOnly, "is_order_invariant", "for the same pairs; sum over all pairs"),
+    fault(Constant, "distinguishes_right_from_wrong", "got 1.0 for both; compare hypotheses with references"),
+    fault(Sorts, "texts_are_unchanged", "got lists changed in place; sort or clean a copy"),
+    fault(AddsUp, "score_is_repeatable", "reset counts in every call"),
+    fault(LooksUp, "opens_no_files", "got os.listdir of .*planted"),
+    fault(Bootstrap, "fresh_processes_agree", "two different results from one seed"),
 ]
 HEALTHY = [FirstRight]

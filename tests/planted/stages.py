@@ -1,4 +1,4 @@
-"""Rectifiers, encoders and bridges that are broken in one place, and the rule that each breaks."""
+"""Rectifiers, encoders and bridges with one fault each, and the rule that catches it."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +21,7 @@ from planted import Fault
 
 
 class SmallRectifier(Rectifier):
-    """Another contrast for each channel."""
+    """Scales each channel by a learned contrast."""
 
     name = "small"
     Config = ComponentConfig
@@ -51,7 +51,7 @@ class OnlyGrayRectifier(SmallRectifier):
             raise InfeasibleError("rectifier small reads gray images")
 
 
-class LiesAboutItsImages(SmallRectifier):
+class DeclaresAnotherWidth(SmallRectifier):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images)[..., 1:]
 
@@ -61,12 +61,12 @@ class HalfPrecisionImages(SmallRectifier):
         return super().forward(images).half()
 
 
-class StretchesToTheBatch(SmallRectifier):
+class ScalesByTheBatch(SmallRectifier):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images / images.abs().max())
 
 
-class ImagesInPlace(SmallRectifier):
+class ChangesImagesInPlace(SmallRectifier):
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             images *= 2
@@ -78,7 +78,7 @@ class DetachedContrast(SmallRectifier):
         return super().forward(images).detach() + 0 * images
 
 
-class HiddenBrightness(SmallRectifier):
+class UnregisteredBrightness(SmallRectifier):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         self.brightness = torch.rand(())
@@ -87,14 +87,14 @@ class HiddenBrightness(SmallRectifier):
         return super().forward(images) + self.brightness
 
 
-class GridOnTheHost(SmallRectifier):
+class GridOnTheCPU(SmallRectifier):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         self.register_buffer("grid", torch.linspace(-1, 1, image.width, device="cpu"))
 
 
 class SmallEncoder(Encoder):
-    """One convolution with BatchNorm, which halves both sides."""
+    """One convolution with BatchNorm; halves height and width."""
 
     name = "small"
     Config = ComponentConfig
@@ -117,7 +117,7 @@ class OnlyGrayEncoder(SmallEncoder):
             raise InfeasibleError("encoder small reads gray images")
 
 
-class LiesAboutItsMap(SmallEncoder):
+class DeclaresAnotherHeight(SmallEncoder):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         self.features = FeatureMapSpec(channels=4, height=16, width=image.width // 2)
@@ -140,31 +140,31 @@ class AlwaysBatchStatistics(SmallEncoder):
         return super().forward(images - images.mean(dim=0))
 
 
-class FrozenByAccident(SmallEncoder):
+class DetachedConvolution(SmallEncoder):
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.norm(self.convolution(images).detach())).relu()
 
 
-class OnlyGrayByAccident(SmallEncoder):
+class AssumesGray(SmallEncoder):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         self.convolution = nn.Conv2d(1, 4, 3, stride=2, padding=1)
 
 
-class AnotherMapOnMeta(SmallEncoder):
+class DeclaresAnotherMapOnMeta(SmallEncoder):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         if self.convolution.weight.is_meta:
             self.features = FeatureMapSpec(channels=4, height=1, width=1)
 
 
-class NeverFilled(SmallEncoder):
+class NotFinite(SmallEncoder):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) / torch.zeros(())
 
 
 class NoConvolution(SmallEncoder):
-    """Shrinks by slicing and adds a weight: nothing that is counted."""
+    """Slices and adds a weight: operations that are not counted."""
 
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super(SmallEncoder, self).__init__(config, image)
@@ -175,40 +175,40 @@ class NoConvolution(SmallEncoder):
         return images[..., ::2, ::2] + self.bias
 
 
-class AlwaysTraining(SmallEncoder):
-    """Normalizes by the batch at evaluation too, and learns from it."""
+class AlwaysTrainsBatchNorm(SmallEncoder):
+    """Normalizes by the batch in evaluation too, and updates its statistics."""
 
     def forward(self, images: Tensor) -> Tensor:
         self.norm.train()
         return super().forward(images)
 
 
-class ReadsWhileReading(SmallEncoder):
+class OpensAFolder(SmallEncoder):
     def forward(self, images: Tensor) -> Tensor:
         list(Path(__file__).parent.iterdir())
         return super().forward(images)
 
 
-class SwitchesToDeterministic(SmallEncoder):
+class SetsDeterministicMode(SmallEncoder):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         torch.use_deterministic_algorithms(True)
 
 
-class ExportsByHearsay(SmallEncoder):
+class CannotBeExported(SmallEncoder):
     def forward(self, images: Tensor) -> Tensor:
         features = super().forward(images)
         return features if features.sum().item() > 1e9 else 1 * features
 
 
-class WeightsByHash(SmallEncoder):
+class WeightsFromHash(SmallEncoder):
     def __init__(self, config: ComponentConfig, image: ImageSpec) -> None:
         super().__init__(config, image)
         nn.init.constant_(self.convolution.bias, hash("weights") % 1000)
 
 
 class SmallBridge(Bridge):
-    """The mean over the height, and a linear layer over each column."""
+    """The mean over the height, and a linear layer applied to each column."""
 
     name = "small"
     Config = ComponentConfig
@@ -236,7 +236,7 @@ class WrongLength(SmallBridge):
         self.memory = SequenceSpec(length=features.width * features.height, dim=8, left_to_right=True)
 
 
-class RefusesAll(SmallBridge):
+class NeverFeasible(SmallBridge):
     def __init__(self, config: ComponentConfig, features: FeatureMapSpec) -> None:
         raise InfeasibleError("bridge small reads nothing")
 
@@ -256,14 +256,14 @@ class MixesTheBatch(SmallBridge):
         return super().forward(features - features.mean(dim=0))
 
 
-class FaintNeighbor(SmallBridge):
-    """A millionth of the next image."""
+class FaintLeak(SmallBridge):
+    """Adds a millionth of the next image."""
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features + 1e-6 * features.roll(-1, dims=0))
 
 
-class FeaturesInPlace(SmallBridge):
+class ChangesFeaturesInPlace(SmallBridge):
     def forward(self, features: Tensor) -> Tensor:
         with torch.no_grad():
             features += 1
@@ -275,20 +275,20 @@ class Detached(SmallBridge):
         return super().forward(features.detach())
 
 
-class UnusedParameter(SmallBridge):
+class UnusedPosition(SmallBridge):
     def __init__(self, config: ComponentConfig, features: FeatureMapSpec) -> None:
         super().__init__(config, features)
         self.position = nn.Parameter(torch.zeros(8))
 
 
-class LooksAtWeights(SmallBridge):
+class ReadsWeights(SmallBridge):
     def __init__(self, config: ComponentConfig, features: FeatureMapSpec) -> None:
         super().__init__(config, features)
         if self.linear.weight.abs().max().item() > 9:
             nn.init.zeros_(self.linear.weight)
 
 
-class PositionsOnTheHost(SmallBridge):
+class PositionsOnTheCPU(SmallBridge):
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features) + torch.arange(features.shape[-1])[:, None]
 
@@ -311,76 +311,88 @@ class WithoutDocstring(SmallBridge):
 
 FAULTS = [
     *(
-        Fault("rectifier", cls, rule, said)
-        for cls, rule, said in [
+        Fault("rectifier", cls, rule, message)
+        for cls, rule, message in [
             (
-                LiesAboutItsImages,
-                "yields_what_it_declares",
-                r"got \(2, 1, 32, 127\) where \(2, 1, 32, 128\) is declared, for ImageSpec",
+                DeclaresAnotherWidth,
+                "output_matches_declaration",
+                r"got \(2, 1, 32, 127\), declared is \(2, 1, 32, 128\), for ImageSpec",
             ),
             (
                 HalfPrecisionImages,
-                "yields_what_it_declares",
-                "got torch.float16; leave number formats to the recognizer",
+                "output_matches_declaration",
+                "got torch.float16; leave the dtype to the recognizer",
             ),
-            (StretchesToTheBatch, "reads_each_image_alone", "mix nothing across the batch"),
-            (ImagesInPlace, "leaves_its_inputs_alone", "got an input that was changed in place; work on a copy"),
-            (DetachedContrast, "trains_every_parameter", "got no gradient for contrast; use these parameters"),
-            (HiddenBrightness, "comes_back_from_a_file", "register every tensor as a parameter, a buffer"),
-            (GridOnTheHost, "builds_on_meta", "got values in grid.*create tensors on the default device"),
+            (ScalesByTheBatch, "output_matches_single_images", "mix nothing across the batch"),
+            (ChangesImagesInPlace, "inputs_are_unchanged", "got an input changed in place; work on a copy"),
+            (DetachedContrast, "every_parameter_gets_gradient", "got no gradient for contrast; use these parameters"),
+            (UnregisteredBrightness, "state_dict_round_trips", "register every tensor as a parameter, a buffer"),
+            (GridOnTheCPU, "builds_on_meta_device", "got values in grid.*create tensors on the default device"),
         ]
     ),
     *(
-        Fault("encoder", cls, rule, said)
-        for cls, rule, said in [
+        Fault("encoder", cls, rule, message)
+        for cls, rule, message in [
             (
-                LiesAboutItsMap,
-                "yields_what_it_declares",
-                r"got \(2, 4, 24, 80\) where \(2, 4, 16, 80\) is declared, for ImageSpec.*probe_features",
+                DeclaresAnotherHeight,
+                "output_matches_declaration",
+                r"got \(2, 4, 24, 80\), declared is \(2, 4, 16, 80\), for ImageSpec.*probe_features",
             ),
             (
-                OnlyGrayByAccident,
-                "yields_what_it_declares",
+                AssumesGray,
+                "output_matches_declaration",
                 "got RuntimeError: Given groups=1.*look at stages.py:",
             ),
-            (NeverFilled, "yields_what_it_declares", "got values that are not finite, for ImageSpec"),
-            (ProbesInTrainingMode, "starts_with_fresh_statistics", "got changed statistics in norm; .*probe_features"),
-            (NumPyWeights, "starts_from_the_seed", "another norm.bias when built again from the same seed"),
-            (AlwaysBatchStatistics, "reads_each_image_alone", "mix nothing across the batch"),
-            (FrozenByAccident, "trains_every_parameter", "got no gradient for convolution.weight, convolution.bias"),
-            (AnotherMapOnMeta, "declares_the_same_on_meta", r"got \(4, 1, 1\) there and \(4, 16, 64\) on the CPU"),
-            (NoConvolution, "is_counted", "got no operation that is counted"),
-            (AlwaysTraining, "changes_nothing_by_reading", "after reading; learn in training mode only"),
-            (ReadsWhileReading, "opens_nothing", "got os.listdir of .*planted"),
-            (SwitchesToDeterministic, "leaves_the_process_alone", "another state of deterministic algorithms"),
-            (ExportsByHearsay, "exports_as_it_declares", "as `exports = True` declares; got "),
-            (WeightsByHash, "agrees_between_processes", "two different outcomes of one seed"),
+            (NotFinite, "output_matches_declaration", "got values that are not finite, for ImageSpec"),
+            (ProbesInTrainingMode, "batch_norm_starts_fresh", "got changed statistics in norm; .*probe_features"),
+            (
+                NumPyWeights,
+                "initial_weights_depend_on_seed_only",
+                "another norm.bias when built again from the same seed",
+            ),
+            (AlwaysBatchStatistics, "output_matches_single_images", "mix nothing across the batch"),
+            (
+                DetachedConvolution,
+                "every_parameter_gets_gradient",
+                "got no gradient for convolution.weight, convolution.bias",
+            ),
+            (
+                DeclaresAnotherMapOnMeta,
+                "declaration_is_the_same_on_meta",
+                r"got \(4, 1, 1\) on the meta device and \(4, 16, 64\) on the CPU",
+            ),
+            (NoConvolution, "macs_can_be_counted", "got no operation that is counted"),
+            (AlwaysTrainsBatchNorm, "inference_changes_nothing", "by inference; learn in training mode only"),
+            (OpensAFolder, "opens_no_files", "got os.listdir of .*planted"),
+            (SetsDeterministicMode, "global_state_is_unchanged", "a change of deterministic algorithms"),
+            (CannotBeExported, "exported_program_matches", "as `exports = True` promises; got "),
+            (WeightsFromHash, "fresh_processes_agree", "two different results from one seed"),
         ]
     ),
     *(
-        Fault("bridge", cls, rule, said)
-        for cls, rule, said in [
+        Fault("bridge", cls, rule, message)
+        for cls, rule, message in [
             (WithoutDocstring, "can_be_registered", "option 'width' of bridge 'small' without a docstring"),
             (
                 WrongLength,
-                "yields_what_it_declares",
-                r"got \(2, 5, 8\) where \(2, 15, 8\) is declared, for FeatureMapSpec\(chann",
+                "output_matches_declaration",
+                r"got \(2, 5, 8\), declared is \(2, 15, 8\), for FeatureMapSpec\(chann",
             ),
-            (RefusesAll, "yields_what_it_declares", "got bridge small reads nothing;.*accept one of these at least"),
+            (NeverFeasible, "output_matches_declaration", "got bridge small reads nothing;.*accept at least one of"),
             (
                 HalfPrecisionMemory,
-                "yields_what_it_declares",
-                "got torch.float16; leave number formats to the recognizer",
+                "output_matches_declaration",
+                "got torch.float16; leave the dtype to the recognizer",
             ),
-            (NeedsContiguous, "yields_what_it_declares", "got RuntimeError: view size is not compatible"),
-            (MixesTheBatch, "reads_each_image_alone", "mix nothing across the batch"),
-            (FaintNeighbor, "depends_on_its_own_image_alone", "beside other images .*; mix nothing across the batch"),
-            (FeaturesInPlace, "leaves_its_inputs_alone", "got an input that was changed in place; work on a copy"),
-            (Detached, "trains_every_parameter", "got no finite gradient for what it reads; keep it in the graph"),
-            (UnusedParameter, "trains_every_parameter", "got no gradient for position; use these parameters"),
-            (LooksAtWeights, "builds_on_meta", "got RuntimeError: Tensor.item"),
-            (PositionsOnTheHost, "stays_on_its_device", "got add of tensors on cpu and meta; make tensors where"),
-            (RunningMean, "changes_nothing_by_reading", "another mean after reading"),
+            (NeedsContiguous, "output_matches_declaration", "got RuntimeError: view size is not compatible"),
+            (MixesTheBatch, "output_matches_single_images", "mix nothing across the batch"),
+            (FaintLeak, "images_do_not_affect_each_other", "next to other images .*; mix nothing across the batch"),
+            (ChangesFeaturesInPlace, "inputs_are_unchanged", "got an input changed in place; work on a copy"),
+            (Detached, "every_parameter_gets_gradient", "got no finite gradient for the input; keep it in the graph"),
+            (UnusedPosition, "every_parameter_gets_gradient", "got no gradient for position; use these parameters"),
+            (ReadsWeights, "builds_on_meta_device", "got RuntimeError: Tensor.item"),
+            (PositionsOnTheCPU, "stays_on_one_device", "got add of tensors on cpu and meta; create tensors on"),
+            (RunningMean, "inference_changes_nothing", "a change of mean by inference"),
         ]
     ),
 ]

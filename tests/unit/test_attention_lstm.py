@@ -1,4 +1,4 @@
-"""Attention LSTM: the wiring of Baek et al. 2019 by its published size, its biases and what it does with the start."""
+"""Attention LSTM with the wiring of Baek et al. 2019: published size, biases, formula, and the start token."""
 
 import string
 
@@ -19,24 +19,24 @@ def build(dim: int, **options: object) -> AttentionLSTM:
 
 
 @pytest.mark.parametrize(("dim", "parameters"), [(256, 706_598), (512, 1_034_278)])
-def test_golden_parameter_count_at_36_characters(dim: int, parameters: int) -> None:
+def test_parameter_count_for_36_characters_is_the_published_one(dim: int, parameters: int) -> None:
     decoder = build(dim, wiring="baek2019")
     assert sum(parameter.numel() for parameter in decoder.parameters()) == parameters
 
 
-def test_biases_lie_where_the_paper_has_them() -> None:
+def test_biases_are_those_of_the_paper() -> None:
     decoder = build(8, wiring="baek2019")
     biases = {name.removesuffix(".bias") for name, _ in decoder.named_parameters() if name.endswith(".bias")}
     assert biases == {"query", "head"}
     assert decoder.cell.bias
 
 
-def test_embed_dim_has_no_effect_on_the_paper_s_wiring() -> None:
+def test_embed_dim_has_no_effect_with_baek2019() -> None:
     narrow, wide = (build(8, wiring="baek2019", embed_dim=width) for width in (1, 500))
     assert {name: p.shape for name, p in narrow.named_parameters()} == {n: p.shape for n, p in wide.named_parameters()}
 
 
-def test_a_step_of_the_paper_s_wiring_is_its_formula() -> None:
+def test_step_with_baek2019_matches_formula() -> None:
     """e = v tanh(W_i H + W_h h + b); the cell reads the glimpse, then the previous character as one-hot."""
     torch.manual_seed(0)
     decoder, memory = build(8, wiring="baek2019", hidden_dim=16), torch.randn(3, 26, 8)
@@ -56,7 +56,7 @@ def test_a_step_of_the_paper_s_wiring_is_its_formula() -> None:
         torch.testing.assert_close(logits[row], expected)
 
 
-def test_the_start_is_never_scored() -> None:
+def test_start_token_is_never_scored() -> None:
     decoder, memory = build(8, wiring="baek2019", hidden_dim=16), torch.randn(2, 26, 8)
     labels = Labels.from_texts(["7a", ""], CHARSET)
     before = decoder.nll(memory, labels)
@@ -65,7 +65,7 @@ def test_the_start_is_never_scored() -> None:
     assert torch.equal(decoder.nll(memory, labels), before)
 
 
-def test_keys_are_computed_once_a_text() -> None:
+def test_keys_are_computed_once_per_transcription() -> None:
     decoder, calls = build(8, wiring="baek2019", hidden_dim=16), list[Tensor]()
     decoder.key.register_forward_hook(lambda module, inputs, output: calls.append(output))
     decoder.transcribe(torch.randn(2, 26, 8))

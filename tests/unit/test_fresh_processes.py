@@ -1,4 +1,4 @@
-"""The two fresh processes of the kit survive what components do to them."""
+"""The two fresh worker processes of the conformance kit survive misbehaving components."""
 
 import multiprocessing
 import os
@@ -11,8 +11,9 @@ import pytest
 from helpers.support import SmallCTC
 from planted.metrics import Bootstrap, FirstRight
 
-from decoderbench.testing import ConformanceError, NotAskedError, processes, subject_of
-from decoderbench.testing.processes import agrees_between_processes
+from decoderbench.testing import ConformanceError, RuleSkipped, fresh_processes
+from decoderbench.testing.fresh_processes import fresh_processes_agree
+from decoderbench.testing.kits import subject_of
 
 
 class Slow(FirstRight):
@@ -44,52 +45,54 @@ class Dies(FirstRight):
         os._exit(3)
 
 
-def ask(cls: Any, kind: str = "metric") -> None:
-    agrees_between_processes(subject_of(kind, cls, {}))
+def check(cls: Any, kind: str = "metric") -> None:
+    fresh_processes_agree(subject_of(kind, cls, {}))
 
 
 @pytest.mark.parametrize("cls", [FirstRight, ReadsItsInput, LeavesAProcess])
-def test_an_honest_component_is_asked(cls: Any) -> None:
-    ask(cls)
+def test_correct_component_passes(cls: Any) -> None:
+    check(cls)
 
 
-@pytest.mark.parametrize(("cls", "said"), [(Exits, "got SystemExit: 3"), (Dies, "or a crash"), (Bootstrap, "two diff")])
-def test_what_went_wrong_is_said_and_the_next_one_is_asked(cls: Any, said: str) -> None:
-    with pytest.raises(ConformanceError, match=said):
-        ask(cls)
-    ask(FirstRight)
+@pytest.mark.parametrize(
+    ("cls", "message"), [(Exits, "got SystemExit: 3"), (Dies, "got a crash"), (Bootstrap, "two diff")]
+)
+def test_failure_is_reported_and_next_component_passes(cls: Any, message: str) -> None:
+    with pytest.raises(ConformanceError, match=message):
+        check(cls)
+    check(FirstRight)
 
 
-def test_an_interruption_does_not_mix_up_the_answers() -> None:
-    ask(FirstRight)
-    before = list(processes._workers)
+def test_interrupt_does_not_mix_up_answers() -> None:
+    check(FirstRight)
+    before = list(fresh_processes._workers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "_ask_both", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(fresh_processes, "_send_to_all", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            ask(Slow)
+            check(Slow)
     assert all(worker.poll() is not None for worker in before)
-    with pytest.raises(ConformanceError, match="two different outcomes"):
-        ask(Bootstrap)
-    ask(FirstRight)
+    with pytest.raises(ConformanceError, match="two different results"):
+        check(Bootstrap)
+    check(FirstRight)
 
 
-def test_a_worker_that_was_killed_is_replaced() -> None:
-    ask(FirstRight)
-    os.kill(processes._workers[0].pid, signal.SIGKILL)
-    processes._workers[0].wait()
-    ask(FirstRight)
+def test_killed_worker_is_replaced() -> None:
+    check(FirstRight)
+    os.kill(fresh_processes._workers[0].pid, signal.SIGKILL)
+    fresh_processes._workers[0].wait()
+    check(FirstRight)
 
 
-def test_where_no_process_can_be_started_the_rule_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    processes._stop_workers()
+def test_rule_is_skipped_if_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh_processes._stop_workers()
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    with pytest.raises(NotAskedError, match="no fresh process can be started"):
-        ask(FirstRight)
+    with pytest.raises(RuleSkipped, match="no fresh process can be started"):
+        check(FirstRight)
 
 
-def test_the_processes_see_no_accelerator() -> None:
-    processes._stop_workers()
-    ask(SmallCTC, "decoder")
+def test_workers_see_no_accelerator() -> None:
+    fresh_processes._stop_workers()
+    check(SmallCTC, "decoder")
     if sys.platform == "linux":
-        with open(f"/proc/{processes._workers[0].pid}/environ", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{fresh_processes._workers[0].pid}/environ", "rb") as file:  # noqa: PTH123
             assert b"CUDA_VISIBLE_DEVICES=\x00" in file.read()

@@ -1,7 +1,7 @@
-"""Published numbers of parameters and frames, to the digit.
+"""Parameter counts and numbers of frames equal the published ones exactly.
 
 Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", and the networks published with it:
-gray images of 32 x 100, 36 characters, texts of up to 25.
+gray images of 32 x 100, 36 characters, texts of up to 25 characters.
 """
 
 from dataclasses import replace
@@ -16,23 +16,23 @@ from decoderbench import Charset, ImageSpec, LabelSpec
 from decoderbench.model.recognizer import Recognizer
 
 IMAGE = ImageSpec(channels=1, height=32, width=100)
-LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_length=25)
+LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_length=25, frames_needed=24)
 ATTENTION = ("attention_lstm", {"wiring": "baek2019"})
 
 
-def stage(shelf: Any, chosen: str | tuple[str, Options], *specs: object) -> Any:
+def build_stage(components: Any, chosen: str | tuple[str, Options], *specs: object) -> Any:
     name, options = (chosen, {}) if isinstance(chosen, str) else chosen
-    component = shelf[name].component
+    component = components[name].component
     return component(component.Config.model_validate(options), *specs)
 
 
 def recognizer(rectifier: Any, encoder: Any, bridge: Any, decoder: Any, image: ImageSpec = IMAGE) -> Recognizer:
-    """Build by name, on the meta device; each is a name, or a name and options."""
+    """Build a recognizer on the meta device; each stage is given by its name, or its name and options."""
     with torch.device("meta"):
-        rectify = stage(REGISTRY.rectifiers, rectifier, image)
-        encode = stage(REGISTRY.encoders, encoder, rectify.image)
-        bridging = stage(REGISTRY.bridges, bridge, encode.features)
-        return Recognizer(rectify, encode, bridging, stage(REGISTRY.decoders, decoder, bridging.memory, LABELS))
+        rectify = build_stage(REGISTRY["rectifier"], rectifier, image)
+        encode = build_stage(REGISTRY["encoder"], encoder, rectify.image)
+        bridging = build_stage(REGISTRY["bridge"], bridge, encode.features)
+        return Recognizer(rectify, encode, bridging, build_stage(REGISTRY["decoder"], decoder, bridging.memory, LABELS))
 
 
 def parameters(module: nn.Module) -> int:
@@ -40,19 +40,19 @@ def parameters(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("rectifier", "published"), [("none", 0), ("tps", 1_692_392)])
-def test_parameters_of_rectifiers(rectifier: str, published: int) -> None:
+def test_parameters_of_rectifiers_are_published(rectifier: str, published: int) -> None:
     assert parameters(recognizer(rectifier, "crnn_vgg", "mean_height", "ctc").rectifier) == published
 
 
 @pytest.mark.parametrize(
     ("encoder", "published"), [("crnn_vgg", 5_549_824), ("grcnn", 1_859_968), ("resnet_fan", 44_263_904)]
 )
-def test_parameters_of_encoders(encoder: str, published: int) -> None:
+def test_parameters_of_encoders_are_published(encoder: str, published: int) -> None:
     assert parameters(recognizer("none", encoder, "mean_height", "ctc").encoder) == published
 
 
 @pytest.mark.parametrize(("bridge", "published"), [("mean_height", 0), ("bilstm", 2_892_288)])
-def test_parameters_of_bridges(bridge: str, published: int) -> None:
+def test_parameters_of_bridges_are_published(bridge: str, published: int) -> None:
     assert parameters(recognizer("none", "crnn_vgg", bridge, "ctc").bridge) == published
 
 
@@ -66,7 +66,7 @@ def test_parameters_of_bridges(bridge: str, published: int) -> None:
     ],
     ids=str,
 )
-def test_parameters_of_decoders(bridge: str, decoder: Any, published: int) -> None:
+def test_parameters_of_decoders_are_published(bridge: str, decoder: Any, published: int) -> None:
     assert parameters(recognizer("none", "crnn_vgg", bridge, decoder).decoder) == published
 
 
@@ -81,13 +81,13 @@ def test_parameters_of_decoders(bridge: str, decoder: Any, published: int) -> No
         pytest.param(("none", "resnet_fan", "mean_height", "ctc"), 44_282_885, id="Rosetta"),
     ],
 )
-def test_parameters_of_named_recognizers(stages: tuple[Any, Any, Any, Any], published: int) -> None:
+def test_parameters_of_complete_recognizers_are_published(stages: tuple[Any, Any, Any, Any], published: int) -> None:
     assert parameters(recognizer(*stages)) == published
 
 
 @pytest.mark.parametrize("bridge", ["mean_height", "bilstm"])
 @pytest.mark.parametrize(("encoder", "frames"), [("crnn_vgg", (24, 31)), ("grcnn", (26, 33)), ("resnet_fan", (26, 33))])
-def test_frames(encoder: str, bridge: str, frames: tuple[int, int]) -> None:
+def test_frames_of_encoders_are_published(encoder: str, bridge: str, frames: tuple[int, int]) -> None:
     for width, expected in zip((100, 128), frames, strict=True):
         image = replace(IMAGE, width=width)
         built = recognizer("tps", encoder, bridge, "ctc", image)

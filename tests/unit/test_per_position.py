@@ -1,4 +1,4 @@
-"""Per position: equal to the product over frames for all texts, in foreign orders of classes too; what it refuses."""
+"""Per position: the product over frames for all texts, any order of classes, and infeasible options."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decoderbench import Charset, Hypotheses, Labels, LabelSpec, SequenceSpec
+from decoderbench import Charset, Hypotheses, InfeasibleError, Labels, LabelSpec, SequenceSpec
 from decoderbench.testing import check_decoder
 from decoderbench_plugins.decoders.per_position import PerPosition
 
@@ -30,14 +30,7 @@ def labels_of(characters: str, max_length: int) -> LabelSpec:
 
 def build(memory: Tensor, labels: LabelSpec, **options: Any) -> PerPosition:
     spec = sequence(memory.shape[1], memory.shape[2])
-    config = PerPosition.Config(**options)
-    assert PerPosition.infeasible(config, spec, labels) is None
-    return PerPosition(config, spec, labels).eval()
-
-
-def refusal(length: int, dim: int, characters: str = "012", max_length: int = 3, **options: Any) -> str:
-    labels = labels_of(characters, max_length)
-    return str(PerPosition.infeasible(PerPosition.Config(**options), sequence(length, dim), labels))
+    return PerPosition(PerPosition.Config(**options), spec, labels).eval()
 
 
 def texts_of(read: Hypotheses, characters: str) -> list[str]:
@@ -46,7 +39,7 @@ def texts_of(read: Hypotheses, characters: str) -> list[str]:
 
 
 def log_p(frames: list[list[float]], classes: list[int]) -> float:
-    """Return log p of classes, one a frame, by the definition and in double precision."""
+    """Return log p of classes, one per frame, by definition and in double precision."""
     return sum(
         frame[index] - math.log(sum(math.exp(logit) for logit in frame))
         for frame, index in zip(frames, classes, strict=False)
@@ -60,7 +53,7 @@ def log_p(frames: list[list[float]], classes: list[int]) -> float:
     st.integers(0, 2),
     st.data(),
 )
-def test_it_is_the_product_over_frames_and_finds_the_best_of_all_texts(
+def test_nll_is_product_over_frames_and_transcribe_finds_best_text(
     max_length: int, first: int, skip: int, more: int, data: st.DataObject
 ) -> None:
     vocabulary, characters = "abc", data.draw(st.sampled_from(["a", "cb", "bac"]))
@@ -87,14 +80,14 @@ def test_it_is_the_product_over_frames_and_finds_the_best_of_all_texts(
 @pytest.mark.parametrize(
     ("options", "before", "end", "behind"), [(CLOVA, 2, 1, 0), (PARSEQ, 1, 0, 0), (DOCTR, 0, 10, 1)]
 )
-def test_the_same_recognizer_in_three_orders_of_classes(
+def test_three_orders_of_classes_give_the_same_text(
     options: dict[str, Any], before: int, end: int, behind: int
 ) -> None:
     """Two characters and the end, computed by hand: 0.5 * 0.25 * 0.8."""
     memory = torch.full((1, 4, before + 10 + behind), -30.0)
     for frame, (digit, p) in enumerate([(7, 0.5), (0, 0.25)]):
         memory[0, frame, before + digit] = math.log(p)
-        memory[0, frame, before + 3] = math.log(1 - p)  # 3 is no character of these labels
+        memory[0, frame, before + 3] = math.log(1 - p)  # 3 is outside the charset
     memory[0, 2, end], memory[0, 2, before + 3] = math.log(0.8), math.log(0.2)
     labels = labels_of("0127", 3)
     decoder = build(memory, labels, **options)
@@ -106,7 +99,7 @@ def test_the_same_recognizer_in_three_orders_of_classes(
     assert read.log_prob.exp().item() == pytest.approx(0.1, rel=1e-4)
 
 
-def test_the_first_frame_of_vitstr_says_go() -> None:
+def test_skip_ignores_first_frame_of_vitstr() -> None:
     memory = torch.full((1, 4, 12), -30.0)
     for frame, index in enumerate([0, 2 + 4, 2 + 2, 1]):  # [GO] 4 2 [s]
         memory[0, frame, index] = 0.0
@@ -114,8 +107,8 @@ def test_the_first_frame_of_vitstr_says_go() -> None:
     assert texts_of(decoder.transcribe(memory), DIGITS) == ["42"]
 
 
-def test_the_best_text_is_not_always_what_the_best_classes_spell() -> None:
-    """Greedily "ab" with p = 0.5 * 0.4 * 0.9; the empty text has p = 0.45."""
+def test_transcribe_is_not_greedy() -> None:
+    """The greedy text is "ab" with p = 0.5 * 0.4 * 0.9; the empty text has p = 0.45."""
     probabilities = [[0.5, 0.05, 0.45], [0.3, 0.4, 0.3], [0.05, 0.05, 0.9]]
     memory = torch.tensor([probabilities]).log()
     decoder = build(memory, labels_of("ab", 2), vocabulary="ab")
@@ -124,7 +117,7 @@ def test_the_best_text_is_not_always_what_the_best_classes_spell() -> None:
     assert read.log_prob.exp().item() == pytest.approx(0.45)
 
 
-def test_its_own_layers_are_the_same_for_each_position() -> None:
+def test_own_layers_are_shared_by_all_positions() -> None:
     memory, labels = torch.randn(2, 5, 8), labels_of("abc", 3)
     decoder = build(memory, labels, hidden_dim=0)
     assert sum(parameter.numel() for parameter in decoder.parameters()) == (8 + 1) * (3 + 1)
@@ -135,11 +128,11 @@ def test_its_own_layers_are_the_same_for_each_position() -> None:
 
 
 @pytest.mark.parametrize("options", [{"hidden_dim": 32}, {"skip": 1}], ids=str)
-def test_it_conforms_with_other_options(options: dict[str, Any]) -> None:
+def test_conforms_with_other_options(options: dict[str, Any]) -> None:
     check_decoder(PerPosition, **options)
 
 
-def test_it_runs_on_the_meta_device() -> None:
+def test_transcribe_runs_on_meta_device() -> None:
     with torch.device("meta"):
         decoder = PerPosition(PerPosition.Config(**CLOVA), sequence(9, 12), labels_of(DIGITS, 4))
         read = decoder.transcribe(torch.empty(3, 9, 12))
@@ -147,19 +140,32 @@ def test_it_runs_on_the_meta_device() -> None:
     assert read.ids.is_meta
 
 
-def test_what_it_refuses() -> None:
-    assert "needs T >= 4 (the longest label, its end and 0 skipped), this memory has T = 3" in refusal(3, 99)
-    assert "needs T >= 6" in refusal(5, 99, skip=2)
-    assert "vocabulary holds '1', '2' more than once" in refusal(4, 99, vocabulary="01212")
-    assert "class 2 cannot be both the end and '1'; the characters are classes 1 to 3" in refusal(
-        4, 99, vocabulary="012", first=1, end=2
-    )
-    assert "vocabulary lacks 'AB' of the labels" in refusal(4, 99, characters="B0A", vocabulary=DIGITS)
-    assert "take 12 classes, this memory has D = 11" in refusal(4, 11, **CLOVA)
-    assert "take 14 classes, this memory has D = 13" in refusal(4, 13, vocabulary="012", end=13)
-    assert refusal(4, 12, **CLOVA) == refusal(4, 11, **PARSEQ) == refusal(4, 11, **DOCTR) == refusal(4, 1) == "None"
+@pytest.mark.parametrize(
+    ("length", "dim", "characters", "options", "message"),
+    [
+        (3, 99, "012", {}, r"needs T >= 4 \(the longest label, its end and 0 skipped\), this memory has T = 3"),
+        (5, 99, "012", {"skip": 2}, "needs T >= 6"),
+        (4, 99, "012", {"vocabulary": "01212"}, "vocabulary holds '1', '2' more than once"),
+        (
+            4,
+            99,
+            "012",
+            {"vocabulary": "012", "first": 1, "end": 2},
+            "class 2 cannot be both the end and '1'; the characters are classes 1 to 3",
+        ),
+        (4, 99, "B0A", {"vocabulary": DIGITS}, "vocabulary lacks 'AB' of the labels"),
+        (4, 11, "012", CLOVA, "need 12 classes, this memory has D = 11"),
+        (4, 13, "012", {"vocabulary": "012", "end": 13}, "need 14 classes, this memory has D = 13"),
+    ],
+)
+def test_infeasible_options_raise(
+    length: int, dim: int, characters: str, options: dict[str, Any], message: str
+) -> None:
+    config = PerPosition.Config.model_validate(options)
+    with pytest.raises(InfeasibleError, match=message):
+        PerPosition(config, sequence(length, dim), labels_of(characters, 3))
 
 
-def test_what_it_refuses_can_still_be_built_on_meta_as_the_plan_does() -> None:
-    with torch.device("meta"):
-        PerPosition(PerPosition.Config(vocabulary="01"), sequence(1, 1), labels_of("abc", 4))
+@pytest.mark.parametrize(("dim", "options"), [(12, CLOVA), (11, PARSEQ), (11, DOCTR), (1, {})])
+def test_smallest_feasible_memory(dim: int, options: dict[str, Any]) -> None:
+    PerPosition(PerPosition.Config.model_validate(options), sequence(4, dim), labels_of("012", 3))

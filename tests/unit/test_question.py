@@ -1,7 +1,7 @@
 """The question that the project answers, at the sizes of its demo: features (2, 16), captions (2, 10), hidden 32.
 
-What the answer's module gives is a decoder's inside, not yet a decoder; each test shows one thing that is missing there
-and what `lstm_cell` has in its place. The function inside is the same, which the last tests show with its weights.
+The module of the answer is the core of a decoder, not a complete decoder. Each test shows one missing part and its
+counterpart in `lstm_cell`. The last tests show, with copied weights, that the core is the same function.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ END = CHARACTERS
 
 
 class AnsweredModule(nn.Module):
-    """The answer's module as it is described: an LSTMCell over the positions that reads its own logits."""
+    """The module of the answer as described there: an LSTMCell that loops over positions and reads its own logits."""
 
     def __init__(self, cnn_dim: int, hidden_dim: int, vocabulary: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def answered() -> AnsweredModule:
 
 @pytest.fixture
 def ours(registry: Registry) -> Any:
-    registered = registry.decoders["lstm_cell"]
+    registered = registry["decoder"]["lstm_cell"]
     config = registered.config_class.model_validate({"hidden_dim": HIDDEN_DIM})
     memory = SequenceSpec(length=1, dim=CNN_DIM, left_to_right=True)
     torch.manual_seed(3)
@@ -67,21 +67,21 @@ def labels_of(captions: Tensor) -> Labels:
     return Labels.from_texts([CHARSET.decode(row) for row in captions.tolist()], CHARSET)
 
 
-def test_the_answer_returns_hidden_states_and_ours_logits(
+def test_answer_returns_hidden_states_and_ours_logits(
     answered: AnsweredModule, ours: Any, features: Tensor, captions: Tensor
 ) -> None:
     output = answered(features, captions)
     assert output.shape == (STEPS * BATCH, HIDDEN_DIM)
     assert output.shape[1] != CHARACTERS
-    assert output.abs().max() < 1  # a tanh times a sigmoid: no scores, which could be any number
+    assert output.abs().max() < 1  # a tanh times a sigmoid, whereas scores are unbounded
 
     tokens = torch.cat([torch.full((BATCH, 1), ours.start), captions], dim=1)
     logits = ours.teacher_forced_logits(features[:, None], tokens)
     assert logits.shape == (BATCH, STEPS + 1, CHARACTERS + 1)
 
 
-def test_the_answer_s_rows_are_step_major(answered: AnsweredModule, features: Tensor, captions: Tensor) -> None:
-    """Rows of one image lie B apart, so that a loss against captions.flatten() would mix images and positions."""
+def test_rows_of_the_answer_are_step_major(answered: AnsweredModule, features: Tensor, captions: Tensor) -> None:
+    """The rows of one image are B apart, so a loss against captions.flatten() would mix images and positions."""
     output = answered(features, captions)
     for image in range(BATCH):
         alone = answered(features[image, None], captions[image, None])  # (S, N)
@@ -90,7 +90,7 @@ def test_the_answer_s_rows_are_step_major(answered: AnsweredModule, features: Te
         assert not torch.allclose(output.view(BATCH, STEPS, HIDDEN_DIM)[image], alone)
 
 
-def test_the_answer_s_captions_say_how_many_steps_and_no_more(
+def test_answer_uses_captions_only_for_the_number_of_steps(
     answered: AnsweredModule, features: Tensor, captions: Tensor
 ) -> None:
     output = answered(features, captions)
@@ -101,7 +101,7 @@ def test_the_answer_s_captions_say_how_many_steps_and_no_more(
     assert without == {"embedding.weight"}
 
 
-def test_every_weight_of_ours_learns_from_the_captions(ours: Any, features: Tensor, captions: Tensor) -> None:
+def test_every_weight_of_ours_learns_from_captions(ours: Any, features: Tensor, captions: Tensor) -> None:
     nll = ours.nll(features[:, None], labels_of(captions))
     assert nll.shape == (BATCH,)
     assert not torch.allclose(nll, ours.nll(features[:, None], labels_of((captions + 1) % CHARACTERS)))
@@ -109,8 +109,8 @@ def test_every_weight_of_ours_learns_from_the_captions(ours: Any, features: Tens
     assert [name for name, parameter in ours.named_parameters() if parameter.grad is None] == []
 
 
-def test_only_ours_can_say_where_a_text_ends(answered: AnsweredModule, ours: Any, features: Tensor) -> None:
-    """Ten logits are ten characters; an eleventh is the end, with which texts of all lengths share one probability."""
+def test_only_ours_can_end_a_text(answered: AnsweredModule, ours: Any, features: Tensor) -> None:
+    """Ten logits score ten characters. An eleventh scores the end, so texts of all lengths form one distribution."""
     assert answered.fc_out.out_features == CHARACTERS
     assert ours.fc_out.out_features == CHARACTERS + 1
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_ours_transcribes_without_captions(ours: Any, features: Tensor) -> None:
 
 
 def with_weights_of(answered: AnsweredModule, ours: Any) -> Any:
-    """Return ours with the answer's weights; the end is neither heard nor said by what was not made for it."""
+    """Copy the weights of the answer into ours; all weights that belong to the end stay zero."""
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.zero_()
@@ -157,7 +157,7 @@ def with_weights_of(answered: AnsweredModule, ours: Any) -> Any:
     return ours
 
 
-def test_with_the_answer_s_weights_the_hidden_states_are_the_same(
+def test_hidden_states_are_equal_with_weights_of_the_answer(
     answered: AnsweredModule, ours: Any, features: Tensor, captions: Tensor
 ) -> None:
     decoder, hidden = with_weights_of(answered, ours), list[Tensor]()
@@ -169,7 +169,7 @@ def test_with_the_answer_s_weights_the_hidden_states_are_the_same(
     assert expected.std() > 0.01
 
 
-def test_with_the_answer_s_weights_the_characters_score_the_same(
+def test_logits_of_characters_are_equal_with_weights_of_the_answer(
     answered: AnsweredModule, ours: Any, features: Tensor, captions: Tensor
 ) -> None:
     tokens = torch.cat([torch.full((BATCH, 1), ours.start), captions[:, :-1]], dim=1)

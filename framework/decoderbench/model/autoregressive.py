@@ -1,4 +1,4 @@
-"""The autoregressive family: a leaf writes one step, the family owns end of text, nll, greedy and beam search.
+"""The autoregressive family: a leaf implements one step, the family provides end of text, nll, greedy and beam search.
 
 Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks".
 """
@@ -18,11 +18,11 @@ State = Any
 
 
 class AutoregressiveDecoder(Decoder):
-    """A decoder that emits a character a step, each depending on those before it.
+    """A decoder that emits one character per step, each conditioned on the previous ones.
 
-    The leaf writes `initial_state` and `step`. Tokens are the charset's ids, then `end`, then `start`; a step is
-    fed any of `num_tokens` and scores the first `vocabulary_size`: the charset and `end`. A state is a tensor or
-    a (nested) tuple of tensors, all with the batch first.
+    The leaf implements `initial_state` and `step`. Tokens are the ids of the charset, then `end`, then `start`. The
+    input of a step is any of `num_tokens` tokens; its output scores the first `vocabulary_size`, the charset and `end`.
+    A state is a tensor or a (nested) tuple of tensors, all with the batch as first dimension.
     """
 
     def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
@@ -35,22 +35,17 @@ class AutoregressiveDecoder(Decoder):
 
     @abstractmethod
     def initial_state(self, memory: Tensor) -> State:
-        """Return the state before the first step, of a memory (B, T, D)."""
+        """Return the state before the first step, for a memory (B, T, D)."""
 
     @abstractmethod
     def step(self, token: Tensor, state: State, memory: Tensor) -> tuple[Tensor, State]:
-        """Return logits (B, V) of the next token and the next state, after reading `token` (B,) int64."""
-
-    @classmethod
-    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
-        """Return None: reading a character a step asks nothing of the number of frames."""
-        return None
+        """Read `token` (B,) int64; return logits (B, V) of the next token, and the next state."""
 
     def teacher_forced_logits(self, memory: Tensor, tokens: Tensor) -> Tensor:
         """Return logits (B, S, V) for given input tokens (B, S).
 
-        The family calls `step` S times. A leaf that can score all steps at once may override this, and
-        only this; the result must be what `step` gives.
+        The family calls `step` S times. A leaf that can compute all steps at once may override this method, and no
+        other method of the family. In eval mode the result must equal that of `step`.
         """
         state, logits = self.initial_state(memory), []
         for token in tokens.unbind(dim=1):
@@ -66,11 +61,11 @@ class AutoregressiveDecoder(Decoder):
         targets = torch.where(inside, F.pad(ids, (0, 1)), self.end)
         log_probs = self.teacher_forced_logits(memory, tokens).float().log_softmax(dim=-1)  # (B, S, V)
         scores = log_probs.gather(2, targets[:, :, None]).squeeze(2)
-        counted = F.pad(inside, (1, 0), value=True)[:, :-1]  # each character and the end behind it
+        counted = F.pad(inside, (1, 0), value=True)[:, :-1]  # the characters of each text and its end
         return -torch.where(counted, scores, 0.0).sum(dim=1)
 
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Greedy for a beam of one, beam search for more; `end` is forced after `max_length` characters."""
+        """Transcribe greedily if `beam_size` is 1, else by beam search; force `end` after `max_length` characters."""
         return self._greedy(memory) if beam_size == 1 else self._beam_search(memory, beam_size)
 
     def _greedy(self, memory: Tensor) -> Hypotheses:
@@ -96,14 +91,14 @@ class AutoregressiveDecoder(Decoder):
         return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob)
 
     def _beam_search(self, memory: Tensor, beam_size: int) -> Hypotheses:
-        """Keep the `beam_size` most probable prefixes, ended ones among them. K beams live in rows B * K."""
+        """Keep the `beam_size` most probable prefixes, including ended ones. The K beams of an image are K rows."""
         batch = memory.shape[0]
         memory = memory.repeat_interleave(beam_size, dim=0)  # (B*K, T, D)
         state = self.initial_state(memory)
         token = torch.full((batch * beam_size,), self.start, dtype=torch.int64, device=memory.device)
         ended = torch.zeros(batch, beam_size, dtype=torch.bool, device=memory.device)
         scores = memory.new_full((batch, beam_size), float("-inf"), dtype=torch.float32)
-        scores[:, 0] = 0.0  # all beams start alike, so only one may count
+        scores[:, 0] = 0.0  # all beams start equal, so only one may count
         text = token.new_empty(batch, beam_size, 0)
         first_row = torch.arange(batch, device=memory.device)[:, None] * beam_size
 
@@ -113,7 +108,7 @@ class AutoregressiveDecoder(Decoder):
             if position == self.max_length:
                 scores = scores + torch.where(ended, 0.0, log_probs[:, :, self.end])
                 break
-            # An ended text has one continuation, which costs nothing: another end.
+            # An ended text has a single continuation, another end, with probability 1.
             only_end = torch.full_like(log_probs, float("-inf"))
             only_end[:, :, self.end] = 0.0
             grown = scores[:, :, None] + torch.where(ended[:, :, None], only_end, log_probs)
@@ -132,12 +127,12 @@ class AutoregressiveDecoder(Decoder):
 
 
 def _all(flags: Tensor) -> bool:
-    """Whether all are true; never on the meta device, where there is nothing to look at."""
+    """Return whether all flags are true; always False on the meta device, which has no values."""
     return not flags.is_meta and bool(flags.all())
 
 
 def select_rows(state: State, rows: Tensor) -> State:
-    """Return the state of chosen rows of the batch, (N,) int64; raise `TypeError` if it is no such state."""
+    """Return the state of the given rows (N,) int64 of the batch; raise `TypeError` if `state` is not a valid state."""
     if isinstance(state, Tensor):
         return state.index_select(0, rows)
     if not isinstance(state, tuple | list):

@@ -1,6 +1,6 @@
-"""The CTC family: a leaf scores every frame, the family owns blank, nll, best path and prefix beam search.
+"""The CTC family: a leaf scores each frame, the family provides blank, nll, best path and prefix beam search.
 
-Graves et al. 2006, "Connectionist Temporal Classification"; prefix beam search after Hannun et al. 2014,
+Graves et al. 2006, "Connectionist Temporal Classification"; prefix beam search as in Hannun et al. 2014,
 "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs".
 """
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decoderbench.errors import InfeasibleError
 from decoderbench.labels import Labels
 from decoderbench.model.stages import Decoder, Hypotheses
 from decoderbench.specs import LabelSpec, SequenceSpec
@@ -20,34 +21,35 @@ IMPOSSIBLE = float("-inf")
 
 
 class CTCDecoder(Decoder):
-    """A decoder that scores each frame once; the leaf writes `forward(memory) -> logits (B, T, V)`.
+    """A decoder that scores each frame once; the leaf implements `forward(memory) -> logits (B, T, V)`.
 
-    V is `vocabulary_size`: the blank, then the charset. The text is bounded by T, not by `max_length`.
+    V is `vocabulary_size`: the blank, then the charset. A text has at most T characters, whatever `max_length` is.
+
+    Raises:
+        InfeasibleError: the frames are not in reading order, or fewer than the labels need.
     """
 
     def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
+        if not memory.left_to_right:
+            raise InfeasibleError(
+                "CTC needs frames in reading order, the frames of this memory do not run from left to right; use a "
+                "bridge with one frame per column of the feature map"
+            )
+        if memory.length < labels.frames_needed:
+            raise InfeasibleError(
+                f"CTC needs T >= {labels.frames_needed} for the longest label (one frame per character, plus one blank "
+                f"between repeated characters), this memory has T = {memory.length}; use an earlier encoder stage, "
+                f"keep_width or a wider image"
+            )
         self.vocabulary_size = len(labels.charset) + 1
 
     @abstractmethod
     def forward(self, memory: Tensor) -> Tensor:
-        """Return unnormalized logits (B, T, V) of a memory (B, T, D)."""
-
-    @classmethod
-    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
-        """CTC reads frames from left to right and needs a frame a character and one between equal ones."""
-        if not memory.left_to_right:
-            return "CTC needs frames in reading order, these are not left to right; use mean_height or stack_height"
-        if memory.length < labels.frames_needed:
-            return (
-                f"CTC needs T >= {labels.frames_needed} for the longest label (a frame a character and one "
-                f"between equal neighbors), this memory has T = {memory.length}; "
-                f"use an earlier encoder stage, keep_width or a wider image"
-            )
-        return None
+        """Return unnormalized logits (B, T, V) for a memory (B, T, D)."""
 
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
-        """Return -log p(text | image), (B,); infinite, never zeroed, where T is too small for a label."""
+        """Return -log p(text | image), (B,); infinite, not zeroed, if T is too small for a label."""
         log_probs = self._log_probs(memory)
         frames = torch.full_like(labels.lengths, log_probs.shape[1])
         nll: Tensor = F.ctc_loss(
@@ -62,7 +64,7 @@ class CTCDecoder(Decoder):
         return nll  # (B,)
 
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Best path for a beam of one, prefix beam search for more."""
+        """Transcribe by best path if `beam_size` is 1, else by prefix beam search."""
         log_probs = self._log_probs(memory)
         return best_path(log_probs) if beam_size == 1 else prefix_beam_search(log_probs, beam_size)
 
@@ -70,22 +72,22 @@ class CTCDecoder(Decoder):
         logits: Tensor = self(memory)
         if logits.shape != (*memory.shape[:2], self.vocabulary_size):
             raise ValueError(
-                f"forward of a CTC decoder must give logits (B, T, V) = {(*memory.shape[:2], self.vocabulary_size)}, "
-                f"it gave {tuple(logits.shape)}"
+                f"forward of a CTC decoder must return logits (B, T, V) = {(*memory.shape[:2], self.vocabulary_size)}, "
+                f"it returned {tuple(logits.shape)}"
             )
         return logits.float().log_softmax(dim=-1)  # (B, T, V)
 
 
 def best_path(log_probs: Tensor) -> Hypotheses:
-    """Collapse the most probable path of log_probs (B, T, V): equal neighbors first, then blanks.
+    """Collapse the most probable path of log_probs (B, T, V): first merge repeated classes, then remove blanks.
 
-    `log_prob` is that one path's. No step depends on the data, so that it also runs on the meta device.
+    `log_prob` is the log probability of this single path. No operation depends on values, so the meta device works too.
     """
     batch, frames, _ = log_probs.shape
     scores, path = log_probs.max(dim=-1)  # (B, T)
     previous = F.pad(path, (1, 0), value=BLANK)[:, :-1]  # (B, T)
     kept = (path != BLANK) & (path != previous)
-    # Kept symbols move to the front, in order; the others all land in one column that is cut off.
+    # Move kept symbols to the front, in order. All others go to one extra column, which is cut off.
     position = torch.where(kept, kept.cumsum(dim=1) - 1, frames)
     ids = path.new_zeros(batch, frames + 1).scatter_(1, position, path - 1)[:, :frames]
     lengths = kept.sum(dim=1)
@@ -93,10 +95,10 @@ def best_path(log_probs: Tensor) -> Hypotheses:
 
 
 def prefix_beam_search(log_probs: Tensor, beam_size: int) -> Hypotheses:
-    """Search the most probable text of log_probs (B, T, V), keeping `beam_size` prefixes a frame.
+    """Search for the most probable text of log_probs (B, T, V), keeping `beam_size` prefixes per frame.
 
-    Paths that collapse to one prefix are summed, those that end in blank apart from the others. The whole batch
-    advances together. K beams: prefixes (B, K, T), scores (B, K).
+    The probabilities of all paths that collapse to the same prefix are added, separately for paths that end in blank
+    and for other paths. The whole batch advances together. K beams: prefixes (B, K, T), scores (B, K).
     """
     batch, frames, classes = log_probs.shape
     prefixes = torch.full((batch, beam_size, frames), -1, dtype=torch.int64, device=log_probs.device)
@@ -118,8 +120,8 @@ def prefix_beam_search(log_probs: Tensor, beam_size: int) -> Hypotheses:
         stay_symbol = torch.where(last >= 0, symbol_end + last_score, IMPOSSIBLE)
         stay_blank = total + frame[:, BLANK, None]
 
-        # Where prefix i plus a symbol is a prefix j of the beam, that mass belongs to j.
-        joins = _joins(prefixes, lengths, total)  # (B, i, j)
+        # If prefix i plus a symbol equals prefix j of the beam, that mass belongs to j.
+        joins = _find_extensions(prefixes, lengths, total)  # (B, i, j)
         arriving = extended.gather(2, last.clamp(min=0)[:, None, :].expand(-1, beam_size, -1))  # (B, i, j)
         arriving = torch.where(joins, arriving, IMPOSSIBLE)
         stay_symbol = torch.logaddexp(stay_symbol, arriving.logsumexp(dim=1))
@@ -147,12 +149,13 @@ def prefix_beam_search(log_probs: Tensor, beam_size: int) -> Hypotheses:
 
 
 def _last_symbol(prefixes: Tensor, lengths: Tensor) -> Tensor:
+    """Return the last symbol of each prefix, (B, K); -1 for an empty prefix."""
     last = prefixes.gather(2, (lengths - 1).clamp(min=0)[:, :, None]).squeeze(2)
-    return torch.where(lengths > 0, last, -1)  # (B, K)
+    return torch.where(lengths > 0, last, -1)
 
 
-def _joins(prefixes: Tensor, lengths: Tensor, total: Tensor) -> Tensor:
-    """Return (B, i, j): whether live prefix j is live prefix i plus one symbol."""
+def _find_extensions(prefixes: Tensor, lengths: Tensor, total: Tensor) -> Tensor:
+    """Return a mask (B, i, j): true if prefix j equals prefix i plus one symbol, and both have probability mass."""
     shortened = prefixes.scatter(2, (lengths - 1).clamp(min=0)[:, :, None], -1)  # (B, K, T)
     same = (prefixes[:, :, None] == shortened[:, None]).all(dim=-1)
     live = total > IMPOSSIBLE

@@ -1,12 +1,21 @@
-"""The contracts between the stages: Rectifier, Encoder, Bridge, Decoder, and what a decoder returns.
+"""The contracts of the stages Rectifier, Encoder, Bridge and Decoder, and the result of a decoder.
 
     images (B, C, H, W) -> Rectifier -> images -> Encoder -> features (B, C, H, W) -> Bridge -> memory (B, T, D)
     -> Decoder -> texts
 
-A component is a class with a `name`, a nested `Config` (its options, with defaults) and a constructor that
-sizes itself from the specs of the stage before it. One whose `forward` goes through `torch.export` may say so with
-`exports = True`, which the conformance kit then holds it to. Classes are contracts, families or leaves; only a leaf is
-ever built, and no leaf overrides what its family finished.
+A component is a class with a `name`, a nested `Config` (its options, with defaults) and a constructor that takes all
+sizes from the specs of the stage before it. The plan also calls the constructor on the meta device, to find shapes and
+costs.
+
+The constructor of any stage raises `InfeasibleError`, with a reason, if the options cannot work with the specs. The
+cell is then planned, recorded with the reason and not trained.
+
+`exports = True` promises that `forward` works with `torch.export`, so that a trained stage can be deployed without its
+source code. The conformance kit verifies the promise; the framework itself never exports.
+
+A class is a contract (this module), a family (`CTCDecoder`, `AutoregressiveDecoder`, `SequenceBridge`) or a leaf. Only
+leaves are instantiated. A leaf implements the abstract methods of its family. Of the others it overrides only those
+that the family offers for it, such as `AutoregressiveDecoder.teacher_forced_logits`.
 """
 
 from abc import ABC, abstractmethod
@@ -22,14 +31,14 @@ from decoderbench.specs import FeatureMapSpec, ImageSpec, LabelSpec, SequenceSpe
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What a decoder read in a batch of images.
+    """The transcriptions of a batch of images.
 
     Attributes:
-        ids: (B, S) int64, ids into the charset; positions past an end hold 0 and mean nothing.
-        lengths: (B,) int64.
-        log_prob: (B,) float32, nats. Autoregressive decoders give exactly log p(text | image), the end
-            included. CTC gives the probability of the best path, or with a beam the mass that the beam
-            collected for the text: both are lower bounds of log p(text | image).
+        ids: (B, S) int64, ids into the charset; positions past the end of a text hold 0 and have no meaning.
+        lengths: (B,) int64, the number of characters of each text.
+        log_prob: (B,) float32, nats. For autoregressive decoders it is log p(text | image), including the end of the
+            text. For CTC it is the log probability of the best path or, with a beam, of all paths that the beam kept
+            for the text; both are lower bounds of log p(text | image).
     """
 
     ids: Tensor
@@ -38,10 +47,9 @@ class Hypotheses:
 
 
 class Rectifier(nn.Module, ABC):
-    """Image to image: straightens what the encoder is to read.
+    """Image to image: straightens the text for the encoder.
 
-    Built with the config and the spec of the images that come in; `image` declares those that go out. It may raise
-    `InfeasibleError` in its constructor as an encoder may.
+    Constructed with the config and the spec of the input images; `image` declares the output images.
     """
 
     name: ClassVar[str]
@@ -55,15 +63,13 @@ class Rectifier(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Return images (B, C, H', W') of images (B, C, H, W), both in about [-1, 1], as `image` declares them."""
+        """Map images (B, C, H, W) to images (B, C, H', W') of the declared size, both roughly in [-1, 1]."""
 
 
 class Encoder(nn.Module, ABC):
     """Image to feature map.
 
-    Built with the config and the images' spec, also on the meta device, where the plan asks for shapes and
-    costs. Raise `InfeasibleError` in the constructor if the options cannot work at this image size: the cell
-    is then planned, recorded with that reason and not trained.
+    Constructed with the config and the spec of the images; `features` declares the feature map.
     """
 
     name: ClassVar[str]
@@ -77,11 +83,14 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (B, C', H', W') of images (B, C, H, W) in [-1, 1], as `features` declares them."""
+        """Map images (B, C, H, W) in [-1, 1] to features (B, C', H', W') of the declared size."""
 
 
 class Bridge(nn.Module, ABC):
-    """Feature map to memory, the sequence (or single vector) that a decoder reads."""
+    """Feature map to memory: the sequence, or single vector, that a decoder reads.
+
+    Constructed with the config and the spec of the features; `memory` declares the memory.
+    """
 
     name: ClassVar[str]
     Config: ClassVar[type[ComponentConfig]]
@@ -94,11 +103,14 @@ class Bridge(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
-        """Return the memory (B, T, D) of features (B, C, H, W), as `memory` declares it."""
+        """Map features (B, C, H, W) to a memory (B, T, D) of the declared size."""
 
 
 class Decoder(nn.Module, ABC):
-    """Memory to text. Most decoders derive from a family: `CTCDecoder` or `AutoregressiveDecoder`."""
+    """Memory to text. Most decoders derive from a family: `CTCDecoder` or `AutoregressiveDecoder`.
+
+    Constructed with the config, the spec of the memory and the spec of the labels.
+    """
 
     name: ClassVar[str]
     Config: ClassVar[type[ComponentConfig]]
@@ -108,18 +120,13 @@ class Decoder(nn.Module, ABC):
     def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__()
 
-    @classmethod
-    @abstractmethod
-    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
-        """Return a sentence that says why this decoder cannot read these labels off this memory, or None."""
-
     @abstractmethod
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
-        """Return -log p(text | image) in nats, (B,), of a memory (B, T, D) in float32.
+        """Return -log p(text | image) in nats, (B,) float32, for a memory (B, T, D) in float32.
 
-        One unit for every decoder: the trainer minimizes it and the report compares it.
+        All decoders use the same unit: the trainer minimizes the result and the report compares it.
         """
 
     @abstractmethod
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Read the memory (B, T, D). Never sees a label, and depends on nothing but memory and weights."""
+        """Transcribe the memory (B, T, D). The result depends on memory and weights only, never on labels."""

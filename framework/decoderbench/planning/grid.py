@@ -10,7 +10,7 @@ from decoderbench.errors import ConfigError
 from decoderbench.identity import identity_of
 from decoderbench.kinds import AXES
 from decoderbench.planning.inputs import Inputs
-from decoderbench.planning.meta_probe import Part, Sizes
+from decoderbench.planning.meta_probe import MetaProbe, Part
 from decoderbench.registry.registry import Registry
 from decoderbench.specs import ImageSpec
 
@@ -37,11 +37,11 @@ def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tu
         digest=found.digest,
     )
     trainers = registry.plugins.trainers()
-    sizes = Sizes(image, labels.spec(), inputs.buckets())
+    probe = MetaProbe(image, labels.spec(), inputs.buckets())
     cells = []
     for variant in grid.variants():
         chosen = {axis: parts[axis][variant[axis]] for axis in AXES}
-        size = sizes.of(**chosen)
+        size = probe.measure(**chosen)
         cells += [
             Cell(
                 experiment=experiment.name,
@@ -63,8 +63,8 @@ def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tu
             )
             for seed in grid.seeds
         ]
-    if sizes.problems:
-        raise ConfigError(list(dict.fromkeys(sizes.problems)))
+    if probe.problems:
+        raise ConfigError(list(dict.fromkeys(probe.problems)))
     return tuple(cells)
 
 

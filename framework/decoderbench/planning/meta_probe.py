@@ -1,6 +1,6 @@
-"""What a combination is, found without training: frames, parameters, MACs, and whether it can work at all.
+"""Frames, parameters, MACs and feasibility of each combination of a grid, found without training.
 
-Each part is built on the meta device, where weights take no memory and a forward pass no time.
+All stages are built on the meta device, where weights take no memory and a forward pass takes no time.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from decoderbench.model.recognizer import encode_to_memory
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig
 from decoderbench.registry.global_state import preserving_global_state
-from decoderbench.specs import ImageSpec, LabelSpec
+from decoderbench.specs import ImageSpec, LabelSpec, SequenceSpec
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class Bucket(NamedTuple):
-    """Images of one width, where widths vary: their columns, and the most frames that CTC needs for one of them."""
+    """Images of one width, if widths vary: the width in pixels, and the most frames that CTC needs for one of them."""
 
     width: int
     frames_needed: int
@@ -33,7 +33,7 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """A variant of one axis: how the plan names it, and how to build it."""
+    """A variant of one axis: its description in the plan, and the class and config to build it."""
 
     kind: str
     resolved: ResolvedComponent
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Size:
-    """What the plan finds out about one combination."""
+    """The findings about one combination; a field is None if it is not known."""
 
     frames: int | None = None
     num_parameters: int | None = None
@@ -52,8 +52,8 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """All that comes before the decoder, and what it makes of one image of each width, on the meta device."""
+class Trunk:
+    """The stages before the decoder, on the meta device, and their output for one image of each width."""
 
     rectifier: Rectifier
     encoder: Encoder
@@ -61,82 +61,83 @@ class Seen:
     frames: int
     gmacs: float | None
     memories: dict[int, Tensor | str]
-    """By width: the memory (1, T, D), or why there is none."""
+    """By width: the memory (1, T, D), or the error that the stages raised."""
 
 
-class Sizes:
-    """The sizes of all combinations of a grid; what they share is built and counted once.
+class MetaProbe:
+    """Measures the combinations of a grid; stages that several combinations share are built and counted once.
 
     Args:
-        image: the size that recognizers are built for.
-        labels: what is to be read.
-        buckets: where widths vary, the images by width; frames and MACs are then those of the widest.
+        image: the image size that recognizers are built for.
+        labels: the labels to read.
+        buckets: if widths vary, the images by width; frames and MACs are then those of the widest bucket.
     """
 
     def __init__(self, image: ImageSpec, labels: LabelSpec, buckets: Sequence[Bucket] = ()) -> None:
         self.image, self.labels, self.buckets = image, labels, buckets
         self.problems: list[str] = []
-        self._features: dict[tuple[str, str], tuple[Rectifier, Encoder] | Size] = {}
-        self._seen: dict[tuple[str, str, str], Seen | Size] = {}
+        """Errors of components that are mistakes in the experiment, each with its place."""
+        self._encoders: dict[tuple[str, str], tuple[Rectifier, Encoder] | Size] = {}
+        self._trunks: dict[tuple[str, str, str], Trunk | Size] = {}
 
-    def of(self, rectifier: Part, encoder: Part, bridge: Part, decoder: Part) -> Size:
-        names = rectifier.resolved.label, encoder.resolved.label, bridge.resolved.label
-        if names not in self._seen:
-            self._seen[names] = self._see(rectifier, encoder, bridge)
-        seen = self._seen[names]
-        if isinstance(seen, Size):
-            return seen
-        memory = seen.bridge.memory
+    def measure(self, rectifier: Part, encoder: Part, bridge: Part, decoder: Part) -> Size:
+        """Build a combination; return its size, or why it is infeasible."""
+        labels = rectifier.resolved.label, encoder.resolved.label, bridge.resolved.label
+        if labels not in self._trunks:
+            self._trunks[labels] = self._build_trunk(rectifier, encoder, bridge)
+        trunk = self._trunks[labels]
+        if isinstance(trunk, Size):
+            return trunk
+        memory = trunk.bridge.memory
         try:
-            reason = decoder.component.infeasible(decoder.config, memory, self.labels)
-            built: Decoder = _on_meta(lambda: decoder.component(decoder.config, memory, self.labels))
+            built = _build_decoder(decoder, memory, self.labels)
         except InfeasibleError as error:
-            return Size(infeasible=str(error))
+            return Size(frames=trunk.frames, infeasible=str(error))
         except Exception:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it and the others run
             return Size()
-        reading = count_gmacs(built.transcribe, torch.empty(1, seen.frames, memory.dim, device="meta"))
+        gmacs = count_gmacs(built.transcribe, torch.empty(1, trunk.frames, memory.dim, device="meta"))
         return Size(
-            frames=seen.frames,
-            num_parameters=sum(map(count_parameters, (seen.rectifier, seen.encoder, seen.bridge, built))),
-            gmacs=None if seen.gmacs is None or reading is None else seen.gmacs + reading,
-            infeasible=reason or self._width_that_fails(seen, decoder, built),
+            frames=trunk.frames,
+            num_parameters=sum(map(count_parameters, (trunk.rectifier, trunk.encoder, trunk.bridge, built))),
+            gmacs=None if trunk.gmacs is None or gmacs is None else trunk.gmacs + gmacs,
+            infeasible=self._find_infeasible_width(trunk, decoder, built),
         )
 
-    def _see(self, rectifier: Part, encoder: Part, bridge: Part) -> Seen | Size:
-        """Return what comes before the decoder, or what is known of it where it cannot be built."""
-        names = rectifier.resolved.label, encoder.resolved.label
-        if names not in self._features:
-            self._features[names] = self._features_of(rectifier, encoder)
-        features = self._features[names]
-        if isinstance(features, Size):
-            return features
-        rectified, encoded = features
+    def _build_trunk(self, rectifier: Part, encoder: Part, bridge: Part) -> Trunk | Size:
+        """Build the stages before the decoder; return a Size if one of them cannot be built."""
+        labels = rectifier.resolved.label, encoder.resolved.label
+        if labels not in self._encoders:
+            self._encoders[labels] = self._build_encoder(rectifier, encoder)
+        stages = self._encoders[labels]
+        if isinstance(stages, Size):
+            return stages
+        built_rectifier, built_encoder = stages
         try:
-            built: Bridge = _on_meta(lambda: bridge.component(bridge.config, encoded.features))
+            built: Bridge = _build_on_meta(lambda: bridge.component(bridge.config, built_encoder.features))
         except InfeasibleError as error:
             return Size(infeasible=str(error))
         except Exception:  # noqa: BLE001 - as above
             return Size()
-        stages = rectified, encoded, built
+        trunk = built_rectifier, built_encoder, built
         widest = max((width for width, _ in self.buckets), default=self.image.width)
-        gmacs = count_gmacs(lambda images: encode_to_memory(*stages, images), self._image_of(widest))
+        gmacs = count_gmacs(lambda images: encode_to_memory(*trunk, images), self._empty_image(widest))
         memories: dict[int, Tensor | str] = {}
         for width, _ in self.buckets:
             try:
                 with torch.inference_mode():
-                    memories[width] = encode_to_memory(*stages, self._image_of(width))
-            except Exception as error:  # noqa: BLE001 - whatever a part that is tied to one width raises
+                    memories[width] = encode_to_memory(*trunk, self._empty_image(width))
+            except Exception as error:  # noqa: BLE001 - a stage that works for one width only may raise anything
                 memories[width] = f"{type(error).__name__}: {error}"
         widest_memory = memories.get(widest)
         frames = widest_memory.shape[1] if isinstance(widest_memory, Tensor) else built.memory.length
-        return Seen(*stages, frames, gmacs, memories)
+        return Trunk(*trunk, frames, gmacs, memories)
 
-    def _features_of(self, rectifier: Part, encoder: Part) -> tuple[Rectifier, Encoder] | Size:
+    def _build_encoder(self, rectifier: Part, encoder: Part) -> tuple[Rectifier, Encoder] | Size:
         part = rectifier
         try:
-            built_rectifier: Rectifier = _on_meta(lambda: rectifier.component(rectifier.config, self.image))
+            built_rectifier: Rectifier = _build_on_meta(lambda: rectifier.component(rectifier.config, self.image))
             part = encoder
-            return built_rectifier, _on_meta(lambda: encoder.component(encoder.config, built_rectifier.image))
+            return built_rectifier, _build_on_meta(lambda: encoder.component(encoder.config, built_rectifier.image))
         except InfeasibleError as error:
             return Size(infeasible=str(error))
         except DecoderBenchError as error:
@@ -145,35 +146,41 @@ class Sizes:
             pass
         return Size()
 
-    def _image_of(self, width: int) -> Tensor:
+    def _empty_image(self, width: int) -> Tensor:
         return torch.empty(1, self.image.channels, self.image.height, width, device="meta")
 
-    def _width_that_fails(self, seen: Seen, decoder: Part, built: Decoder) -> str | None:
-        """Return why the images of some bucket cannot be read: each is held against its own T."""
+    def _find_infeasible_width(self, trunk: Trunk, decoder: Part, built: Decoder) -> str | None:
+        """Return why the images of some bucket cannot be read, given their own T and labels; None if all can."""
         for width, frames_needed in self.buckets:
-            where, memory = f"at images {width} wide", seen.memories[width]
+            where, memory = f"at images {width} wide", trunk.memories[width]
             if isinstance(memory, str):
                 return f"it reads one width only: {where}, {memory}"
-            spec = replace(seen.bridge.memory, length=memory.shape[1])
+            spec = replace(trunk.bridge.memory, length=memory.shape[1])
             labels = replace(self.labels, frames_needed=max(1, frames_needed))
             try:
-                if reason := decoder.component.infeasible(decoder.config, spec, labels):
-                    return f"{reason} ({where})"
+                _build_decoder(decoder, spec, labels)
                 if width != self.image.width:
                     with torch.inference_mode():
                         built.transcribe(memory)
-            except Exception as error:  # noqa: BLE001 - whatever a part that is tied to one width raises
+            except InfeasibleError as error:
+                return f"{error} ({where})"
+            except Exception as error:  # noqa: BLE001 - a decoder that works for one width only may raise anything
                 return f"it reads one width only: {where}, {type(error).__name__}: {error}"
         return None
 
 
-def _on_meta(build: Callable[[], Module]) -> Module:
-    """Build, in eval mode, on the meta device, or, for a constructor that looks at values, on the CPU and move it."""
+def _build_decoder(decoder: Part, memory: SequenceSpec, labels: LabelSpec) -> Decoder:
+    built: Decoder = _build_on_meta(lambda: decoder.component(decoder.config, memory, labels))
+    return built
+
+
+def _build_on_meta(build: Callable[[], Module]) -> Module:
+    """Build on the meta device, in eval mode; if the constructor reads values, build on the CPU and move the module."""
     try:
         with preserving_global_state(), torch.device("meta"):
             return build().eval()
     except DecoderBenchError:
         raise
-    except Exception:  # noqa: BLE001 - whatever meta tensors made it raise
+    except Exception:  # noqa: BLE001 - meta tensors may make a constructor raise anything
         with preserving_global_state():
             return build().to("meta").eval()

@@ -107,6 +107,11 @@ class Components(Mapping[str, Registered[T]]):
         name = getattr(component, "name", None)
         if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
             raise PluginError(f"{what} has the name {name!r}; use a-z, 0-9, _ . - and begin with a-z or 0-9")
+        if self.kind == "decoder" and hasattr(component, "infeasible"):
+            raise PluginError(
+                f"decoder {name!r} defines infeasible, which nothing calls since plugin API version 2; raise "
+                f"InfeasibleError in its constructor"
+            )
         if self.kind == "metric" and name in BUILT_IN:
             raise PluginError(f"{what} has the name {name!r}, which is a metric of every record; give it another name")
         if self.kind != "metric":

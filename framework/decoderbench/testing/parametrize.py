@@ -1,4 +1,4 @@
-"""The kit as tests of pytest: each rule of each component is a test of its own."""
+"""The conformance kit in pytest: one test per rule and component."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from decoderbench.errors import did_you_mean
+from decoderbench.testing.assertions import ConformanceError, RuleSkipped
+from decoderbench.testing.checks import Check
+from decoderbench.testing.kits import checks_of
 
 if TYPE_CHECKING:
-    import pytest
-
-    from decoderbench.testing.checks import Check
+    import pytest  # imported inside the functions: `decoderbench check` works without pytest
 
 Component = Any
 """A class, or a pair of a class and its options."""
@@ -24,26 +25,24 @@ def parametrize_with_checks(
     expected_failures: Mapping[str, str] | None = None,
     base_dir: Path = Path(),
 ) -> pytest.MarkDecorator:
-    """Return a decorator that makes a test of each check of each component.
+    """Return a decorator that turns each check of each component into a test.
 
         @parametrize_with_checks([MyDecoder, (MyDecoder, {"hidden_dim": 32})])
         def test_conformance(check):
             check()
 
-    A rule that cannot be asked of a component is a skipped test, with the reason.
+    A rule that cannot be checked for a component is a skipped test, with the reason.
 
     Args:
-        components: classes, each alone or in a pair with its options.
-        expected_failures: name of a rule -> why it is known to be broken. Such a test must fail: once it passes, it
-            is reported, so that the list stays true.
-        base_dir: where relative paths in the options of a data set start.
+        components: classes, or pairs of a class and its options.
+        expected_failures: rule name -> reason. Such a test must fail: if it passes, it is reported as a failure, so
+            that the list stays correct.
+        base_dir: where relative paths in the options of a dataset start.
 
     Raises:
-        ValueError: an expected failure names no rule of any of the components.
+        ValueError: an expected failure is not a rule of any of the components.
     """
     import pytest
-
-    from decoderbench.testing import checks_of
 
     pairs = [component if isinstance(component, tuple) else (component, {}) for component in components]
     checks = [check for cls, options in pairs for check in checks_of(cls, options, base_dir=base_dir)]
@@ -55,35 +54,30 @@ def parametrize_with_checks(
                 f"expected_failures names the unknown rule {name!r}{did_you_mean(name, known)}; "
                 f"rules of these components: {', '.join(known)}"
             )
-
     return pytest.mark.parametrize("check", parameters_of(checks, expected))
 
 
 def parameters_of(checks: Iterable[Check], expected_failures: Mapping[str, str] = MappingProxyType({})) -> list[Any]:
-    """Return checks as parameters of a test, each with its name and, if it is expected to fail, the reason."""
+    """Return checks as parameters of a test, each with its ID and, if it is expected to fail, the reason."""
     import pytest
-
-    from decoderbench.testing.rules import ConformanceError
 
     def parameter(check: Check) -> Any:
         reason = expected_failures.get(check.name)
         marks = [pytest.mark.xfail(reason=reason, strict=True, raises=ConformanceError)] if reason is not None else []
-        return pytest.param(_skipping(check), id=str(check), marks=marks)
+        return pytest.param(_skip_in_pytest(check), id=str(check), marks=marks)
 
     return [parameter(check) for check in checks]
 
 
-def _skipping(check: Check) -> Callable[[], None]:
-    """Return a check that pytest reports as skipped where it cannot be asked."""
+def _skip_in_pytest(check: Check) -> Callable[[], None]:
+    """Wrap a check so that pytest reports `RuleSkipped` as a skipped test."""
     import pytest
 
-    from decoderbench.testing.rules import NotAskedError
-
-    def ask() -> None:
+    def run() -> None:
         __tracebackhide__ = True
         try:
             check()
-        except NotAskedError as reason:
+        except RuleSkipped as reason:
             pytest.skip(str(reason))
 
-    return ask
+    return run

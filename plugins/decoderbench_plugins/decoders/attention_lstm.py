@@ -1,8 +1,8 @@
 """Attention LSTM: one additive-attention glimpse of the memory per character.
 
 Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate". The wiring "baek2019"
-is the prediction stage "Attn" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", but
-for its initial weights, which are torch's:
+is the prediction stage "Attn" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?",
+except for the initial weights, which are torch's defaults:
 
     "Attn" = { use = "attention_lstm", wiring = "baek2019", hidden_dim = 256 }
 """
@@ -30,10 +30,10 @@ class AttentionLSTM(AutoregressiveDecoder):
 
         wiring: Literal["default", "baek2019"] = "default"
         """default: the cell reads an embedding of the previous character; keys have a bias, queries none. baek2019:
-        it reads the character as one-hot; queries have the bias, keys none."""
+        the cell reads the previous character as one-hot; queries have a bias, keys none."""
 
         embed_dim: int = Field(default=64, ge=1)
-        """Width of the embedding of the previous character; without effect where wiring is baek2019."""
+        """Width of the embedding of the previous character; ignored if wiring is baek2019."""
 
         hidden_dim: int = Field(default=256, ge=1)
         """Hidden width of the LSTMCell, and width of keys and queries."""
@@ -47,8 +47,8 @@ class AttentionLSTM(AutoregressiveDecoder):
         self.query = nn.Linear(config.hidden_dim, config.hidden_dim, bias=of_paper)
         self.score = nn.Linear(config.hidden_dim, 1, bias=False)
         self.cell = nn.LSTMCell(token_dim + memory.dim, config.hidden_dim)
-        # The paper also scores the start, which never follows anything. Its row, the last, is cut off from the
-        # logits, and is kept here so that the decoder has the published number of parameters.
+        # The paper also scores the start token, which is never a target. Its row, the last one, exists only to match
+        # the published number of parameters; `step` cuts it off.
         self.head = nn.Linear(config.hidden_dim, self.num_tokens if of_paper else self.vocabulary_size)
 
     def initial_state(self, memory: Tensor) -> State:
@@ -69,5 +69,5 @@ class AttentionLSTM(AutoregressiveDecoder):
 
 @hookimpl
 def register_decoders() -> list[type[AttentionLSTM]]:
-    """Offer the decoder of this file."""
+    """Register the decoder of this file."""
     return [AttentionLSTM]

@@ -1,7 +1,7 @@
-"""CTC without recurrence: one linear layer over each frame, trained with CTC.
+"""CTC without recurrence: one linear layer applied to each frame, trained with CTC.
 
-The prediction stage "CTC" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", where
-a bridge, and not the decoder, is what looks at neighboring frames.
+The prediction stage "CTC" of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", in which
+the bridge, not the decoder, combines neighboring frames.
 """
 
 from typing import final
@@ -13,7 +13,7 @@ from decoderbench import ComponentConfig, CTCDecoder, LabelSpec, SequenceSpec, h
 
 @final
 class LinearCTC(CTCDecoder):
-    """A linear layer to the charset and the blank."""
+    """A linear layer that scores the blank and the charset."""
 
     name = "ctc"
     exports = True
@@ -32,5 +32,5 @@ class LinearCTC(CTCDecoder):
 
 @hookimpl
 def register_decoders() -> list[type[LinearCTC]]:
-    """Offer the decoder of this file."""
+    """Register the decoder of this file."""
     return [LinearCTC]

@@ -1,17 +1,17 @@
-"""The LSTMCell loop of a public question, with a switch for every claim made about it; and the same by nn.LSTM.
+"""The LSTMCell loop of a public question, with an option for every claim about it; and the same function by nn.LSTM.
 
-A recurrent cell starts from zeros and reads the image: one vector at its first step, or a span of frames at each.
-At later steps it reads what is fed back. `lstm_cell` loops over the steps by hand; `lstm_unrolled` lets nn.LSTM run
-over all of them at once, which is the same function where the steps' inputs are known beforehand.
+A recurrent cell starts from zeros. It reads the image as one vector at the first step, or as one span of frames per
+step, and feedback at the later steps. `lstm_cell` loops over the steps. `lstm_unrolled` calls nn.LSTM once for all
+steps, which is the same function if the inputs of all steps are known beforehand.
 
-The module of the question: fc_in takes the image's vector to the vocabulary's width, and the loop reads its own
-logits afterwards. These are the defaults:
+The module of the question: fc_in projects the vector of the image to the width of the vocabulary, and later steps read
+the logits of the previous step. These are the defaults:
 
     "as asked" = { use = "lstm_cell", pool = "mean", input_projection = "linear", feedback = "logits" }
 
-The module of the answer, which calls fc_in needless. Logits still come back, so the vector must be as wide as the
-vocabulary, which `projection_dim` of a bridge can see to (11 for ten digits and the end of a text). That it hands
-its hidden states out stacked along the batch is a form of output, not another function:
+The module of the answer, which considers fc_in unnecessary. Logits are still fed back, so the vector must be as wide as
+the vocabulary (11 for ten digits and the end of a text), for example by `projection_dim` of a bridge. That module
+returns its hidden states stacked along the batch, which is another output format, not another function:
 
     "as answered" = { use = "lstm_cell", input_projection = "none" }
 """
@@ -24,19 +24,27 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from decoderbench import AutoregressiveDecoder, ComponentConfig, LabelSpec, SequenceSpec, hookimpl
+from decoderbench import (
+    AutoregressiveDecoder,
+    ComponentConfig,
+    InfeasibleError,
+    LabelSpec,
+    SequenceSpec,
+    hookimpl,
+)
 
-# What is still unread of the image (B, K, W), the last logits (B, V), and each layer's (B, N): a pair for an LSTM.
+# The inputs from the image that are still unread (B, K, W), the last logits (B, V), and the state of each layer's cell:
+# (B, N), or a pair of these for an LSTM.
 State = tuple[Tensor, Tensor, tuple[Any, ...]]
 
 FEEDBACK_OF_CHARACTERS = ("embedding", "one_hot")
 
 
 class RecurrentReader(AutoregressiveDecoder):
-    """What both share: how the image is read, what is fed back, and which of these go together.
+    """The common part of both decoders: how they read the image, what is fed back, and which options go together.
 
-    What the image has to say is a queue whose head is read at a step: one vector and then nothing, or a span for
-    each step. So the shape of a state tells the first step from the others.
+    The inputs from the image are a queue: each step reads its head. The queue holds one vector, or one span per step.
+    The shape of a state therefore distinguishes the first step from the others.
     """
 
     class Config(ComponentConfig):
@@ -46,35 +54,36 @@ class RecurrentReader(AutoregressiveDecoder):
         """Hidden width of the cell."""
 
         num_layers: int = Field(default=1, ge=1)
-        """Stacked cells, each reading the hidden state of the one below."""
+        """Number of stacked cells; each reads the hidden state of the cell below."""
 
         cell: Literal["lstm", "gru"] = "lstm"
         """Kind of cell."""
 
         pool: Literal["mean", "flatten", "frames"] = "mean"
-        """How frames are read. mean, flatten: as one vector at the first step, their mean or all of them side by
-        side. frames: in max_length + 1 equal spans from left to right, each step reading the mean of its own span
-        next to what is fed back."""
+        """How the frames are read. mean, flatten: as one vector at the first step, the mean or the concatenation of
+        all frames. frames: in max_length + 1 equal spans from left to right; each step reads the mean of its own span
+        and the feedback."""
 
         input_projection: Literal["linear", "none"] = "linear"
-        """linear: a layer (fc_in) takes the vector to the width of what is fed back. none: the cell reads it itself."""
+        """linear: a layer (fc_in) projects the vector to the width of the feedback. none: the cell reads the vector."""
 
         feedback: Literal["logits", "embedding", "one_hot", "nothing"] = "logits"
-        """What the cell reads after the first step: its own last logits, the previous character as an embedding or
+        """Input of the cell after the first step: its previous logits, the previous character as an embedding or
         one-hot, or zeros."""
 
         embed_dim: int = Field(default=64, ge=1)
-        """Width of the embedding. One vector that is not projected sets this width itself, as the cell reads both."""
+        """Width of the embedding. Ignored if a single vector is read without projection: the embedding is then as
+        wide as the vector, because the same inputs of the cell read both."""
 
         teacher_forcing: Literal["always", "never", "scheduled"] = "never"
-        """Which previous character is fed back. always: the true one. never: the most probable one by the decoder's
-        own account, in training as in testing. scheduled: the true one ever less often (training only). Left out:
-        always where characters are fed back, never where none are."""
+        """Which previous character is fed back. always: the true one. never: the most probable one according to the
+        decoder, in training and in evaluation. scheduled: in training, the true one less and less often. Default:
+        always if characters are fed back, else never."""
 
         @model_validator(mode="before")
         @classmethod
         def _resolve_teacher_forcing(cls, given: Any) -> Any:
-            """Fill in what was left out, so that the options on record say what was done."""
+            """Fill in the default, so that recorded options state which one was used."""
             if not isinstance(given, dict) or "teacher_forcing" in given:
                 return given
             feedback = given.get("feedback", cls.model_fields["feedback"].default)
@@ -82,97 +91,96 @@ class RecurrentReader(AutoregressiveDecoder):
 
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
+        self._refuse_infeasible(config, memory, labels)
         self.pool, self.feedback, self.is_lstm = config.pool, config.feedback, config.cell == "lstm"
         self.free_running = config.feedback in FEEDBACK_OF_CHARACTERS and config.teacher_forcing == "never"
         self.num_layers, self.hidden_dim = config.num_layers, config.hidden_dim
         vector_dim, projected = _vector_dim(config, memory), config.input_projection == "linear"
         widths = {"embedding": config.embed_dim, "one_hot": self.num_tokens}
-        fed_dim = widths.get(config.feedback, self.vocabulary_size)
+        feedback_dim = widths.get(config.feedback, self.vocabulary_size)
         if config.pool != "frames" and not projected and config.feedback in ("embedding", "nothing"):
-            fed_dim = vector_dim  # the same inputs of the cell read both
-        self.fc_in = nn.Linear(vector_dim, fed_dim) if projected else nn.Identity()
-        self.embed = nn.Embedding(self.num_tokens, fed_dim) if config.feedback == "embedding" else None
+            feedback_dim = vector_dim  # the same inputs of the cell read both
+        self.fc_in = nn.Linear(vector_dim, feedback_dim) if projected else nn.Identity()
+        self.embed = nn.Embedding(self.num_tokens, feedback_dim) if config.feedback == "embedding" else None
         self.fc_out = nn.Linear(config.hidden_dim, self.vocabulary_size)
-        # Beside a span zeros would say nothing, so that nothing is no input at all.
-        self.fed_dim = 0 if config.pool == "frames" and config.feedback == "nothing" else fed_dim
-        seen_dim = fed_dim if projected else vector_dim
-        self.input_dim = seen_dim + self.fed_dim if config.pool == "frames" else fed_dim
+        # Next to a span, zeros would carry no information, so this feedback has width 0.
+        self.feedback_dim = 0 if config.pool == "frames" and config.feedback == "nothing" else feedback_dim
+        image_dim = feedback_dim if projected else vector_dim
+        self.input_dim = image_dim + self.feedback_dim if config.pool == "frames" else feedback_dim
 
-    @classmethod
-    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
-        """Refuse options that contradict each other, and frames that cannot be shared out among the steps."""
+    def _refuse_infeasible(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
+        """Raise `InfeasibleError` for contradictory options, or frames that cannot be divided among the steps."""
         steps, vector_dim = labels.max_length + 1, _vector_dim(config, memory)
         if config.feedback not in FEEDBACK_OF_CHARACTERS and config.teacher_forcing != "never":
-            return (
-                f"{cls.name} feeds back {config.feedback}, so there is no character for teacher_forcing = "
-                f"{config.teacher_forcing!r} to force; leave it out, or use feedback = 'embedding' or 'one_hot'"
+            raise InfeasibleError(
+                f"{self.name} feeds back {config.feedback}, so there is no character for teacher_forcing = "
+                f"{config.teacher_forcing!r} to force; remove it, or use feedback = 'embedding' or 'one_hot'"
             )
         if config.pool == "frames" and not memory.left_to_right:
-            return (
-                f"{cls.name} with pool = 'frames' needs frames in reading order, these are not left to right; "
-                f"use mean_height or stack_height, or pool = 'mean' or 'flatten'"
+            raise InfeasibleError(
+                f"{self.name} with pool = 'frames' needs frames in reading order, the frames of this memory do not run "
+                f"from left to right; use mean_height or stack_height, or pool = 'mean' or 'flatten'"
             )
         if config.pool == "frames" and memory.length < steps:
-            return (
-                f"{cls.name} with pool = 'frames' needs T >= {steps} (the longest label and its end), this memory has "
+            raise InfeasibleError(
+                f"{self.name} with pool = 'frames' needs T >= {steps} (the longest label and its end), this memory has "
                 f"T = {memory.length}; use an earlier encoder stage, keep_width or a wider image"
             )
-        fed_dim = {"logits": len(labels.charset) + 1, "one_hot": len(labels.charset) + 2}.get(config.feedback)
+        feedback_dim = {"logits": len(labels.charset) + 1, "one_hot": len(labels.charset) + 2}.get(config.feedback)
         shared = config.pool != "frames" and config.input_projection == "none"
-        if shared and fed_dim not in (None, vector_dim):
-            return (
-                f"{cls.name} with input_projection = 'none' reads the image's vector and its {config.feedback} by the "
-                f"same inputs, the vector is {vector_dim} wide and the {config.feedback} {fed_dim}; "
+        if shared and feedback_dim not in (None, vector_dim):
+            raise InfeasibleError(
+                f"{self.name} with input_projection = 'none' reads the vector of the image and its {config.feedback} "
+                f"with the same inputs, the vector is {vector_dim} wide and the {config.feedback} {feedback_dim}; "
                 f"use input_projection = 'linear', feedback = 'embedding', or a bridge that makes the widths equal"
             )
-        return None
 
     @abstractmethod
     def advance(self, read: Tensor, states: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        """Return the upper hidden state (B, N) and each layer's next state, after reading (B, input_dim)."""
+        """Read (B, input_dim); return the hidden state of the top layer (B, N), and the next state of each layer."""
 
     def initial_state(self, memory: Tensor) -> State:
         no_logits = memory.new_zeros(len(memory), self.vocabulary_size)
         zeros = memory.new_zeros(len(memory), self.hidden_dim)
-        return self.seen(memory), no_logits, ((zeros, zeros) if self.is_lstm else zeros,) * self.num_layers
+        return self.image_inputs(memory), no_logits, ((zeros, zeros) if self.is_lstm else zeros,) * self.num_layers
 
     def step(self, token: Tensor, state: State, memory: Tensor) -> tuple[Tensor, State]:
         unread, logits, states = state
         if self.feedback == "logits":
-            fed = logits
-        elif self.free_running:  # argmax has no gradient; a start is nobody's guess and marks the first step
-            fed = self.fed_back(torch.where(token == self.start, token, logits.argmax(dim=-1)))
+            feedback = logits
+        elif self.free_running:  # argmax has no gradient; the start token is never predicted and marks the first step
+            feedback = self.encode_feedback(torch.where(token == self.start, token, logits.argmax(dim=-1)))
         else:
-            fed = self.fed_back(token)
-        read = unread[:, 0] if unread.shape[1] else fed
+            feedback = self.encode_feedback(token)
+        read = unread[:, 0] if unread.shape[1] else feedback
         if self.pool == "frames":
-            read = torch.cat([read, fed], dim=1)
+            read = torch.cat([read, feedback], dim=1)
         hidden, states = self.advance(read, states)  # (B, N)
         logits = self.fc_out(hidden)  # (B, V)
         return logits, (unread[:, 1:], logits, states)
 
-    def seen(self, memory: Tensor) -> Tensor:
-        """Return what the steps read of the image: (B, 1, W) for the first one, or (B, S, W) for each its own."""
+    def image_inputs(self, memory: Tensor) -> Tensor:
+        """Return the inputs from the image: (B, 1, W) for the first step only, or (B, S, W), one per step."""
         if self.pool == "frames":
-            vectors = spans(memory, self.max_length + 1)
+            vectors = average_spans(memory, self.max_length + 1)
         else:
             vectors = (memory.mean(dim=1) if self.pool == "mean" else memory.flatten(1))[:, None]
-        seen: Tensor = self.fc_in(vectors)
-        return seen
+        inputs: Tensor = self.fc_in(vectors)
+        return inputs
 
-    def fed_back(self, tokens: Tensor) -> Tensor:
-        """Return what is fed back for tokens (...) int64, (..., F): their embedding, one-hot, or zeros."""
+    def encode_feedback(self, tokens: Tensor) -> Tensor:
+        """Return the feedback (..., F) for tokens (...) int64: their embedding, one-hot, or zeros."""
         if self.embed is not None:
             embedded: Tensor = self.embed(tokens)
             return embedded
         if self.feedback == "one_hot":
             return F.one_hot(tokens, self.num_tokens).to(self.fc_out.weight.dtype)
-        return self.fc_out.weight.new_zeros(*tokens.shape, self.fed_dim)
+        return self.fc_out.weight.new_zeros(*tokens.shape, self.feedback_dim)
 
 
 @final
 class LSTMCellLoop(RecurrentReader):
-    """fc_in, an LSTMCell that reads its own logits, fc_out; each of these is an option."""
+    """fc_in, an LSTMCell that reads its own logits, fc_out; options replace each of them."""
 
     name = "lstm_cell"
     steps_trained: Tensor
@@ -181,10 +189,10 @@ class LSTMCellLoop(RecurrentReader):
         """Options of `lstm_cell`."""
 
         teacher_forcing_ratio: float = Field(default=0.5, ge=0, le=1)
-        """Where teacher_forcing is scheduled: the share of true characters at the end of the schedule."""
+        """If teacher_forcing is scheduled: the fraction of true characters at the end of the schedule."""
 
         teacher_forcing_steps: int = Field(default=1000, ge=1)
-        """Where teacher_forcing is scheduled: training steps in which that share falls from 1, in a line."""
+        """If teacher_forcing is scheduled: training steps over which that fraction falls linearly from 1."""
 
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
@@ -204,17 +212,17 @@ class LSTMCellLoop(RecurrentReader):
         return read, tuple(after)
 
     def teacher_forced_logits(self, memory: Tensor, tokens: Tensor) -> Tensor:
-        """As the family does it, but for scheduled sampling, which in training feeds guesses among the truth.
+        """Add scheduled sampling: in training, some true characters are replaced by the decoder's predictions.
 
-        Bengio et al. 2015, "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks": one draw a
-        character. In eval mode all characters are true, so that `nll` is -log p by the chain rule.
+        Bengio et al. 2015, "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks": one draw per
+        character. In eval mode all characters are true, so `nll` is -log p by the chain rule.
         """
         if not (self.scheduled and self.training):
             return super().teacher_forced_logits(memory, tokens)
-        # Counted and compared on the device, so that a step never waits for it.
-        share_of_truth = 1 - (1 - self.final_ratio) * (self.steps_trained / self.schedule_steps).clamp(max=1)
+        # The count stays on the device, so that no step synchronizes it.
+        fraction_true = 1 - (1 - self.final_ratio) * (self.steps_trained / self.schedule_steps).clamp(max=1)
         self.steps_trained += 1
-        true = torch.rand(tokens.shape, device=tokens.device) < share_of_truth  # (B, S)
+        true = torch.rand(tokens.shape, device=tokens.device) < fraction_true  # (B, S)
         state, logits = self.initial_state(memory), list[Tensor]()
         for token, is_true in zip(tokens.unbind(dim=1), true.unbind(dim=1), strict=True):
             fed = torch.where(is_true, token, logits[-1].argmax(dim=-1)) if logits else token
@@ -225,7 +233,7 @@ class LSTMCellLoop(RecurrentReader):
 
 @final
 class LSTMUnrolled(RecurrentReader):
-    """`lstm_cell` by nn.LSTM: the same function and weights, all steps in one call where their inputs are known."""
+    """`lstm_cell` with nn.LSTM: the same function and weights, all steps in one call if their inputs are known."""
 
     name = "lstm_unrolled"
 
@@ -233,30 +241,25 @@ class LSTMUnrolled(RecurrentReader):
         """Options of `lstm_unrolled`."""
 
         feedback: Literal["logits", "embedding", "one_hot", "nothing"] = "embedding"
-        """As in lstm_cell; logits are refused when planned, as a step would have to wait for the one before."""
+        """As in lstm_cell; logits are infeasible, because each step would depend on the previous one."""
 
         teacher_forcing: Literal["always", "never", "scheduled"] = "always"
-        """As in lstm_cell; where characters are fed back, only always is not refused when planned."""
+        """As in lstm_cell; if characters are fed back, only always is feasible."""
 
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
+        forced = config.feedback in FEEDBACK_OF_CHARACTERS and config.teacher_forcing == "always"
+        if not forced and config.feedback != "nothing":
+            raise InfeasibleError(
+                f"lstm_unrolled computes all steps at once, with feedback = {config.feedback!r} and teacher_forcing = "
+                f"{config.teacher_forcing!r} a step depends on the previous one; use lstm_cell, or teacher_forcing = "
+                f"'always' and feedback = 'embedding' or 'one_hot'"
+            )
         super().__init__(config, memory, labels)
         recurrent = nn.LSTM if self.is_lstm else nn.GRU
         self.recurrent = recurrent(self.input_dim, config.hidden_dim, config.num_layers, batch_first=True)
 
-    @classmethod
-    def infeasible(cls, config: Any, memory: SequenceSpec, labels: LabelSpec) -> str | None:
-        """Refuse also what makes a step wait for the one before."""
-        forced = config.feedback in FEEDBACK_OF_CHARACTERS and config.teacher_forcing == "always"
-        if forced or config.feedback == "nothing":
-            return super().infeasible(config, memory, labels)
-        return (
-            f"lstm_unrolled reads all steps at once, with feedback = {config.feedback!r} and teacher_forcing = "
-            f"{config.teacher_forcing!r} a step needs the one before; use lstm_cell, or teacher_forcing = 'always' and "
-            f"feedback = 'embedding' or 'one_hot'"
-        )
-
     def advance(self, read: Tensor, states: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        # nn.LSTM has the layers in one tensor (layers, B, N), a state has them one by one.
+        # nn.LSTM stores the layers in one tensor (layers, B, N), a state stores one tensor per layer.
         if self.is_lstm:
             hidden, after = self.recurrent(read[:, None], tuple(map(torch.stack, zip(*states, strict=True))))
             return hidden[:, 0], tuple(zip(*after, strict=True))
@@ -264,11 +267,11 @@ class LSTMUnrolled(RecurrentReader):
         return hidden[:, 0], tuple(after)
 
     def teacher_forced_logits(self, memory: Tensor, tokens: Tensor) -> Tensor:
-        seen, fed = self.seen(memory), self.fed_back(tokens)  # (B, 1 or S, W), (B, S, F)
+        inputs, feedback = self.image_inputs(memory), self.encode_feedback(tokens)  # (B, 1 or S, W), (B, S, F)
         if self.pool == "frames":
-            read = torch.cat([seen[:, : tokens.shape[1]], fed], dim=2)
+            read = torch.cat([inputs[:, : tokens.shape[1]], feedback], dim=2)
         else:
-            read = torch.cat([seen, fed[:, 1:]], dim=1)
+            read = torch.cat([inputs, feedback[:, 1:]], dim=1)
         hidden, _ = self.recurrent(read)  # (B, S, N)
         logits: Tensor = self.fc_out(hidden)
         return logits  # (B, S, V)
@@ -278,14 +281,14 @@ def _vector_dim(config: RecurrentReader.Config, memory: SequenceSpec) -> int:
     return memory.dim * (memory.length if config.pool == "flatten" else 1)
 
 
-def spans(memory: Tensor, steps: int) -> Tensor:
-    """Return the means of `steps` equal spans of a memory (B, T, D), (B, S, D).
+def average_spans(memory: Tensor, steps: int) -> Tensor:
+    """Return the means (B, S, D) of `steps` equal spans of a memory (B, T, D).
 
-    A frame on the border of two spans counts in each by its share. A product with a matrix, since adaptive pooling
-    adds gradients up in no fixed order on CUDA.
+    A frame on the border of two spans contributes to each in proportion to the overlap. Computed as a matrix product,
+    because adaptive pooling adds gradients in no fixed order on CUDA.
     """
     frames = memory.shape[1]
-    # On a ruler of T * S marks frame t covers S of them and span s covers T, so all overlaps are whole numbers.
+    # In units of 1 / (T * S) of the memory, a frame covers S units and a span T units, so all overlaps are integers.
     frame = torch.arange(frames, device=memory.device) * steps  # (T,)
     span = torch.arange(steps, device=memory.device)[:, None] * frames  # (S, 1)
     overlap = torch.minimum(span + frames, frame + steps) - torch.maximum(span, frame)
@@ -294,5 +297,5 @@ def spans(memory: Tensor, steps: int) -> Tensor:
 
 @hookimpl
 def register_decoders() -> list[type[RecurrentReader]]:
-    """Offer the decoders of this file."""
+    """Register the decoders of this file."""
     return [LSTMCellLoop, LSTMUnrolled]

@@ -13,7 +13,7 @@ from decoderbench import ComponentConfig, CTCDecoder, LabelSpec, SequenceSpec, h
 
 @final
 class LSTMCTC(CTCDecoder):
-    """nn.LSTM over the memory, a linear layer to the charset and the blank."""
+    """nn.LSTM over the memory, and a linear layer that scores the blank and the charset."""
 
     name = "lstm_ctc"
     exports = True
@@ -22,13 +22,13 @@ class LSTMCTC(CTCDecoder):
         """Options of `lstm_ctc`."""
 
         hidden_dim: int = Field(default=256, ge=1)
-        """Hidden width of each direction."""
+        """Hidden width per direction."""
 
         num_layers: int = Field(default=1, ge=1)
-        """Stacked LSTM layers."""
+        """Number of stacked LSTM layers."""
 
         bidirectional: bool = True
-        """Whether a second LSTM reads from right to left."""
+        """Whether another LSTM reads from right to left."""
 
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
@@ -49,5 +49,5 @@ class LSTMCTC(CTCDecoder):
 
 @hookimpl
 def register_decoders() -> list[type[LSTMCTC]]:
-    """Offer the decoder of this file."""
+    """Register the decoder of this file."""
     return [LSTMCTC]

@@ -1,1 +1,1 @@
-"""Components that run as they are: what `decoderbench new` copies, with another name."""
+"""Templates for `decoderbench new`: components that run unchanged; `new` copies and renames them."""

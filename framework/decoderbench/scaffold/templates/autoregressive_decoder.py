@@ -13,12 +13,12 @@ State = tuple[Tensor, ...]
 
 @final
 class MyComponent(AutoregressiveDecoder):
-    """An LSTMCell; the family around it does start and end, teacher forcing, nll, greedy and beam search."""
+    """An LSTMCell; the family provides start and end, teacher forcing, nll, greedy and beam search."""
 
     name = "my_component"
 
     class Config(ComponentConfig):
-        """Options; the text under each is its documentation."""
+        """Options; the string below a field documents it."""
 
         hidden_dim: int = Field(default=128, ge=1)
         """Hidden width of the LSTMCell."""
@@ -31,7 +31,7 @@ class MyComponent(AutoregressiveDecoder):
 
     def initial_state(self, memory: Tensor) -> State:
         zeros = memory.new_zeros(memory.shape[0], self.cell.hidden_size)
-        return zeros, zeros, memory.mean(dim=1)  # (B, N), (B, N), (B, D): the batch first in each
+        return zeros, zeros, memory.mean(dim=1)  # (B, N), (B, N), (B, D): the batch is first
 
     def step(self, token: Tensor, state: State, memory: Tensor) -> tuple[Tensor, State]:
         hidden, cell, mean = state
@@ -41,5 +41,5 @@ class MyComponent(AutoregressiveDecoder):
 
 @hookimpl
 def register_decoders() -> list[type[MyComponent]]:
-    """Offer it to every experiment."""
+    """Register the component with decoderbench."""
     return [MyComponent]

@@ -1,4 +1,4 @@
-"""my_component: a frame for each column of the feature map, the strongest response over its height."""
+"""my_component: one frame per column of the feature map, the maximum over its height."""
 
 from typing import final
 
@@ -9,13 +9,13 @@ from decoderbench import FeatureMapSpec, SequenceBridge, SequenceConfig, Sequenc
 
 @final
 class MyComponent(SequenceBridge):
-    """The maximum of each column; the family around it adds a projection and LSTM layers by option."""
+    """The maximum of each column; the family adds optional projection and LSTM layers."""
 
     name = "my_component"
     exports = True
 
     class Config(SequenceConfig):
-        """Options beside those of the family; the text under each is its documentation."""
+        """Options besides those of the family; the string below a field documents it."""
 
     @staticmethod
     def frames_of(features: FeatureMapSpec) -> SequenceSpec:
@@ -28,5 +28,5 @@ class MyComponent(SequenceBridge):
 
 @hookimpl
 def register_bridges() -> list[type[MyComponent]]:
-    """Offer it to every experiment."""
+    """Register the component with decoderbench."""
     return [MyComponent]

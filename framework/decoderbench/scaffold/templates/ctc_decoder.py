@@ -1,4 +1,4 @@
-"""my_component: two convolutions along the frames, read by CTC."""
+"""my_component: two convolutions along the frames, trained with CTC."""
 
 from typing import final
 
@@ -10,13 +10,13 @@ from decoderbench import ComponentConfig, CTCDecoder, LabelSpec, SequenceSpec, h
 
 @final
 class MyComponent(CTCDecoder):
-    """Scores each frame; the family around it does blank, nll, best path and prefix beam search."""
+    """Scores each frame; the family provides blank, nll, best path and prefix beam search."""
 
     name = "my_component"
     exports = True
 
     class Config(ComponentConfig):
-        """Options; the text under each is its documentation."""
+        """Options; the string below a field documents it."""
 
         hidden_dim: int = Field(default=128, ge=1)
         """Channels between the two convolutions."""
@@ -33,5 +33,5 @@ class MyComponent(CTCDecoder):
 
 @hookimpl
 def register_decoders() -> list[type[MyComponent]]:
-    """Offer it to every experiment."""
+    """Register the component with decoderbench."""
     return [MyComponent]

@@ -1,4 +1,4 @@
-"""my_component: words of four digits, drawn when they are asked for. Put the reading of your images in their place."""
+"""my_component: images of four digits, drawn on request. Replace the drawing by code that reads your images."""
 
 import hashlib
 import random
@@ -12,25 +12,25 @@ from decoderbench import ComponentConfig, Dataset, Sample, hookimpl
 
 
 def label_of(index: int) -> str:
-    """Return what image `index` shows."""
+    """Return the text that image `index` shows."""
     return f"{random.Random(index).randrange(10_000):04}"
 
 
 @final
 class MyComponent(Dataset):
-    """Each image depends on its number alone, so that it is the same in every process and in any order."""
+    """Each image depends on its index only, so it is the same in every process and in any order."""
 
     name = "my_component"
 
     class Config(ComponentConfig):
-        """Options; the text under each is its documentation."""
+        """Options; the string below a field documents it."""
 
         count: int = Field(default=2000, ge=20)
-        """Images in all: eight tenths to train with, one to validate, one to test."""
+        """Number of images: 80 % for training, 10 % for validation, 10 % for test."""
 
     def samples(self) -> Sequence[Sample]:
         labels = [label_of(index) for index in range(self.config.count)]
-        splits = self.deal_splits(labels, (0.8, 0.1, 0.1), seed=0)  # a word is in one split only
+        splits = self.deal_splits(labels, (0.8, 0.1, 0.1), seed=0)  # equal labels get the same split
         rows = enumerate(zip(labels, splits, strict=True))
         return [Sample(key=f"image {index}", label=label, split=split) for index, (label, split) in rows]
 
@@ -40,11 +40,11 @@ class MyComponent(Dataset):
         return image
 
     def fingerprint(self) -> str:
-        decides = f"my_component, version 1, {self.config.count} images"  # change it with the data
-        return hashlib.sha256(decides.encode()).hexdigest()
+        version = f"my_component, version 1, {self.config.count} images"  # change it whenever the data change
+        return hashlib.sha256(version.encode()).hexdigest()
 
 
 @hookimpl
 def register_datasets() -> list[type[MyComponent]]:
-    """Offer it to every experiment."""
+    """Register the component with decoderbench."""
     return [MyComponent]

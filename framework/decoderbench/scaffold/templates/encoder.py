@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from decoderbench import ComponentConfig, Encoder, ImageSpec, hookimpl, probe_features
 
-STRIDES = ((2, 2), (2, 2), (2, 1), (2, 1))  # height, width: frames stay narrow enough for CTC
+STRIDES = ((2, 2), (2, 2), (2, 1), (2, 1))  # height, width: keeps enough columns for CTC
 
 
 @final
@@ -18,7 +18,7 @@ class MyComponent(Encoder):
     exports = True
 
     class Config(ComponentConfig):
-        """Options; the text under each is its documentation."""
+        """Options; the string below a field documents it."""
 
         channels: int = Field(default=64, ge=1)
         """Channels of the feature map."""
@@ -33,7 +33,7 @@ class MyComponent(Encoder):
             layers += [nn.BatchNorm2d(config.channels), nn.ReLU()]
             channels = config.channels
         self.layers = nn.Sequential(*layers)
-        self.features = probe_features(self.layers, image)  # what forward yields: channels, height, width
+        self.features = probe_features(self.layers, image)  # the output of forward: channels, height, width
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(images)
@@ -42,5 +42,5 @@ class MyComponent(Encoder):
 
 @hookimpl
 def register_encoders() -> list[type[MyComponent]]:
-    """Offer it to every experiment."""
+    """Register the component with decoderbench."""
     return [MyComponent]

@@ -1,4 +1,4 @@
-"""my_component: each image is brought to one brightness and one contrast, and both can be learned."""
+"""my_component: normalizes each image to a learned brightness and contrast."""
 
 from typing import final
 
@@ -17,23 +17,23 @@ class MyComponent(Rectifier):
     exports = True
 
     class Config(ComponentConfig):
-        """Options; the text under each is its documentation."""
+        """Options; the string below a field documents it."""
 
         contrast: float = Field(default=0.5, gt=0)
-        """Standard deviation of the values that go out, to begin with."""
+        """Initial standard deviation of the output values."""
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
-        self.image = image  # what goes out has the shape of what comes in
+        self.image = image  # the output has the size of the input
         self.scale = nn.Parameter(torch.full((image.channels, 1, 1), config.contrast))
         self.shift = nn.Parameter(torch.zeros(image.channels, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        deviation, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)  # of each image alone
+        deviation, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)  # of each image
         return (images - mean) / (deviation + 1e-3) * self.scale + self.shift
 
 
 @hookimpl
 def register_rectifiers() -> list[type[MyComponent]]:
-    """Offer it to every experiment."""
+    """Register the component with decoderbench."""
     return [MyComponent]

@@ -1,9 +1,9 @@
-"""A Transformer decoder, and somebody else's recognizer behind an adapter, as plugins of decoderbench."""
+"""Plugins of decoderbench: a Transformer decoder, and an adapter for a recognizer from another project."""
 
 from decoderbench import hookimpl
 
 
 @hookimpl
 def plugin_modules() -> list[str]:
-    """Each module of this package that registers something."""
+    """Return the modules of this package that register components."""
     return [f"{__name__}.{module}" for module in ("adapter", "transformer")]

@@ -1,4 +1,4 @@
-"""A whole recognizer as an encoder: its logits become a feature map one pixel high.
+"""A complete recognizer as an encoder: its logits become a feature map of height 1.
 
 [grid.encoder]
 "ViTSTR" = { use = "vitstr", characters = "0123456789", max_length = 2 }
@@ -18,7 +18,7 @@ HEIGHT, WIDTH = 32, 128
 
 
 class ViTSTREncoder(Encoder):
-    """Column s of the map holds the logits of character s; a pixel has as many channels as there are classes."""
+    """Column s of the feature map holds the logits of character s, one channel per class."""
 
     name = "vitstr"
 
@@ -26,16 +26,16 @@ class ViTSTREncoder(Encoder):
         """Options of `vitstr`."""
 
         characters: str = "0123456789abcdefghijklmnopqrstuvwxyz"
-        """What it can read, in the order of its classes."""
+        """Characters, in the order of the classes."""
 
         max_length: int = Field(default=25, ge=1, le=31)
-        """The longest text that it can read."""
+        """Largest number of characters of a text."""
 
         width: int = Field(default=128, ge=4)
         """Width of the ViT; a multiple of four."""
 
         depth: int = Field(default=2, ge=1)
-        """Layers of the ViT."""
+        """Number of layers of the ViT."""
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)

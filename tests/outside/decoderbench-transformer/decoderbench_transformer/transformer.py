@@ -1,6 +1,6 @@
-"""Transformer decoder: a character attends to those before it and to the frames of the memory.
+"""Transformer decoder: each character attends to the previous characters and to the frames of the memory.
 
-Vaswani et al. 2017, "Attention Is All You Need"; positions are learned, and each part reads what is normalized.
+Vaswani et al. 2017, "Attention Is All You Need", with learned positions and layer normalization before each sublayer.
 """
 
 import torch
@@ -8,13 +8,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from decoderbench import AutoregressiveDecoder, ComponentConfig, LabelSpec, SequenceSpec, hookimpl
+from decoderbench import AutoregressiveDecoder, ComponentConfig, InfeasibleError, LabelSpec, SequenceSpec, hookimpl
 
-State = tuple[tuple[Tensor, Tensor], ...]  # keys and values of each layer: of frames (B, T, 2N), characters (B, S, 2N)
+State = tuple[tuple[Tensor, Tensor], ...]  # keys and values per layer: frames (B, T, 2N), characters (B, S, 2N)
 
 
 class TransformerDecoder(AutoregressiveDecoder):
-    """Keys and values are kept from step to step; training scores all steps at once."""
+    """Caches keys and values from step to step; training computes all steps at once."""
 
     name = "transformer"
 
@@ -24,23 +24,22 @@ class TransformerDecoder(AutoregressiveDecoder):
         hidden_dim: int = Field(default=128, ge=1)
         """Width N of characters, queries, keys and values; a multiple of `heads`."""
         heads: int = Field(default=4, ge=1)
-        """Attentions side by side, each over its share of the width."""
+        """Number of attention heads, each of width N / heads."""
         layers: int = Field(default=2, ge=1)
-        """Layers, each of attention to characters, attention to frames, and two linear layers."""
+        """Number of layers, each with attention to characters, attention to frames, and two linear layers."""
         dropout: float = Field(default=0.1, ge=0, lt=1)
-        """Share of values that training sets to zero after each part of a layer."""
+        """Dropout rate after each sublayer."""
 
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
         width = config.hidden_dim
+        if width % config.heads:
+            raise InfeasibleError(
+                f"transformer needs hidden_dim to be a multiple of heads = {config.heads}, given {width}; change one"
+            )
         self.embed, self.position = nn.Embedding(self.num_tokens, width), nn.Embedding(self.max_length + 1, width)
         self.layers = nn.ModuleList(Layer(config, memory.dim) for _ in range(config.layers))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.vocabulary_size))
-
-    @classmethod
-    def infeasible(cls, config: Config, memory: SequenceSpec, labels: LabelSpec) -> str | None:
-        problem = f"transformer: {config.heads} heads cannot share hidden_dim = {config.hidden_dim}; make it a multiple"
-        return problem if config.hidden_dim % config.heads else None
 
     def initial_state(self, memory: Tensor) -> State:
         return tuple((kept, kept[:, :0]) for kept in (layer.of_frames(memory) for layer in self.layers))
@@ -53,7 +52,7 @@ class TransformerDecoder(AutoregressiveDecoder):
         return self.advance(tokens, self.initial_state(memory))[0]  # (B, S, V)
 
     def advance(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Return logits (B, S, V) and the next state: tokens (B, S) are one more, or all there are."""
+        """Return logits (B, S, V) and the next state for tokens (B, S): a single next one, or all from the start."""
         seen, following = state[0][1].shape[1], []
         hidden = self.embed(tokens) + self.position.weight[seen : seen + tokens.shape[1]]  # (B, S, N)
         for layer, (frames, characters) in zip(self.layers, state, strict=True):
@@ -79,7 +78,7 @@ class Layer(nn.Module):
         return hidden + self.dropout(self.feed(self.norm[2](hidden))), characters
 
     def attend(self, query: Tensor, kept: Tensor, *, causal: bool = False) -> Tensor:
-        """Return (B, S, N) for a query (B, S, N); causal: the last of S characters sees all, each before one less."""
+        """Return (B, S, N) for a query (B, S, N); causal: each character attends to itself and the previous ones."""
         heads = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, *kept.chunk(2, dim=2))]
         return scaled_dot_product_attention(*heads, is_causal=causal).transpose(1, 2).flatten(2)
 

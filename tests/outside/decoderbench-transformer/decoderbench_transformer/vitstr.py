@@ -1,9 +1,9 @@
-"""Somebody else's recognizer: ViTSTR on a small ViT. It knows nothing of decoderbench and imports none of it.
+"""A recognizer from another project: ViTSTR with a small ViT. It does not import decoderbench.
 
 Atienza 2021, "Vision Transformer for Fast and Efficient Scene Text Recognition": the first tokens of a ViT are the
-characters of the text. Its classes are [GO] = 0, which only pads, [s] = 1, the end, and the characters from 2 on. The
-class token, which says [GO] in the original, is not scored. Patches are strips as high as the image, so that it learns
-something within a minute.
+characters of the text. The classes are [GO] = 0, which is only padding, [s] = 1, the end, and the characters from 2 on.
+The class token, which predicts [GO] in the original, is not scored. Patches are strips as high as the image, so that
+one minute of training is enough to learn.
 """
 
 import timm
@@ -15,7 +15,7 @@ class ViTSTR(nn.Module):
 
     def __init__(self, characters: str, max_length: int, channels: int = 1, width: int = 128, depth: int = 2) -> None:
         super().__init__()
-        self.length = max_length + 1  # and the end
+        self.length = max_length + 1  # including the end
         self.vit = timm.create_model(
             "vit_tiny_patch16_224",
             pretrained=False,

@@ -1,4 +1,4 @@
-"""What the package offers conforms: each rule is a test."""
+"""The components of the package conform: one test per rule."""
 
 from collections.abc import Callable
 

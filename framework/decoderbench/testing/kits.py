@@ -1,0 +1,72 @@
+"""The kits: for each kind of component, the subject class and the rules. This is the one place that knows all kinds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from decoderbench.registry.registry import BASES
+from decoderbench.testing.checks import Check, Rule
+from decoderbench.testing.rules.datasets import rules_of_datasets
+from decoderbench.testing.rules.decoders import rules_of_decoders
+from decoderbench.testing.rules.metrics import rules_of_metrics
+from decoderbench.testing.rules.registration import can_be_registered
+from decoderbench.testing.rules.stages import rules_of_stages
+from decoderbench.testing.subjects.base import Subject
+from decoderbench.testing.subjects.dataset import DatasetSubject
+from decoderbench.testing.subjects.decoder import DecoderSubject
+from decoderbench.testing.subjects.metric import MetricSubject
+from decoderbench.testing.subjects.stage import StageSubject
+
+
+@dataclass(frozen=True)
+class Kit:
+    """How to check components of one kind."""
+
+    subject_class: type[Subject]
+    rules_of: Callable[[Any], list[Rule]]
+
+
+_STAGE = Kit(StageSubject, rules_of_stages)
+KITS = {
+    "rectifier": _STAGE,
+    "encoder": _STAGE,
+    "bridge": _STAGE,
+    "decoder": Kit(DecoderSubject, rules_of_decoders),
+    "dataset": Kit(DatasetSubject, rules_of_datasets),
+    "metric": Kit(MetricSubject, rules_of_metrics),
+}
+
+
+def kind_of(component: object) -> str | None:
+    """Return the kind of a component class, or None if it is not a component."""
+    if not isinstance(component, type):
+        return None
+    return next((kind for kind, base in BASES.items() if issubclass(component, base)), None)
+
+
+def subject_of(kind: str, cls: Any, options: Mapping[str, object], base_dir: Path = Path()) -> Subject:
+    """Return the subject for a component class of a kind."""
+    return KITS[kind].subject_class(kind, cls, options, base_dir)
+
+
+def checks_of(
+    cls: Any, options: Mapping[str, object] | None = None, *, kind: str | None = None, base_dir: Path = Path()
+) -> list[Check]:
+    """Return all checks of a component class; call each to run it.
+
+    Args:
+        cls: derived from Rectifier, Encoder, Bridge, Decoder, Dataset or Metric.
+        options: of a variant that is small enough to check in seconds; default: the default options.
+        kind: the intended kind; default: the kind of the base class.
+        base_dir: where relative paths in the options of a dataset start.
+
+    Raises:
+        TypeError: the class is not a component.
+    """
+    kind = kind or kind_of(cls)
+    if kind is None:
+        bases = ", ".join(base.__name__ for base in BASES.values())
+        raise TypeError(f"{cls!r} is not a component; pass a class derived from one of {bases}")
+    subject = subject_of(kind, cls, options or {}, base_dir)
+    return [Check(subject, rule) for rule in (can_be_registered, *KITS[kind].rules_of(subject))]

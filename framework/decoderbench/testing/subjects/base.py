@@ -1,0 +1,100 @@
+"""The common part of all subjects, and of all subjects that are torch modules."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from decoderbench.model.recognizer import weights_of
+from decoderbench.options import ComponentConfig
+
+TRAINING_STEPS = 3
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass
+class Subject(ABC):
+    """A component class, and the options to check it with."""
+
+    kind: str
+    cls: Any
+    options: Mapping[str, object] = field(default_factory=dict)
+    base_dir: Path = Path()
+    """Where relative paths in the options of a dataset start."""
+
+    @property
+    def name(self) -> str:
+        """The name of the component; of a class without one, the name of the class."""
+        return str(getattr(self.cls, "name", self.cls.__name__))
+
+    @property
+    def title(self) -> str:
+        """The component in messages, such as `decoder 'ctc'`."""
+        return f"{self.kind} {self.name!r}"
+
+    @cached_property
+    def config(self) -> ComponentConfig:
+        """The options, including all defaults."""
+        config_class: type[ComponentConfig] = self.cls.Config
+        return config_class.model_validate(self.options)
+
+    @abstractmethod
+    def outcomes(self) -> Iterator[bytes]:
+        """Use the component as a run does, from seed 0, and yield all its results as bytes."""
+
+
+@dataclass
+class ModuleSubject(Subject):
+    """A component that is a torch module; it is built for the first size that it accepts."""
+
+    needs_input_gradient = False
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Build the module, in training mode."""
+
+    @abstractmethod
+    def draw_inputs(self, batch: int) -> Tensor:
+        """Draw random inputs (batch, ...)."""
+
+    @abstractmethod
+    def train_step(self, module: Any, inputs: Tensor) -> None:
+        """Run a forward and a backward pass, as a training step does."""
+
+    @abstractmethod
+    def infer(self, module: Any, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs for the inputs, as evaluation computes them; the batch is the first dimension of each."""
+
+    def infer_all_ways(self, module: Any, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of all ways of inference."""
+        return self.infer(module, inputs)
+
+    def build_for_eval(self, seed: int = 0) -> Any:
+        """Build the module from a seed, in eval mode."""
+        return build_seeded(self.build, seed).eval()
+
+    def outcomes(self) -> Iterator[bytes]:
+        module, inputs = build_seeded(self.build), self.draw_inputs(4)
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(parameters, lr=1e-3) if parameters else None
+        for _ in range(TRAINING_STEPS):
+            module.zero_grad()
+            self.train_step(module, inputs)
+            if optimizer is not None:
+                optimizer.step()
+        yield from (f"{name} {value.tolist()}".encode() for name, value in weights_of(module).items())
+        yield from (str(value.tolist()).encode() for value in self.infer(module.eval(), inputs))
+
+
+def build_seeded(build: Callable[[], Module], seed: int = 0) -> Module:
+    """Seed torch and build a module, as training does."""
+    torch.manual_seed(seed)
+    return build()

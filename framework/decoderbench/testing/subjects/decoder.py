@@ -1,0 +1,124 @@
+"""A decoder under check, and the memories and labels that it is built for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decoderbench.errors import InfeasibleError
+from decoderbench.labels import Charset, Labels
+from decoderbench.model.autoregressive import AutoregressiveDecoder
+from decoderbench.model.ctc import CTCDecoder
+from decoderbench.model.stages import Decoder, Hypotheses
+from decoderbench.registry.global_state import preserving_global_state
+from decoderbench.specs import LabelSpec, SequenceSpec
+from decoderbench.testing.assertions import expect
+from decoderbench.testing.subjects.base import ModuleSubject
+
+CHARSET = Charset("ab")
+LABELS = LabelSpec(charset=CHARSET, max_length=3)
+TEXTS = ["", "a", "b", "ab", "ba", "aab"]
+SIZES = [(5, 7), (1, 3), (9, 1), (12, 33)]  # T, D
+BEAM_SIZES = (1, 3)
+
+
+@dataclass
+class DecoderSubject(ModuleSubject):
+    """A decoder class and its options."""
+
+    needs_input_gradient = True
+
+    @cached_property
+    def memories(self) -> list[SequenceSpec]:
+        """The memories that are feasible for `LABELS`, at least one; most rules use the first."""
+        reasons, accepted = [], []
+        with preserving_global_state():  # rules check the effects of construction themselves
+            for length, dim in SIZES:
+                memory = SequenceSpec(length=length, dim=dim, left_to_right=True)
+                try:
+                    self.build_for(memory)
+                    accepted.append(memory)
+                except InfeasibleError as error:
+                    reasons.append(str(error))
+        expect(bool(accepted), got="; ".join(reasons), do=f"accept at least one of these (T, D): {SIZES}")
+        return accepted
+
+    @property
+    def is_ctc(self) -> bool:
+        """Whether the decoder belongs to the CTC family."""
+        return issubclass(self.cls, CTCDecoder)
+
+    @property
+    def is_autoregressive(self) -> bool:
+        """Whether the decoder belongs to the autoregressive family."""
+        return issubclass(self.cls, AutoregressiveDecoder)
+
+    @property
+    def max_text_length(self) -> int:
+        """The most characters of a transcription: T for CTC, `max_length` if autoregressive, else the larger one."""
+        if self.is_autoregressive:
+            return LABELS.max_length
+        frames = self.memories[0].length
+        return frames if self.is_ctc else max(frames, LABELS.max_length)
+
+    def build(self) -> Decoder:
+        return self.build_for(self.memories[0])
+
+    def build_for(self, memory: SequenceSpec) -> Decoder:
+        """Build the decoder for a memory, in training mode."""
+        decoder: Decoder = self.cls(self.config, memory, LABELS)
+        return decoder
+
+    def draw_inputs(self, batch: int) -> Tensor:
+        """Draw a memory (B, T, D), not contiguous, like the output of a bridge that transposes (B, D, T)."""
+        return torch.randn(batch, self.memories[0].dim, self.memories[0].length).transpose(1, 2)
+
+    def train_step(self, module: Decoder, inputs: Tensor) -> None:
+        texts = [TEXTS[row % len(TEXTS)] for row in range(len(inputs))]
+        labels = Labels.from_texts(texts, CHARSET, device=inputs.device)
+        torch.autograd.backward(module.nll(inputs, labels).sum())
+
+    def infer(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return log_prob (B,), lengths (B,) and ids (B, `max_text_length`), without a beam."""
+        return self._transcribe(module, inputs, beam_size=1)
+
+    def infer_all_ways(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the same for each of `BEAM_SIZES`."""
+        results = (self._transcribe(module, inputs, beam_size=beam_size) for beam_size in BEAM_SIZES)
+        return tuple(tensor for result in results for tensor in result)
+
+    def _transcribe(self, module: Decoder, inputs: Tensor, beam_size: int) -> tuple[Tensor, ...]:
+        read, width = transcribe(module, inputs, beam_size=beam_size), self.max_text_length
+        ids = F.pad(read.ids, (0, max(0, width - read.ids.shape[1])))[:, :width]
+        return read.log_prob, read.lengths, ids
+
+
+def transcribe(decoder: Decoder, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+    """Transcribe as evaluation does."""
+    with torch.inference_mode():
+        return decoder.transcribe(memory, beam_size=beam_size)
+
+
+def texts_of(hypotheses: Hypotheses) -> list[str]:
+    """Return the transcriptions as texts."""
+    rows = zip(hypotheses.ids.tolist(), hypotheses.lengths.tolist(), strict=True)
+    return [CHARSET.decode(ids[:length]) for ids, length in rows]
+
+
+def texts_up_to(max_length: int) -> list[str]:
+    """Return every text of at most `max_length` characters, in order of length."""
+    return ["".join(text) for length in range(max_length + 1) for text in product(CHARSET.characters, repeat=length)]
+
+
+def nll_of(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor:
+    """Return -log p of one text per image, (B,)."""
+    with torch.no_grad():
+        return decoder.nll(memory, Labels.from_texts(texts, CHARSET))
+
+
+def nll_of_all(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor:
+    """Return -log p of every text for each image, (B, number of texts)."""
+    return torch.stack([nll_of(decoder, image.expand(len(texts), -1, -1), texts) for image in memory])
