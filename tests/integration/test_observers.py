@@ -88,7 +88,7 @@ def test_invalid_hook_results_fail_at_most_their_own_cell(
 
 def test_plugins_add_metrics_and_report_columns(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
     class ExtraCharacters(Metric):
-        """How many characters more the hypotheses have than the references."""
+        """The number of characters in all hypotheses minus that in all references."""
 
         name = "extra_characters"
 

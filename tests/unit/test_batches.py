@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -20,7 +20,6 @@ from decoderbench.data.resident_dataset import ResidentDataset, to_float
 from decoderbench.data.samplers import Sampler, split_in_order
 from decoderbench.options import AugmentationOptions, ImageOptions
 
-no_deadline = settings(deadline=None)
 CPU = torch.device("cpu")
 
 # Order.
@@ -30,7 +29,6 @@ sizes = st.integers(1, 50)
 seeds = st.integers(0, 2**40)
 
 
-@no_deadline
 @given(rows, sizes, seeds)
 def test_each_epoch_is_a_permutation_of_the_rows(rows: np.ndarray, size: int, seed: int) -> None:
     sampler = Sampler(rows, size, seed)
@@ -40,7 +38,6 @@ def test_each_epoch_is_a_permutation_of_the_rows(rows: np.ndarray, size: int, se
         assert sorted(epoch) == list(rows)
 
 
-@no_deadline
 @given(rows, sizes, seeds, st.lists(st.integers(0, 100), max_size=8))
 def test_batch_depends_only_on_its_step(rows: np.ndarray, size: int, seed: int, steps: list[int]) -> None:
     sampler = Sampler(rows, size, seed)
@@ -137,7 +134,6 @@ def test_changing_a_batch_changes_neither_store_nor_labels(resident: ResidentDat
 # Labels.
 
 
-@no_deadline
 @given(st.lists(st.text("abc", max_size=4), max_size=5), st.integers(4, 6))
 def test_labels_contain_texts_and_zero_padding(texts: list[str], width: int) -> None:
     charset = Charset("abc")
