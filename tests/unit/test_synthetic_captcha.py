@@ -1,6 +1,8 @@
 import hashlib
+import secrets
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,8 +10,8 @@ import pytest
 from captcha.image import ImageCaptcha
 from pydantic import ValidationError
 
-from decoderbench import DataError
-from decoderbench_plugins.datasets.synthetic_captcha import SyntheticCaptcha
+from decoderbench import DataError, PluginError
+from decoderbench_plugins.datasets.synthetic_captcha import TESTED_CAPTCHA, SyntheticCaptcha
 
 
 def captchas(**options):
@@ -21,7 +23,7 @@ def pixels(dataset, index):
     return dataset.load_image(index).tobytes()
 
 
-def test_samples_are_texts_of_the_charset():
+def test_samples_follow_charset_lengths_and_counts():
     samples = captchas(charset="ab7", min_length=2, max_length=5, train=300).samples()
     assert [sum(s.split == split for s in samples) for split in ("train", "val", "test")] == [300, 3, 3]
     assert {len(s.label) for s in samples} == {2, 3, 4, 5}
@@ -29,7 +31,7 @@ def test_samples_are_texts_of_the_charset():
     assert len({s.key for s in samples}) == len(samples)
 
 
-def test_a_larger_set_holds_the_smaller_one():
+def test_larger_dataset_contains_the_smaller_one():
     small, large = captchas(), captchas(train=20, val=9)
     assert large.samples()[:6] == small.samples()[:6]
     assert large.samples()[20:23] == small.samples()[6:9]
@@ -41,7 +43,7 @@ def test_samples_differ_within_and_between_splits():
     assert len({pixels(dataset, index) for index in range(12)}) == 12
 
 
-def test_an_image_is_the_same_in_any_order_thread_and_process():
+def test_images_are_equal_in_any_order_thread_and_process():
     dataset = captchas()
     dataset.samples()
     backwards = [pixels(dataset, index) for index in reversed(range(12))][::-1]
@@ -57,20 +59,20 @@ def test_an_image_is_the_same_in_any_order_thread_and_process():
     assert other.stdout.split() == [hashlib.sha256(backwards[3]).hexdigest(), "False"]
 
 
-def test_captchas_of_others_stay_random():
+def test_captchas_of_other_code_stay_random():
     pixels(captchas(), 0)
     drawn = {ImageCaptcha().generate_image("12").tobytes() for _ in range(3)}
     assert len(drawn) == 3
 
 
-def test_noise_can_be_left_out():
+def test_noise_false_draws_other_images_of_the_same_texts():
     dataset, plain = captchas(charset="1"), captchas(charset="1", noise=False)
     assert pixels(dataset, 0) != pixels(plain, 0)
     assert dataset.samples() == plain.samples()
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"charset": "01234567"}, {"noise": False}, {"train": 7}])
-def test_every_option_is_in_the_fingerprint(other):
+def test_fingerprint_covers_every_option(other):
     assert captchas().fingerprint() == captchas().fingerprint()
     assert captchas().fingerprint() != captchas(**other).fingerprint()
 
@@ -81,16 +83,33 @@ def test_another_seed_draws_other_texts_and_images():
 
 
 @pytest.mark.parametrize(("character", "named"), [("中", "U+4E2D"), (" ", "U+0020"), ("\U0001f600", "U+1F600")])
-def test_a_character_that_the_font_lacks_is_refused(character, named):
+def test_character_without_a_glyph_is_refused(character, named):
     with pytest.raises(DataError, match=rf"cannot draw .*{named.replace('+', '.')}"):
         captchas(charset=f"0{character}").samples()
 
 
-def test_a_repeated_character_is_refused():
+def test_repeated_character_is_refused():
     with pytest.raises(DataError, match="more than once"):
         captchas(charset="00").samples()
 
 
-def test_lengths_must_be_in_order():
+def test_min_length_above_max_length_is_refused():
     with pytest.raises(ValidationError, match="min_length 5 is larger than max_length 4"):
         captchas(min_length=5)
+
+
+def test_captcha_that_ignores_the_seed_is_refused(monkeypatch):
+    monkeypatch.setattr("captcha.image.random_color", lambda *_: tuple(secrets.token_bytes(3)))
+    with pytest.raises(PluginError, match=r"cannot use captcha .*: two images with the same seed differ; install"):
+        captchas().samples()
+
+
+def test_captcha_without_the_needed_internals_is_refused(monkeypatch):
+    monkeypatch.delattr(ImageCaptcha, "create_noise_curve")
+    with pytest.raises(PluginError, match="it has no create_noise_curve; install 'captcha>="):
+        captchas(noise=False).samples()
+
+
+def test_tested_versions_are_the_declared_dependency():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert TESTED_CAPTCHA in project["project"]["dependencies"]
