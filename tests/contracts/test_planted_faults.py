@@ -66,7 +66,7 @@ def test_exception_points_to_line_of_component() -> None:
 
 def test_class_of_another_kind_is_refused() -> None:
     other: Any = REGISTRY["decoder"]["lstm_ctc"].component
-    with pytest.raises(ConformanceError, match="as bridge; offer a class derived from Bridge"):
+    with pytest.raises(ConformanceError, match="as bridge; derive the class from Bridge"):
         check_bridge(other)
     with pytest.raises(
         TypeError, match="'int'> is not a component; pass a class derived from one of Rectifier, Encoder"

@@ -70,7 +70,7 @@ def rules_of_decoders(subject: DecoderSubject) -> list[Rule]:
 
 
 def infeasible_gives_reason(subject: DecoderSubject) -> None:
-    """If the decoder cannot work, its constructor raises `InfeasibleError` with a reason; CTC needs ordered frames."""
+    """If a decoder cannot work, as CTC with too few frames, its constructor raises `InfeasibleError` with a reason."""
     for length, left_to_right in product((1, 32), (True, False)):
         memory = SequenceSpec(length=length, dim=512, left_to_right=left_to_right)
         try:
