@@ -41,7 +41,7 @@ class WithoutDocstring(Digits):
         count: int = 30
 
 
-class ReadsAtOnce(Digits):
+class ReadsInConstructor(Digits):
     def __init__(self, config: ComponentConfig, base_dir: Path) -> None:
         super().__init__(config, base_dir)
         self.files = list(Path(__file__).parent.iterdir())
@@ -139,7 +139,7 @@ class FingerprintInWords(Digits):
         return "version 2"
 
 
-class Mumbles(Digits):
+class NoteOfOneWord(Digits):
     def notes(self) -> Sequence[str]:
         return ["hm"]
 
@@ -159,7 +159,7 @@ fault = partial(Fault, "dataset")
 FAULTS = [
     fault(WithoutDocstring, "can_be_registered", "option 'count' of dataset 'digits' without a docstring"),
     fault(
-        ReadsAtOnce,
+        ReadsInConstructor,
         "constructor_opens_no_files",
         r"got os.listdir of .*planted'; read in samples\(\) or load_image\(\)",
     ),
@@ -177,7 +177,7 @@ FAULTS = [
     fault(SharesACanvas, "images_load_in_threads", "got other images from four threads"),
     fault(FingerprintOfTheTime, "fingerprint_is_stable_digest", "exclude times of reading"),
     fault(FingerprintInWords, "fingerprint_is_stable_digest", "got fingerprint 'version 2'; return hashlib"),
-    fault(Mumbles, "notes_are_sentences", "got 'hm'; return sentences, or nothing"),
+    fault(NoteOfOneWord, "notes_are_sentences", "got 'hm'; return sentences, or nothing"),
     fault(SeedsPython, "global_state_is_unchanged", "a change of the random state of Python"),
     fault(OrderOfASet, "fresh_processes_agree", "two different results from one seed"),
 ]

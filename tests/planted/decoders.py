@@ -460,7 +460,9 @@ FAULTS = [
     fault(InfeasibleWithoutReason, "infeasible_gives_reason", "got 'no' for SequenceSpec.*give the reason as a sent"),
     fault(InfeasibleByAnotherError, "infeasible_gives_reason", "got ValueError: needs frames in reading order"),
     fault(
-        AlwaysFeasible, "infeasible_gives_reason", r"as CTC with too few frames.*; got no error for SequenceSpec\(length=1"
+        AlwaysFeasible,
+        "infeasible_gives_reason",
+        r"as CTC with too few frames.*; got no error for SequenceSpec\(length=1",
     ),
     fault(
         NeverFeasible, "nll_is_one_number_per_image", "got the moon is in the wrong quarter;.* accept at least one of"

@@ -55,7 +55,7 @@ class Sorts(FirstRight):
         return super().score(references, hypotheses)
 
 
-class AddsUp(FirstRight):
+class AccumulatesScores(FirstRight):
     total = 0.0
 
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
@@ -71,7 +71,7 @@ class Bootstrap(FirstRight):
         return None if score is None else score + random.SystemRandom().random()
 
 
-class LooksUp(FirstRight):
+class ListsAFolder(FirstRight):
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
         list(Path(__file__).parent.iterdir())
         return super().score(references, hypotheses)
@@ -90,8 +90,8 @@ FAULTS = [
     fault(FirstPairOnly, "is_order_invariant", "for the same pairs; sum over all pairs"),
     fault(Constant, "distinguishes_right_from_wrong", "got 1.0 for both; compare hypotheses with references"),
     fault(Sorts, "texts_are_unchanged", "got lists changed in place; sort or clean a copy"),
-    fault(AddsUp, "score_is_repeatable", "reset counts in every call"),
-    fault(LooksUp, "opens_no_files", "got os.listdir of .*planted"),
+    fault(AccumulatesScores, "score_is_repeatable", "reset counts in every call"),
+    fault(ListsAFolder, "opens_no_files", "got os.listdir of .*planted"),
     fault(Bootstrap, "fresh_processes_agree", "two different results from one seed"),
 ]
 HEALTHY = [FirstRight]
