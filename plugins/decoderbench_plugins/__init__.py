@@ -1,6 +1,6 @@
-"""The components that decoderbench ships, registered just as a stranger's would be.
+"""The built-in components of decoderbench, registered in the same way as those of any other plugin.
 
-One walk of this package finds them: a new component is a new file, and no list is edited.
+All modules of this package are found automatically: to add a component, add a file.
 """
 
 import pkgutil
@@ -11,9 +11,9 @@ from decoderbench import hookimpl
 
 @hookimpl
 def plugin_modules() -> Iterable[str]:
-    """Every module below this package but the trackers: whoever wants one names it with `-p`.
+    """Return every module below this package except the trackers, which are enabled with `-p`.
 
-    A tracker sends what it sees elsewhere, and each needs a library that few have.
+    A tracker sends data elsewhere, and each needs a library that is not installed by default.
     """
     walk = pkgutil.walk_packages(__path__, __name__ + ".")
     return [module.name for module in walk if not module.name.startswith(f"{__name__}.trackers")]

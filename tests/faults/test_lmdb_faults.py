@@ -1,4 +1,4 @@
-"""Damaged LMDB files: each is refused by name, and none ends the process, as a read beyond a mapped file would."""
+"""Corrupt LMDB files: each is refused by name, and none ends the process, as a read beyond a mapped file would."""
 
 import io
 import os
@@ -29,7 +29,7 @@ def png(seed, size=40):
     return buffer.getvalue()
 
 
-# Images 1 to 20 lie in leaf pages, the larger ones in overflow pages.
+# Images 1 to 20 are in leaf pages, the larger ones in overflow pages.
 ITEMS = {
     **{b"image-%09d" % number: png(number, 40 if number <= 20 else 90) for number in range(1, COUNT + 1)},
     **{b"label-%09d" % number: b"word%d" % number for number in range(1, COUNT + 1)},
@@ -74,18 +74,18 @@ def refusal(base):
     return message
 
 
-def test_a_file_cut_off_after_it_was_listed_is_refused_before_it_is_mapped(base, file, monkeypatch):
-    # Within this process: were one of them mapped and read, it would die.
+def test_file_truncated_after_listing_is_refused_before_it_is_mapped(base, file, monkeypatch):
+    # In this process, which would die if a truncated file were mapped and read.
     listed = dataset(base)
     listed.samples()
     whole = file.read_bytes()
-    monkeypatch.setattr(lmdb, "open", lambda *_, **__: pytest.fail("a truncated file is mapped"))
+    monkeypatch.setattr(lmdb, "open", lambda *_, **__: pytest.fail("a truncated file was mapped"))
     chance = random.Random(0)
     for size in [0, 1, 16, 4096, 8191, 8192, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(500))]:
         file.write_bytes(whole[:size])
         with pytest.raises(DataError, match=r"is truncated|is not an LMDB") as caught:
             listed.load_image(chance.randrange(COUNT))
-        if size >= 8192:  # both headers are there
+        if size >= 8192:  # both headers are complete
             assert f"{size:,} bytes found, {len(whole):,} needed" in str(caught.value)
     monkeypatch.undo()
     file.write_bytes(whole)
@@ -93,19 +93,19 @@ def test_a_file_cut_off_after_it_was_listed_is_refused_before_it_is_mapped(base,
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_not_listed(base, file, share):
+def test_truncated_file_is_refused(base, file, share):
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
     assert "is truncated" in refusal(base)
 
 
 @pytest.mark.parametrize("content", [b"", b"image-000000001", bytes(100_000), b"\xde\xc0\xef\xbe" * 5000])
-def test_what_is_no_lmdb_is_refused(base, file, content):
+def test_file_that_is_not_an_lmdb_is_refused(base, file, content):
     file.write_bytes(content)
     assert "is not an LMDB" in refusal(base)
 
 
-def test_headers_that_disagree_are_refused(base, file):
+def test_corrupt_headers_are_refused(base, file):
     data = bytearray(file.read_bytes())
     data[16:20] = data[4096 + 16 : 4096 + 20] = b"\0\0\0\0"
     file.write_bytes(data)
@@ -118,12 +118,12 @@ def test_headers_that_disagree_are_refused(base, file):
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "message"),
     [
-        (b"250", "num-samples says 250, found 30"),
-        (b"29", "num-samples says 29, found 30"),
-        (b"0", "num-samples says 0, found 30"),
-        (b"9" * 40, "num-samples says 99,999"),
+        (b"250", "num-samples is 250, but"),
+        (b"29", "num-samples is 29, but"),
+        (b"0", "num-samples is 0, but"),
+        (b"9" * 40, "num-samples is 99,999"),
         (b"", "is , not a count"),
         (b"-30", "is -30, not a count"),
         (b"thirty", "is thirty, not a count"),
@@ -131,59 +131,59 @@ def test_headers_that_disagree_are_refused(base, file):
         (b"\xff\xfe", "not a count"),
     ],
 )
-def test_a_wrong_count_is_refused(base, count, said):
+def test_wrong_count_is_refused(base, count, message):
     write(base / "faulty", **{"num-samples": count})
-    assert said in refusal(base)
+    assert message in refusal(base)
 
 
-def test_an_absent_count_is_refused(base):
+def test_missing_count_is_refused(base):
     write(base / "faulty", without=[b"num-samples"])
     assert "num-samples in" in (message := refusal(base))
-    assert "is absent, not a count" in message
+    assert "is missing, not a count" in message
 
 
 @pytest.mark.parametrize("number", [1, 2, 17, COUNT])
-@pytest.mark.parametrize("absent", ["image", "label"])
-def test_an_image_or_label_without_the_other_is_named(base, number, absent):
-    there = {"image": "label", "label": "image"}[absent]
-    write(base / "faulty", without=[b"%s-%09d" % (absent.encode(), n) for n in (number, COUNT)])
-    assert f"{there}-{number:09d} in" in (message := refusal(base))
-    assert f"has no {absent}-{number:09d};" in message
+@pytest.mark.parametrize("missing", ["image", "label"])
+def test_image_without_label_and_label_without_image_are_named(base, number, missing):
+    present = {"image": "label", "label": "image"}[missing]
+    write(base / "faulty", without=[b"%s-%09d" % (missing.encode(), n) for n in (number, COUNT)])
+    assert f"{present}-{number:09d} in" in (message := refusal(base))
+    assert f"has no {missing}-{number:09d};" in message
 
 
 @pytest.mark.parametrize("number", [1, 17, COUNT - 1])
-def test_a_number_that_is_left_out_is_named(base, number):
+def test_gap_in_the_numbers_is_named(base, number):
     write(base / "faulty", without=[b"image-%09d" % number, b"label-%09d" % number])
     assert f"has b'image-{number + 1:09d}', but not image-{number:09d} and label-{number:09d}" in refusal(base)
 
 
-def test_the_last_sample_left_out_shows_in_the_count(base):
+def test_missing_last_sample_is_detected_by_the_count(base):
     write(base / "faulty", without=[b"image-%09d" % COUNT, b"label-%09d" % COUNT])
-    assert "num-samples says 30, found 29" in refusal(base)
+    assert "num-samples is 30, but" in refusal(base)
 
 
-def test_keys_of_another_width_are_named(base):
+def test_keys_with_other_padding_are_named(base):
     write(base / "faulty", {key.replace(b"-0000", b"-"): value for key, value in ITEMS.items()})
     assert "has b'image-00001', but not image-000000001 and label-000000001" in refusal(base)
 
 
-def test_a_label_that_is_not_utf8_is_named(base):
+def test_label_that_is_not_utf8_is_named(base):
     write(base / "faulty", **{"label-000000017": "Käse".encode("latin-1")})
     assert "label-000000017" in (message := refusal(base))
     assert "is not UTF-8" in message
 
 
-def test_an_empty_image_is_named_and_can_be_allowed(base):
+def test_empty_image_is_named_and_can_be_allowed(base):
     write(base / "faulty", **{"image-000000017": b""})
     faulty = dataset(base)
     arguments = {"cache_dir": base / "cache", "workers": 2}
-    with pytest.raises(DataError, match="'faulty/image-000000017': image-000000017 is empty or absent"):
+    with pytest.raises(DataError, match="'faulty/image-000000017': image-000000017 is empty or missing"):
         open_store(faulty, faulty.samples(), SMALL, **arguments)
     store = open_store(faulty, faulty.samples(), SMALL, allow_unreadable=True, **arguments)
     assert set(store.unreadable) == {16}
 
 
-def test_the_lock_file_of_another_host_is_neither_read_nor_written(base):
+def test_lock_file_of_another_host_is_neither_read_nor_written(base):
     lock = base / "faulty" / "lock.mdb"
     lock.write_bytes(random.Random(0).randbytes(8192))
     before = lock.read_bytes()
@@ -192,8 +192,8 @@ def test_the_lock_file_of_another_host_is_neither_read_nor_written(base):
     assert not (base / "val" / "lock.mdb").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only there is an LMDB read in a process apart")
-def test_a_file_cut_off_while_it_is_read_ends_no_process_but_the_reading_one(base, file, monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="an LMDB is read in a separate process only on Linux")
+def test_file_truncated_while_it_is_read_ends_only_the_reading_process(base, file, monkeypatch):
     whole, real = file.read_bytes(), lmdb.open
 
     def cut_off_when_open(path, **options):
@@ -205,15 +205,15 @@ def test_a_file_cut_off_while_it_is_read_ends_no_process_but_the_reading_one(bas
     listed = dataset(base)
     listed.samples()
     monkeypatch.setattr(lmdb, "open", cut_off_when_open)
-    said = rf"faulty/data.mdb is damaged: reading it ended a process, status -{int(signal.SIGBUS)};"
+    message = rf"faulty/data.mdb is corrupt: reading it ended a process \(status -{int(signal.SIGBUS)}\);"
     for read in (listed.fingerprint, dataset(base).samples):
         file.write_bytes(whole)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             read()
 
 
 def flip(base, file, chance, cache_dir):
-    """Flip a bit of a whole file; return the data hash of what can be read in spite of it, or None."""
+    """Flip a bit of the file; return the data hash if the file can still be read, otherwise None."""
     data = bytearray(file.read_bytes())
     place, bit = chance.randrange(len(data)), chance.randrange(8)
     data[place] ^= 1 << bit
@@ -223,7 +223,7 @@ def flip(base, file, chance, cache_dir):
         samples = faulty.samples()
         store = open_store(faulty, samples, SMALL, cache_dir=cache_dir, workers=2, allow_unreadable=True)
     except DataError as error:
-        assert "faulty" in str(error)  # noqa: PT017  # to be read or to be refused are both right
+        assert "faulty" in str(error)  # noqa: PT017 - both outcomes are correct
         return None
     finally:
         data[place] ^= 1 << bit
@@ -234,19 +234,19 @@ def flip(base, file, chance, cache_dir):
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
-def test_a_flipped_bit_is_refused_unreadable_or_decodable_but_never_fatal(base, file, tmp_path, count):
+def test_flipped_bit_never_ends_the_process(base, file, tmp_path, count):
     chance = random.Random(count)
     hashes = [flip(base, file, chance, tmp_path / "cache") for _ in range(count)]
     assert any(hashes)
 
 
-def test_a_flipped_bit_of_an_image_is_seen_by_the_fingerprint(base, file):
+def test_fingerprint_changes_with_a_flipped_bit_of_an_image(base, file):
     whole = file.read_bytes()
     before = dataset(base).fingerprint()
     for number in (1, 15, COUNT):
         value = ITEMS[b"image-%09d" % number]
         flipped = value[:50] + bytes([value[50] ^ 1]) + value[51:]
-        file.write_bytes(whole.replace(value, flipped))  # unused pages hold copies
+        file.write_bytes(whole.replace(value, flipped))  # unused pages contain copies
         assert dataset(base).fingerprint() != before
     file.write_bytes(whole)
     assert dataset(base).fingerprint() == before

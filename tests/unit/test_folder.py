@@ -53,7 +53,7 @@ def split_sizes(samples):
 
 
 @given(st.lists(st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
-def test_labels_come_out_of_a_table_as_they_went_in(tmp_path_factory, texts):
+def test_csv_labels_are_read_unchanged(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("set")
     names = [f"{index}.png" for index in range(len(texts))]
     for name in names:
@@ -62,36 +62,36 @@ def test_labels_come_out_of_a_table_as_they_went_in(tmp_path_factory, texts):
     assert labels(folder) == dict(zip(names, texts, strict=True))
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
+def test_byte_order_mark_is_not_part_of_the_header(tmp_path):
     make(tmp_path, ["a.png"])
     (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbffilename,label\r\n./a.png,x\r\n")
     assert labels(tmp_path) == {"a.png": "x"}
 
 
-def test_a_table_may_be_tab_separated(tmp_path):
+def test_tab_separated_labels_are_read(tmp_path):
     make(tmp_path, ["a.png", "sub/b.png"])
     (tmp_path / "gt.txt").write_bytes(b'a.png\t "x\ty" \r\nsub/b.png\t007\n\n')
     assert labels(tmp_path) == {"a.png": ' "x\ty" ', "sub/b.png": "007"}
 
 
-def test_labels_may_lie_beside_the_images(tmp_path):
+def test_labels_are_read_from_sidecar_files(tmp_path):
     make(tmp_path, ["a.png", "b.bin.png", "c.nrm.png", "none.png"], sub="")
     (tmp_path / "a.gt.txt").write_text(" x \n")
     (tmp_path / "b.bin.gt.txt").write_text("y")
     (tmp_path / "c.gt.txt").write_text("z\r\n")
     assert labels(tmp_path) == {"a.png": " x ", "b.bin.png": "y", "c.nrm.png": "z"}
     notes = opened(tmp_path, fractions=ALL_TRAIN).notes()
-    assert notes == ["images without a label are left out: 1 ('none.png')"]
+    assert notes == ["images without a label are excluded: 1 ('none.png')"]
 
 
-def test_labels_may_be_the_file_names(tmp_path):
+def test_labels_are_read_from_file_names(tmp_path):
     make(tmp_path, ["226md.png", "226md_2.png", "x-7.png"], sub="")
     assert labels(tmp_path) == {"226md.png": "226md", "226md_2.png": "226md", "x-7.png": "x-7"}
     pattern = r"(?P<label>.)$"
     assert set(labels(tmp_path, filename_pattern=pattern).values()) == {"d", "2", "7"}
 
 
-def test_files_that_are_no_images_and_hidden_ones_are_not_looked_at(tmp_path):
+def test_hidden_files_and_files_that_are_not_images_are_ignored(tmp_path):
     make(tmp_path, ["a.png", ".hidden.png", ".thumbnails/b.png"], sub="")
     (tmp_path / "readme.md").write_text("x")
     assert labels(tmp_path) == {"a.png": "a"}
@@ -99,13 +99,13 @@ def test_files_that_are_no_images_and_hidden_ones_are_not_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "header", "said"),
+    ("rows", "header", "message"),
     [
         ([["gone.png", "x"]], ("filename", "label"), r"labels.csv line 2: 'gone.png' does not exist"),
-        ([["a.png", "x"], ["./a.png", "y"]], ("filename", "label"), "line 3: 'a.png' is named before, in .* line 2"),
-        ([["a.png", "x"]], ("file", "label"), "needs one column 'filename'; its columns: file, label"),
-        ([["a.png", "x", "y"]], ("filename", "label"), "line 2 has not as many fields as the header"),
-        ([["a.png"]], ("filename", "label"), "line 2 has not as many fields as the header"),
+        ([["a.png", "x"], ["./a.png", "y"]], ("filename", "label"), "line 3: 'a.png' is already named in .* line 2"),
+        ([["a.png", "x"]], ("file", "label"), "must have one column 'filename'; its columns: file, label"),
+        ([["a.png", "x", "y"]], ("filename", "label"), "line 2 has a different number of fields than the header"),
+        ([["a.png"]], ("filename", "label"), "line 2 has a different number of fields than the header"),
         ([], ("filename", "label"), "has no labeled images"),
         ([["../set.png", "x"]], ("filename", "label"), "'../set.png' leaves the folder"),
         ([["a/../../b.png", "x"]], ("filename", "label"), "leaves the folder"),
@@ -118,37 +118,37 @@ def test_files_that_are_no_images_and_hidden_ones_are_not_looked_at(tmp_path):
         ([["linked/secret.png", "x"]], ("filename", "label"), "'linked/secret.png' is a link that leaves"),
         ([["fifo.png", "x"]], ("filename", "label"), "'fifo.png' is not a regular file"),
         ([["zero.png", "x"]], ("filename", "label"), "'zero.png' is a link that leaves the folder"),
-        ([["circle.png", "x"]], ("filename", "label"), "'circle.png' does not exist"),
+        ([["cycle.png", "x"]], ("filename", "label"), "'cycle.png' does not exist"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused_by_name(tmp_path, rows, header, said):
+def test_wrong_row_or_column_is_refused_by_name(tmp_path, rows, header, message):
     folder = table(make(tmp_path / "set", ["a.png", "sub/b.png"]), rows, header)
     images = folder / "images"
     make(tmp_path, ["secret.png"], sub="elsewhere")
     (images / "outside.png").symlink_to(tmp_path / "elsewhere" / "secret.png")
     (images / "linked").symlink_to(tmp_path / "elsewhere")
     (images / "zero.png").symlink_to("/dev/zero")
-    (images / "circle.png").symlink_to("circle.png")
+    (images / "cycle.png").symlink_to("cycle.png")
     os.mkfifo(images / "fifo.png")
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         labels(folder)
     assert caught.value.exit_code == 3
 
 
-def test_a_link_within_the_folder_is_followed(tmp_path):
+def test_link_within_the_folder_is_followed(tmp_path):
     folder = table(make(tmp_path, ["a.png"]), [["link.png", "x"]])
     (folder / "images" / "link.png").symlink_to("a.png")
     assert labels(folder) == {"link.png": "x"}
 
 
-def test_a_link_is_not_passed_over_where_file_names_are_labels(tmp_path):
+def test_link_out_of_the_folder_is_refused_with_labels_from_file_names(tmp_path):
     folder = make(tmp_path / "set", ["a.png"])
     (folder / "images" / "b.png").symlink_to("/dev/zero")
     with pytest.raises(DataError, match=r"'b.png' is a link that leaves the folder"):
         labels(folder)
 
 
-def test_a_file_name_that_is_not_utf8_is_refused(tmp_path):
+def test_file_name_that_is_not_utf8_is_refused(tmp_path):
     folder = make(tmp_path, ["a.png"])
     shutil.copy(folder / "images" / "a.png", os.fsencode(folder / "images") + b"/b\xff.png")
     with pytest.raises(DataError, match=r"'b\\udcff.png' is not valid UTF-8"):
@@ -156,47 +156,47 @@ def test_a_file_name_that_is_not_utf8_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("labels.csv", b"filename,label\na.png,\xff\n", "labels.csv line 2 is not UTF-8"),
         ("labels.csv", b'filename,label\na.png,"x\n', "labels.csv line 2 is not CSV: unexpected end"),
-        ("labels.txt", b"a.png\tx\nb.png y\n", "labels.txt line 2 is not file name, tab, label"),
-        ("images/z.gt.txt", b"x", r"1 .gt.txt in .* lack an image: 'z.gt.txt'"),
+        ("labels.txt", b"a.png\tx\nb.png y\n", "labels.txt line 2 is not a file name, a tab and a label"),
+        ("images/z.gt.txt", b"x", r"1 .gt.txt files in .* have no image: 'z.gt.txt'"),
         ("images/_.png", b"x", "file name '_.png' does not match filename_pattern"),
     ],
 )
-def test_labels_that_cannot_be_read_are_refused_by_name(tmp_path, name, content, said):
+def test_unreadable_labels_are_refused_by_name(tmp_path, name, content, message):
     (make(tmp_path, ["a.png"]) / name).write_bytes(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         labels(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"path": "gone"}, "gone is not a folder; check the option path"),
         ({"path": ".", "images": "gone"}, "gone is not a folder; check the option images"),
         ({"path": ".", "labels": "csv"}, "labels.csv is not a regular file"),
         ({"path": ".", "labels": "tab"}, "labels.txt is not a regular file"),
-        ({"path": ".", "group_column": "book"}, "are columns of labels.csv"),
+        ({"path": ".", "group_column": "book"}, "need a labels.csv"),
         ({"path": "."}, "has no labeled images"),
     ],
 )
-def test_a_folder_without_what_the_options_name_is_refused(tmp_path, options, said):
-    with pytest.raises(DataError, match=said):
+def test_missing_files_named_by_options_are_refused(tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
         Folder(Folder.Config(**options), tmp_path).samples()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"fractions": (0.5, 0.1, 0.1)}, "must sum to 1"),
         ({"filename_pattern": "(x)"}, "no group named label"),
-        ({"filename_pattern": "("}, "needs a regular expression"),
+        ({"filename_pattern": "("}, "must be a regular expression"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, said):
-    with pytest.raises(ValidationError, match=said):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
         Folder.Config(path=".", **options)
 
 
@@ -208,7 +208,7 @@ def test_options_that_make_no_sense_are_refused(options, said):
     cuts=st.tuples(st.integers(0, 10), st.integers(0, 10)),
     seed=st.integers(0, 3),
 )
-def test_fractions_hold_to_within_one_group(sizes, cuts, seed):
+def test_fractions_are_exact_to_within_one_group(sizes, cuts, seed):
     low, high = sorted(cuts)
     fractions = (low / 10, (high - low) / 10, (10 - high) / 10)
     groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
@@ -220,20 +220,20 @@ def test_fractions_hold_to_within_one_group(sizes, cuts, seed):
     assert backwards[::-1] == dealt
 
 
-def test_another_seed_deals_otherwise(tmp_path):
+def test_another_split_seed_gives_other_splits_of_the_same_sizes(tmp_path):
     make(tmp_path, [f"{index}.png" for index in range(100)])
     splits = [[s.split for s in opened(tmp_path, split_seed=seed).samples()] for seed in (0, 0, 1)]
     assert splits[0] == splits[1] != splits[2]
     assert [split_sizes(opened(tmp_path, split_seed=seed).samples()) for seed in (0, 1)] == [[70, 10, 20]] * 2
 
 
-def test_a_column_may_give_the_splits(tmp_path):
+def test_splits_are_read_from_a_column(tmp_path):
     rows = [["a.png", "x", "train"], ["b.png", "x", "Validation"], ["c.png", "x", "test"]]
     folder = table(make(tmp_path, ["a.png", "b.png", "c.png"]), rows, ("filename", "label", "part"))
     assert [s.split for s in opened(folder, split_column="part").samples()] == ["train", "val", "test"]
 
 
-def test_without_val_its_share_is_taken_out_of_train(tmp_path):
+def test_val_is_taken_from_train_if_no_row_has_val(tmp_path):
     names = [f"{index:02}.png" for index in range(40)]
     rows = [[name, "x", "test" if index >= 32 else "train"] for index, name in enumerate(names)]
     folder = table(make(tmp_path, names), rows, ("filename", "label", "split"))
@@ -243,18 +243,18 @@ def test_without_val_its_share_is_taken_out_of_train(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("splits", "options", "said"),
+    ("splits", "options", "message"),
     [
-        (["train", "dev", "test"], {}, "line 3: column 'split' holds 'dev'; it may hold train, val, test, valid"),
+        (["train", "dev", "test"], {}, "line 3: column 'split' has value 'dev'; allowed: train, val, test, valid"),
         (["train", "val", "val"], {}, "split 'test' received none of the 3 samples"),
-        (["train", "test", "val"], {"group_column": "label"}, "1 groups of column 'label' lie in several splits"),
-        (["train", "test", "val"], {"group_column": "book"}, "needs one column 'book'"),
+        (["train", "test", "val"], {"group_column": "label"}, "1 groups of column 'label' are in several splits"),
+        (["train", "test", "val"], {"group_column": "book"}, "must have one column 'book'"),
     ],
 )
-def test_splits_that_do_not_fit_are_refused(tmp_path, splits, options, said):
+def test_wrong_splits_are_refused(tmp_path, splits, options, message):
     rows = [[f"{index}.png", "x", split] for index, split in enumerate(splits)]
     folder = table(make(tmp_path, [row[0] for row in rows]), rows, ("filename", "label", "split"))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         opened(folder, split_column="split", **options).samples()
 
 
@@ -267,7 +267,7 @@ def test_too_few_samples_for_every_split_are_refused(tmp_path):
 # Fingerprint
 
 
-def test_the_fingerprint_follows_content_not_place(tmp_path):
+def test_fingerprint_depends_on_content_not_on_path(tmp_path):
     folder = table(make(tmp_path / "one", ["a.png", "b.png"]), [["a.png", "x"], ["b.png", "y"]])
     original = opened(folder, fractions=ALL_TRAIN).fingerprint()
     moved = Path(shutil.copytree(folder, tmp_path / "two"))
@@ -280,9 +280,9 @@ def test_the_fingerprint_follows_content_not_place(tmp_path):
     assert opened(folder, fractions=ALL_TRAIN).fingerprint() != original
 
 
-def test_the_stamp_follows_any_change_of_a_file(tmp_path, monkeypatch):
+def test_stamp_changes_with_any_change_of_a_file(tmp_path, monkeypatch):
     folder = make(tmp_path, ["a.png"])
-    assert opened(folder, fractions=ALL_TRAIN).stamp() is None  # made a moment ago
+    assert opened(folder, fractions=ALL_TRAIN).stamp() is None  # too recent
     monkeypatch.setattr("time.time", lambda: 4e9)
     first = opened(folder, fractions=ALL_TRAIN).stamp()
     assert opened(folder, fractions=ALL_TRAIN).stamp() == first
@@ -292,16 +292,16 @@ def test_the_stamp_follows_any_change_of_a_file(tmp_path, monkeypatch):
     assert opened(folder, fractions=ALL_TRAIN).stamp() != first
 
 
-# The real sets
+# Real datasets, if they are beside the project
 
 
 def real(name, **options):
     if not (REAL / name).is_dir():
-        pytest.skip(f"the data set {name} is not beside the project, in ../shared/data")
+        pytest.skip(f"the dataset {name} is not beside the project, in ../shared/data")
     return Folder(Folder.Config(path=str(REAL / name), **options), Path())
 
 
-def test_captchas_of_wilhelmy_open(tmp_path):
+def test_captcha_wilhelmy_is_read_without_problems(tmp_path):
     dataset = real("captcha_wilhelmy")
     samples = dataset.samples()
     assert split_sizes(samples) == [749, 107, 214]
@@ -312,7 +312,7 @@ def test_captchas_of_wilhelmy_open(tmp_path):
     assert found.with_images(store).problems == ()
 
 
-def test_no_photograph_of_iiit5k_is_in_two_splits():
+def test_photographs_of_iiit5k_are_in_one_split_each():
     dataset = real("iiit5k_h64", group_column="source")
     with (REAL / "iiit5k_h64" / "labels.csv").open(newline="", encoding="utf-8") as file:
         source = {row["filename"]: row["source"] for row in csv.DictReader(file)}
@@ -321,12 +321,12 @@ def test_no_photograph_of_iiit5k_is_in_two_splits():
     assert split_sizes(dataset.samples()) == pytest.approx([2847, 407, 813], abs=15)
 
 
-def test_lines_of_early_prints_keep_their_outer_blanks():
+def test_labels_of_earlyprint_keep_whitespace_at_the_ends():
     texts = [sample.label for sample in real("lines_earlyprint").samples()]
     assert sum(text != text.strip() for text in texts) == 149
     assert sum("," in text for text in texts) == 125
 
 
-def test_lines_of_uw3_keep_their_quotes():
+def test_labels_of_uw3_keep_quotes():
     texts = [sample.label for sample in real("lines_uw3").samples()]
     assert (sum('"' in text for text in texts), sum("," in text for text in texts)) == (3, 171)

@@ -74,7 +74,7 @@ def expected_pixels(counts=COUNTS):
     return np.stack([to_pixels(Image.open(io.BytesIO(png(seed))), SMALL) for seed in seeds])
 
 
-def test_a_saved_dataset_is_read_whole_with_forked_workers(saved):
+def test_saved_dataset_is_read_completely_by_forked_workers(saved):
     dataset = opened(saved)
     assert [(s.key, s.label, s.split) for s in dataset.samples()] == [
         (f"{split}/{row:09d}", f"{split}{row}", role)
@@ -85,7 +85,7 @@ def test_a_saved_dataset_is_read_whole_with_forked_workers(saved):
     assert dataset.notes() == []
 
 
-def test_nothing_is_decoded_while_samples_are_listed(tmp_path):
+def test_listing_samples_decodes_no_image(tmp_path):
     undecodable([{"bytes": b"no image", "path": None}] * 30).save_to_disk(tmp_path / "set")
     dataset = opened(tmp_path, test_fraction=0.2)
     assert len(dataset.samples()) == 30
@@ -99,7 +99,7 @@ def undecodable(rows):
     return datasets.Dataset.from_dict({"image": rows, "label": ["x"] * len(rows)}, kinds)
 
 
-def test_rows_that_were_selected_shuffled_or_formatted_come_in_their_order(tmp_path):
+def test_order_of_selected_and_formatted_rows_is_kept(tmp_path):
     whole = tables()
     whole["train"] = whole["train"].select(range(29, 4, -1)).with_format("numpy")
     whole.save_to_disk(tmp_path / "set")
@@ -109,27 +109,27 @@ def test_rows_that_were_selected_shuffled_or_formatted_come_in_their_order(tmp_p
     assert np.array_equal(stored(dataset, tmp_path).images[0], pixels)
 
 
-def test_a_single_table_is_dealt_to_the_splits(tmp_path):
+def test_single_table_is_divided_into_splits(tmp_path):
     table("train", 40).save_to_disk(tmp_path / "set")
     options = {"val_fraction": 0.25, "test_fraction": 0.25}
     samples = opened(tmp_path, **options).samples()
     assert shares(samples) == {"train": 20, "val": 10, "test": 10}
     assert samples == opened(tmp_path, **options).samples()
     assert samples != opened(tmp_path, split_seed=1, **options).samples()
-    with pytest.raises(DataError, match=r"has no split 'test'; it has: train; see the options .*test_fraction"):
+    with pytest.raises(DataError, match=r"has no split 'test'; it has: train; check the options .*test_fraction"):
         opened(tmp_path).samples()
 
 
-def test_a_missing_validation_is_set_aside_but_a_misspelled_one_is_not(tmp_path):
+def test_missing_validation_is_taken_from_train_but_misspelled_split_is_refused(tmp_path):
     tables({"train": 30, "test": 10}).save_to_disk(tmp_path / "set")
     dataset = opened(tmp_path)
     assert shares(dataset.samples()) == {"train": 27, "val": 3, "test": 10}
-    assert dataset.notes() == ["there is no split 'validation': 3 samples of train are set aside for it"]
+    assert dataset.notes() == ["there is no split 'validation': 3 samples of train are used instead"]
     with pytest.raises(DataError, match=r"has no split 'tests'; it has: train, test; did you mean 'test'\?"):
         opened(tmp_path, val_split="tests").samples()
 
 
-def test_the_stamp_tells_one_column_of_images_from_another(tmp_path, monkeypatch):
+def test_stamp_depends_on_the_image_column(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 4e9)
     content = {"label": [str(row) for row in range(30)]}
     content |= {name: [png(seed + row) for row in range(30)] for name, seed in (("clean", 0), ("noisy", 500))}
@@ -139,18 +139,18 @@ def test_the_stamp_tells_one_column_of_images_from_another(tmp_path, monkeypatch
     assert None is not clean.stamp() != noisy.stamp()
 
 
-def test_a_split_that_is_not_read_is_said(tmp_path):
+def test_unused_split_is_noted(tmp_path):
     content = tables({"train": 30, "validation": 6, "test": 10})
     content["valid"] = content.pop("validation")
     content.save_to_disk(tmp_path / "set")
     dataset = opened(tmp_path)
     assert shares(dataset.samples()) == {"train": 27, "val": 3, "test": 10}
-    assert dataset.notes()[0] == "splits that are not read, see val_split and test_split: valid (6 samples)"
+    assert dataset.notes()[0] == "unused splits (see val_split and test_split): valid (6 samples)"
     assert opened(tmp_path, val_split="valid").notes() == []
 
 
 @pytest.mark.parametrize("where", ["parquet", "folder"])
-def test_parquet_is_read_offline(tmp_path, where):
+def test_parquet_is_read_from_disk(tmp_path, where):
     (tmp_path / "set").mkdir()
     if where == "parquet":
         table("train", 30).to_parquet(tmp_path / "set" / "any.parquet")
@@ -164,14 +164,14 @@ def test_parquet_is_read_offline(tmp_path, where):
     assert np.array_equal(stored(dataset, tmp_path).images, expected_pixels(counts))
 
 
-def test_bytes_without_the_type_of_an_image_are_images(tmp_path):
+def test_binary_column_is_read_as_images(tmp_path):
     rows = {"picture": [png(row) for row in range(30)], "text": [str(row) for row in range(30)]}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "a.parquet")
     dataset = opened(tmp_path, "a.parquet", image_column="picture", label_column="text", test_fraction=0.2)
     assert np.array_equal(stored(dataset, tmp_path).images, expected_pixels({"train": 30}))
 
 
-def test_a_folder_of_image_files_is_read_and_its_files_are_in_the_stamp(tmp_path, monkeypatch):
+def test_folder_of_image_files_is_read_and_stamp_covers_its_files(tmp_path, monkeypatch):
     for split, count in COUNTS.items():
         (tmp_path / "set" / split).mkdir(parents=True)
         names = [f"{row:02d}.png" for row in range(count)]
@@ -189,7 +189,7 @@ def test_a_folder_of_image_files_is_read_and_its_files_are_in_the_stamp(tmp_path
     assert dataset.stamp() != stamp
 
 
-def test_a_table_may_not_name_files_outside_of_the_dataset(saved):
+def test_image_path_outside_the_dataset_is_refused(saved):
     secret = saved / "secret.png"
     secret.write_bytes(png(0))
     rows = [{"bytes": None, "path": str(secret)}, {"bytes": None, "path": "/etc/hostname"}, None]
@@ -197,79 +197,79 @@ def test_a_table_may_not_name_files_outside_of_the_dataset(saved):
     (saved / "foreign").mkdir()
     foreign.to_parquet(saved / "foreign" / "train.parquet")
     dataset = opened(saved, "foreign", test_fraction=0.3, val_fraction=0.3)
-    said = ["a file outside of the dataset: '.*secret.png'", "outside of the dataset", "is missing"]
-    for row, message in enumerate(said):
+    messages = ["a file outside the dataset: '.*secret.png'", "outside the dataset", "is missing"]
+    for row, message in enumerate(messages):
         with pytest.raises(DataError, match=message):
             dataset.load_image(row)
     assert dataset.load_image(3).size == (16, 8)
     assert len(dataset.fingerprint()) == 64
 
 
-def test_class_labels_count_as_their_names_and_this_is_noted(tmp_path):
+def test_class_labels_become_their_names_with_a_note(tmp_path):
     kind = datasets.ClassLabel(names=["seven", "two"])
     content = table("train", 30, kind=kind, label=[row % 2 for row in range(30)])
     content.save_to_disk(tmp_path / "set")
     dataset = opened(tmp_path, test_fraction=0.2)
     assert [sample.label for sample in dataset.samples()] == ["seven", "two"] * 15
-    assert dataset.notes()[0] == "labels are the names of the classes of column 'label'"
+    assert dataset.notes()[0] == "labels are the class names of column 'label'"
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "said"),
+    ("kind", "values", "message"),
     [
-        (datasets.Value("int64"), range(30), "train/000000000: label_column 'label' holds 0 of .*it must hold text"),
-        (datasets.Value("string"), ["x", None] * 15, "train/000000001: label_column 'label' holds None"),
-        (datasets.ClassLabel(names=["a"]), [0, -1] * 15, "train/000000001: label_column 'label' holds None"),
-        (datasets.List(datasets.Value("string")), [["a", "b"]] * 30, r"holds \['a', 'b'\]"),
+        (datasets.Value("int64"), range(30), "train/000000000: label_column 'label' has 0 of type .*it must be text"),
+        (datasets.Value("string"), ["x", None] * 15, "train/000000001: label_column 'label' has None"),
+        (datasets.ClassLabel(names=["a"]), [0, -1] * 15, "train/000000001: label_column 'label' has None"),
+        (datasets.List(datasets.Value("string")), [["a", "b"]] * 30, r"has \['a', 'b'\]"),
     ],
 )
-def test_labels_that_are_no_text_are_refused(tmp_path, kind, values, said):
+def test_labels_that_are_not_text_are_refused(tmp_path, kind, values, message):
     table("train", 30, kind=kind, label=list(values)).save_to_disk(tmp_path / "set")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         opened(tmp_path, test_fraction=0.2).samples()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"label_column": "text"}, "split 'train' of dataset 'set' has no column 'text'; it has: image, label"),
         ({"image_column": "img"}, "has no column 'img'"),
         (
             {"image_column": "label", "label_column": "image"},
-            "image_column 'label' holds .*it may hold Image or binary",
+            "image_column 'label' is of type .*it must be Image or binary",
         ),
         ({"path": "./gone"}, r"'./gone' of dataset hf is neither on disk .*nor a name on the hub"),
         ({"path": ""}, "neither on disk"),
-        ({"path": "empty"}, "dataset 'empty' cannot be loaded: .*; see the options path, config_name and revision"),
+        ({"path": "empty"}, "dataset 'empty' cannot be loaded: .*; check the options path, config_name and revision"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(saved, options, said):
+def test_wrong_path_or_column_is_refused_by_name(saved, options, message):
     (saved / "empty").mkdir()
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         opened(saved, **options).samples()
     assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"val_split": "test"}, "must differ"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options, said):
-    with pytest.raises(ValidationError, match=said):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
         HuggingFace.Config(**options)
 
 
-def test_a_truncated_table_is_refused(saved):
+def test_truncated_table_is_refused(saved):
     for file in (saved / "set" / "train").glob("*.arrow"):
         os.truncate(file, file.stat().st_size // 2)
-    with pytest.raises(DataError, match=r"dataset 'set' (cannot be loaded|.* is damaged)"):
+    with pytest.raises(DataError, match=r"dataset 'set' (cannot be loaded|.* is corrupt)"):
         opened(saved).samples()
 
 
-def test_the_fingerprint_goes_by_content(saved, tmp_path_factory):
+def test_fingerprint_depends_on_content(saved, tmp_path_factory):
     before = opened(saved).fingerprint()
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     tables().save_to_disk(elsewhere / "set")
@@ -285,8 +285,8 @@ def test_the_fingerprint_goes_by_content(saved, tmp_path_factory):
     assert len(others | {before}) == 4
 
 
-def test_the_stamp_changes_with_a_file(saved, monkeypatch):
-    assert opened(saved).stamp() is None  # too fresh
+def test_stamp_changes_with_a_file(saved, monkeypatch):
+    assert opened(saved).stamp() is None  # too recent
     monkeypatch.setattr("time.time", lambda: 4e9)
     stamp = opened(saved).stamp()
     assert stamp == opened(saved).stamp()
@@ -299,7 +299,7 @@ def test_the_stamp_changes_with_a_file(saved, monkeypatch):
 # The hub
 
 
-def test_a_name_that_cannot_be_had_is_one_error_within_seconds(tmp_path):
+def test_unreachable_name_gives_one_error_within_seconds(tmp_path):
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     code = """
 from pathlib import Path
@@ -314,41 +314,41 @@ for path in ("nobody/nothing", "nothing"):
     started = time.monotonic()
     command = [sys.executable, "-W", "error", "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert time.monotonic() - started < 20  # by itself the library tries for longer, twice
+    assert time.monotonic() - started < 20  # the library itself tries for longer, twice
     lines = run.stdout.splitlines()
     assert [line.split(" is not on disk")[0] for line in lines] == ["'nobody/nothing'", "'nothing'"]
     assert all("set HF_HUB_OFFLINE=1" in line and "save_to_disk" in line for line in lines)
     assert run.stderr == ""
 
 
-def test_a_name_on_the_hub_is_loaded_at_the_commit_it_stood_for(tmp_path, monkeypatch):
-    asked = []
+def test_name_on_the_hub_is_loaded_at_its_current_commit(tmp_path, monkeypatch):
+    calls = []
     info = types.SimpleNamespace(sha="0123abc")
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda _, name, **options: asked.append(name) or info)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **options: asked.append((names, options)) or tables())
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda _, name, **options: calls.append(name) or info)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **options: calls.append((names, options)) or tables())
     dataset = opened(tmp_path, "owner/name", config_name="small", revision="main")
     assert shares(dataset.samples()) == {"train": 30, "val": 8, "test": 10}
-    assert asked == ["owner/name", (("owner/name", "small"), {"revision": "0123abc"})]
+    assert calls == ["owner/name", (("owner/name", "small"), {"revision": "0123abc"})]
     assert dataset.notes() == ["hub: owner/name at revision 0123abc"]
-    assert dataset.stamp() is None  # these tables lie in memory
+    assert dataset.stamp() is None  # these tables are in memory
     assert np.array_equal(stored(dataset, tmp_path).images, expected_pixels())
 
 
-def test_offline_mode_asks_nobody_and_knows_no_revisions(tmp_path, monkeypatch):
+def test_offline_mode_sends_no_request_and_refuses_a_revision(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match="offline, a revision cannot be told from another"):
+    with pytest.raises(DataError, match="revision cannot be checked in offline mode"):
         opened(tmp_path, "owner/name", revision="abc").samples()
     with pytest.raises(DataError, match="dataset 'owner/name' cannot be loaded"):
         opened(tmp_path, "owner/name").samples()
 
 
-def test_progress_bars_are_as_they_were(saved):
+def test_progress_bars_setting_is_restored(saved):
     before = datasets.are_progress_bars_disabled()
     opened(saved).samples()
     assert datasets.are_progress_bars_disabled() == before
 
 
-def test_without_the_library_the_error_says_how_to_get_it(tmp_path):
+def test_missing_library_gives_an_error_that_names_the_extra(tmp_path):
     code = """
 import sys
 from pathlib import Path

@@ -31,7 +31,7 @@ def png(seed):
 
 
 def write(folder, labels, *, subdir=True, database=None, first_image=0, engine=None, **more):
-    """Write an LMDB of drawn images; image i is `png(first_image + i)`."""
+    """Write an LMDB of random images; image i is `png(first_image + i)`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     options = {"map_size": 1 << 26, "max_dbs": 1, "subdir": subdir, "lock": False}
     with lmdb.open(str(folder), **options, **(engine or {})) as environment:
@@ -66,7 +66,7 @@ def splits(samples):
     return Counter((sample.key.split("/")[0], sample.split) for sample in samples)
 
 
-def test_labels_splits_and_pixels_come_out_as_they_went_in(three):
+def test_labels_splits_and_pixels_are_read_unchanged(three):
     dataset = opened(three, train=["MJ"], val="ST", test="real")
     samples = dataset.samples()
     assert [(s.key, s.label, s.split) for s in samples] == [
@@ -85,7 +85,7 @@ def test_labels_splits_and_pixels_come_out_as_they_went_in(three):
     assert dataset.notes() == []
 
 
-def test_an_image_read_before_the_workers_are_forked_hinders_none_of_them(three):
+def test_workers_can_read_after_an_image_was_read_before_the_fork(three):
     dataset = opened(three, train="MJ", val="ST", test="real")
     before = dataset.load_image(0)
     store = open_store(dataset, dataset.samples(), SMALL, cache_dir=three / "cache", workers=2)
@@ -94,7 +94,7 @@ def test_an_image_read_before_the_workers_are_forked_hinders_none_of_them(three)
 
 
 @pytest.mark.parametrize("engine", [{}, {"lib_version": 1}], ids=["0.9", "1.0"])
-def test_a_single_file_and_a_sub_database_are_read(tmp_path, engine):
+def test_single_file_and_sub_database_are_read(tmp_path, engine):
     if engine and int(lmdb.__version__.split(".")[0]) < 3:
         pytest.skip("only lmdb 3 writes the format of LMDB 1.0")
     options = {"subdir": False, "database": b"words", "engine": engine}
@@ -104,13 +104,13 @@ def test_a_single_file_and_a_sub_database_are_read(tmp_path, engine):
     assert splits(dataset.samples()) == {("a.mdb", "train"): 28, ("a.mdb", "val"): 2, ("b.mdb", "test"): 30}
     assert dataset.load_image(0).size == (16, 8)
     assert dataset.notes() == []
-    with pytest.raises(DataError, match="has no sub-database 'word'; see the option database"):
+    with pytest.raises(DataError, match="has no sub-database 'word'; check the option database"):
         opened(tmp_path, train="a.mdb", test="b.mdb", database="word").samples()
-    with pytest.raises(DataError, match=r"num-samples in .*a.mdb is absent, not a count"):
+    with pytest.raises(DataError, match=r"num-samples in .*a.mdb is missing, not a count"):
         opened(tmp_path, train="a.mdb", test="b.mdb").samples()
 
 
-def test_a_share_of_train_validates_where_no_folder_is_given(three):
+def test_val_is_taken_from_train_if_no_folder_is_given(three):
     def val(**options):
         samples = opened(three, train=["MJ", "ST"], test="real", **options).samples()
         assert Counter(sample.split for sample in samples)["test"] == 10
@@ -122,7 +122,7 @@ def test_a_share_of_train_validates_where_no_folder_is_given(three):
     assert val(val_fraction=0.5) != val(val_fraction=0.5, split_seed=1)
 
 
-def test_a_ratio_cuts_the_larger_folder_down(three):
+def test_ratio_reduces_the_larger_folder(three):
     dataset = opened(three, train=["MJ", "ST"], val="real", test="real2", ratio=[0.5, 0.5])
     write(three / "real2", texts("q", 3))
     assert splits(dataset.samples()) == {
@@ -140,11 +140,11 @@ def test_a_ratio_cuts_the_larger_folder_down(three):
 
 @settings(max_examples=10)
 @given(st.integers(1, 9), st.integers(1, 9))
-def test_shares_hold_to_within_a_sample(three_once, first, second):
+def test_ratio_is_exact_to_within_one_sample(three_once, first, second):
     ratio = [first / (first + second), second / (first + second)]
     dataset = opened(three_once, train=["MJ", "ST"], val="real", test="more", ratio=ratio)
     counts = splits(dataset.samples())
-    total = min(40 / ratio[0], 20 / ratio[1])  # the folder that is scarcer for its share is used up
+    total = min(40 / ratio[0], 20 / ratio[1])  # the folder with the fewest samples for its share is used completely
     assert counts["MJ", "train"] == pytest.approx(ratio[0] * total, abs=0.5)
     assert counts["ST", "train"] == pytest.approx(ratio[1] * total, abs=0.5)
 
@@ -157,7 +157,7 @@ def three_once(tmp_path_factory):
     return base
 
 
-def test_a_limit_holds_for_each_split(three):
+def test_limit_applies_to_each_split(three):
     dataset = opened(three, train=["MJ", "ST"], val_fraction=0.5, test="real", limit=15)
     assert Counter(sample.split for sample in dataset.samples()) == {"train": 15, "val": 15, "test": 10}
     assert dataset.notes() == ["limit: 15 of 30 train samples are used", "limit: 15 of 30 val samples are used"]
@@ -166,7 +166,7 @@ def test_a_limit_holds_for_each_split(three):
     assert dataset.load_image(20).size == (16, 8)
 
 
-def test_folders_of_one_name_are_told_apart_by_their_parents(tmp_path):
+def test_keys_of_folders_with_equal_names_include_the_parent(tmp_path):
     for name in ("train/IC13", "test/IC13", "test/IC15"):
         write(tmp_path / name, texts("x", 2))
     samples = opened(tmp_path, train="train/IC13", val="test/IC15", test="test/IC13").samples()
@@ -177,13 +177,13 @@ def test_folders_of_one_name_are_told_apart_by_their_parents(tmp_path):
     ]
 
 
-def test_the_fingerprint_goes_by_content_not_by_place(three, tmp_path_factory):
+def test_fingerprint_depends_on_content_not_on_path(three, tmp_path_factory):
     def fingerprint(base, **options):
         return opened(base, **({"train": "MJ", "val": "ST", "test": "real"} | options)).fingerprint()
 
     first = fingerprint(three)
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    write(elsewhere / "MJ", texts("m", 40), unused=b"x")  # another file, the same samples
+    write(elsewhere / "MJ", texts("m", 40), unused=b"x")  # a different file with the same samples
     write(elsewhere / "ST", texts("s", 20), first_image=100)
     write(elsewhere / "real", texts("r", 10), first_image=200)
     assert fingerprint(elsewhere) == first
@@ -201,16 +201,16 @@ def test_the_fingerprint_goes_by_content_not_by_place(three, tmp_path_factory):
     assert len(seen) == 4
 
 
-def test_the_stamp_is_none_for_fresh_files_and_changes_with_them(three):
+def test_stamp_is_none_for_recent_files(three):
     dataset = opened(three, train="MJ", val="ST", test="real")
     assert dataset.stamp() is None
     for folder in ("MJ", "ST", "real"):
         os.utime(three / folder / "data.mdb", (1e9, 1e9))
-    # What cannot be set back is the time of that change itself.
+    # The change time of the inode cannot be set back.
     assert dataset.stamp() is None
 
 
-def test_the_stamp_tells_one_sub_database_from_another(tmp_path, monkeypatch):
+def test_stamp_depends_on_the_sub_database(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 4e9)
     for folder in ("a", "b"):
         for number, database in enumerate((b"clean", b"noisy")):
@@ -220,7 +220,7 @@ def test_the_stamp_tells_one_sub_database_from_another(tmp_path, monkeypatch):
     assert None is not clean.stamp() != noisy.stamp()
 
 
-def test_an_old_stamp_holds_until_a_file_is_written(three, monkeypatch):
+def test_stamp_of_old_files_changes_when_a_file_is_written(three, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 4e9)
     first = opened(three, train="MJ", val="ST", test="real").stamp()
     assert first is not None
@@ -232,52 +232,52 @@ def test_an_old_stamp_holds_until_a_file_is_written(three, monkeypatch):
     assert opened(three, train="MJ", val="ST", test="real").stamp() != first
 
 
-def test_keys_of_other_kinds_are_counted(three):
+def test_other_keys_are_ignored_and_counted(three):
     write(three / "extra", texts("x", 2), **{"path-000000001": b"a.jpg", "wordbox-1": b"1,2"})
     dataset = opened(three, train="MJ", val="ST", test="extra")
-    assert dataset.notes() == ["extra: keys that are neither images nor labels are not read: 2"]
+    assert dataset.notes() == ["extra: keys that are neither images nor labels are ignored: 2"]
     assert len(dataset.samples()) == 62
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"train": ["MJ", "ST"], "ratio": [0.5]}, "ratio needs a share above 0 for each of 2 training folders"),
-        ({"train": ["MJ", "ST"], "ratio": [0.5, 0.6]}, "which sum to 1"),
+        ({"train": ["MJ", "ST"], "ratio": [0.5]}, "ratio must be one share above 0 for each of 2 training folders"),
+        ({"train": ["MJ", "ST"], "ratio": [0.5, 0.6]}, "folders, sum 1"),
         ({"train": ["MJ", "ST"], "ratio": [1.0, 0.0]}, "above 0"),
         ({"val_fraction": 0.0}, "greater than 0"),
         ({"limit": 0}, "greater than or equal to 1"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options, said):
-    with pytest.raises(ValidationError, match=said):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
         LMDB.Config(**options)
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("options", "error", "message"),
     [
-        ({}, ConfigError, "needs LMDB folders in its options train and test"),
-        ({"train": "MJ"}, ConfigError, "needs LMDB folders in its options train and test"),
+        ({}, ConfigError, "options train and test must name LMDB folders"),
+        ({"train": "MJ"}, ConfigError, "options train and test must name LMDB folders"),
         ({"train": "MJ", "test": "MJ"}, DataError, "MJ is listed twice"),
         ({"train": "MJ", "test": "gone"}, DataError, "gone is not a file; give a folder with a data.mdb"),
         ({"train": "MJ", "test": "."}, DataError, "data.mdb is not a file"),
         ({"train": "MJ", "test": "fifo"}, DataError, "fifo is not a file"),
     ],
 )
-def test_folders_that_do_not_fit_are_refused_by_name(three, options, error, said):
+def test_wrong_folders_are_refused_by_name(three, options, error, message):
     os.mkfifo(three / "fifo")
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         opened(three, **options).samples()
 
 
-def test_an_lmdb_that_this_process_has_open_is_read_or_refused_in_words(three):
+def test_lmdb_that_this_process_has_open_is_read_or_refused(three):
     dataset = opened(three, train="MJ", test="real")
     with lmdb.open(str(three / "MJ"), lock=False):
         try:
             assert len(dataset.samples()) == 50
         except DataError as error:  # lmdb 3 refuses to open it twice
-            assert "already open in this process" in str(error)  # noqa: PT017  # either will do
+            assert "already open in this process" in str(error)  # noqa: PT017 - both outcomes are correct
     assert len(dataset.samples()) == 50
 
 
@@ -294,14 +294,14 @@ except ConfigError as error:
 """
 
 
-def test_without_the_library_the_error_says_how_to_get_it(three):
+def test_missing_library_gives_an_error_that_names_the_extra(three):
     run = subprocess.run([sys.executable, "-W", "error", "-c", SCRIPT, three], capture_output=True, text=True)
     assert "pip install 'decoderbench[lmdb]'" in run.stdout
     assert "('dataset lmdb needs" in run.stdout.replace('"', "'")
     assert run.stderr == ""
 
 
-def test_the_module_does_not_import_the_library_before_it_is_needed():
+def test_import_of_the_module_does_not_import_the_library():
     code = "import sys, decoderbench_plugins.datasets.lmdb; print('lmdb' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert run.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: saved on disk, as a folder or Parquet file, or by their name on the hub."""
+"""Hugging Face datasets: a folder or Parquet file on disk, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 from PIL.Image import Image
 from pydantic import Field, model_validator
 
-from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, did_you_mean, hookimpl
+from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split, did_you_mean, hookimpl
 
 if TYPE_CHECKING:
     import datasets
 
-Split = Literal["train", "val", "test"]
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-REACH_SECONDS = 5
+HUB_TIMEOUT_SECONDS = 5
 
 
 @final
 class HuggingFace(Dataset):
     """A dataset of the `datasets` library with a column of images and one of texts.
 
-    `path` is a folder that `save_to_disk` wrote, a folder that `load_dataset` reads, a Parquet file, or, where
-    nothing of that name lies on disk, a dataset of the hub. Code that comes with a dataset is never run: the
-    library does not do so since version 4. Sample i of a split is called as in `train/000000012`, from 0.
+    `path` is a folder written by `save_to_disk`, a folder that `load_dataset` can read, a Parquet file, or, if nothing
+    of that name is on disk, a dataset on the hub. Code that comes with a dataset is never run: the library stopped
+    running it in version 4. Keys of samples are a split and a row, counted from 0: `train/000000012`.
     """
 
     name = "hf"
@@ -42,30 +41,30 @@ class HuggingFace(Dataset):
         """Options of `hf`."""
 
         path: str = ""
-        """Folder or Parquet file, relative to the experiment file; or a name on the hub, as in owner/name."""
+        """Folder or Parquet file, relative to the experiment file; or a name on the hub, such as owner/name."""
         config_name: str | None = None
-        """Configuration (subset) of the dataset, where it has several."""
+        """Configuration (subset) of the dataset, if it has several."""
         revision: str | None = None
-        """Branch, tag or commit, for a name on the hub; default: its main branch, as it is then."""
+        """Branch, tag or commit, for a name on the hub; default: the current main branch."""
         train_split: str = "train"
         """Split to train on."""
         val_split: str = "validation"
-        """Split to validate on. Where there is no `validation`, a share of train is set aside."""
+        """Split to validate on. If the dataset has no `validation`, part of train is used."""
         test_split: str = "test"
-        """Split to test on. Where there is none and test_fraction is above 0, that share of train is set aside."""
+        """Split to test on. If the dataset has none and test_fraction is above 0, that share of train is used."""
         val_fraction: float = Field(default=0.1, gt=0, lt=1)
-        """Share of the training split that is set aside for validation where val_split is missing."""
+        """Share of the training split to validate on if val_split is missing."""
         test_fraction: float = Field(default=0.0, ge=0, lt=1)
-        """Share of the training split that is set aside for test where test_split is missing."""
+        """Share of the training split to test on if test_split is missing."""
         split_seed: int = 0
-        """Another seed sets other samples aside."""
+        """Another seed takes other samples of the training split."""
         image_column: str = "image"
         """Column of images: an Image, or the bytes of image files."""
         label_column: str = "label"
-        """Column of texts; class labels count as their names."""
+        """Column of texts; a class label is replaced by its name."""
 
         @model_validator(mode="after")
-        def _fits(self) -> Self:
+        def _check_options(self) -> Self:
             if len({self.train_split, self.val_split, self.test_split}) < 3:
                 raise ValueError("train_split, val_split and test_split must differ")
             if self.image_column == self.label_column:
@@ -80,17 +79,17 @@ class HuggingFace(Dataset):
         return self._samples
 
     def notes(self) -> Sequence[str]:
-        notes = [f"labels are the names of the classes of column {self.config.label_column!r}"] * self._has_classes
+        notes = [f"labels are the class names of column {self.config.label_column!r}"] * self._has_classes
         if self._revision is not None:
             notes.append(f"hub: {self.config.path} at revision {self._revision}")
         if others := [
             f"{name} ({len(table):,} samples)" for name, table in self._loaded.items() if name not in self._splits
         ]:
-            notes.append(f"splits that are not read, see val_split and test_split: {', '.join(others)}")
+            notes.append(f"unused splits (see val_split and test_split): {', '.join(others)}")
         for role, split in (("val", self.config.val_split), ("test", self.config.test_split)):
             if split not in self._splits:
                 count = sum(sample.split == role for sample in self._samples)
-                notes.append(f"there is no split {split!r}: {count:,} samples of train are set aside for it")
+                notes.append(f"there is no split {split!r}: {count:,} samples of train are used instead")
         return notes
 
     def load_image(self, index: int) -> Image:
@@ -98,13 +97,13 @@ class HuggingFace(Dataset):
         return self.decode(BytesIO(self._content(self._splits[split][int(row)][self.config.image_column])))
 
     def fingerprint(self) -> str:
-        # The library's own fingerprint tells how a table was made, not what is in its files.
+        # The library's own fingerprint depends on how a table was made, not on the content of its files.
         digest = hashlib.sha256(self._rows_digest.encode())
         for table in self._splits.values():
             for row in self._images(table):
                 try:
                     content = self._content(row)
-                except (DataError, OSError) as error:  # told when it is decoded
+                except (DataError, OSError) as error:  # reported when the image is decoded
                     content = f"unreadable: {type(error).__name__}".encode()
                 digest.update(len(content).to_bytes(8))
                 digest.update(content)
@@ -116,81 +115,85 @@ class HuggingFace(Dataset):
             return None  # the tables are in memory
         states = [Path(file).stat() for file in sorted(files | self._image_files)]
         if max(max(state.st_mtime, state.st_ctime) for state in states) > time.time() - 2:
-            return None  # a second change could bear the same time
+            return None  # another change could get the same time
         rows = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
         return _digest([self._rows_digest, self.config.image_column, sorted(files | self._image_files), rows])
 
     @cached_property
     def _local(self) -> Path | None:
-        """The folder or file on disk, or None if the dataset is named as on the hub."""
+        """The folder or file on disk, or None if the dataset is on the hub."""
         given = self.config.path
-        place = self.base_dir / Path(given).expanduser()
-        if given and place.exists():
-            return place.resolve()
+        path = self.base_dir / Path(given).expanduser()
+        if given and path.exists():
+            return path.resolve()
         if not HUB_NAME.fullmatch(given):
-            raise DataError(f"path {given!r} of dataset hf is neither on disk ({place}) nor a name on the hub")
+            raise DataError(
+                f"path {given!r} of dataset hf is neither on disk ({path}) nor a name on the hub; check the option path"
+            )
         return None
 
     @cached_property
     def _loaded(self) -> dict[str, datasets.Dataset]:
-        """Every split of the dataset, as the library gives it."""
+        """Every split of the dataset, as loaded by the library."""
         library = _library()
-        config, place, revision = self.config, self._local, self._revision
+        config, path, revision = self.config, self._local, self._revision
         try:
             with _no_progress_bars(library):
-                if place is None:
+                if path is None:
                     found = library.load_dataset(config.path, config.config_name, revision=revision)
-                elif place.is_file():
-                    found = library.load_dataset("parquet", data_files={config.train_split: str(place)})
-                elif (place / "dataset_dict.json").exists() or (place / "state.json").exists():
-                    found = library.load_from_disk(str(place), keep_in_memory=False)
+                elif path.is_file():
+                    found = library.load_dataset("parquet", data_files={config.train_split: str(path)})
+                elif (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+                    found = library.load_from_disk(str(path), keep_in_memory=False)
                 else:
-                    found = library.load_dataset(str(place), config.config_name)
-        except Exception as error:  # the library, pyarrow and fsspec raise what they like
+                    found = library.load_dataset(str(path), config.config_name)
+        except Exception as error:  # the library, pyarrow and fsspec raise many types
             lines = str(error).strip().splitlines() or [""]
             raise DataError(
-                f"dataset {config.path!r} cannot be loaded: {type(error).__name__}: {lines[0]}; see the options path, "
-                "config_name and revision"
+                f"dataset {config.path!r} cannot be loaded: {type(error).__name__}: {lines[0]}; check the options "
+                "path, config_name and revision"
             ) from error
         return dict(found) if isinstance(found, dict) else {config.train_split: found}
 
     @cached_property
     def _revision(self) -> str | None:
-        """The commit on the hub, asked for once and quickly; None for a dataset on disk or in offline mode."""
+        """The commit on the hub, requested once with a short timeout; None for a dataset on disk or in offline mode."""
         if self._local is not None:
             return None
         library, config = _library(), self.config
         if library.config.HF_HUB_OFFLINE:
             if config.revision is not None:
-                raise DataError("offline, a revision cannot be told from another; unset HF_HUB_OFFLINE or revision")
+                raise DataError(
+                    "revision cannot be checked in offline mode; unset HF_HUB_OFFLINE or the option revision"
+                )
             return None
         from huggingface_hub import HfApi
 
         try:
-            # By itself the library would try for half a minute, and say less.
-            info = HfApi().dataset_info(config.path, revision=config.revision, timeout=REACH_SECONDS)
+            # The library itself would retry for half a minute, and its error has less detail.
+            info = HfApi().dataset_info(config.path, revision=config.revision, timeout=HUB_TIMEOUT_SECONDS)
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             raise DataError(
-                f"{config.path!r} is not on disk in {self.base_dir.resolve()}, and not to be had from the hub: "
-                f"{type(error).__name__}: {lines[0]}; correct the path or revision, set HF_HUB_OFFLINE=1 to use what "
-                "was downloaded before, or use save_to_disk where there is a network and give that folder"
+                f"{config.path!r} is not on disk in {self.base_dir.resolve()}, and the hub cannot provide it: "
+                f"{type(error).__name__}: {lines[0]}; correct path or revision, set HF_HUB_OFFLINE=1 to use an earlier "
+                "download, or call save_to_disk on a machine with network access and set path to that folder"
             ) from error
         return info.sha
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
-        """The splits in use, cut to two columns, their images undecoded."""
+        """The splits in use, reduced to two columns, with images not decoded."""
         library, config = _library(), self.config
         found, tables = self._loaded, {}
-        missing_allowed = {config.val_split: config.val_split == "validation", config.test_split: config.test_fraction}
+        may_be_missing = {config.val_split: config.val_split == "validation", config.test_split: config.test_fraction}
         for split in (config.train_split, config.val_split, config.test_split):
             if split not in found:
-                if missing_allowed.get(split):
+                if may_be_missing.get(split):
                     continue
                 raise DataError(
                     f"dataset {config.path!r} has no split {split!r}; it has: {', '.join(found)}"
-                    f"{did_you_mean(split, list(found))}; see the options train_split, val_split, test_split and "
+                    f"{did_you_mean(split, list(found))}; check the options train_split, val_split, test_split and "
                     "test_fraction"
                 )
             table = found[split].with_format(None)
@@ -198,17 +201,19 @@ class HuggingFace(Dataset):
                 if column not in table.column_names:
                     raise DataError(
                         f"split {split!r} of dataset {config.path!r} has no column {column!r}; it has: "
-                        f"{', '.join(table.column_names)}; see the options image_column and label_column"
+                        f"{', '.join(table.column_names)}; check the options image_column and label_column"
                     )
             kind = table.features[config.image_column]
             if not isinstance(kind, library.Image) and getattr(kind, "dtype", "") not in ("binary", "large_binary"):
-                raise DataError(f"image_column {config.image_column!r} holds {kind}; it may hold Image or binary")
+                raise DataError(f"image_column {config.image_column!r} is of type {kind}; it must be Image or binary")
             table = table.select_columns([config.image_column, config.label_column])
             tables[split] = table.cast_column(config.image_column, library.Image(decode=False))
             try:
-                tables[split].data.validate(full=True)  # a damaged offset would be read beyond the file
+                tables[split].data.validate(full=True)  # a corrupt offset would cause a read beyond the file
             except Exception as error:
-                raise DataError(f"split {split!r} of dataset {config.path!r} is damaged: {error}") from error
+                raise DataError(
+                    f"split {split!r} of dataset {config.path!r} is corrupt: {error}; copy it again"
+                ) from error
         return tables
 
     @cached_property
@@ -225,7 +230,7 @@ class HuggingFace(Dataset):
         for row, value in enumerate(values):
             if not isinstance(value, str):
                 raise DataError(
-                    f"{split}/{row:09d}: label_column {column!r} holds {value!r} of {kind}; it must hold text"
+                    f"{split}/{row:09d}: label_column {column!r} has {value!r} of type {kind}; it must be text"
                 )
         return list(values)
 
@@ -254,7 +259,7 @@ class HuggingFace(Dataset):
         for table in self._splits.values():
             for images in table.data.column(self.config.image_column).chunks:  # no bytes are read for this
                 absent = images.field("bytes").is_null()
-                paths.update(filter(self._is_ours, images.field("path").filter(absent).to_pylist()))
+                paths.update(filter(self._belongs_to_dataset, images.field("path").filter(absent).to_pylist()))
         return paths
 
     def _images(self, table: datasets.Dataset) -> Iterator[dict[str, Any] | None]:
@@ -266,19 +271,19 @@ class HuggingFace(Dataset):
             return bytes(row["bytes"])
         if row is None or row["path"] is None:
             raise DataError("the image is missing")
-        if not self._is_ours(row["path"]):
-            raise DataError(f"the image is a file outside of the dataset: {row['path']!r}")
+        if not self._belongs_to_dataset(row["path"]):
+            raise DataError(f"the image is a file outside the dataset: {row['path']!r}")
         return Path(row["path"]).read_bytes()
 
-    def _is_ours(self, path: str | None) -> bool:
-        """Whether a file belongs to the dataset: a table from elsewhere may name any file of this machine."""
+    def _belongs_to_dataset(self, path: str | None) -> bool:
+        """Return whether a file belongs to the dataset; a downloaded table may name any file on this machine."""
         if path is None:
             return False
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        homes = [HF_HUB_CACHE, _library().config.DOWNLOADED_DATASETS_PATH, *filter(None, [self._local])]
+        folders = [HF_HUB_CACHE, _library().config.DOWNLOADED_DATASETS_PATH, *filter(None, [self._local])]
         file = Path(path).resolve()
-        return any(file.is_relative_to(Path(home).resolve()) for home in homes) and file.is_file()
+        return any(file.is_relative_to(Path(folder).resolve()) for folder in folders) and file.is_file()
 
 
 def _library() -> Any:
@@ -307,5 +312,5 @@ def _digest(value: object) -> str:
 
 @hookimpl
 def register_datasets() -> Iterable[type[Dataset]]:
-    """Offer `hf`."""
+    """Register `hf`."""
     return [HuggingFace]

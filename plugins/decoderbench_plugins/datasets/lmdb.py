@@ -1,4 +1,4 @@
-"""LMDB files as scene text recognition keeps its data: `image-000000001`, `label-000000001`, `num-samples`."""
+"""LMDB files in the layout of scene text recognition: keys `image-000000001`, `label-000000001`, `num-samples`."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar, cast, final
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self, TypeVar, cast, final
 
 from PIL.Image import Image
 from pydantic import BeforeValidator, Field, model_validator
 
-from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, hookimpl
+from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split, hookimpl
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Folders = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Result = TypeVar("Result")
 
 MAGIC = 0xBEEFC0DE
-META = struct.Struct("=I4x16xI92xQQ")  # of MDB_meta: magic, page size, last page, transaction; in the host's byte order
+META = struct.Struct("=I4x16xI92xQQ")  # MDB_meta: magic, page size, last page, transaction; in the host's byte order
 PAGE_HEADERS = (16, 24)  # bytes before MDB_meta in LMDB 0.9 and 1.0
 PAGE_SIZES = [2**power for power in range(9, 17)]
-_turn = threading.Lock()  # a process may open an LMDB only once at a time
+_open_lock = threading.Lock()  # a process may open an LMDB only once at a time
 
 
 class _File(NamedTuple):
@@ -51,12 +50,12 @@ class _File(NamedTuple):
 class LMDB(Dataset):
     """LMDB folders with the keys `image-%09d` (an encoded image), `label-%09d` (UTF-8) and `num-samples`.
 
-    Keys count from 1 without a gap; a count or a key that does not fit is an error. With `ratio`, training
-    folders are cut down to samples chosen at random until their shares hold, after Baek et al. (2019), who mix
-    MJ and ST half and half, but batch by batch, and so see every sample of both.
+    Keys are numbered from 1 without gaps; a wrong count or key is an error. With `ratio`, training folders are reduced
+    to random samples so that their shares hold. This follows Baek et al. (2019), who mix MJ and ST half and half; they
+    mix within each batch and so use every sample of both.
 
-    An LMDB is mapped into memory, and reading one that is too short or damaged may end the process. So its
-    length is checked before each opening, and on Linux a process apart lists labels and digests images.
+    An LMDB is memory-mapped, and reading a truncated or corrupt one may end the process. So its length is checked
+    before each opening, and on Linux a separate process lists labels and hashes images.
     """
 
     name = "lmdb"
@@ -65,29 +64,29 @@ class LMDB(Dataset):
         """Options of `lmdb`."""
 
         train: Folders = ()
-        """LMDB folders, or single files, to train on: one or a list; relative to the experiment file."""
+        """One LMDB folder or file to train on, or a list of them; relative to the experiment file."""
         val: Folders = ()
-        """LMDB folders to validate on; if none is given, a share of the training samples is set aside."""
+        """LMDB folders to validate on; if empty, a share of the training samples is used."""
         test: Folders = ()
         """LMDB folders to test on."""
         ratio: tuple[float, ...] = ()
-        """Shares of the training folders, in their order, which sum to 1, such as [0.5, 0.5]; folders that are
-        too large for theirs are cut down at random. Empty: all samples of each."""
+        """Shares of the training folders, in the same order, sum 1, such as [0.5, 0.5]; folders that exceed their
+        share are reduced at random. Empty: all samples of each folder."""
         val_fraction: float = Field(default=0.05, gt=0, lt=1)
-        """Share of the training samples that is set aside if `val` is empty."""
+        """Share of the training samples to validate on if `val` is empty."""
         limit: int | None = Field(default=None, ge=1)
-        """Most samples of a split; what is more is left out at random."""
+        """Largest number of samples per split; further samples are excluded at random."""
         split_seed: int = 0
-        """Another seed chooses other samples for validation, ratio and limit."""
+        """Another seed selects other samples for validation, ratio and limit."""
         database: str = ""
-        """Name of the sub-database to read in every folder; empty: the main one."""
+        """Name of the sub-database to read in every folder; empty: the main database."""
 
         @model_validator(mode="after")
-        def _ratio_fits(self) -> Self:
+        def _check_ratio(self) -> Self:
             ratio = self.ratio
             if ratio and (len(ratio) != len(self.train) or min(ratio) <= 0 or abs(sum(ratio) - 1) > 1e-9):
                 raise ValueError(
-                    f"ratio needs a share above 0 for each of {len(self.train)} training folders, which sum to 1; "
+                    f"ratio must be one share above 0 for each of {len(self.train)} training folders, sum 1; "
                     f"given {list(ratio)}"
                 )
             return self
@@ -106,7 +105,7 @@ class LMDB(Dataset):
         with _reading(file) as transaction:
             data = bytes(transaction.get(key.encode(), b""))
         if not data:
-            raise DataError(f"{key} is empty or absent in {file.path}")
+            raise DataError(f"{key} is empty or missing in {file.path}")
         return self.decode(BytesIO(data))
 
     def fingerprint(self) -> str:
@@ -114,28 +113,28 @@ class LMDB(Dataset):
         for sample in self._listed[0]:
             name, _, key = sample.key.rpartition("/")
             keys[name].append(key)
-        # Of the images in use only; what a worker is going to read has then been read where that does no harm.
-        images = [_apart(_digest_images, file, keys[name]) for name, file in self._files.items()]
+        # Images in use only. A separate process reads them before any worker does, so a crash does no harm.
+        images = [_run_in_process(_hash_images, file, keys[name]) for name, file in self._files.items()]
         return _digest([self._rows_digest, images])
 
     def stamp(self) -> str | None:
         files = [file.path for file in self._files.values()]
         states = [path.stat() for path in files]
         if max(max(state.st_mtime, state.st_ctime) for state in states) > time.time() - 2:
-            return None  # a second change could bear the same time
+            return None  # another change could get the same time
         rows = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
         return _digest([self._rows_digest, self.config.database, [str(path) for path in files], rows])
 
     @cached_property
     def _files(self) -> dict[str, _File]:
-        """Every LMDB by the name that its samples bear: the shortest end of its path that no other has."""
+        """Every LMDB by the name in the keys of its samples: the shortest unique end of its path."""
         if not self.config.train or not self.config.test:
-            raise ConfigError(["dataset lmdb needs LMDB folders in its options train and test"])
+            raise ConfigError(["dataset lmdb: options train and test must name LMDB folders"])
         given = [(split, folder) for split in SPLITS for folder in getattr(self.config, split)]
         folders = [(self.base_dir / Path(folder).expanduser()).resolve() for _, folder in given]
         if len(set(folders)) < len(folders):
-            twice = next(folder for folder in folders if folders.count(folder) > 1)
-            raise DataError(f"{twice} is listed twice in train, val and test; list it once")
+            duplicate = next(folder for folder in folders if folders.count(folder) > 1)
+            raise DataError(f"{duplicate} is listed twice in train, val and test; list it once")
         depth = 1
         while len(set(names := ["/".join(folder.parts[-depth:]) for folder in folders])) < len(names):
             depth += 1
@@ -147,18 +146,18 @@ class LMDB(Dataset):
 
     @cached_property
     def _listed(self) -> tuple[list[Sample], list[str]]:
-        _library()  # where it is absent, that is said here and not in another process
+        _library()  # raises here if it is missing, and not in another process
         config, notes, labels = self.config, list[str](), dict[str, list[str]]()
         for name, file in self._files.items():
-            labels[name], others = _apart(_list, file)
+            labels[name], others = _run_in_process(_list_labels, file)
             if others:
-                notes.append(f"{name}: keys that are neither images nor labels are not read: {others:,}")
+                notes.append(f"{name}: keys that are neither images nor labels are ignored: {others:,}")
         numbers = {name: list(range(1, len(texts) + 1)) for name, texts in labels.items()}
         if config.ratio:
             shares = dict(zip(numbers, config.ratio, strict=False))  # training folders are listed first
             total = min(len(numbers[name]) / share for name, share in shares.items())
             for name, share in shares.items():
-                numbers[name] = self._some(numbers[name], round(total * share), f"ratio {name}")
+                numbers[name] = self._draw_sample(numbers[name], round(total * share), f"ratio {name}")
                 notes.append(f"ratio: {len(numbers[name]):,} of {len(labels[name]):,} samples of {name} are used")
         samples: list[Sample] = []
         for name, file in self._files.items():
@@ -172,13 +171,13 @@ class LMDB(Dataset):
         for split in SPLITS:
             places = [place for place, sample in enumerate(samples) if sample.split == split]
             if config.limit is not None and len(places) > config.limit:
-                left_out = set(places) - set(self._some(places, config.limit, f"limit {split}"))
-                samples = [sample for place, sample in enumerate(samples) if place not in left_out]
+                excluded = set(places) - set(self._draw_sample(places, config.limit, f"limit {split}"))
+                samples = [sample for place, sample in enumerate(samples) if place not in excluded]
                 notes.append(f"limit: {config.limit:,} of {len(places):,} {split} samples are used")
         return samples, notes
 
-    def _some(self, items: list[int], count: int, purpose: str) -> list[int]:
-        # `random()` is what Python promises to keep from version to version; `sample` is not.
+    def _draw_sample(self, items: list[int], count: int, purpose: str) -> list[int]:
+        # Python promises to keep the sequence of `random()` across versions, but not that of `sample`.
         random = Random(f"{self.config.split_seed} {purpose}")
         return sorted(sorted(items, key=lambda _: random.random())[:count])
 
@@ -187,41 +186,43 @@ class LMDB(Dataset):
         return _digest([(sample.key, sample.label, sample.split) for sample in self._listed[0]])
 
 
-def _list(file: _File) -> tuple[list[str], int]:
-    """Return the labels 1 to n, and how many keys are neither image, label nor count."""
+def _list_labels(file: _File) -> tuple[list[str], int]:
+    """Return the labels 1 to n, and the number of keys that are neither image, label nor count."""
     path = file.path
     with _reading(file) as transaction:
-        count = bytes(transaction.get(b"num-samples", b"absent")[:32])
+        count = bytes(transaction.get(b"num-samples", b"missing")[:32])
         if not count.isdigit():
             raise DataError(
-                f"num-samples in {path} is {count.decode(errors='replace')}, not a count; write the number of "
-                "images there, or give the option database if the keys lie in a sub-database"
+                f"num-samples in {path} is {count.decode(errors='replace')}, not a count; set it to the number of "
+                "images, or set the option database if the keys are in a sub-database"
             )
-        images, odd = 0, b""
+        images, unexpected = 0, b""
         for key, _ in _items(transaction, b"image-"):
             if key != b"image-%09d" % (images + 1):
-                odd = key
+                unexpected = key
                 break
             images += 1
         labels = list[str]()
         for key, value in _items(transaction, b"label-"):
             if key != b"label-%09d" % (len(labels) + 1):
-                odd = odd or key
+                unexpected = unexpected or key
                 break
             try:
                 labels.append(str(value, "utf-8"))
             except UnicodeDecodeError as error:
-                raise DataError(f"{key.decode()} in {path} is not UTF-8; write it as UTF-8") from error
+                raise DataError(f"{key.decode()} in {path} is not UTF-8; encode it as UTF-8") from error
         entries = transaction.stat()["entries"]
     number = min(images, len(labels)) + 1
     image, label = f"image-{number:09d}", f"label-{number:09d}"
     if images != len(labels):
-        there, absent = (image, label) if images > len(labels) else (label, image)
-        raise DataError(f"{there} in {path} has no {absent}; write both, or neither and number anew")
-    if odd:
-        raise DataError(f"{path} has {odd!r}, but not {image} and {label}; keys count from 000000001 without a gap")
+        present, missing = (image, label) if images > len(labels) else (label, image)
+        raise DataError(f"{present} in {path} has no {missing}; write both, or neither and renumber")
+    if unexpected:
+        raise DataError(
+            f"{path} has {unexpected!r}, but not {image} and {label}; number keys from 000000001 without gaps"
+        )
     if int(count) != images:
-        raise DataError(f"num-samples says {int(count):,}, found {images:,} in {path}; correct num-samples")
+        raise DataError(f"num-samples is {int(count):,}, but {path} has {images:,} images; correct num-samples")
     return labels, entries - 2 * images - 1
 
 
@@ -233,7 +234,7 @@ def _items(transaction: Any, prefix: bytes) -> Iterator[tuple[bytes, memoryview]
         yield bytes(key), value
 
 
-def _digest_images(file: _File, keys: Sequence[str]) -> str:
+def _hash_images(file: _File, keys: Sequence[str]) -> str:
     digest = hashlib.sha256()
     with _reading(file) as transaction:
         for key in keys:
@@ -245,28 +246,28 @@ def _digest_images(file: _File, keys: Sequence[str]) -> str:
 
 @contextmanager
 def _reading(file: _File) -> Iterator[Any]:
-    """Yield a transaction whose values are views into the map.
+    """Yield a transaction whose values are views into the memory map.
 
-    Opening takes some 40 microseconds, so every use opens anew and nothing is carried over a fork.
+    Opening takes about 40 microseconds, so every use opens the file again and nothing is shared across a fork.
     """
     lmdb = _library()
     _refuse_truncated(file.path)
     name = file.database.encode() or None
-    # With readahead, which is the default: keys are read in their order, and a cold walk is ten times as fast.
+    # Readahead, the default, is kept: keys are read in order, and reading an uncached file is ten times as fast.
     options: dict[str, Any] = {"create": False, "readonly": True, "lock": False, "meminit": False}
     try:
-        with _turn, lmdb.open(str(file.path), subdir=False, max_dbs=1, **options) as environment:
+        with _open_lock, lmdb.open(str(file.path), subdir=False, max_dbs=1, **options) as environment:
             database = environment.open_db(name, create=False)
             with environment.begin(db=database, buffers=True) as transaction:
                 yield transaction
     except lmdb.NotFoundError as error:
-        raise DataError(f"{file.path} has no sub-database {file.database!r}; see the option database") from error
+        raise DataError(f"{file.path} has no sub-database {file.database!r}; check the option database") from error
     except lmdb.Error as error:
         raise DataError(f"{file.path} cannot be read as an LMDB: {error}") from error
 
 
 def _refuse_truncated(path: Path) -> None:
-    """Refuse a file that ends before the last page of its newest transaction, up to which it is mapped."""
+    """Raise if a file ends before the last page of its newest transaction, because it is mapped up to that page."""
     if not path.is_file():
         raise DataError(f"{path} is not a file; give a folder with a data.mdb, or such a file")
     with path.open("rb") as file:
@@ -274,30 +275,30 @@ def _refuse_truncated(path: Path) -> None:
         start = next((start for start in PAGE_HEADERS if META.unpack_from(first, start)[0] == MAGIC), 0)
         page_size = META.unpack_from(first, start)[1]
         if not start or page_size not in PAGE_SIZES:
-            raise DataError(f"{path} is not an LMDB, or from another kind of machine; write it anew here")
+            raise DataError(f"{path} is not an LMDB, or is from another kind of machine; create it again here")
         file.seek(page_size)
         second = file.read(256).ljust(256, b"\0")
         size = file.seek(0, os.SEEK_END)
     states = [META.unpack_from(page, start) for page in (first, second)]
     if {state[:2] for state in states} != {(MAGIC, page_size)} and size >= 2 * page_size:
-        raise DataError(f"{path} is damaged: its two headers disagree; copy it again")
+        raise DataError(f"{path} is corrupt: its two headers disagree; copy it again")
     needed = (max(states, key=lambda state: state[3])[2] + 1) * page_size
     if size < needed:
         raise DataError(
-            f"{path} is truncated: {size:,} bytes found, {needed:,} needed; copy it again, and if its source is as "
+            f"{path} is truncated: {size:,} bytes found, {needed:,} needed; copy it again, and if the source is as "
             "short, run mdb_copy -c there"
         )
 
 
-def _apart(function: Callable[..., Result], file: _File, *arguments: object) -> Result:
-    """Return what a function that reads an LMDB returns or raises in a forked process, which it may end."""
+def _run_in_process(function: Callable[..., Result], file: _File, *arguments: object) -> Result:
+    """Call a function that reads an LMDB in a forked process, which it may end, and return its result."""
     if sys.platform != "linux" or multiprocessing.current_process().daemon:
         return function(file, *arguments)
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, function, file, *arguments), daemon=True)
+    process = context.Process(target=_send_result, args=(sender, function, file, *arguments), daemon=True)
     with warnings.catch_warnings():
-        # This process may have threads (torch's, say); the other one has no use for them.
+        # This process may have threads, such as those of torch; the forked process does not use them.
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
         process.start()
     sender.close()
@@ -305,8 +306,9 @@ def _apart(function: Callable[..., Result], file: _File, *arguments: object) -> 
         result, error = receiver.recv()
     except EOFError as end:
         process.join()
-        status = process.exitcode
-        raise DataError(f"{file.path} is damaged: reading it ended a process, status {status}; copy it again") from end
+        raise DataError(
+            f"{file.path} is corrupt: reading it ended a process (status {process.exitcode}); copy it again"
+        ) from end
     finally:
         receiver.close()
         process.kill()
@@ -316,12 +318,12 @@ def _apart(function: Callable[..., Result], file: _File, *arguments: object) -> 
     return cast("Result", result)
 
 
-def _answer(sender: Connection, function: Callable[..., object], *arguments: object) -> None:
+def _send_result(sender: Connection, function: Callable[..., object], *arguments: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
-    faulthandler.disable()  # the parent says what happened
+    faulthandler.disable()  # the parent reports the error
     try:
         sender.send((function(*arguments), None))
-    except Exception as error:  # noqa: BLE001  # whatever it is, the parent raises it
+    except Exception as error:  # noqa: BLE001 - the parent raises it
         sender.send((None, error))
 
 
@@ -339,5 +341,5 @@ def _digest(value: object) -> str:
 
 @hookimpl
 def register_datasets() -> Iterable[type[Dataset]]:
-    """Offer `lmdb`."""
+    """Register `lmdb`."""
     return [LMDB]
