@@ -1,4 +1,4 @@
-"""The BiLSTM bridge: its layers against nn.LSTM and nn.Linear by hand, and its declared memory."""
+"""The BiLSTM bridge: its output against nn.LSTM and nn.Linear, and its declared memory."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def build(channels: int, height: int, width: int, **options: object) -> BiLSTM:
     last_projection=st.booleans(),
     width=st.integers(1, 7),
 )
-def test_declared_memory_is_that_of_a_forward(
+def test_declared_memory_matches_the_output(
     num_layers: int, hidden_dim: int, output_dim: int, last_projection: bool, width: int
 ) -> None:
     bridge = build(
@@ -40,7 +40,7 @@ def test_declared_memory_is_that_of_a_forward(
 
 
 @pytest.mark.parametrize("last_projection", [True, False])
-def test_two_layers_by_hand(last_projection: bool) -> None:
+def test_output_equals_two_lstms_and_projections(last_projection: bool) -> None:
     torch.manual_seed(0)
     bridge = build(6, 3, 5, hidden_dim=4, output_dim=7, last_projection=last_projection)
     features = torch.rand(2, 6, 3, 5)
@@ -53,14 +53,14 @@ def test_two_layers_by_hand(last_projection: bool) -> None:
     torch.testing.assert_close(bridge(features), expected)
 
 
-def test_what_tells_images_apart_gets_through_from_the_start() -> None:
+def test_initial_weights_keep_the_variation_between_images() -> None:
     torch.manual_seed(0)
     features = torch.randn(64, 64, 1, 13).relu()
     memory = build(64, 1, 13, hidden_dim=64, output_dim=64)(features)
     assert memory.std(dim=0).mean() > 0.1 * features.std(dim=0).mean()
 
 
-def test_every_frame_hears_of_every_column() -> None:
+def test_every_frame_depends_on_every_column() -> None:
     bridge = build(4, 1, 9, num_layers=1, hidden_dim=8)
     features = torch.rand(1, 4, 1, 9, requires_grad=True)
     for frame in (0, 8):
@@ -68,13 +68,13 @@ def test_every_frame_hears_of_every_column() -> None:
         assert (gradient.abs().sum(dim=(0, 1, 2)) > 0).all()
 
 
-def test_it_reads_maps_of_another_width() -> None:
+def test_maps_of_another_width_are_read() -> None:
     assert build(4, 1, 9, hidden_dim=3, output_dim=5)(torch.rand(2, 4, 1, 12)).shape == (2, 12, 5)
 
 
-def test_the_projection_is_linear() -> None:
+def test_projection_is_linear() -> None:
     bridge = build(4, 1, 9, num_layers=1, hidden_dim=3, output_dim=5)
     with torch.no_grad():
         bridge.projections[0].weight.fill_(-10.0)
         bridge.projections[0].bias.fill_(-1000.0)
-    assert (bridge(torch.rand(2, 4, 1, 9)) < -100).all()  # no non-linearity would let this through
+    assert (bridge(torch.rand(2, 4, 1, 9)) < -100).all()  # a non-linearity would limit this

@@ -1,4 +1,4 @@
-"""The VGG trunk of CRNN: where its norms are, how it starts."""
+"""The VGG backbone of CRNN: its widths, norms and initial scale."""
 
 import torch
 
@@ -11,21 +11,21 @@ def build(channels: int, height: int, width: int, output_channels: int = 32) -> 
     return CRNNVGG(config, ImageSpec(channels=channels, height=height, width=width))
 
 
-def test_widths_are_shares_of_the_output() -> None:
+def test_layer_widths_are_shares_of_output_channels() -> None:
     layers = build(1, 32, 100, output_channels=64).layers
     widths = [layer.out_channels for layer in layers if isinstance(layer, torch.nn.Conv2d)]
     assert widths == [8, 16, 32, 32, 64, 64, 64]
 
 
-def test_layers_before_the_first_norm_start_by_keeping_the_scale() -> None:
+def test_initial_layers_before_the_first_norm_keep_the_scale() -> None:
     torch.manual_seed(0)
     layers = build(1, 32, 100).layers
     first_norm = next(index for index, layer in enumerate(layers) if isinstance(layer, torch.nn.BatchNorm2d))
     images = torch.randn(8, 1, 32, 100)
-    assert 0.3 < layers[:first_norm](images).std().item() / images.std().item() < 5  # pools raise it a little
+    assert 0.3 < layers[:first_norm](images).std().item() / images.std().item() < 5  # pools increase it slightly
 
 
-def test_batch_norm_follows_the_fifth_and_sixth_convolution_only() -> None:
+def test_batch_norm_follows_only_the_fifth_and_sixth_convolution() -> None:
     with torch.device("meta"):
         layers = build(1, 32, 100).layers
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, torch.nn.Conv2d)]

@@ -1,4 +1,4 @@
-"""GRCNN: the recurrence by hand."""
+"""GRCNN: its recurrence against the formula."""
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,11 @@ def build(width: int = 100, output_channels: int = 32) -> GRCNN:
     return GRCNN(config, ImageSpec(channels=1, height=32, width=width))
 
 
-def test_the_recurrence_is_that_of_the_paper() -> None:
+def test_recurrence_equals_the_formula_of_the_paper() -> None:
     torch.manual_seed(0)
     layer = build().layers[3].eval()
     inputs = torch.randn(2, 4, 6, 7)
-    one = 1 / (1 + layer.first_norm.eps) ** 0.5  # what a BatchNorm that saw nothing yet multiplies by
+    one = 1 / (1 + layer.first_norm.eps) ** 0.5  # factor of an untrained BatchNorm
 
     def conv(images: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(images, weight, padding=weight.shape[-1] // 2)
@@ -30,14 +30,14 @@ def test_the_recurrence_is_that_of_the_paper() -> None:
     torch.testing.assert_close(layer(inputs), state)
 
 
-def test_convolutions_are_shared_by_the_iterations_and_norms_are_not() -> None:
+def test_iterations_share_convolutions_but_not_norms() -> None:
     layer = build().layers[3]
     kinds = [type(module) for module in layer.modules()]
     assert kinds.count(nn.Conv2d) == 4
     assert kinds.count(nn.BatchNorm2d) == 1 + 5 * 5
 
 
-def test_a_gate_that_is_shut_leaves_what_the_input_gives() -> None:
+def test_closed_gate_leaves_only_the_input_term() -> None:
     layer = build().layers[3].eval()
     with torch.no_grad():
         for iteration in layer.iterations:

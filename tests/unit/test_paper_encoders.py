@@ -1,4 +1,4 @@
-"""What the encoders of Baek et al. 2019 have in common: declared shapes, other widths of image, refusals."""
+"""Common properties of the encoders of Baek et al. 2019: declared shapes, other image widths, refusals."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from helpers.support import REGISTRY
 
 from decoderbench import Encoder, ImageSpec, InfeasibleError
 
-# Columns of the map beside one every four pixels, channels that cannot be shared out, and the narrowest image.
+# Columns beyond one per four pixels, numbers of channels that are refused, and the narrowest image.
 EXTRA_COLUMN = {"crnn_vgg": -1, "grcnn": 1, "resnet_fan": 1}
 CHANNELS_REFUSED = {"crnn_vgg": [4, 20], "grcnn": [4, 20], "resnet_fan": [8, 40]}
 LEAST_WIDTH = {"crnn_vgg": 8, "grcnn": 4, "resnet_fan": 4}
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("name", list(EXTRA_COLUMN))
 
 
 def build(name: str, channels: int = 1, height: int = 32, width: int = 100, output_channels: int = 32) -> Encoder:
-    component: Any = REGISTRY.encoders[name].component
+    component: Any = REGISTRY["encoder"][name].component
     config = component.Config(output_channels=output_channels)
     encoder: Encoder = component(config, ImageSpec(channels=channels, height=height, width=width))
     return encoder
@@ -25,7 +25,7 @@ def build(name: str, channels: int = 1, height: int = 32, width: int = 100, outp
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [(32, None), (32, 100), (40, 130), (64, 96)])
-def test_declared_features_are_those_of_a_forward(name: str, channels: int, height: int, width: int | None) -> None:
+def test_declared_features_match_the_output(name: str, channels: int, height: int, width: int | None) -> None:
     width = width or LEAST_WIDTH[name]
     encoder = build(name, channels, height, width)
     declared = encoder.features
@@ -34,12 +34,12 @@ def test_declared_features_are_those_of_a_forward(name: str, channels: int, heig
 
 
 @pytest.mark.parametrize(("height", "width", "rows", "columns"), [(32, 100, 1, 25), (32, 128, 1, 32), (64, 99, 3, 24)])
-def test_a_column_every_four_pixels(name: str, height: int, width: int, rows: int, columns: int) -> None:
+def test_map_has_one_column_per_four_pixels(name: str, height: int, width: int, rows: int, columns: int) -> None:
     features = build(name, height=height, width=width).features
     assert (features.height, features.width) == (rows, columns + EXTRA_COLUMN[name])
 
 
-def test_it_reads_images_of_another_width(name: str) -> None:
+def test_images_of_another_width_are_read(name: str) -> None:
     features = build(name).eval()(torch.zeros(2, 1, 32, 60))
     assert features.shape == (2, 32, 1, 15 + EXTRA_COLUMN[name])
 
@@ -52,7 +52,7 @@ def test_too_small_images_are_refused(name: str, short: int, narrow: int) -> Non
         build(name, height=32 - short, width=least - narrow)
 
 
-def test_widths_that_cannot_be_shared_out(name: str) -> None:
+def test_indivisible_output_channels_are_refused(name: str) -> None:
     for output_channels in CHANNELS_REFUSED[name]:
         with pytest.raises(ValueError, match="output_channels"):
             build(name, output_channels=output_channels)

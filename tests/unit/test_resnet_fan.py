@@ -1,4 +1,4 @@
-"""The residual network of FAN: its blocks, how it starts and learns."""
+"""The residual network of FAN: its blocks, its initial scale, and that it learns."""
 
 import torch
 from torch import nn
@@ -13,11 +13,11 @@ def build(width: int = 100, output_channels: int = 32) -> ResNetFAN:
     return ResNetFAN(config, ImageSpec(channels=1, height=32, width=width))
 
 
-def test_a_block_without_its_residual_is_its_shortcut() -> None:
+def test_block_without_its_residual_equals_its_shortcut() -> None:
     blocks = [module for module in build().modules() if hasattr(module, "shortcut")]
     assert len(blocks) == 1 + 2 + 5 + 3
     unchanged = [block for block in blocks if not len(block.shortcut)]
-    assert len(unchanged) == len(blocks) - 3  # channels change three times
+    assert len(unchanged) == len(blocks) - 3  # the number of channels changes three times
     for block in unchanged:
         *_, norm = block.residual
         nn.init.zeros_(norm.weight)
@@ -27,7 +27,7 @@ def test_a_block_without_its_residual_is_its_shortcut() -> None:
         assert torch.equal(inputs, before)
 
 
-def test_it_starts_with_features_and_gradients_of_a_sane_size() -> None:
+def test_initial_features_and_gradients_have_a_moderate_scale() -> None:
     torch.manual_seed(0)
     encoder = build()
     features = encoder(torch.randn(8, 1, 32, 100))
@@ -38,7 +38,7 @@ def test_it_starts_with_features_and_gradients_of_a_sane_size() -> None:
     assert max(norms) < 1e3 * min(norms)
 
 
-def test_it_learns_at_a_usual_rate_of_adamw() -> None:
+def test_loss_falls_at_a_usual_learning_rate_of_adamw() -> None:
     torch.manual_seed(0)
     encoder, head = build(width=32, output_channels=16), nn.Linear(16, 8)
     images, classes = torch.randn(8, 1, 32, 32), torch.arange(8)
@@ -48,4 +48,4 @@ def test_it_learns_at_a_usual_rate_of_adamw() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.5  # of 2.08, log 8, for guessing
+    assert loss.item() < 0.5  # guessing: log 8 = 2.08

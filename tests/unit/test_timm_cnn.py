@@ -1,4 +1,4 @@
-"""timm's CNNs as encoders: declared shapes, the width kept, and nothing else changed."""
+"""timm's CNNs as encoders: declared shapes and the limit on the width, which changes nothing else."""
 
 import copy
 import pickle
@@ -81,7 +81,7 @@ def declared(encoder: TimmCNN) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("model", SMALL)
 @pytest.mark.parametrize("keep_width", [0, 4])
-def test_declared_features_are_those_of_a_forward(model: str, keep_width: int) -> None:
+def test_declared_features_match_the_output(model: str, keep_width: int) -> None:
     for stage, (height, width), channels in zip([2, 3, 2, 3], SIZES, [1, 3, 3, 1], strict=True):
         image = spec(height, width, channels)
         encoder = build(model, image, stage=stage, keep_width=keep_width)
@@ -122,14 +122,14 @@ def test_keep_width_is_the_largest_reduction(model: str, stage: int, keep_width:
     assert (encoder.features.height, encoder.features.width) == (1, width)
 
 
-def test_a_limit_that_is_never_reached_changes_nothing() -> None:
+def test_limit_that_is_never_reached_changes_nothing() -> None:
     plain, kept = build("resnet10t", stage=2), build("resnet10t", stage=2, keep_width=8)
     kept.load_state_dict(plain.state_dict())
     images = torch.randn(2, 1, 32, 128)
     assert torch.equal(plain.eval()(images), kept.eval()(images))
 
 
-def test_kept_columns_see_what_lies_above_them() -> None:
+def test_kept_columns_depend_on_the_pixels_above_them() -> None:
     encoder = build("test_resnet", stage=3, keep_width=4).eval()
     images = torch.zeros(1, 1, 32, 128)
     marked = images.clone()
@@ -139,7 +139,7 @@ def test_kept_columns_see_what_lies_above_them() -> None:
 
 
 @pytest.mark.parametrize("model", [*SMALL, "xception41"])
-def test_features_are_those_of_the_whole_model(model: str) -> None:
+def test_features_equal_those_of_the_whole_model(model: str) -> None:
     torch.manual_seed(0)
     encoder = build(model, stage=2).eval()
     torch.manual_seed(0)
@@ -158,7 +158,7 @@ def test_every_parameter_receives_a_gradient(model: str, keep_width: int) -> Non
 
 
 @pytest.mark.parametrize("keep_width", [0, 4])
-def test_building_touches_no_statistics(keep_width: int) -> None:
+def test_building_changes_no_batch_norm_statistics(keep_width: int) -> None:
     encoder = build("resnet10t", stage=3, keep_width=keep_width)
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     assert encoder.training
@@ -169,7 +169,7 @@ def test_building_touches_no_statistics(keep_width: int) -> None:
     assert all(buffer.eq(1).all() for name, buffer in buffers.items() if name.endswith("running_var"))
 
 
-def test_weights_depend_on_the_seed_and_not_on_keep_width() -> None:
+def test_weights_depend_on_the_seed_but_not_on_keep_width() -> None:
     weights = []
     for keep_width in (0, 4, 0):
         torch.manual_seed(3)
@@ -179,7 +179,7 @@ def test_weights_depend_on_the_seed_and_not_on_keep_width() -> None:
     assert not torch.equal(next(iter(weights[0].values())), next(build("test_resnet", stage=3).parameters()))
 
 
-def test_maps_with_channels_last_are_turned() -> None:
+def test_channels_last_maps_are_permuted() -> None:
     encoder = on_meta("mambaout_femto", spec(32, 96), stage=1)
     assert declared(encoder) == (2, 96, 4, 12)
     assert forward(encoder, spec(32, 96)).shape == (2, 96, 4, 12)
@@ -191,7 +191,7 @@ def test_building_on_meta_draws_no_random_numbers() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_survives_a_copy_and_a_round_trip_of_its_weights() -> None:
+def test_copy_and_reloaded_weights_give_equal_features() -> None:
     encoder = build("test_convnext", stage=3, keep_width=4).eval()
     images = torch.randn(2, 1, 32, 128)
     twin = build("test_convnext", stage=3, keep_width=4).eval()
@@ -200,26 +200,26 @@ def test_survives_a_copy_and_a_round_trip_of_its_weights() -> None:
     assert torch.equal(encoder(images), copy.deepcopy(encoder)(images))
 
 
-def test_unknown_model() -> None:
+def test_unknown_model_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=re.escape("unknown timm model 'resnet81'; did you mean 'resnet")):
         build("resnet81")
 
 
-def test_unknown_stage_names_those_that_exist() -> None:
+def test_unknown_stage_error_lists_existing_stages() -> None:
     with pytest.raises(ConfigError, match=r"'test_resnet' has no stage 9; choose one of 0 \(reduction 2\), 1 \(red"):
         build("test_resnet", stage=9)
 
 
-def test_model_without_this_feature_map() -> None:
-    with pytest.raises(ConfigError, match="timm model 'tresnet_m' offers no feature map of stage 0: Return layers"):
+def test_stage_without_a_feature_map_is_refused() -> None:
+    with pytest.raises(ConfigError, match="timm model 'tresnet_m' has no feature map of stage 0: Return layers"):
         build("tresnet_m", stage=0)
 
 
-def test_a_model_whose_first_feature_map_is_missing_has_others() -> None:
+def test_later_stage_works_if_the_first_has_no_feature_map() -> None:
     assert declared(on_meta("tresnet_m", stage=2, keep_width=4)) == (2, 128, 4, 32)
 
 
-def test_the_network_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *args, **options: built.append(args) or create(*args, **options))
@@ -227,38 +227,38 @@ def test_the_network_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert built == [("test_resnet",)]
 
 
-def test_images_that_are_too_small() -> None:
+def test_too_small_images_are_refused() -> None:
     with pytest.raises(
         InfeasibleError, match=r"'inception_v3' cannot read images of 8x8 \(height x width\) up to stage 2"
     ):
         on_meta("inception_v3", spec(8, 8))
 
 
-def test_images_at_which_the_branches_of_a_model_disagree() -> None:
+def test_images_of_a_size_that_branches_disagree_on_are_refused() -> None:
     with pytest.raises(InfeasibleError, match=r"'resnetaa50' cannot read images of 40x160 .* choose an earlier stage"):
         on_meta("resnetaa50", spec(40, 160), stage=3)
 
 
-def test_an_assertion_without_words_is_quoted() -> None:
+def test_assertion_without_a_message_is_quoted_from_the_source() -> None:
     with pytest.raises(InfeasibleError, match=r"cannot read images of 32x128 .*x.shape\[-2\] % self.block_size == 0"):
         on_meta("bat_resnext26ts", keep_width=4)
 
 
-def test_width_that_shrinks_without_a_stride() -> None:
+def test_width_that_is_reduced_without_a_stride_is_refused() -> None:
     with pytest.raises(
         InfeasibleError, match=r"'tresnet_m' cannot have keep_width = 2: its width is still reduced by 4"
     ):
         on_meta("tresnet_m", keep_width=2)
 
 
-def test_positions_of_one_size_only() -> None:
+def test_fixed_position_embeddings_are_refused() -> None:
     with pytest.raises(
         InfeasibleError, match=r"it accepts images of 256x256, but not of 256x2048, .* \(in BottleneckAttn\); choose"
     ):
         on_meta("botnet26t_256", spec(256, 256), stage=4, keep_width=4)
 
 
-def test_layers_that_no_longer_fit_together() -> None:
+def test_layers_that_no_longer_fit_together_are_refused() -> None:
     with pytest.raises(InfeasibleError, match=r"then no longer fit together: shape .* \(in OutlookAttention\); choose"):
         on_meta("volo_d1_224", stage=0, keep_width=4)
 
@@ -274,17 +274,17 @@ def test_pools_called_as_functions_keep_the_width(stage: int, width: int) -> Non
         twin = pickle.loads(pickle.dumps(copy.deepcopy(kept)))
         images = torch.randn(1, 1, 96, 64)
         assert torch.equal(twin(images), kept(images))
-        assert F.max_pool2d(images, 2).shape == (1, 1, 48, 32)  # outside of the network all is as ever
+        assert F.max_pool2d(images, 2).shape == (1, 1, 48, 32)  # outside of the network, pooling is not changed
 
 
-def test_networks_without_such_pools_keep_their_forward() -> None:
+def test_networks_without_functional_pools_keep_their_forward() -> None:
     assert "forward" in vars(on_meta("inception_v3", spec(96, 128), stage=3, keep_width=4))
     assert "forward" not in vars(on_meta("test_resnet", stage=3, keep_width=4))
     assert "forward" not in vars(on_meta("inception_v3", spec(96, 128), stage=2, keep_width=4))
 
 
 class Pools(nn.Module):
-    """A pool between two convolutions, beside a branch of stride 2 that its map meets again."""
+    """A pool after a convolution, and a parallel branch of stride 2; their outputs are concatenated."""
 
     def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -309,7 +309,7 @@ class Pools(nn.Module):
         (nn.AvgPool2d(2, ceil_mode=True), lambda maps: F.avg_pool2d(maps, 2, ceil_mode=True)),
     ],
 )
-def test_a_pool_called_as_a_function_becomes_what_the_layer_becomes(
+def test_functional_pool_is_changed_like_the_layer(
     layer: nn.Module, function: Callable[[Tensor], Tensor], limit: int
 ) -> None:
     with_layer, with_function = Pools(copy.deepcopy(layer)), Pools(function)
@@ -324,13 +324,13 @@ def test_a_pool_called_as_a_function_becomes_what_the_layer_becomes(
 
 
 @pytest.mark.parametrize(("model", "stage"), [("twins_svt_small", 1), ("twins_pcpvt_small", 3)])
-def test_patches_whose_size_the_network_divides_by_itself(model: str, stage: int) -> None:
+def test_networks_that_compute_patch_sizes_keep_the_width(model: str, stage: int) -> None:
     plain, kept = on_meta(model, stage=stage), on_meta(model, stage=stage, keep_width=4)
     assert declared(kept) == (2, plain.features.channels, plain.features.height, 32)
     assert forward(kept, spec()).shape == declared(kept)
 
 
-def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_of_weights_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*args: object, **options: object) -> None:
         raise OSError("no route to host\nretrying")
 
@@ -343,6 +343,6 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("keep_width", [-4, 3, 64])
-def test_keep_width_is_a_power_of_two(keep_width: int) -> None:
+def test_keep_width_must_be_an_allowed_power_of_two(keep_width: int) -> None:
     with pytest.raises(ValueError, match="keep_width"):
         TimmCNN.Config.model_validate({"keep_width": keep_width})

@@ -1,6 +1,6 @@
-"""Thin plate spline: what it interpolates and reproduces, what it starts from, and what its weights depend on.
+"""Thin plate spline: interpolation, affine maps, initial points, independence of the image size.
 
-Two ramps serve as an image: every pixel of their rectified version tells the place (x, y) that it was read from.
+The test image is two ramps: every pixel of the rectified image contains the position (x, y) that it was read from.
 """
 
 import math
@@ -14,9 +14,9 @@ from torch import Tensor
 from decoderbench import ImageSpec, InfeasibleError
 from decoderbench_plugins.rectifiers.tps import TPS
 
-HEIGHT, WIDTH, FIDUCIALS = 9, 17, 10  # with five points an edge, every fourth pixel of the first and last row is a knot
+HEIGHT, WIDTH, FIDUCIALS = 9, 17, 10  # five points per edge: every fourth pixel of the first and last row is a knot
 UPPER = torch.stack([torch.linspace(-1, 1, 5), torch.full((5,), -1.0)], dim=1)
-EDGES = torch.cat([UPPER, UPPER * torch.tensor([1.0, -1.0])])  # (F, 2): the image as it is
+EDGES = torch.cat([UPPER, UPPER * torch.tensor([1.0, -1.0])])  # (F, 2): the identity
 
 
 def build(height: int = HEIGHT, width: int = WIDTH, channels: int = 3, **options: int) -> TPS:
@@ -24,8 +24,8 @@ def build(height: int = HEIGHT, width: int = WIDTH, channels: int = 3, **options
     return TPS(config, ImageSpec(channels=channels, height=height, width=width)).eval()
 
 
-def predicting(fiducials: Tensor, **options: int) -> TPS:
-    """Return one that predicts these points (F, 2) whatever it sees, as all do while the last weight is 0."""
+def build_predicting(fiducials: Tensor, **options: int) -> TPS:
+    """Return a TPS that predicts the given points, (F, 2), for every image, because its last weight is 0."""
     tps = build(**options)
     with torch.no_grad():
         tps.fiducials.bias.copy_(fiducials.flatten())
@@ -33,49 +33,49 @@ def predicting(fiducials: Tensor, **options: int) -> TPS:
 
 
 def ramps(height: int = HEIGHT, width: int = WIDTH) -> Tensor:
-    """Return an image (1, 3, H, W) of its own x, y and nothing."""
+    """Return an image (1, 3, H, W) with the channels x, y and 0."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
     return torch.stack([x, y, torch.zeros_like(x)])[None]
 
 
 def read_from(tps: TPS) -> Tensor:
-    """Return the place (H, W, 2) that each pixel is read from."""
+    """Return the position that each pixel is read from, (H, W, 2)."""
     with torch.no_grad():
         return tps(ramps(tps.image.height, tps.image.width))[0, :2].permute(1, 2, 0)
 
 
-def at_knots(places: Tensor) -> Tensor:
-    return torch.cat([places[0, ::4], places[-1, ::4]])
+def at_knots(positions: Tensor) -> Tensor:
+    return torch.cat([positions[0, ::4], positions[-1, ::4]])
 
 
-def test_fiducials_on_the_edges_give_the_image_back() -> None:
+def test_fiducials_on_the_edges_give_the_identity() -> None:
     images = torch.rand(4, 3, HEIGHT, WIDTH)
-    torch.testing.assert_close(predicting(EDGES)(images), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(build_predicting(EDGES)(images), images, atol=1e-5, rtol=0)
 
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31))
-def test_the_spline_takes_each_knot_to_its_fiducial(seed: int) -> None:
+def test_spline_maps_each_knot_to_its_fiducial(seed: int) -> None:
     fiducials = 2 * torch.rand(FIDUCIALS, 2, generator=torch.Generator().manual_seed(seed)) - 1
-    torch.testing.assert_close(at_knots(read_from(predicting(fiducials))), fiducials, atol=1e-5, rtol=0)
+    torch.testing.assert_close(at_knots(read_from(build_predicting(fiducials))), fiducials, atol=1e-5, rtol=0)
 
 
 def test_fiducials_moved_by_two_pixels_shift_the_image() -> None:
     images = torch.rand(2, 3, HEIGHT, WIDTH)
-    shifted = predicting(EDGES + torch.tensor([2 * 2 / (WIDTH - 1), 0.0]))(images)
+    shifted = build_predicting(EDGES + torch.tensor([2 * 2 / (WIDTH - 1), 0.0]))(images)
     torch.testing.assert_close(shifted[..., :-2], images[..., 2:], atol=1e-5, rtol=0)
     beyond_the_border = images[..., -1:].expand(-1, -1, -1, 2)
     torch.testing.assert_close(shifted[..., -2:], beyond_the_border, atol=1e-5, rtol=0)
 
 
-def test_an_affine_map_of_the_fiducials_is_that_map_of_every_pixel() -> None:
+def test_affine_map_of_the_fiducials_maps_every_pixel() -> None:
     linear, offset = torch.tensor([[0.5, -0.2], [0.1, 0.4]]), torch.tensor([0.1, -0.2])
-    places = read_from(predicting(EDGES @ linear + offset))
+    positions = read_from(build_predicting(EDGES @ linear + offset))
     identity = ramps()[0, :2].permute(1, 2, 0)
-    torch.testing.assert_close(places, identity @ linear + offset, atol=1e-5, rtol=0)
+    torch.testing.assert_close(positions, identity @ linear + offset, atol=1e-5, rtol=0)
 
 
-def test_a_bend_is_that_of_a_spline_solved_point_by_point() -> None:
+def test_spline_equals_one_solved_point_by_point() -> None:
     fiducials = EDGES * torch.tensor([0.8, 0.6])
     fiducials[[2, 7], 1] += 0.3
 
@@ -90,31 +90,31 @@ def test_a_bend_is_that_of_a_spline_solved_point_by_point() -> None:
         system[:, row] = system[row]
         values[row] = fiducials[row]
     coefficients = torch.linalg.solve(system, values)
-    places = read_from(predicting(fiducials))
+    positions = read_from(build_predicting(fiducials))
     for row, column in [(2, 3), (4, 8), (6, 15)]:
         pixel = torch.tensor([-1 + 2 * column / (WIDTH - 1), -1 + 2 * row / (HEIGHT - 1)])
         terms = torch.tensor([*(kernel(pixel, knot) for knot in EDGES), 1.0, *pixel], dtype=torch.float64)
-        torch.testing.assert_close(places[row, column], (terms @ coefficients).float(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(positions[row, column], (terms @ coefficients).float(), atol=1e-5, rtol=0)
 
 
-def test_it_starts_with_a_strip_that_rises_to_the_right() -> None:
-    places = at_knots(read_from(build()))
+def test_initial_points_are_a_strip_that_rises_to_the_right() -> None:
+    positions = at_knots(read_from(build()))
     x, rise = torch.linspace(-1, 1, 5), torch.linspace(0, 1, 5)
-    torch.testing.assert_close(places[:5], torch.stack([x, -rise], dim=1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(places[5:], torch.stack([x, 1 - rise], dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(positions[:5], torch.stack([x, -rise], dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(positions[5:], torch.stack([x, 1 - rise], dim=1), atol=1e-5, rtol=0)
 
 
-def test_each_image_is_rectified_by_what_it_shows() -> None:
+def test_warp_depends_on_the_image() -> None:
     torch.manual_seed(0)
     tps = build()
     torch.nn.init.normal_(tps.fiducials.weight)
     ramp = ramps()
     with torch.no_grad():
         one, other = tps(torch.cat([ramp, -ramp]))
-    assert (one + other).abs().max() > 0.05  # a fixed warp would treat a negative alike
+    assert (one + other).abs().max() > 0.05  # with a fixed warp, the sum would be 0
 
 
-def test_the_localiser_learns() -> None:
+def test_first_convolution_receives_a_gradient() -> None:
     torch.manual_seed(0)
     tps = build().train()
     torch.nn.init.normal_(tps.fiducials.weight)
@@ -125,7 +125,7 @@ def test_the_localiser_learns() -> None:
     assert first.grad.abs().max() > 0
 
 
-def test_weights_do_not_depend_on_the_size_of_the_images() -> None:
+def test_weights_do_not_depend_on_the_image_size() -> None:
     trained, other = build(32, 100, channels=1), build(48, 160, channels=1)
     optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3)
     trained.train()(torch.rand(2, 1, 32, 100)).square().sum().backward()
@@ -135,17 +135,17 @@ def test_weights_do_not_depend_on_the_size_of_the_images() -> None:
     torch.testing.assert_close(other.fiducials.bias, trained.fiducials.bias)
 
 
-def test_places_are_exact_under_autocast() -> None:
+def test_positions_are_exact_under_autocast() -> None:
     images = torch.rand(2, 3, 32, 128)
-    tps = predicting(EDGES, height=32, width=128)
+    tps = build_predicting(EDGES, height=32, width=128)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rectified = tps(images)
     assert rectified.dtype == torch.float32
     torch.testing.assert_close(rectified, images, atol=1e-4, rtol=0)
 
 
-def test_a_batch_of_another_width_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"tps needs one width.* built for 9x17 \(height x width\), given 9x20"):
+def test_batch_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"images of one size.* built for 9x17 \(height x width\), given 9x20"):
         build()(torch.zeros(2, 3, HEIGHT, 20))
 
 
@@ -156,6 +156,6 @@ def test_too_small_images_are_refused(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("options", [{"num_fiducials": 2}, {"num_fiducials": 7}, {"output_channels": 12}])
-def test_options_that_cannot_be(options: dict[str, int]) -> None:
+def test_invalid_options_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         build(**options)

@@ -1,1 +1,1 @@
-"""Bridges: feature maps to memory."""
+"""Bridges map feature maps to the memory that a decoder reads."""

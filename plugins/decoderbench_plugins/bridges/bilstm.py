@@ -1,8 +1,8 @@
 """Bidirectional LSTMs over the columns, each followed by a linear layer.
 
-Shi et al. 2015, "An End-to-End Trainable Neural Network for Image-based Sequence Recognition" (CRNN), after Graves;
-in the widths of Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", and with their
-first weights, drawn as He et al. 2015 do.
+Shi et al. 2015, "An End-to-End Trainable Neural Network for Image-based Sequence Recognition" (CRNN), after Graves.
+Sizes and initial weights (He et al. 2015) are those of Baek et al. 2019, "What Is Wrong With Scene Text Recognition
+Model Comparisons?".
 """
 
 from typing import final
@@ -15,7 +15,7 @@ from decoderbench import Bridge, ComponentConfig, FeatureMapSpec, SequenceSpec, 
 
 @final
 class BiLSTM(Bridge):
-    """T = W: the mean over the height, then layers of a bidirectional LSTM and a linear layer, no non-linearity."""
+    """T = W. The mean over the height, then layers of a bidirectional LSTM and a linear map."""
 
     name = "bilstm"
     exports = True
@@ -24,17 +24,17 @@ class BiLSTM(Bridge):
         """Options of `bilstm`."""
 
         num_layers: int = Field(default=2, ge=1)
-        """Bidirectional LSTMs, each with a linear layer behind it."""
+        """Number of bidirectional LSTMs, each followed by a linear layer."""
 
         hidden_dim: int = Field(default=256, ge=1)
-        """Hidden width of each direction."""
+        """Hidden size per direction."""
 
         output_dim: int = Field(default=256, ge=1)
-        """Width that each linear layer brings the two directions to; D, with the last projection."""
+        """Output size of each linear layer; equals D if last_projection is set."""
 
         last_projection: bool = True
-        """Whether a linear layer follows the last LSTM too. Without it D is twice `hidden_dim`, and the head of the
-        decoder takes its place, as in the CRNN of Shi et al."""
+        """Whether a linear layer also follows the last LSTM. Without it, D is twice `hidden_dim`, and the head of the
+        decoder takes its role, as in the CRNN of Shi et al."""
 
     def __init__(self, config: Config, features: FeatureMapSpec) -> None:
         super().__init__(config, features)
@@ -49,7 +49,7 @@ class BiLSTM(Bridge):
         dim = config.output_dim if config.last_projection else both
         self.memory = SequenceSpec(length=features.width, dim=dim, left_to_right=True)
         for name, parameter in self.named_parameters():
-            # As Baek et al. start. With torch's weights a hundredth of what tells images apart gets through two layers.
+            # As in Baek et al. With torch's defaults, only 1 % of the variation between images passes two layers.
             if "weight" in name:
                 nn.init.kaiming_normal_(parameter)
             else:
@@ -65,5 +65,5 @@ class BiLSTM(Bridge):
 
 @hookimpl
 def register_bridges() -> list[type[BiLSTM]]:
-    """Offer the bridge of this file."""
+    """Register `bilstm`."""
     return [BiLSTM]

@@ -1,4 +1,4 @@
-"""Every position of the grid a frame, row by row: what attention over two dimensions reads.
+"""One frame per position of the feature map, row by row: the memory for attention over two dimensions.
 
 Li et al. 2019, "Show, Attend and Read". Frames are not in reading order, so CTC cannot use them.
 """
@@ -30,5 +30,5 @@ class FlattenGrid(SequenceBridge):
 
 @hookimpl
 def register_bridges() -> list[type[FlattenGrid]]:
-    """Offer the bridge of this file."""
+    """Register `flatten_grid`."""
     return [FlattenGrid]

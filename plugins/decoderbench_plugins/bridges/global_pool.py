@@ -1,4 +1,4 @@
-"""Global average pool: the whole image in one vector, as classifiers have it. T = 1."""
+"""Global average pooling: one vector for the whole image, as in classifiers. T = 1."""
 
 from typing import final
 
@@ -25,5 +25,5 @@ class GlobalPool(SequenceBridge):
 
 @hookimpl
 def register_bridges() -> list[type[GlobalPool]]:
-    """Offer the bridge of this file."""
+    """Register `global_pool`."""
     return [GlobalPool]

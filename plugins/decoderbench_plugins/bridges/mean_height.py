@@ -1,4 +1,4 @@
-"""Mean over the height: one frame a column, as wide as the feature map has channels."""
+"""Mean over the height: one frame per column, with one value per channel of the feature map."""
 
 from typing import final
 
@@ -9,7 +9,7 @@ from decoderbench import FeatureMapSpec, SequenceBridge, SequenceSpec, hookimpl
 
 @final
 class MeanHeight(SequenceBridge):
-    """T = W, D = C. What CRNN-like recognizers do when the map is not one row high."""
+    """T = W, D = C. The usual bridge of CRNN-like recognizers if the map has more than one row."""
 
     name = "mean_height"
     exports = True
@@ -25,5 +25,5 @@ class MeanHeight(SequenceBridge):
 
 @hookimpl
 def register_bridges() -> list[type[MeanHeight]]:
-    """Offer the bridge of this file."""
+    """Register `mean_height`."""
     return [MeanHeight]

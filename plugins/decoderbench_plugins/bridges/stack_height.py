@@ -1,4 +1,4 @@
-"""Height stacked into channels: one frame a column, and nothing of the column is averaged away."""
+"""Height stacked into channels: one frame per column, which keeps all values of the column."""
 
 from typing import final
 
@@ -25,5 +25,5 @@ class StackHeight(SequenceBridge):
 
 @hookimpl
 def register_bridges() -> list[type[StackHeight]]:
-    """Offer the bridge of this file."""
+    """Register `stack_height`."""
     return [StackHeight]

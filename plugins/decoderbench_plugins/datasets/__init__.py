@@ -1,1 +1,1 @@
-"""Datasets: labeled images."""
+"""Datasets are sources of labeled images."""

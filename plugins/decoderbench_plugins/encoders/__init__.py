@@ -1,1 +1,1 @@
-"""Encoders: images to feature maps."""
+"""Encoders map images to feature maps."""

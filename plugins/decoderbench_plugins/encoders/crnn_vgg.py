@@ -1,8 +1,8 @@
-"""The VGG trunk of CRNN: seven convolutions whose last two pools leave the width alone.
+"""The VGG backbone of CRNN: seven convolutions; the last two pools do not reduce the width.
 
 Shi et al. 2015, "An End-to-End Trainable Neural Network for Image-based Sequence Recognition and Its
 Application to Scene Text Recognition", in the variant of Baek et al. 2019, "What Is Wrong With Scene Text
-Recognition Model Comparisons?": BatchNorm after the fifth and sixth convolution only.
+Recognition Model Comparisons?": BatchNorm only after the fifth and sixth convolution.
 """
 
 from typing import final
@@ -15,16 +15,16 @@ from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, ho
 
 @final
 class CRNNVGG(Encoder):
-    """A column of the map every four pixels, less one; a map of height 1 for images of height 32."""
+    """Map of H/16 - 1 rows and W/4 - 1 columns: one row for images of height 32."""
 
     name = "crnn_vgg"
     exports = True
 
     class Config(ComponentConfig):
-        """The strides are those of the paper."""
+        """Options of `crnn_vgg`. The strides are those of the paper."""
 
         output_channels: int = Field(default=512, ge=8, multiple_of=8)
-        """Channels of the map. Earlier layers have 1/8, 1/4 and 1/2 of them."""
+        """Channels of the map. Earlier layers have 1/8, 1/4 and 1/2 as many."""
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
@@ -65,7 +65,7 @@ def _conv(
 
 
 def _initialize(module: nn.Module) -> None:
-    """Draw a convolution as He et al. 2015 do; by fan-in, as most layers have no norm to set their scale."""
+    """Initialize a convolution after He et al. 2015, by fan-in, because most layers have no norm."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
@@ -74,5 +74,5 @@ def _initialize(module: nn.Module) -> None:
 
 @hookimpl
 def register_encoders() -> list[type[CRNNVGG]]:
-    """Offer the encoder of this file."""
+    """Register `crnn_vgg`."""
     return [CRNNVGG]

@@ -1,7 +1,7 @@
-"""GRCNN: convolutions that read their own output several times through a gate.
+"""GRCNN: gated recurrent convolutions, which read their own output several times.
 
 Wang and Hu 2017, "Gated Recurrent Convolution Neural Network for OCR", with the widths of Baek et al. 2019, "What Is
-Wrong With Scene Text Recognition Model Comparisons?", where it is the extractor called RCNN.
+Wrong With Scene Text Recognition Model Comparisons?", where this encoder is called RCNN.
 """
 
 from typing import cast, final
@@ -16,16 +16,16 @@ _ITERATIONS = 5
 
 @final
 class GRCNN(Encoder):
-    """A column of the map every four pixels, and one more; a map of height 1 for images of height 32."""
+    """Map of H/16 - 1 rows and W/4 + 1 columns: one row for images of height 32."""
 
     name = "grcnn"
     exports = True
 
     class Config(ComponentConfig):
-        """The strides, and five iterations of each recurrent layer, are those of the paper."""
+        """Options of `grcnn`. The strides and the five iterations per recurrent layer are those of the paper."""
 
         output_channels: int = Field(default=512, ge=8, multiple_of=8)
-        """Channels of the map. Earlier layers have 1/8, 1/4 and 1/2 of them."""
+        """Channels of the map. Earlier layers have 1/8, 1/4 and 1/2 as many."""
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
@@ -57,8 +57,8 @@ class GRCNN(Encoder):
 class _GatedRecurrentConv(nn.Module):
     """x(0) = relu(n(F u)); x(t+1) = relu(n(F u) + n(n(R x(t)) * g(t))), g(t) = sigmoid(n(G u) + n(H x(t))).
 
-    u is the input, n a BatchNorm, another at each place and iteration. F and R are 3x3 convolutions, G and H 1x1, the
-    same in every iteration.
+    u is the input. n is a BatchNorm, a separate one for each term and iteration. F and R are 3x3 convolutions, G and H
+    1x1; all iterations share them.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -71,7 +71,7 @@ class _GatedRecurrentConv(nn.Module):
         self.iterations = nn.ModuleList(_GatedSum(out_channels) for _ in range(_ITERATIONS))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return (B, out_channels, H, W) of inputs (B, in_channels, H, W)."""
+        """Map inputs (B, in_channels, H, W) to (B, out_channels, H, W)."""
         of_input, gate_of_input = self.input_conv(inputs), self.input_gate(inputs)
         state: Tensor = self.first_norm(of_input).relu_()
         for gated_sum in self.iterations:
@@ -80,7 +80,7 @@ class _GatedRecurrentConv(nn.Module):
 
 
 class _GatedSum(nn.Module):
-    """One iteration's BatchNorms, and the sum of what they yield."""
+    """The BatchNorms of one iteration, and the sum of their outputs."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -91,14 +91,14 @@ class _GatedSum(nn.Module):
         self.gated_norm = nn.BatchNorm2d(channels)
 
     def forward(self, of_input: Tensor, recurrent: Tensor, gate_of_input: Tensor, recurrent_gate: Tensor) -> Tensor:
-        """Return the next state (B, C, H, W) of convolutions of input and state, all (B, C, H, W)."""
+        """Return the next state from convolutions of input and state; all are (B, C, H, W)."""
         gate = (self.input_gate_norm(gate_of_input) + self.recurrent_gate_norm(recurrent_gate)).sigmoid()
         gated = self.gated_norm(self.recurrent_norm(recurrent) * gate)
         return cast(Tensor, self.input_norm(of_input) + gated).relu()
 
 
 def _initialize(module: nn.Module) -> None:
-    """Draw a convolution as He et al. 2015 do for the backward pass; norms set the scale of the forward one."""
+    """Initialize a convolution after He et al. 2015, by fan-out; norms set the scale of the forward pass."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
@@ -107,5 +107,5 @@ def _initialize(module: nn.Module) -> None:
 
 @hookimpl
 def register_encoders() -> list[type[GRCNN]]:
-    """Offer the encoder of this file."""
+    """Register `grcnn`."""
     return [GRCNN]

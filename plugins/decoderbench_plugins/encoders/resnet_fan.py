@@ -1,7 +1,7 @@
-"""The residual network of FAN and TRBA: eleven blocks, whose later reductions leave the width alone.
+"""The residual network of FAN and TRBA: eleven blocks; later strides do not reduce the width.
 
 Cheng et al. 2017, "Focusing Attention: Towards Accurate Text Recognition in Natural Images"; Baek et al. 2019, "What
-Is Wrong With Scene Text Recognition Model Comparisons?", where it is the extractor called ResNet.
+Is Wrong With Scene Text Recognition Model Comparisons?", where this encoder is called ResNet.
 """
 
 from typing import cast, final
@@ -14,16 +14,16 @@ from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, ho
 
 @final
 class ResNetFAN(Encoder):
-    """A column of the map every four pixels, and one more; a map of height 1 for images of height 32."""
+    """Map of H/16 - 1 rows and W/4 + 1 columns: one row for images of height 32."""
 
     name = "resnet_fan"
     exports = True
 
     class Config(ComponentConfig):
-        """The number of blocks and the strides are those of the paper."""
+        """Options of `resnet_fan`. The number of blocks and the strides are those of the paper."""
 
         output_channels: int = Field(default=512, ge=16, multiple_of=16)
-        """Channels of the map. Earlier layers have 1/16, 1/8, 1/4 and 1/2 of them."""
+        """Channels of the map. Earlier layers have 1/16, 1/8, 1/4 and 1/2 as many."""
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
@@ -71,11 +71,11 @@ def _blocks(number: int, in_channels: int, out_channels: int) -> list[nn.Module]
 
 
 class _BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2016), projected where the channels change."""
+    """Two 3x3 convolutions and a shortcut (He et al. 2016), projected if the number of channels changes."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        *second, _ = _conv(out_channels, out_channels)  # its ReLU comes after the sum
+        *second, _ = _conv(out_channels, out_channels)  # the last ReLU follows the sum
         self.residual = nn.Sequential(*_conv(in_channels, out_channels), *second)
         self.shortcut = nn.Sequential()
         if in_channels != out_channels:
@@ -83,18 +83,18 @@ class _BasicBlock(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(out_channels))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return (B, out_channels, H, W) of inputs (B, in_channels, H, W)."""
+        """Map inputs (B, in_channels, H, W) to (B, out_channels, H, W)."""
         residual = cast(Tensor, self.residual(inputs))
-        return residual.add_(self.shortcut(inputs)).relu_()  # BatchNorm needs its output no more for the gradient
+        return residual.add_(self.shortcut(inputs)).relu_()  # BatchNorm's gradient does not need its output
 
 
 def _initialize(module: nn.Module) -> None:
-    """Draw a convolution as He et al. 2015 do for the backward pass; norms set the scale of the forward one."""
+    """Initialize a convolution after He et al. 2015, by fan-out; norms set the scale of the forward pass."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 @hookimpl
 def register_encoders() -> list[type[ResNetFAN]]:
-    """Offer the encoder of this file."""
+    """Register `resnet_fan`."""
     return [ResNetFAN]

@@ -1,4 +1,4 @@
-"""Any CNN of timm up to a stage of your choice, optionally without further reduction of the width.
+"""Any CNN of timm up to a chosen stage, optionally with a limit on the reduction of the width.
 
 Wightman 2019, "PyTorch Image Models". The stride (2, 1) of later layers follows Shi et al. 2015 (CRNN).
 """
@@ -30,31 +30,30 @@ from decoderbench import (
 
 @final
 class TimmCNN(Encoder):
-    """The feature map of one stage of a timm model; layers that only later stages need are dropped.
+    """The feature map of one stage of a timm model, without the layers of later stages.
 
-    timm's `in_chans` follows the images: 1 for gray, 3 for RGB, as `[image] channels` says.
+    The model has as many input channels (timm's `in_chans`) as the images, set by `[image] channels`: 1 gray, 3 RGB.
     """
 
     name = "timm_cnn"
     exports = True
 
     class Config(ComponentConfig):
-        """Which model, and where to tap it."""
+        """Options of `timm_cnn`."""
 
         model: str = "resnet18"
-        """Name of a model of timm, as `timm.list_models()` gives it."""
+        """Name of a timm model, as listed by `timm.list_models()`."""
 
         stage: int = Field(default=2, ge=0)
-        """Which feature map to take: an index into the model's `feature_info`. In most models, stage i reduces
-        the image by 2^(i+1), so that stage 2 is reduced by 8; where the first stage reduces by 4 (ConvNeXt),
-        stage 1 is."""
+        """Feature map to use: an index into the model's `feature_info`. In most models, stage i reduces the image by
+        2^(i+1), so stage 2 reduces it by 8. If the first stage reduces by 4 (ConvNeXt), stage 1 reduces by 8."""
 
         pretrained: bool = False
-        """Start from the weights that timm publishes for the model; they are fetched and cached on first use."""
+        """Start from the weights that timm publishes for the model; they are downloaded and cached on first use."""
 
         keep_width: Literal[0, 1, 2, 4, 8, 16, 32] = 0
-        """The largest reduction of the width; 0 sets no limit. Where the width would shrink further, strides
-        (2, 2) become (2, 1). With 4, an image 128 wide gives 32 columns at every later stage."""
+        """Largest reduction of the width; 0 sets no limit. Beyond it, strides (2, 2) become (2, 1). With 4, an image of
+        width 128 gives 32 columns at every later stage."""
 
     def __init__(self, config: Config, image: ImageSpec) -> None:
         super().__init__(config, image)
@@ -67,7 +66,7 @@ class TimmCNN(Encoder):
         except InfeasibleError as error:
             raise InfeasibleError(
                 f"timm model {config.model!r} cannot have keep_width = {config.keep_width}: {error}; "
-                f"choose another model or an earlier stage, or leave keep_width out"
+                f"choose another model or an earlier stage, or omit keep_width"
             ) from error
         except Exception as error:
             raise InfeasibleError(
@@ -83,26 +82,26 @@ class TimmCNN(Encoder):
 
 
 def _build(config: TimmCNN.Config, image: ImageSpec) -> nn.Module:
-    """Return timm's feature extractor for the one stage, on the default device; check the options first."""
-    import timm  # takes seconds, and listing the plugins must not
+    """Return timm's feature extractor for one stage, on the default device; check the options first."""
+    import timm  # takes seconds, which listing the plugins should not
 
     if not timm.is_model(config.model):
         raise UnknownNameError(
             f"unknown timm model {config.model!r}{did_you_mean(config.model, timm.list_models())}; "
-            f"timm.list_models() names them all"
+            f"timm.list_models() lists all names"
         )
     create: Callable[..., Any] = partial(timm.create_model, config.model, features_only=True, in_chans=image.channels)
     pretrained = config.pretrained and torch.get_default_device().type != "meta"
     try:
         network: nn.Module = create(out_indices=(config.stage,), pretrained=pretrained)
     except Exception as error:
-        _check_stage(config, create)  # whatever is wrong with it comes before what is wrong with the weights
+        _check_stage(config, create)  # an error in the stage is reported before an error in the weights
         if not pretrained:
             raise
         raise ConfigError(
             [
                 f"weights of timm model {config.model!r} cannot be loaded: {_first_line(error)}; connect to the "
-                f"internet once, so that they are cached, or set pretrained = false"
+                f"internet once, so they are cached, or set pretrained = false"
             ]
         ) from error
     _drop_later_blocks(network)
@@ -115,7 +114,7 @@ def _check_stage(config: TimmCNN.Config, create: Callable[..., Any]) -> None:
         with torch.device("meta"):
             create(out_indices=(config.stage,))
     except Exception as error:
-        problem = f"offers no feature map of stage {config.stage}: {_first_line(error)}; choose another stage or model"
+        problem = f"has no feature map of stage {config.stage}: {_first_line(error)}; choose another stage or model"
         with suppress(Exception), torch.device("meta"):
             stages = create(out_indices=(0,)).feature_info.info
             if config.stage >= len(stages):
@@ -125,19 +124,19 @@ def _check_stage(config: TimmCNN.Config, create: Callable[..., Any]) -> None:
 
 
 def _drop_later_blocks(network: Any) -> None:
-    """Delete the blocks after the stage asked for, which timm's EfficientNets and MobileNets keep and run."""
+    """Delete the blocks after the chosen stage, which timm's EfficientNets and MobileNets keep and run."""
     if isinstance(getattr(network, "blocks", None), nn.Sequential):
         (info,) = network.feature_info.get_dicts()
         del network.blocks[info["stage"] :]
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of `error`, or timm's line of code that raised it: some of its assertions have no words."""
+    """Return the first line of an error, or the line of timm that raised it: some assertions have no message."""
     raised = [frame.line for frame in traceback.extract_tb(error.__traceback__) if "timm" in Path(frame.filename).parts]
     return str(error).partition("\n")[0] or (raised and raised[-1]) or type(error).__name__
 
 
 @hookimpl
 def register_encoders() -> Iterable[type[Encoder]]:
-    """Offer timm's CNNs."""
+    """Register `timm_cnn`."""
     return [TimmCNN]

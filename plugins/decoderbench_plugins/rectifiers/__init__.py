@@ -1,1 +1,1 @@
-"""Rectifiers: images to images that are easier to read."""
+"""Rectifiers map images to images that are easier to read."""

@@ -1,4 +1,4 @@
-"""TPS: a thin plate spline bends the image so that two rows of predicted points become its upper and lower edge.
+"""TPS: a thin plate spline warps the image so that two rows of predicted points become its upper and lower edge.
 
 Shi et al. 2016, "Robust Scene Text Recognition with Automatic Rectification" (RARE); Jaderberg et al. 2015, "Spatial
 Transformer Networks"; Bookstein 1989, "Principal Warps". Sizes as in Baek et al. 2019, "What Is Wrong With Scene Text
@@ -18,7 +18,7 @@ from decoderbench import ComponentConfig, ImageSpec, Rectifier, hookimpl
 
 @final
 class TPS(Rectifier):
-    """A small CNN predicts the points. Images keep their size; weights do not depend on it, nor may widths vary."""
+    """A small CNN predicts the points. All images must have one size, which is kept; weights do not depend on it."""
 
     name = "tps"
     exports = True
@@ -27,11 +27,11 @@ class TPS(Rectifier):
         """Options of `tps`."""
 
         num_fiducials: int = Field(default=20, ge=4, multiple_of=2)
-        """Points predicted, half of them for the upper edge and half for the lower."""
+        """Number of predicted points, half of them on the upper edge and half on the lower."""
 
         output_channels: int = Field(default=512, ge=8, multiple_of=8)
-        """Channels of the last convolution that predicts them. Earlier ones have 1/8, 1/4 and 1/2 of them, the hidden
-        linear layer 1/2."""
+        """Channels of the last convolution. Earlier convolutions have 1/8, 1/4 and 1/2 as many, the hidden linear layer
+        1/2."""
 
     spline: Tensor
 
@@ -57,22 +57,22 @@ class TPS(Rectifier):
         self.apply(_initialize)
         with torch.no_grad():
             self.fiducials.weight.zero_()
-            self.fiducials.bias.copy_(_start(config.num_fiducials).flatten())
-        # Derived from the size of the images, so that weights fit images of every size.
+            self.fiducials.bias.copy_(_initial_points(config.num_fiducials).flatten())
+        # Not saved, because it depends on the size of the images: saved weights fit images of every size.
         self.register_buffer("spline", _spline(image, _edges(config.num_fiducials)), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         batch, _, height, width = images.shape
         if (height, width) != (self.image.height, self.image.width):
             raise ValueError(
-                f"rectifier tps needs one width and height: it was built for {self.image.height}x{self.image.width} "
-                f"(height x width), given {height}x{width}; bring all images to one size"
+                f"rectifier tps needs images of one size: it was built for {self.image.height}x{self.image.width} "
+                f"(height x width), given {height}x{width}; resize all images to one size"
             )
         features = self.trunk(images)
-        with _without_autocast(images.device.type):  # bfloat16 would round places by parts of a pixel
+        with _without_autocast(images.device.type):  # bfloat16 would round coordinates by fractions of a pixel
             fiducials = self.fiducials(self.hidden(features.float()).relu()).view(batch, -1, 2)
-            places = (self.spline @ fiducials).view(batch, height, width, 2)
-            return F.grid_sample(images.float(), places, padding_mode="border", align_corners=True)
+            coordinates = (self.spline @ fiducials).view(batch, height, width, 2)
+            return F.grid_sample(images.float(), coordinates, padding_mode="border", align_corners=True)
 
 
 def _conv(in_channels: int, out_channels: int) -> list[nn.Module]:
@@ -81,7 +81,7 @@ def _conv(in_channels: int, out_channels: int) -> list[nn.Module]:
 
 
 def _initialize(module: nn.Module) -> None:
-    """Draw weights as He et al. 2015 do."""
+    """Initialize weights after He et al. 2015."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
@@ -89,23 +89,23 @@ def _initialize(module: nn.Module) -> None:
 
 
 def _edges(num_fiducials: int) -> Tensor:
-    """Return (F, 2) points (x, y), evenly along the upper edge, then along the lower; an image spans [-1, 1]."""
+    """Return points (x, y), evenly along the upper edge, then the lower, (F, 2); the image spans [-1, 1]."""
     x = torch.linspace(-1, 1, num_fiducials // 2)
     return torch.cat([torch.stack([x, torch.full_like(x, y)], dim=1) for y in (-1, 1)])
 
 
-def _start(num_fiducials: int) -> Tensor:
-    """Return the points (F, 2) predicted before training: a strip that rises to the right (RARE, figure 6a)."""
+def _initial_points(num_fiducials: int) -> Tensor:
+    """Return the points predicted before training, (F, 2): a strip that rises to the right (RARE, figure 6a)."""
     points = _edges(num_fiducials)
     fall = torch.linspace(0, 1, num_fiducials // 2)
     return torch.stack([points[:, 0], torch.cat([-fall, 1 - fall])], dim=1)
 
 
 def _spline(image: ImageSpec, knots: Tensor) -> Tensor:
-    """Return weights (H * W, F): where a pixel is read from, as a weighted sum of the fiducials (F, 2).
+    """Return weights (H * W, F): the position that a pixel is read from, as a weighted sum of the fiducials (F, 2).
 
-    The spline takes each of the knots (F, 2) to its fiducial. It is linear in the fiducials, so all that depends on
-    the knots is worked out once, in double precision.
+    The spline maps each of the knots (F, 2) to its fiducial. It is linear in the fiducials, so everything that depends
+    on the knots is computed once, in double precision.
     """
     knots = knots.double()
     count = len(knots)
@@ -116,7 +116,7 @@ def _spline(image: ImageSpec, knots: Tensor) -> Tensor:
         return torch.cat([kernel, torch.ones_like(points[:, :1]), points], dim=1)  # (N, F + 3)
 
     at_knots = basis(knots)  # (F, F + 3)
-    no_moments = torch.cat([at_knots[:, count:].T, at_knots.new_zeros(3, 3)], dim=1)  # kernels do no affine work
+    no_moments = torch.cat([at_knots[:, count:].T, at_knots.new_zeros(3, 3)], dim=1)  # kernels have no affine part
     inverse = torch.linalg.inv(torch.cat([at_knots, no_moments]))[:, :count]  # (F + 3, F)
     y, x = (torch.linspace(-1, 1, size, dtype=torch.float64) for size in (image.height, image.width))
     pixels = torch.cartesian_prod(y, x).flip(1)  # (H * W, 2)
@@ -125,12 +125,12 @@ def _spline(image: ImageSpec, knots: Tensor) -> Tensor:
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Return a context in float32; a device that knows no autocast, as meta, needs none."""
-    known = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if known else nullcontext()
+    """Return a context without autocast; devices without autocast, such as meta, need none."""
+    available = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if available else nullcontext()
 
 
 @hookimpl
 def register_rectifiers() -> list[type[TPS]]:
-    """Offer the rectifier of this file."""
+    """Register `tps`."""
     return [TPS]

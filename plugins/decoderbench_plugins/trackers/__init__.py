@@ -1,1 +1,1 @@
-"""Trackers: observers that also show a run in another tool."""
+"""Trackers are observers that send the events of a run to another tool."""
