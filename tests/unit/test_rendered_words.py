@@ -71,6 +71,8 @@ def font_file(path, characters, *, blank="", names=None):
     builder.setupHorizontalHeader(ascent=800, descent=-200)
     builder.setupOS2()
     builder.setupPost()
+    builder.font["head"].created = builder.font["head"].modified = 0  # equal fonts are equal files at any time
+    builder.font.recalcTimestamp = False
     builder.save(path)
 
 
