@@ -67,8 +67,8 @@ class RenderedWords(Dataset):
         max_length: int = Field(default=10, ge=1, le=64)
         """Most characters of a text. In random strings, all lengths in between are equally likely."""
         repeat: Share | None = None
-        """Probability that a character of a random string equals the previous one. Default: no control, so 1 divided by
-        the size of charset."""
+        """Probability that a character of a random string equals the previous one. Default: as by chance, which is 1
+        divided by the size of charset."""
         train: int = Field(default=10_000, ge=1)
         """Samples to train on."""
         val: int = Field(default=1_000, ge=1)
