@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.experiments import PlanCells, cell_planner
 from helpers.running import TINY_PLUGIN
 from hypothesis import settings
 
@@ -24,8 +25,11 @@ def _separate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for the processes that tests start
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -37,6 +41,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def registry() -> Registry:
     """All installed components."""
     return Registry(build_plugin_manager())
+
+
+@pytest.fixture(scope="session")
+def plan_cells(registry: Registry) -> PlanCells:
+    """Plans an experiment file by name, each once for all tests."""
+    return cell_planner(registry)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
-"""The command line, called in this process."""
+"""The command line and pytest, called in this process."""
 
 import sys
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,3 +21,27 @@ def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
             status = exit_.code
     printed = capfd.readouterr()
     return int(status or 0), printed.out, printed.err
+
+
+def run_pytest(folder: Path, *arguments: str) -> Counter[str]:
+    """Run pytest on a folder in this process, which saves the imports of a new one; count the outcomes of tests."""
+    outcomes: Counter[str] = Counter()
+
+    class CountsOutcomes:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.when == "call" or report.outcome != "passed":
+                outcomes[report.outcome] += 1
+
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            if report.outcome != "passed":
+                outcomes[report.outcome] += 1
+
+    options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={folder}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        pytest.main([*options, *arguments], plugins=[CountsOutcomes()])
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
+            del sys.modules[name]
+    return outcomes

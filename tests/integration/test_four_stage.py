@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.experiments import EXPERIMENTS, PlanCells
 
 from decoderbench import Experiment, run
 from decoderbench.config.experiment import load_experiment
 from decoderbench.config.overrides import merge
-from decoderbench.planning.prepare import prepare
 from decoderbench.planning.selection import select_cells
 from decoderbench.registry.registry import Registry
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 NAMED = {"CRNN", "RARE", "R2AM", "STAR-Net", "GRCNN", "Rosetta", "TRBA"}
 
 
@@ -24,9 +23,8 @@ def few_images(name: str, **changes: Any) -> Experiment:
 
 
 @pytest.mark.parametrize("name", ["four_stage", "four_stage_cpu"])
-def test_both_experiments_plan_the_same_24_combinations(name: str, registry: Registry) -> None:
-    experiment = few_images(name)
-    cells = prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells
+def test_both_experiments_plan_the_same_24_combinations(name: str, plan_cells: PlanCells) -> None:
+    cells = plan_cells(name)
     assert len({cell.variant for cell in cells}) == 24
     assert all(cell.infeasible is None for cell in cells)
     assert {(cell.name, *(part.use for part in cell.components)) for cell in cells if cell.name} == {
@@ -40,19 +38,15 @@ def test_both_experiments_plan_the_same_24_combinations(name: str, registry: Reg
     }
 
 
-def test_four_stage_has_the_published_numbers_of_parameters(registry: Registry) -> None:
-    experiment = few_images("four_stage")
-    cells = prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells
-    params = {cell.name: cell.num_parameters for cell in cells}
+def test_four_stage_has_the_published_numbers_of_parameters(plan_cells: PlanCells) -> None:
+    params = {cell.name: cell.num_parameters for cell in plan_cells("four_stage")}
     assert params["CRNN"] == 8_451_621
     assert params["TRBA"] == 49_555_182
     assert params["Rosetta"] == 44_282_885
 
 
-def test_select_cells_accepts_names_of_combinations(registry: Registry) -> None:
-    experiment = few_images("four_stage_cpu")
-    cells = prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells
-    chosen = select_cells(cells, "star-net or crnn")
+def test_select_cells_accepts_names_of_combinations(plan_cells: PlanCells) -> None:
+    chosen = select_cells(plan_cells("four_stage_cpu"), "star-net or crnn")
     assert [cell.variant_title for cell in chosen] == ["VGG / BiLSTM / CTC", "TPS / ResNet / BiLSTM / CTC"]
 
 

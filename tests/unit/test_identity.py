@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from helpers.experiments import PlanCells
 from helpers.recording import make_cell, make_record, publish
 from pydantic import Field
 
-from decoderbench.config.experiment import load_experiment
 from decoderbench.errors import DataError
 from decoderbench.identity import Introduced, NotDecisive, identity_of, source_digest
 from decoderbench.kinds import AXES
 from decoderbench.options import Options
-from decoderbench.planning.prepare import prepare
 from decoderbench.records import ResultsDirectory
 from decoderbench.registry.registry import Registry
 from decoderbench.runner import run
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 IDS = {
     "timm-cnn-mean-height-lstm-cell-seed-0-7a83e8ad9956",
@@ -34,12 +31,10 @@ IDS = {
 }
 
 
-def test_cell_ids_of_two_experiments_are_unchanged(registry: Registry) -> None:
+def test_cell_ids_of_two_experiments_are_unchanged(plan_cells: PlanCells) -> None:
     found = set()
     for name in ("quickstart", "question"):
-        file = EXPERIMENTS / f"{name}.toml"
-        experiment = load_experiment(file)
-        for cell in prepare(experiment, registry=registry, base_dir=file.parent).cells[:6]:
+        for cell in plan_cells(name)[:6]:
             # The sources of components and the libraries that draw the images have tests of their own.
             parts = {axis: getattr(cell, axis).model_copy(update={"source": "0" * 16}) for axis in AXES}
             found.add(cell.model_copy(update=parts | {"data_hash": "0" * 64}).cell_id)
