@@ -1,7 +1,6 @@
 """From an idea to a row of the table: new, check, run."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.commands import call
+from helpers.commands import call, run_pytest
 from helpers.distributions import install
 from helpers.running import TINY_PLUGIN, to_toml
 
@@ -89,12 +88,8 @@ def test_new_package_has_entry_point_and_tests(kind: str, tmp_path: Path) -> Non
 
 def test_tests_of_new_package_pass(tmp_path: Path) -> None:
     new_component("metric", "my_own", package=True, into=tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=src", "tests"],
-        cwd=tmp_path / "decoderbench-my-own", capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert "9 passed" in done.stdout
+    outcomes = run_pytest(tmp_path / "decoderbench-my-own", "-o", "pythonpath=src", "tests")
+    assert outcomes == {"passed": 9}
 
 
 @pytest.mark.parametrize(
@@ -223,11 +218,6 @@ def test_check_finds_components_of_installed_distribution(
         status, out, err = call(capfd, "check", name)
         assert status == 0, out + err
         assert "metric my_own  (dist-own 1.0)" in out
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--pyargs"]
-    for name, message in (("own_module", "9 passed"), ("entry", "9 passed"), ("json", "it registers nothing")):
-        done = subprocess.run(
-            [*command, "decoderbench.testing.conformance", "--decoderbench", name],
-            cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(site)},
-        )  # fmt: skip
-        assert message in done.stdout
-        assert (done.returncode == 0) == ("passed" in message)
+    for name, expected in (("own_module", {"passed": 9}), ("entry", {"passed": 9}), ("json", {"failed": 1})):
+        assert run_pytest(tmp_path, "--pyargs", "decoderbench.testing.conformance", "--decoderbench", name) == expected
+    assert "it registers nothing" in capfd.readouterr().out
