@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.commands import call
 from helpers.distributions import DECODER, install, load, loaded
 from helpers.running import TINY_PLUGIN, start_command, to_toml
 
@@ -309,31 +310,32 @@ def test_worker_process_loads_the_same_plugins(tmp_path: Path, monkeypatch: pyte
     assert {name for name, _ in there} >= {"one.py", str(tmp_path / "two.py"), "decoderbench_plugins.decoders.lstm_ctc"}
 
 
-def test_broken_plugin_stops_only_the_run_that_uses_it(tiny: dict[str, Any], tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    for fault in ("import_error", "exits", "hook_raises", "taken_name"):
-        install(site, f"dist-{fault}", {fault: fault}, {fault: BROKEN[fault][0]})
+def test_broken_plugin_stops_only_the_run_that_uses_it(
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    installed: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faults = ("import_error", "exits", "hook_raises", "taken_name")
+    for fault in faults:
+        installed(fault, BROKEN[fault][0])
     file = tmp_path / "tiny.toml"
     tiny["training"]["steps"] = 1
     file.write_text(to_toml(tiny))
-    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = ["run", str(file), "-p", str(TINY_PLUGIN), "--results", str(tmp_path / "out"), "--device", "cpu"]
 
-    def run(*arguments: str) -> tuple[int, str]:
-        results = ["--results", str(tmp_path / "out"), "--device", "cpu"]
-        process = start_command(["run", str(file), "-p", str(TINY_PLUGIN), *results, *arguments], PYTHONPATH=path)
-        printed, _ = process.communicate(timeout=300)
-        return process.returncode, printed
-
-    status, printed = run("--add", "decoder.mine=import_error")
+    status, out, err = call(capfd, *command, "--add", "decoder.mine=import_error")
     assert status == 2
-    assert "disabled, so its components are missing: plugin import_error of dist-import_error" in printed
+    assert "disabled, so its components are missing: plugin import_error of dist-import_error" in err
     assert not (tmp_path / "out").exists()
-    status, printed = run()
-    assert status == 0, printed
-    assert "[3/3]" in printed  # the built-in component keeps its name
-    for fault in ("import_error", "exits", "hook_raises", "taken_name"):
-        assert printed.count(f"plugin {fault}") == 1
-    assert "Traceback" not in printed
+    caplog.clear()
+    status, out, err = call(capfd, *command)
+    assert status == 0, out + err
+    assert "[3/3]" in out  # the built-in component keeps its name
+    for fault in faults:
+        assert sum(line.startswith(f"plugin {fault}") for line in caplog.messages) == 1
+    assert "Traceback" not in out + err + caplog.text
 
 
 def test_plugin_that_exits_does_not_end_the_command(tmp_path: Path) -> None:

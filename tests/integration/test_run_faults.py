@@ -202,10 +202,8 @@ def test_run_waits_for_the_record_of_a_cell_that_another_process_holds(
     assert frame.loc["loop", "exact_match"] == 0.125  # the record of the other process
 
 
-def test_killed_run_loses_only_the_cell_in_training(
-    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
-) -> None:
-    tiny["training"] |= {"steps": 400, "validate_every": 200}
+def test_killed_run_loses_only_the_cell_in_training(tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["training"] |= {"steps": 200, "validate_every": 100}
     tiny["grid"]["decoder"] = {key: tiny["grid"]["decoder"][key] for key in ("ctc", "loop")}
     results = tmp_path / "results"
     file = tmp_path / "tiny.toml"
