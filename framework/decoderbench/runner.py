@@ -20,8 +20,8 @@ from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
 from decoderbench.records import Plan, ResultsDirectory, RunRecord, Status, write_atomically
 from decoderbench.registry.global_state import preserving_global_state
+from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import hookimpl
-from decoderbench.registry.plugin_manager import TRAINER
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, write_files
 from decoderbench.training import trainer

@@ -1,5 +1,6 @@
 """Hooks during a run: observers, plugins that train cells, metrics and report columns."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from helpers.training import RecordingObserver, observe, train
 
 from decoderbench import hookimpl
+from decoderbench.errors import PluginError
 from decoderbench.metrics import Metric
 from decoderbench.registry.registry import Registry
 
@@ -44,6 +46,58 @@ def test_register_observers_is_called_once_per_run(
     train(tiny, tiny_registry, tmp_path / "two", select="loop")
     assert [observer.started for observer in created] == [["ctc"], ["loop"]]
     assert "plugin broken raised in register_observers: OSError: no connection" in caplog.text
+
+
+class Silent:
+    """An object without hooks."""
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            lambda: [RecordingObserver],
+            "it returned the class RecordingObserver; return objects",
+        ),
+        (
+            lambda: [Silent()],
+            "it returned a Silent that observes nothing; mark methods",
+        ),
+        (lambda: [ALWAYS_THE_SAME, ALWAYS_THE_SAME], "it returned a RecordingObserver that is registered already"),
+        (lambda: 3, "TypeError: 'int' object is not iterable"),
+    ],
+)
+def test_invalid_observers_are_reported_and_harm_nothing(
+    tiny: dict[str, Any],
+    tiny_registry: Registry,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    returned: Callable[[], Any],
+    message: str,
+) -> None:
+    class Plugin:
+        @hookimpl
+        def register_observers(self) -> Any:
+            return returned()
+
+    tiny_registry.plugins.add(Plugin(), "tracker")
+    for results in ("one", "two"):
+        frame = train(tiny, tiny_registry, tmp_path / results, select="ctc")
+        assert list(frame["status"]) == ["done"]
+    assert caplog.text.count(f"plugin tracker raised in register_observers: {message}") == 2
+
+
+ALWAYS_THE_SAME = RecordingObserver()
+
+
+def test_trainer_without_a_source_file_is_refused(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    namespace: dict[str, Any] = {"hookimpl": hookimpl}
+    exec("class Trainer:\n    @hookimpl\n    def run_cell(self, cell):\n        return None", namespace)
+    tiny_registry.plugins.add(namespace["Trainer"](), "notebook")
+    with pytest.raises(PluginError, match="plugin notebook: its run_cell has no source file"):
+        train(tiny, tiny_registry, tmp_path)
 
 
 def test_observer_that_raises_fails_no_cell(

@@ -1,4 +1,4 @@
-"""Which plugins take part, and how their hooks are called. No torch here, unless a plugin imports it.
+"""Which plugins take part: all of them are loaded here, or disabled. No torch here, unless a plugin imports it.
 
 A plugin that cannot be loaded is disabled with one line, and its traceback is kept for `decoderbench plugins
 --verbose`. A plugin that the user names with `-p` stops the command instead.
@@ -6,25 +6,23 @@ A plugin that cannot be loaded is disabled with one line, and its traceback is k
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import pluggy
 
 from decoderbench.errors import PluginError, did_you_mean
-from decoderbench.identity import source_digest
 from decoderbench.registry import hookspecs
+from decoderbench.registry.hook_calls import HOOKS, HookCalls, report_exceptions
 from decoderbench.registry.plugin_loading import (
     Origin,
     describe_error,
@@ -36,33 +34,7 @@ from decoderbench.registry.plugin_loading import (
 from decoderbench.registry.plugin_sources import BLOCK, PluginSources, is_file
 from decoderbench.registry.tracing import trace_hooks
 
-if TYPE_CHECKING:
-    from decoderbench.config.cell import Cell
-    from decoderbench.records import RunRecord
-    from decoderbench.registry.context import CellContext
-
 logger = logging.getLogger("decoderbench")
-TRAINER = "trainer"
-"""The name of the plugin that is the built-in trainer."""
-
-HOOKS = frozenset(hook for hook, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec"))
-
-
-class HookCaller(Protocol):
-    """A hook, to be called with keyword arguments."""
-
-    def __call__(self, **arguments: Any) -> Any: ...
-
-
-@contextmanager
-def report_exceptions(report: Callable[[BaseException], None]) -> Iterator[None]:
-    """Report what a plugin raises in the block, also `sys.exit` and `pytest.skip`; only Ctrl-C passes through."""
-    try:
-        yield
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - as the docstring says
-        report(error)
 
 
 @dataclass(frozen=True)
@@ -75,16 +47,11 @@ class BrokenPlugin:
 
 
 @dataclass
-class Plugins:
-    """The plugin manager, where each plugin came from, and the plugins that were disabled."""
+class Plugins(HookCalls):
+    """The loaded plugins, and those that were disabled."""
 
-    manager: pluggy.PluginManager
     sources: PluginSources = field(default_factory=PluginSources)
-    origins: dict[str, Origin] = field(default_factory=dict)
     broken: list[BrokenPlugin] = field(default_factory=list)
-    required: set[str] = field(default_factory=set)
-    """Plugins that the user named; a mistake in one of them is an error."""
-
     seen: set[str] = field(default_factory=set)
     """The names of all plugins that were found, disabled ones included."""
 
@@ -94,7 +61,7 @@ class Plugins:
     @classmethod
     def load(cls, sources: PluginSources) -> Plugins:
         """Load all plugins of the sources: entry points, then folders, then named ones."""
-        plugins = cls(_new_manager(), sources)
+        plugins = cls(_new_manager(), sources=sources)
         for name, points in groupby(sources.entry_points(), key=lambda point: point.name):
             same = list(points)
             plugins.origins[name] = Origin(" and ".join(dict.fromkeys(map(origin_of, same))), "")
@@ -114,77 +81,6 @@ class Plugins:
                 f"decoderbench plugins --verbose lists them"
             )
         return plugins
-
-    def hooks(self, name: str) -> Iterator[tuple[str, HookCaller]]:
-        """Yield each plugin that implements a hook, with a caller of its implementation alone.
-
-        Built-in plugins come first and those that the user named last: if two claim one name, the later one is refused.
-        """
-        everyone = dict(self.manager.list_name_plugin())
-        implementers = {impl.plugin_name for impl in getattr(self.manager.hook, name).get_hookimpls()}
-        for plugin in sorted(implementers, key=lambda name: (name in self.required, not self.is_builtin(name), name)):
-            others = [other for key, other in everyone.items() if key != plugin and other is not None]
-            yield plugin, self.manager.subset_hook_caller(name, remove_plugins=others)
-
-    def is_builtin(self, plugin: str) -> bool:
-        """Return whether a plugin belongs to decoderbench itself."""
-        return plugin in self.origins and self.origins[plugin].source.split()[0] == hookspecs.PROJECT
-
-    def notify(self, name: str, **arguments: Any) -> None:
-        """Call an observer hook; an observer that raises is reported and affects no cell and no other observer."""
-        for plugin, hook in self.hooks(name):
-            with report_exceptions(partial(_warn, plugin, name)):
-                hook(**arguments)
-
-    def add(self, plugin: object, name: str) -> None:
-        """Register an object of the program's own, such as the trainer or a progress bar; once is enough."""
-        if not self.manager.has_plugin(name):
-            self.manager.register(plugin, name)
-
-    @contextmanager
-    def observing(self) -> Iterator[None]:
-        """Register the observers that plugins create for one run, for the length of the block."""
-        observers: list[object] = []
-        for plugin, hook in list(self.hooks("register_observers")):
-            with report_exceptions(partial(_warn, plugin, "register_observers")):
-                for created in hook():
-                    for observer in created:
-                        self._register(f"observer {len(observers) + 1} of {plugin}", observer)
-                        observers.append(observer)
-        try:
-            yield
-        finally:
-            for observer in observers:
-                self.manager.unregister(observer)
-
-    def trainers(self) -> dict[str, str]:
-        """Return the plugins that may train cells instead of the built-in trainer, each with its source digest."""
-        found = {}
-        for impl in self.manager.hook.run_cell.get_hookimpls():
-            if impl.plugin_name != TRAINER and not (impl.wrapper or impl.hookwrapper):
-                found[impl.plugin_name] = source_digest(Path(inspect.getfile(inspect.unwrap(impl.function))))
-        return found
-
-    def run_cell(self, cell: Cell, context: CellContext) -> RunRecord:
-        """Return a cell's record from the first trainer that makes one; raise `PluginError` if none does."""
-        record: RunRecord = self.manager.hook.run_cell(cell=cell, context=context)
-        if getattr(record, "cell", None) != cell:
-            raise PluginError(
-                f"run_cell returned {record!r:.80} instead of this cell's record; return this cell's RunRecord, or "
-                f"None to let another plugin run it; a wrapper returns the result of its `yield`"
-            )
-        return record
-
-    def report_columns(self, record: RunRecord) -> dict[str, object]:
-        """Return the columns that plugins add to a record's row; if two add the same column, the first one counts."""
-        columns: dict[str, object] = {}
-        for plugin, hook in self.hooks("report_columns"):
-            with report_exceptions(partial(_warn, plugin, "report_columns")):
-                for added in hook(record=record):
-                    if twice := sorted(columns.keys() & added.keys()):
-                        raise PluginError(f"another plugin adds the column {twice[0]!r} too; rename it")
-                    columns |= dict(added)
-        return columns
 
     def report_broken(self, name: str, error: BaseException, *, doing: str, loses: str = "it") -> None:
         """Log in one line what a plugin loses, and keep the traceback. If the user named the plugin, raise instead."""
@@ -207,7 +103,7 @@ class Plugins:
         with report_exceptions(partial(self.report_broken, name, doing="could not be loaded")):
             plugin, self.origins[name] = load()
             _refuse_unmarked(plugin)
-            self._register(name, plugin)
+            self.register(name, plugin)
             if needs_hooks and not self.manager.get_hookcallers(plugin):
                 raise PluginError("it registers nothing; mark a function such as register_decoders with @hookimpl")
 
@@ -258,28 +154,6 @@ class Plugins:
         loaded, origin = load_module(module)
         return loaded, Origin(self.origins[plugin].source, origin.file)
 
-    def _register(self, name: str, plugin: object) -> None:
-        """Register a plugin; raise `PluginError`, with nothing registered, if it is no valid one."""
-        try:
-            hash(plugin)
-        except TypeError:
-            raise PluginError(f"{type(plugin).__name__} objects cannot be hashed; use a module") from None
-        if self.manager.is_registered(plugin):
-            other = str(self.manager.get_name(plugin))
-            if self.origins[name].source not in (self.origins[other].source, self.origins[name].file):
-                raise PluginError(f"its module is that of plugin {other} of {self.origins[other]}; rename one")
-            return
-        try:
-            self.manager.register(plugin, name)
-            self.manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            if self.manager.is_registered(plugin):
-                self.manager.unregister(plugin)
-            message = str(error).replace("\n", " ")
-            known = sorted(HOOKS)
-            unknown = next((word for word in message.split("'")[1::2] if did_you_mean(word, known)), "")
-            raise PluginError(message + did_you_mean(unknown, known) * (unknown not in known)) from None
-
 
 def build_plugin_manager(
     named: Sequence[str] = (), folders: Sequence[str | Path] = (), *, installed: bool = True, builtin: bool = True
@@ -297,11 +171,6 @@ def build_plugin_manager(
         PluginError: a named plugin or a folder cannot be loaded.
     """
     return Plugins.load(PluginSources.gather(named, folders, installed=installed, builtin=builtin))
-
-
-def _warn(plugin: str, hook: str, error: BaseException) -> None:
-    text = str(error) if isinstance(error, PluginError) else describe_error(error)
-    logger.warning("plugin %s raised in %s: %s", plugin, hook, text)
 
 
 def _refuse_unmarked(plugin: object) -> None:

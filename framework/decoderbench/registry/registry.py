@@ -24,9 +24,10 @@ from decoderbench.metrics import BUILT_IN, Metric
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig
 from decoderbench.registry import core_components
+from decoderbench.registry.hook_calls import HookCaller, report_exceptions
 from decoderbench.registry.hookspecs import PROJECT
 from decoderbench.registry.plugin_loading import Origin
-from decoderbench.registry.plugin_manager import BrokenPlugin, HookCaller, Plugins, report_exceptions
+from decoderbench.registry.plugin_manager import BrokenPlugin, Plugins
 
 logger = logging.getLogger("decoderbench")
 T = TypeVar("T")

@@ -1,0 +1,184 @@
+"""Calls of hooks, plugin by plugin, so that a plugin that raises is reported and stops no other. No torch here."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+from decoderbench.errors import PluginError, did_you_mean
+from decoderbench.identity import source_digest
+from decoderbench.registry import hookspecs
+from decoderbench.registry.plugin_loading import Origin, describe_error
+
+if TYPE_CHECKING:
+    from decoderbench.config.cell import Cell
+    from decoderbench.records import RunRecord
+    from decoderbench.registry.context import CellContext
+
+logger = logging.getLogger("decoderbench")
+
+TRAINER = "trainer"
+"""The name of the plugin that is the built-in trainer."""
+
+HOOKS = frozenset(hook for hook, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec"))
+
+
+class HookCaller(Protocol):
+    """A hook, to be called with keyword arguments."""
+
+    def __call__(self, **arguments: Any) -> Any: ...
+
+
+@contextmanager
+def report_exceptions(report: Callable[[BaseException], None]) -> Iterator[None]:
+    """Report what a plugin raises in the block, also `sys.exit` and `pytest.skip`; only Ctrl-C passes through."""
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - as the docstring says
+        report(error)
+
+
+@dataclass
+class HookCalls:
+    """A plugin manager, and the calls of its hooks.
+
+    Attributes:
+        manager: pluggy's plugin manager.
+        origins: where each plugin came from.
+        required: plugins that the user named; a mistake in one of them is an error.
+    """
+
+    manager: pluggy.PluginManager
+    origins: dict[str, Origin] = field(default_factory=dict)
+    required: set[str] = field(default_factory=set)
+
+    def hooks(self, name: str) -> Iterator[tuple[str, HookCaller]]:
+        """Yield each plugin that implements a hook, with a caller of its implementation alone.
+
+        Built-in plugins come first and those that the user named last: if two claim one name, the later one is refused.
+        """
+        everyone = dict(self.manager.list_name_plugin())
+        implementers = {impl.plugin_name for impl in getattr(self.manager.hook, name).get_hookimpls()}
+        for plugin in sorted(implementers, key=lambda name: (name in self.required, not self.is_builtin(name), name)):
+            others = [other for key, other in everyone.items() if key != plugin and other is not None]
+            yield plugin, self.manager.subset_hook_caller(name, remove_plugins=others)
+
+    def is_builtin(self, plugin: str) -> bool:
+        """Return whether a plugin belongs to decoderbench itself."""
+        return plugin in self.origins and self.origins[plugin].source.split()[0] == hookspecs.PROJECT
+
+    def notify(self, name: str, **arguments: Any) -> None:
+        """Call an observer hook; an observer that raises is reported and affects no cell and no other observer."""
+        for plugin, hook in self.hooks(name):
+            with report_exceptions(partial(_warn, plugin, name)):
+                hook(**arguments)
+
+    def add(self, plugin: object, name: str) -> None:
+        """Register an object of the program's own, such as the trainer or a progress bar; once is enough."""
+        if not self.manager.has_plugin(name):
+            self.manager.register(plugin, name)
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Register the observers that plugins create for one run, for the length of the block."""
+        observers: list[object] = []
+        for plugin, hook in list(self.hooks("register_observers")):
+            with report_exceptions(partial(_warn, plugin, "register_observers")):
+                for created in hook():
+                    for observer in created:
+                        self._register_observer(f"observer {len(observers) + 1} of {plugin}", observer)
+                        observers.append(observer)
+        try:
+            yield
+        finally:
+            for observer in observers:
+                self.manager.unregister(observer)
+
+    def trainers(self) -> dict[str, str]:
+        """Return the plugins that may train cells instead of the built-in trainer, each with its source digest."""
+        found = {}
+        for impl in self.manager.hook.run_cell.get_hookimpls():
+            if impl.plugin_name == TRAINER or impl.wrapper or impl.hookwrapper:
+                continue
+            try:
+                found[impl.plugin_name] = source_digest(Path(inspect.getfile(inspect.unwrap(impl.function))))
+            except (OSError, TypeError):
+                raise PluginError(
+                    f"plugin {impl.plugin_name}: its run_cell has no source file, so its results could not be told "
+                    f"from those of other trainers; define it in a .py file"
+                ) from None
+        return found
+
+    def run_cell(self, cell: Cell, context: CellContext) -> RunRecord:
+        """Return a cell's record from the first trainer that makes one; raise `PluginError` if none does."""
+        record: RunRecord = self.manager.hook.run_cell(cell=cell, context=context)
+        if getattr(record, "cell", None) != cell:
+            raise PluginError(
+                f"run_cell returned {record!r:.80} instead of this cell's record; return this cell's RunRecord, or "
+                f"None to let another plugin run it; a wrapper returns the result of its `yield`"
+            )
+        return record
+
+    def report_columns(self, record: RunRecord) -> dict[str, object]:
+        """Return the columns that plugins add to a record's row; if two add the same column, the first one counts."""
+        columns: dict[str, object] = {}
+        for plugin, hook in self.hooks("report_columns"):
+            with report_exceptions(partial(_warn, plugin, "report_columns")):
+                for added in hook(record=record):
+                    if twice := sorted(columns.keys() & added.keys()):
+                        raise PluginError(f"another plugin adds the column {twice[0]!r} too; rename it")
+                    columns |= dict(added)
+        return columns
+
+    def register(self, name: str, plugin: object) -> None:
+        """Register a plugin; raise `PluginError`, with nothing registered, if it is no valid one."""
+        try:
+            hash(plugin)
+        except TypeError:
+            raise PluginError(f"{type(plugin).__name__} objects cannot be hashed; use a module") from None
+        if self.manager.is_registered(plugin):
+            other = str(self.manager.get_name(plugin))
+            if self.origins[name].source not in (self.origins[other].source, self.origins[name].file):
+                raise PluginError(f"its module is that of plugin {other} of {self.origins[other]}; rename one")
+            return
+        try:
+            self.manager.register(plugin, name)
+            self.manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            if self.manager.is_registered(plugin):
+                self.manager.unregister(plugin)
+            message = str(error).replace("\n", " ")
+            known = sorted(HOOKS)
+            unknown = next((word for word in message.split("'")[1::2] if did_you_mean(word, known)), "")
+            raise PluginError(message + did_you_mean(unknown, known) * (unknown not in known)) from None
+
+    def _register_observer(self, name: str, observer: object) -> None:
+        """Register an object that observes one run; raise `PluginError`, with nothing registered, if it cannot."""
+        kind = type(observer).__name__
+        if inspect.isclass(observer):
+            raise PluginError(
+                f"it returned the class {observer.__name__}; return objects, as in [{observer.__name__}()]"
+            )
+        if self.manager.is_registered(observer):
+            raise PluginError(f"it returned a {kind} that is registered already; return new objects at each call")
+        self.register(name, observer)
+        if not self.manager.get_hookcallers(observer):
+            self.manager.unregister(observer)
+            raise PluginError(
+                f"it returned a {kind} that observes nothing; mark methods such as cell_started with @hookimpl"
+            )
+
+
+def _warn(plugin: str, hook: str, error: BaseException) -> None:
+    text = str(error) if isinstance(error, PluginError) else describe_error(error)
+    logger.warning("plugin %s raised in %s: %s", plugin, hook, text)
