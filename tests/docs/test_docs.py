@@ -103,7 +103,7 @@ def test_trainer_of_the_tutorial_trains_cells_of_its_own(
         assert (folder / "predictions.parquet").exists()
         assert (folder / "weights.safetensors").exists()
         assert [line["step"] for line in read_lines(folder / "history.jsonl")] == [6]
-    assert "Trained by: the plugin " in (results / "report.md").read_text()
+    assert "Plugins that train cells in place of the built-in trainer: " in (results / "report.md").read_text()
     again = run(experiment, registry=tiny_registry, results=results, device="cpu")
     assert again.equals(builtin)
 

@@ -161,3 +161,18 @@ def test_plugins_add_metrics_and_report_columns(tiny: dict[str, Any], tiny_regis
         predictions = pd.read_parquet(tmp_path / "cells" / cell_id / "predictions.parquet")
         assert extra == predictions["hypothesis"].str.len().sum() - predictions["reference"].str.len().sum() != 0
     assert list(frame["hidden"]) == [8] * 3
+
+
+def test_trainer_that_forgets_to_return_its_record_fails_the_cell(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    class Forgetful:
+        @hookimpl
+        def run_cell(self, cell: Any, context: Any) -> None:
+            if cell.decoder.label == "ctc":
+                context.finish(context.recognizer(), kept_step=0)
+
+    tiny_registry.plugins.add(Forgetful(), "forgetful")
+    frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
+    assert frame["status"].to_dict() == {"loop": "done", "ctc": "failed", "attention": "done"}
+    assert "run_cell built the recognizer and then returned None" in frame.loc["ctc", "reason"]

@@ -159,7 +159,7 @@ def test_corrupt_result_is_renamed_and_its_cell_trained_again(
     assert observer.started == ["ctc"]
     assert file.with_suffix(".json.damaged").exists()
     assert "corrupt, not a record" in caplog.text
-    assert list(after["exact_match"]) == list(before["exact_match"])
+    assert list(after["nats_per_char"]) == list(before["nats_per_char"])
 
 
 HOLD_AND_PUBLISH = """

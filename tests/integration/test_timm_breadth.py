@@ -78,7 +78,7 @@ def test_map_of_another_size_than_declared_is_detected(table: Any, monkeypatch: 
     monkeypatch.setattr(
         TimmCNN, "forward", lambda self, images: right(self, images)[..., 1:] if self.training else right(self, images)
     )
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"torch\.Size"):
         table.build_row("test_resnet")
 
 

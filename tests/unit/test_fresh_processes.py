@@ -66,6 +66,7 @@ def test_failure_is_reported_and_next_component_passes(cls: Any, message: str) -
 def test_interrupt_does_not_mix_up_answers() -> None:
     check(FirstRight)
     before = list(fresh_processes._workers)
+    assert len(before) == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fresh_processes, "_send_to_all", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

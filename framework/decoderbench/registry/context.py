@@ -46,10 +46,15 @@ class CellContext(Protocol):
     def dataset(self) -> ResidentDataset:
         """All images and labels of the experiment, for trainers that need other batches than `batches` yields."""
 
+    @property
+    def started(self) -> bool:
+        """Whether a trainer has built a recognizer, and so has taken the cell."""
+
     def recognizer(self) -> Recognizer:
         """Build the recognizer of the cell on the device, each stage initialized from a seed of its own.
 
-        One encoder starts from the same weights under every decoder of the same seed.
+        One encoder starts from the same weights under every decoder of the same seed. A trainer that leaves the cell to
+        others must not call this.
         """
 
     def batches(self, steps: int, *, start: int = 1) -> Iterator[tuple[Tensor, Labels]]:

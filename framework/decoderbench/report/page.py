@@ -43,7 +43,7 @@ def _method(results: Results) -> list[str]:
         for image in images[:1]
         if image.resize == "keep"
     ]
-    trainers = join_distinct(f"the plugin {name}" for cell in results.plan.cells for name in cell.trainers)
+    trainers = join_distinct(name for cell in results.plan.cells for name in cell.trainers)
     training = [cell.training for cell in results.plan.cells]
     weights = {"best": "best on the validation split (exact match, then nats)", "last": "last"}
     tested = [record.num_test for record in results.records if record.num_test is not None]
@@ -53,7 +53,7 @@ def _method(results: Results) -> list[str]:
         *widths,
         f"Training: {join_distinct(options.steps for options in training)} steps of "
         f"{join_distinct(options.batch_size for options in training)} images, the same for every row.",
-        f"Trained by: {trainers}." if trainers else "",
+        f"Plugins that train cells in place of the built-in trainer: {trainers}." if trainers else "",
         f"Weights evaluated: {join_distinct(weights[options.keep] for options in training)}.",
         f"Images in the test split: {join_distinct(tested)}." if tested else "",
         f"Beam size: {join_distinct(cell.evaluation.beam_size for cell in results.plan.cells)}.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class LocalContext:
     dataset: ResidentDataset
     directory: Path
     environment: Mapping[str, str]
+    _recognizers: list[bool] = field(default_factory=list, init=False)
 
     @property
     def device(self) -> torch.device:
@@ -59,8 +60,14 @@ class LocalContext:
         """The metrics of plugins."""
         return [registered.component() for registered in self.registry["metric"].values()]
 
+    @property
+    def started(self) -> bool:
+        """Whether a trainer has built a recognizer."""
+        return bool(self._recognizers)
+
     def recognizer(self) -> Recognizer:
         """Build the recognizer of the cell on the device."""
+        self._recognizers.append(True)
         recognizer = build_recognizer(self.cell, self.registry, self.device)
         (self.directory / "history.jsonl").unlink(missing_ok=True)  # of an interrupted attempt
         reset_peak_memory(self.device)

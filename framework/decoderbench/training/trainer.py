@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from decoderbench.config.cell import Cell
-from decoderbench.errors import DivergedError
+from decoderbench.errors import DivergedError, PluginError
 from decoderbench.labels import Labels
 from decoderbench.records import Cost, RunRecord
 from decoderbench.registry.context import CellContext
@@ -27,6 +27,11 @@ PROGRESS_SECONDS = 0.5
 @hookimpl(trylast=True)
 def run_cell(cell: Cell, context: CellContext) -> RunRecord:
     """Train a cell with AdamW for a number of steps, test the best weights, and measure its cost."""
+    if context.started:
+        raise PluginError(
+            "a plugin's run_cell built the recognizer and then returned None, which leaves the cell to others; return "
+            "context.finish(...), or None before building anything"
+        )
     return Trainer(cell, context).run()
 
 
