@@ -47,7 +47,7 @@ def main() -> None:
         # Whoever read the output has gone; Python must not fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        err.print(f"{error.filename or 'a file'}: {error.strerror or error}; what was finished is kept", markup=False)
+        err.print(f"{error.filename or 'a file'}: {error.strerror or error}; finished cells are kept", markup=False)
         sys.exit(2)
 
 
