@@ -18,6 +18,7 @@ from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DataError
 from decoderbench.records import Cost, ResultsDirectory, append_line
 from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
+from decoderbench.report.tables import format_fixed
 
 COLUMNS = [
     *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason"),
@@ -386,3 +387,9 @@ def test_markdown_table_imports_neither_torch_nor_matplotlib(tmp_path: Path) -> 
     )
     run = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+def test_numbers_that_differ_by_float_error_are_written_alike() -> None:
+    below = 97.45 - 2e-14
+    assert below < 97.45
+    assert format_fixed(below, 1) == format_fixed(97.45, 1) == "97.5"

@@ -68,7 +68,8 @@ def join_distinct(values: Iterable[object]) -> str:
 
 def format_fixed(value: float, decimals: int, *, sign: str = "") -> str:
     """Return a number with fixed decimals, or `n/a` if it is missing. `sign` is that of a format spec, such as `+`."""
-    return MISSING if pd.isna(value) else f"{value:{sign}z.{decimals}f}"
+    # Rounded twice, so that 97.45 is the same number in every table, whatever the order of the sum behind it.
+    return MISSING if pd.isna(value) else f"{round(value, 9):{sign}z.{decimals}f}"
 
 
 def format_significant(value: float) -> str:
