@@ -48,6 +48,36 @@ def test_register_observers_is_called_once_per_run(
     assert "plugin broken raised in register_observers: OSError: no connection" in caplog.text
 
 
+def test_run_finished_is_the_last_call_of_an_interrupted_run_too(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    calls: list[str] = []
+
+    class Observer:
+        @hookimpl
+        def cell_started(self, cell: Any) -> None:
+            calls.append(f"started {cell.decoder.label}")
+
+        @hookimpl
+        def cell_validated(self) -> None:
+            raise KeyboardInterrupt
+
+        @hookimpl
+        def run_finished(self) -> None:
+            calls.append("finished")
+
+    class Plugin:
+        @hookimpl
+        def register_observers(self) -> list[object]:
+            return [Observer()]
+
+    tiny_registry.plugins.add(Plugin(), "tracker")
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, tiny_registry, tmp_path)
+    assert calls == ["started loop", "finished"]
+    assert not list(tmp_path.glob("cells/*/result.json"))
+
+
 class Silent:
     """An object without hooks."""
 

@@ -90,7 +90,7 @@ class HookCalls:
 
     @contextmanager
     def observing(self) -> Iterator[None]:
-        """Register the observers that plugins create for one run, for the length of the block."""
+        """Register the observers that plugins create for one run, during the block; end with `run_finished`."""
         observers: list[object] = []
         for plugin, hook in list(self.hooks("register_observers")):
             with report_exceptions(partial(_warn, plugin, "register_observers")):
@@ -101,6 +101,7 @@ class HookCalls:
         try:
             yield
         finally:
+            self.notify("run_finished")
             for observer in observers:
                 self.manager.unregister(observer)
 

@@ -235,6 +235,16 @@ def cell_finished(cell: Cell, record: RunRecord) -> None:
     """
 
 
+@hookspec
+def run_finished() -> None:
+    """Observe that a run ends, also if it is interrupted. An observer that raises is reported and ignored.
+
+    Called last, once per run. If the run was interrupted during a cell, `cell_finished` was not called for it.
+
+    Example: close the run of a tracker that is still open.
+    """
+
+
 # Reporting.
 
 

@@ -8,8 +8,7 @@ MLflow's own setting MLFLOW_TRACKING_URI determines where runs are stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,16 +64,6 @@ class MLflowTracker:
         for start in range(0, len(params), MAX_PARAMS):
             self.client.log_batch(self.run_id, params=params[start : start + MAX_PARAMS])
 
-    @hookimpl(wrapper=True)
-    def run_cell(self) -> Generator[None, RunRecord, RunRecord]:
-        """Close the MLflow run as killed if training is interrupted."""
-        try:
-            return (yield)
-        except KeyboardInterrupt:
-            with suppress(Exception):
-                self.close("KILLED")
-            raise
-
     @hookimpl
     def cell_validated(self, step: int, scores: Mapping[str, float | None]) -> None:
         """Add a point to each curve."""
@@ -91,6 +80,11 @@ class MLflowTracker:
         for name, text in (("status", record.status), ("reason", record.reason)):
             self.client.set_tag(self.run_id, name, text)
         self.close("FINISHED" if record.status == "done" else "FAILED")
+
+    @hookimpl
+    def run_finished(self) -> None:
+        """Close the MLflow run as killed if the run was interrupted during a cell."""
+        self.close("KILLED")
 
     def close(self, status: str) -> None:
         """Close the MLflow run of the current cell, if one is open."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,16 +43,6 @@ class TensorBoardTracker:
         shutil.rmtree(self.folder / cell.cell_id, ignore_errors=True)
         self.writer = SummaryWriter(str(self.folder / cell.cell_id))
 
-    @hookimpl(wrapper=True)
-    def run_cell(self) -> Generator[None, RunRecord, RunRecord]:
-        """Close the folder if training is interrupted."""
-        try:
-            return (yield)
-        except KeyboardInterrupt:
-            with suppress(Exception):
-                self.close()
-            raise
-
     @hookimpl
     def cell_validated(self, step: int, scores: Mapping[str, float | None]) -> None:
         """Add a point to each curve, except for undefined scores."""
@@ -73,6 +62,11 @@ class TensorBoardTracker:
             self._write_final(self.writer, cell, record)
         else:
             self.writer.add_text(record.status, f"{cell.title}: {record.reason}")
+        self.close()
+
+    @hookimpl
+    def run_finished(self) -> None:
+        """Close the folder if the run was interrupted during a cell."""
         self.close()
 
     def close(self) -> None:

@@ -8,8 +8,7 @@ the process dies, W&B marks the run as crashed; the next attempt at the cell is 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,16 +54,6 @@ class WandbTracker:
             settings=wandb.Settings(console="off", quiet=True),
         )
 
-    @hookimpl(wrapper=True)
-    def run_cell(self) -> Generator[None, RunRecord, RunRecord]:
-        """Close the W&B run as failed if training is interrupted."""
-        try:
-            return (yield)
-        except KeyboardInterrupt:
-            with suppress(Exception):
-                self.close(exit_code=1)
-            raise
-
     @hookimpl
     def cell_validated(self, step: int, scores: Mapping[str, float | None]) -> None:
         """Add a point to each curve, except for undefined scores."""
@@ -82,6 +71,11 @@ class WandbTracker:
         numbers = {name: value for name, value in final.items() if value is not None}
         self.run.summary.update({"status": record.status, "reason": record.reason, **numbers})
         self.close(exit_code=0 if record.status == "done" else 1)
+
+    @hookimpl
+    def run_finished(self) -> None:
+        """Close the W&B run as failed if the run was interrupted during a cell."""
+        self.close(exit_code=1)
 
     def close(self, exit_code: int) -> None:
         """Close the W&B run of the current cell, if one is open."""

@@ -59,7 +59,7 @@ def distinguishes_right_from_wrong(subject: MetricSubject) -> None:
 
 
 def texts_are_unchanged(subject: MetricSubject) -> None:
-    """`score` does not change the lists that it is given."""
+    """`score` does not change its arguments."""
     references, hypotheses = list(REFERENCES), list(HYPOTHESES)
     subject.score(references, hypotheses)
     expect(
