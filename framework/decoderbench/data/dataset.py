@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, get_args
 
-from decoderbench.errors import DataError
+from decoderbench.data.image_decoding import decode_image_file
 from decoderbench.options import ComponentConfig
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-
-MAX_PIXELS = 4_000_000
-# An explicit list, because Pillow would otherwise run a PostScript interpreter on PostScript files.
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +108,8 @@ class Dataset(ABC):
         The format is detected from the content, not from the file name.
 
         Raises:
-            DataError: the image has more than `MAX_PIXELS` pixels, which is checked before decoding, or several frames.
-            OSError: the file is truncated, or not an image in one of `IMAGE_FORMATS`. Pillow may raise other exceptions
-                for a corrupt file.
+            DataError: the image has too many pixels, or several frames.
+            OSError: the file is truncated, or not an image in an accepted format. Pillow may raise other exceptions for
+                a corrupt file.
         """
-        from PIL import Image, ImageOps
-
-        try:
-            image = Image.open(source, formats=IMAGE_FORMATS)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise DataError(f"image has more than {MAX_PIXELS:,} pixels; crop it or scale it down") from error
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"image has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; "
-                    "crop it or scale it down"
-                )
-            if (frames := getattr(image, "n_frames", 1)) != 1:
-                raise DataError(f"image has {frames} frames, a sample needs one; save the labeled frame alone")
-            image.load()
-            return ImageOps.exif_transpose(image)
+        return decode_image_file(source)

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from decoderbench.data.contact_sheet import contact_sheet
 from decoderbench.data.dataset import Dataset, Sample, Split
-from decoderbench.data.image_decoding import decode_all
+from decoderbench.data.decoding_workers import decode_all
 from decoderbench.data.image_store import ImageStore, read_store, write_meta
 from decoderbench.data.width_buckets import write_buckets
 from decoderbench.errors import DataError
