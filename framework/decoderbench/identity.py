@@ -10,9 +10,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import types
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -44,17 +46,34 @@ def identity_of(options: BaseModel) -> dict[str, Any]:
     """
     decisive = {}
     for name, field in type(options).model_fields.items():
-        if any(isinstance(mark, NotDecisive) or mark is NotDecisive for mark in field.metadata):
+        if name in not_decisive(type(options)):
             continue
-        value = _encode(getattr(options, name))
+        choice = _is_choice_of_models(field.annotation)
+        value = _encode(getattr(options, name), choice)
         if not field.is_required():
             changed = next((mark for mark in field.metadata if isinstance(mark, Introduced)), None)
             given = options.model_dump(include=set(type(options).model_fields))  # for defaults that depend on others
             default = changed.default if changed else field.get_default(call_default_factory=True, validated_data=given)
-            if _same(value, _encode(default)):
+            if _same(value, _encode(default, choice)):
                 continue
         decisive[name] = value
     return decisive
+
+
+def not_decisive(config_class: type[BaseModel]) -> set[str]:
+    """Return the names of the options that are marked `NotDecisive`."""
+    return {
+        name
+        for name, field in config_class.model_fields.items()
+        if any(isinstance(mark, NotDecisive) or mark is NotDecisive for mark in field.metadata)
+    }
+
+
+def sort_keys(value: Any) -> Any:
+    """Return JSON data with the keys of all dictionaries sorted, so that equal options have equal text."""
+    if isinstance(value, dict):
+        return {key: sort_keys(value[key]) for key in sorted(value)}
+    return [sort_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def source_digest(file: Path) -> str:
@@ -65,17 +84,31 @@ def source_digest(file: Path) -> str:
     """
     content = file.read_bytes()
     if file.suffix == ".py":
-        content = json.dumps(_canonical(ast.parse(content))).encode()
+        with suppress(RecursionError):  # of an expression with hundreds of terms the bytes count
+            content = json.dumps(_canonical(ast.parse(content))).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _encode(value: Any) -> Any:
-    return identity_of(value) if isinstance(value, BaseModel) else to_jsonable_python(value)
+def _encode(value: Any, choice: bool) -> Any:
+    """Return a value as JSON data; where an option is a choice of models, the name of the model counts too."""
+    if isinstance(value, BaseModel):
+        return {"model": type(value).__name__} | identity_of(value) if choice else identity_of(value)
+    return to_jsonable_python(value)
+
+
+def _is_choice_of_models(annotation: Any) -> bool:
+    """Return whether a type allows several models, as in `A | B`."""
+    inner = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+    return sum(isinstance(one, type) and issubclass(one, BaseModel) for one in inner) > 1
 
 
 def _same(value: Any, default: Any) -> bool:
-    # Python has True == 1, but they are different values of an option.
-    return value == default and isinstance(value, bool) == isinstance(default, bool)
+    """Return whether two values are equal as options: True is not 1, at any depth."""
+    if isinstance(value, list) and isinstance(default, list):
+        return len(value) == len(default) and all(map(_same, value, default))
+    if isinstance(value, dict) and isinstance(default, dict):
+        return value.keys() == default.keys() and all(_same(value[key], default[key]) for key in value)
+    return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)
 
 
 def _canonical(node: Any) -> Any:
@@ -85,7 +118,7 @@ def _canonical(node: Any) -> Any:
         return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
     if isinstance(node, list):
         return [_canonical(item) for item in node if not _is_text(item)]
-    return node if isinstance(node, str) else f"{type(node).__name__} {node!r}"
+    return node if isinstance(node, str) else [type(node).__name__, repr(node)]
 
 
 def _is_text(node: Any) -> bool:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,18 +155,22 @@ class ResultsDirectory:
 
         Raises:
             OtherFormatError: the record was written by another version of decoderbench.
+            DataError: the record is that of another cell.
         """
         path = self.cell_directory(cell) / "result.json"
         try:
             content = path.read_bytes()
             _refuse_other_format(path, content)
-            return RunRecord.model_validate_json(content)
+            record = RunRecord.model_validate_json(content)
         except FileNotFoundError:
             return None
         except ValidationError:
-            renamed = path.replace(path.with_suffix(".json.damaged"))
+            renamed = path.replace(_unused(path.with_suffix(".json.damaged")))
             logger.warning("%s: corrupt, not a record; renamed to %s, the cell will run again", path, renamed.name)
             return None
+        if record.cell.cell_id != cell.cell_id:
+            raise DataError(f"{path}: is the record of cell {record.cell.cell_id}; move the file to that folder")
+        return record
 
     def publish(self, record: RunRecord) -> None:
         """Write `cell.json` and `result.json` of a record's cell, which makes the cell done."""
@@ -198,16 +203,22 @@ class ResultsDirectory:
             lock.release()
 
 
+def _unused(path: Path) -> Path:
+    """Return a path, or with a number behind it if there is such a file already."""
+    names = chain([path], (path.with_name(f"{path.name}-{number}") for number in count(2)))
+    return next(name for name in names if not name.exists())
+
+
 def _refuse_other_format(path: Path, content: bytes) -> None:
     """Raise `OtherFormatError` if a file states another format; ignore files that are not JSON objects."""
     try:
         data = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if isinstance(data, dict) and (given := data.get("format", 1)) != FORMAT:
         raise OtherFormatError(
-            f"{path}: has format {given}, this decoderbench reads format {FORMAT}; the file is left unchanged: use the "
-            f"decoderbench that wrote it, or run the experiment again with --results FOLDER"
+            f"{path}: has format {given!r}, this decoderbench reads format {FORMAT}; the file is left unchanged; use "
+            f"the decoderbench that wrote it, or run the experiment again with --results FOLDER"
         )
 
 

@@ -66,7 +66,7 @@ def run(
     directory = open_results(experiment, results)
     chosen_device = choose_device(device)
     prepared = prepare(experiment, registry=registry, base_dir=base_dir)
-    prepared.registry.plugins.add(AuditLog(), "audit log")
+    prepared.registry.plugins.add(AuditLog(), "decoderbench audit log")
     return execute(prepared, directory, chosen_device, select=select, retry_failed=retry_failed).recorded
 
 
@@ -118,24 +118,37 @@ def execute(
     """
     prepared.refuse_if_infeasible()
     selected = select_cells(prepared.cells, select)
+    directory.refuse_other_experiment(prepared.experiment.name)
+    plugins = prepared.registry.plugins
+    with plugins.observing():
+        return _execute(prepared, directory, device, selected, retry_failed, command)
+
+
+def _execute(
+    prepared: Prepared,
+    directory: ResultsDirectory,
+    device: torch.device,
+    selected: Sequence[Cell],
+    retry_failed: bool,
+    command: str,
+) -> Results:
     plugins, audit = prepared.registry.plugins, prepared.inputs.audit
     plugins.notify("data_audited", audit=audit)
-    directory.write_plan(
-        Plan(
-            experiment=prepared.experiment.name,
-            command=command,
-            cells=prepared.cells,
-            data_summary=(*audit.summary(), *(f"note     {note}" for note in audit.notes)),
-            data_notes=tuple(audit.footnotes()),
-        )
+    plan = Plan(
+        experiment=prepared.experiment.name,
+        command=command,
+        cells=prepared.cells,
+        data_summary=(*audit.summary(), *(f"note     {note}" for note in audit.notes)),
+        data_notes=tuple(audit.footnotes()),
     )
+    directory.write_plan(plan)
     if others := directory.count_other_results(prepared.cells):
         logger.info("%d results of earlier settings in %s are not in this table", others, directory.path)
     plugins.add(trainer, TRAINER)
     dataset = ResidentDataset(prepared.inputs.images, audit, device)
-    with plugins.observing():
-        Runner(prepared.registry, directory, dataset).run(selected, retry_failed=retry_failed)
-    results = load_results(directory.path, extra_columns=plugins.report_columns)
+    Runner(prepared.registry, directory, dataset).run(selected, retry_failed=retry_failed)
+    # This plan, not the file: another run may have written its own there meanwhile.
+    results = load_results(directory.path, plan=plan, extra_columns=plugins.report_columns)
     write_files(results, command=f"decoderbench report {directory.path}")
     return results
 
@@ -189,7 +202,9 @@ class Runner:
         try:
             with preserving_global_state():
                 return self.registry.plugins.run_cell(cell, context)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
             details = "".join(traceback.format_exception(error))
             status, reason = classify(error)
         # Outside of the except block, so that the traceback no longer keeps the tensors of the failed cell alive.

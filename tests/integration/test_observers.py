@@ -6,11 +6,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.running import TINY_PLUGIN
 from helpers.training import RecordingObserver, observe, train
 
-from decoderbench import hookimpl
+from decoderbench import Experiment, build_plugin_manager, hookimpl, prepare
 from decoderbench.errors import PluginError
 from decoderbench.metrics import Metric
+from decoderbench.records import Plan, ResultsDirectory
 from decoderbench.registry.registry import Registry
 
 
@@ -191,6 +193,74 @@ def test_plugins_add_metrics_and_report_columns(tiny: dict[str, Any], tiny_regis
         predictions = pd.read_parquet(tmp_path / "cells" / cell_id / "predictions.parquet")
         assert extra == predictions["hypothesis"].str.len().sum() - predictions["reference"].str.len().sum() != 0
     assert list(frame["hidden"]) == [8] * 3
+
+
+class ObservingTrainer:
+    """An observer that would train cells."""
+
+    @hookimpl
+    def run_cell(self, cell: Any) -> None:
+        return None
+
+
+def test_observer_that_trains_cells_is_refused(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Plugin:
+        @hookimpl
+        def register_observers(self) -> list[object]:
+            return [ObservingTrainer()]
+
+    tiny_registry.plugins.add(Plugin(), "tracker")
+    train(tiny, tiny_registry, tmp_path, select="ctc")
+    assert "it returned a ObservingTrainer that implements run_cell" in caplog.text
+
+
+def test_plugin_named_trainer_trains_cells_of_its_own(tiny: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "trainer.py").write_text(
+        "from decoderbench import hookimpl\n@hookimpl\ndef run_cell(cell):\n    raise ValueError('mine')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry(build_plugin_manager([str(TINY_PLUGIN), "trainer"]))
+    frame = train(tiny, registry, tmp_path / "results", select="ctc")
+    assert "ValueError: mine" in frame.loc[0, "reason"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"environment": {"gpu_hours": 0.5}}, "PydanticSerializationError"),
+        ({"num_test": None}, "done with num_test = None"),
+        ({"metrics": {"exact_match": 150.0}}, "exact_match = 150.0, a fraction of 1"),
+    ],
+)
+def test_invalid_record_fails_its_cell(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    class Wrapper:
+        @hookimpl(wrapper=True)
+        def run_cell(self) -> Any:
+            record = yield
+            return record.model_copy(update=changes)
+
+    tiny_registry.plugins.add(Wrapper(), "wrapper")
+    frame = train(tiny, tiny_registry, tmp_path, select="ctc")
+    assert frame.loc[0, "status"] == "failed"
+    assert reason in frame.loc[0, "reason"]
+
+
+def test_run_reports_its_own_plan_whatever_another_run_writes(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
+    class OtherRun:
+        @hookimpl
+        def cell_started(self) -> None:
+            other = prepare(Experiment(**tiny | {"training": tiny["training"] | {"steps": 5}}), registry=tiny_registry)
+            ResultsDirectory(tmp_path).write_plan(Plan(experiment="tiny", command="other", cells=other.cells))
+
+    tiny_registry.plugins.add(OtherRun(), "other run")
+    frame = train(tiny, tiny_registry, tmp_path)
+    assert list(frame["status"]) == ["done"] * 3
 
 
 def test_trainer_that_forgets_to_return_its_record_fails_the_cell(

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from helpers.experiments import PlanCells
 from helpers.recording import make_cell, make_record, publish
 from pydantic import Field
 
+from decoderbench import Experiment, prepare
 from decoderbench.errors import DataError
 from decoderbench.identity import Introduced, NotDecisive, identity_of, source_digest
 from decoderbench.kinds import AXES
@@ -16,6 +17,7 @@ from decoderbench.options import Options
 from decoderbench.records import ResultsDirectory
 from decoderbench.registry.registry import Registry
 from decoderbench.runner import run
+from decoderbench.training.local_context import build_recognizer
 
 IDS = {
     "timm-cnn-mean-height-lstm-cell-seed-0-7a83e8ad9956",
@@ -93,6 +95,27 @@ def test_identity_distinguishes_true_from_one() -> None:
     assert identity_of(Switch(layers=True))["layers"] is True
 
 
+def test_choice_of_models_counts_by_the_model() -> None:
+    class Batch(Options):
+        kind: Literal["batch"] = "batch"
+
+    class Layer(Options):
+        kind: Literal["layer"] = "layer"
+
+    class Norm(Options):
+        norm: Annotated[Batch | Layer, Field(discriminator="kind")] = Batch()
+
+    assert identity_of(Norm()) == identity_of(Norm(norm=Batch())) == {}
+    assert identity_of(Norm(norm=Layer())) == {"norm": {"model": "Layer"}}
+
+
+def test_true_is_not_one_in_a_list_either() -> None:
+    class Flags(Options):
+        flags: tuple[int | bool, ...] = (1,)
+
+    assert identity_of(Flags(flags=(True,))) == {"flags": [True]}
+
+
 ORIGINAL = '''"""A module."""
 import math
 class A:
@@ -118,6 +141,7 @@ class A:
         ("size: int = 2", "size: int = 2.0", False),
         ("size: int = 2", "size: int = True", False),
         ("import math", "import cmath", False),
+        ("size: int = 2", "size: int = 'int 2'", False),
         ("    def f", "    @staticmethod\n    def f", False),
     ],
 )
@@ -133,7 +157,7 @@ def test_source_digest_ignores_comments_docstrings_and_layout(tmp_path: Path, ol
 def test_source_digest_is_the_same_for_all_python_versions(tmp_path: Path) -> None:
     file = tmp_path / "plugin.py"
     file.write_text(ORIGINAL)
-    assert source_digest(file) == "05af88ec0100a6a7"
+    assert source_digest(file) == "90dfbb27da36bdca"
 
 
 def test_source_digest_of_other_files_depends_on_their_bytes(tmp_path: Path) -> None:
@@ -165,7 +189,6 @@ def test_read_refuses_record_of_another_format_and_keeps_it(tmp_path: Path, give
 
 
 def test_run_refuses_results_change_format(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
-    from decoderbench import Experiment
 
     publish(tmp_path, [make_cell()], [], experiment="tiny")
     before = change_format(tmp_path / "plan.json", None)
@@ -174,3 +197,51 @@ def test_run_refuses_results_change_format(tiny: dict[str, Any], tiny_registry: 
     with pytest.raises(DataError, match=r"plan\.json: has format 1"):
         ResultsDirectory(tmp_path).read_plan()
     assert (tmp_path / "plan.json").read_bytes() == before
+
+
+def test_record_of_another_cell_is_named_and_left_alone(tmp_path: Path) -> None:
+    one, other = make_cell("CTC"), make_cell("loop")
+    directory = publish(tmp_path, [one, other], [make_record(one)])
+    file = directory.cell_directory(other) / "result.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes((directory.cell_directory(one) / "result.json").read_bytes())
+    with pytest.raises(DataError, match=rf"is the record of cell {one.cell_id}"):
+        directory.read(other)
+    assert file.exists()
+
+
+def test_second_corrupt_record_does_not_replace_the_first(tmp_path: Path) -> None:
+    cell = make_cell()
+    directory = publish(tmp_path, [cell], [])
+    file = directory.cell_directory(cell) / "result.json"
+    file.parent.mkdir(parents=True)
+    for content in ("first", "second"):
+        file.write_text(content)
+        assert directory.read(cell) is None
+    assert (file.parent / "result.json.damaged").read_text() == "first"
+    assert (file.parent / "result.json.damaged-2").read_text() == "second"
+
+
+def test_trainers_count_with_their_order() -> None:
+    ids = [make_cell(trainers=trainers).cell_id for trainers in ({}, {"a": "1", "b": "2"}, {"b": "2", "a": "1"})]
+    assert len(set(ids)) == 3
+
+
+def test_options_that_cannot_change_a_result_leave_the_initial_weights(
+    tiny: dict[str, Any], tiny_registry: Registry
+) -> None:
+    import torch
+
+    from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
+
+    class Config(LSTMCTC.Config):
+        workers: Annotated[int, NotDecisive()] = 1
+        """Workers."""
+
+    parallel = type("Parallel", (LSTMCTC,), {"name": "parallel", "Config": Config, "__module__": __name__})
+    tiny_registry["decoder"].add(parallel, "test", "test")
+    tiny["grid"]["decoder"] = {str(number): {"use": "parallel", "workers": number} for number in (1, 3)}
+    one, three = prepare(Experiment(**tiny), registry=tiny_registry).cells
+    assert one.cell_id == three.cell_id
+    weights = [build_recognizer(cell, tiny_registry, torch.device("cpu")).decoder.state_dict() for cell in (one, three)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

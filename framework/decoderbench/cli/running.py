@@ -142,7 +142,7 @@ def _prepare_and_execute(
     directory, chosen_device = open_results(experiment, results), choose_device(device)
     try:
         with progress_for(out) as progress:
-            registry.plugins.add(progress, "progress")
+            registry.plugins.add(progress, "decoderbench progress")
             prepared = prepare(experiment, registry=registry, base_dir=base_dir, dataset=dataset)
             finished = execute(
                 prepared, directory, chosen_device, select=select, retry_failed=retry_failed, command=command()

@@ -75,7 +75,7 @@ class Cell(Options):
 
     trainers: dict[str, str] = Field(default_factory=dict)
     """Plugins that implement `run_cell` and so may train the cell instead of the built-in trainer: name and digest of
-    the source file. The digests are part of the cell's identity."""
+    the source file, in the order of registration. Digests and order are part of the cell's identity."""
 
     name: str = ""
     """Name of the combination, as in "CRNN"; empty if it has none. Not part of the cell's identity."""
@@ -127,7 +127,7 @@ class Cell(Options):
             "augmentation": identity_of(self.augmentation),
             "training": identity_of(self.training),
             "evaluation": identity_of(self.evaluation),
-            **({"trainers": sorted(self.trainers.values())} if self.trainers else {}),
+            **({"trainers": list(self.trainers.values())} if self.trainers else {}),
         }
         canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]

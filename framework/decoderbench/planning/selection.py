@@ -75,7 +75,7 @@ def _parse(expression: str) -> list[list[Term]]:
         elif bare == "not" and not words:
             negated = not negated
         else:
-            words.append(quoted or single_quoted or bare)
+            words.append((quoted or single_quoted or bare).strip())
     end_term("at the end")
     return alternatives
 

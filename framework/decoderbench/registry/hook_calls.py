@@ -15,17 +15,17 @@ import pluggy
 
 from decoderbench.errors import PluginError, did_you_mean
 from decoderbench.identity import source_digest
+from decoderbench.records import RunRecord
 from decoderbench.registry import hookspecs
 from decoderbench.registry.plugin_loading import Origin, describe_error
 
 if TYPE_CHECKING:
     from decoderbench.config.cell import Cell
-    from decoderbench.records import RunRecord
     from decoderbench.registry.context import CellContext
 
 logger = logging.getLogger("decoderbench")
 
-TRAINER = "trainer"
+TRAINER = "decoderbench trainer"  # with a space: no module can have this name
 """The name of the plugin that is the built-in trainer."""
 
 HOOKS = frozenset(hook for hook, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec"))
@@ -92,13 +92,13 @@ class HookCalls:
     def observing(self) -> Iterator[None]:
         """Register the observers that plugins create for one run, during the block; end with `run_finished`."""
         observers: list[object] = []
-        for plugin, hook in list(self.hooks("register_observers")):
-            with report_exceptions(partial(_warn, plugin, "register_observers")):
-                for created in hook():
-                    for observer in created:
-                        self._register_observer(f"observer {len(observers) + 1} of {plugin}", observer)
-                        observers.append(observer)
         try:
+            for plugin, hook in list(self.hooks("register_observers")):
+                with report_exceptions(partial(_warn, plugin, "register_observers")):
+                    for created in hook():
+                        for observer in created:
+                            self._register_observer(f"observer {len(observers) + 1} of {plugin}", observer)
+                            observers.append(observer)
             yield
         finally:
             self.notify("run_finished")
@@ -123,12 +123,18 @@ class HookCalls:
     def run_cell(self, cell: Cell, context: CellContext) -> RunRecord:
         """Return a cell's record from the first trainer that makes one; raise `PluginError` if none does."""
         record: RunRecord = self.manager.hook.run_cell(cell=cell, context=context)
-        if getattr(record, "cell", None) != cell:
+        if not isinstance(record, RunRecord) or record.cell != cell:
             raise PluginError(
                 f"run_cell returned {record!r:.80} instead of this cell's record; return this cell's RunRecord, or "
                 f"None to let another plugin run it; a wrapper returns the result of its `yield`"
             )
-        return record
+        exact_match = record.metrics.get("exact_match")
+        if record.status == "done" and (record.num_test is None or not 0 <= (exact_match or 0) <= 1):
+            raise PluginError(
+                f"run_cell returned a record that is done with num_test = {record.num_test} and exact_match = "
+                f"{exact_match}, a fraction of 1; return context.finish(...)"
+            )
+        return RunRecord.model_validate_json(record.model_dump_json(warnings="error"))  # it must read back
 
     def report_columns(self, record: RunRecord) -> dict[str, object]:
         """Return the columns that plugins add to a record's row; if two add the same column, the first one counts."""
@@ -173,7 +179,14 @@ class HookCalls:
         if self.manager.is_registered(observer):
             raise PluginError(f"it returned a {kind} that is registered already; return new objects at each call")
         self.register(name, observer)
-        if not self.manager.get_hookcallers(observer):
+        hooks = {hook.name for hook in self.manager.get_hookcallers(observer) or ()}
+        if "run_cell" in hooks:
+            self.manager.unregister(observer)
+            raise PluginError(
+                f"it returned a {kind} that implements run_cell; implement it in the plugin itself, whose source is "
+                f"part of the identity of the cells that it trains"
+            )
+        if not hooks:
             self.manager.unregister(observer)
             raise PluginError(
                 f"it returned a {kind} that observes nothing; mark methods such as cell_started with @hookimpl"

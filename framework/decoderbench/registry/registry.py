@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, get_origin
 
 from pydantic import ValidationError
 
@@ -32,6 +32,8 @@ from decoderbench.registry.plugin_manager import BrokenPlugin, Plugins
 logger = logging.getLogger("decoderbench")
 T = TypeVar("T")
 Mistake = tuple[Location, str]
+
+CORE = "decoderbench core"  # with a space: no module can have this name
 
 BASES: dict[str, type] = dict(zip(KINDS, (Rectifier, Encoder, Bridge, Decoder, Dataset, Metric), strict=True))
 """The base class of each kind of component."""
@@ -148,6 +150,12 @@ class Components(Mapping[str, Registered[T]]):
         config = getattr(component, "Config", None)
         if not (inspect.isclass(config) and issubclass(config, ComponentConfig)):
             raise PluginError(f"{self.kind} {name!r} has no options; nest a Config derived from ComponentConfig")
+        for option, field in config.model_fields.items():
+            if (get_origin(field.annotation) or field.annotation) in (set, frozenset):
+                raise PluginError(
+                    f"option {option!r} of {self.kind} {name!r} is a set, whose order differs between processes; make "
+                    f"it a tuple"
+                )
 
     def _contest(self, name: str, component: type, plugin: str, origin: str) -> None:
         """Raise `PluginError` for a second component of a name; the first one loses the name unless it is built in."""
@@ -174,8 +182,8 @@ class Registry(Mapping[str, Components[Any]]):
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
-        plugins.add(core_components, "core")
-        plugins.origins["core"] = Origin(f"{PROJECT} {__version__}", core_components.__file__)
+        plugins.add(core_components, CORE)
+        plugins.origins[CORE] = Origin(f"{PROJECT} {__version__}", core_components.__file__)
         self._kinds = {kind: Components[Any](kind, plugins.broken) for kind in KINDS}
         for components in self.values():
             for plugin, hook in plugins.hooks(f"register_{components.kind}s"):

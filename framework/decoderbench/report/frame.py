@@ -76,8 +76,8 @@ class Results:
         return self.cells[self.cells["status"] != "pending"].reset_index(drop=True)
 
 
-def load_results(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> Results:
-    """Read a results directory.
+def load_results(path: str | Path, *, plan: Plan | None = None, extra_columns: ExtraColumns | None = None) -> Results:
+    """Read a results directory: the records of a plan, by default the one that is there.
 
     Additional metrics and columns whose name already exists are ignored, with a warning.
 
@@ -85,7 +85,7 @@ def load_results(path: str | Path, *, extra_columns: ExtraColumns | None = None)
         DataError: the directory has no plan, or its plan is corrupt.
     """
     directory = ResultsDirectory(path)
-    plan = directory.read_plan()
+    plan = plan or directory.read_plan()
     records = [directory.read(cell) for cell in plan.cells]
     cells = _build_frame(plan.cells, records, extra_columns)
     return Results(directory, plan, tuple(record for record in records if record is not None), cells)

@@ -54,7 +54,7 @@ def _method(results: Results) -> list[str]:
         f"Training: {join_distinct(options.steps for options in training)} steps of "
         f"{join_distinct(options.batch_size for options in training)} images, the same for every row.",
         f"Plugins that train cells in place of the built-in trainer: {trainers}." if trainers else "",
-        f"Weights evaluated: {join_distinct(weights[options.keep] for options in training)}.",
+        "" if trainers else f"Weights evaluated: {join_distinct(weights[options.keep] for options in training)}.",
         f"Images in the test split: {join_distinct(tested)}." if tested else "",
         f"Beam size: {join_distinct(cell.evaluation.beam_size for cell in results.plan.cells)}.",
         "ms/image is the median time to transcribe a single image; train img/s excludes validation.",

@@ -18,6 +18,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.dataset import Split
 from decoderbench.data.resident_dataset import ResidentDataset, to_float
+from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.labels import Labels
 from decoderbench.metrics import Evaluation, Metric
 from decoderbench.model.recognizer import Recognizer, weights_of
@@ -144,7 +145,9 @@ def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Re
         component = getattr(cell, kind)
         registered = registry[kind][component.use]
         config = registered.config_class.model_validate(component.options)
-        torch.manual_seed(derive_seed(cell.seed, kind, component.use, repr(sorted(component.options.items()))))
+        ignored = not_decisive(registered.config_class)
+        decisive = sorted((name, sort_keys(value)) for name, value in component.options.items() if name not in ignored)
+        torch.manual_seed(derive_seed(cell.seed, kind, component.use, repr(decisive)))
         return registered.component(config, *specs)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
