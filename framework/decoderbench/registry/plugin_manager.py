@@ -66,11 +66,8 @@ class Plugins(HookCalls):
             same = list(points)
             plugins.origins[name] = Origin(" and ".join(dict.fromkeys(map(origin_of, same))), "")
             plugins.take(name, partial(_load_unique, same))
-        for folder in map(Path, sources.folders):
-            if not folder.is_dir():
-                raise PluginError(f"plugin folder {folder}: no such folder; give a folder that holds .py files")
-            for file in sorted(folder.glob("*.py")):
-                plugins.take(str(file) if file.name in plugins.seen else file.name, partial(plugins.load_file, file))
+        for file in sources.files():
+            plugins.take(str(file) if file.name in plugins.seen else file.name, partial(plugins.load_file, file))
         for name in sources.named:
             if not name.startswith(BLOCK):
                 plugins.require(name)

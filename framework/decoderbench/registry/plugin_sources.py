@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 
+from decoderbench.errors import PluginError
 from decoderbench.registry.hookspecs import PROJECT
 
 logger = logging.getLogger("decoderbench")
@@ -53,6 +54,15 @@ class PluginSources:
         points = installed_entry_points(PROJECT) if self.installed else []
         chosen = (point for point in points if self.builtin or point.name != BUILTIN)
         return sorted(chosen, key=lambda point: (point.name, point.value))
+
+    def files(self) -> list[Path]:
+        """Return the `.py` files of the folders, sorted per folder; raise `PluginError` if a folder does not exist."""
+        found: list[Path] = []
+        for folder in map(Path, self.folders):
+            if not folder.is_dir():
+                raise PluginError(f"plugin folder {folder}: no such folder; give a folder that holds .py files")
+            found += sorted(folder.glob("*.py"))
+        return found
 
 
 def is_file(name: str) -> bool:
