@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from decoderbench import Charset, ConfigError, DataError, Dataset, Sample
-from decoderbench.data.audit import CODES, audit
+from decoderbench.data.audit import audit
 from decoderbench.data.image_cache import open_store
 from decoderbench.data.label_normalizer import LabelNormalizer
+from decoderbench.data.problems import CODES
 from decoderbench.options import ImageOptions
 from decoderbench.specs import ctc_frames_needed
 

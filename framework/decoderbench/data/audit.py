@@ -20,7 +20,6 @@ import numpy as np
 
 from decoderbench.data.dataset import SPLITS, Sample, Split
 from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
-from decoderbench.data.problems import CODES as CODES
 from decoderbench.data.problems import Code, Findings, Problem, list_characters, validate_codes
 from decoderbench.errors import DataError
 from decoderbench.labels import Charset

@@ -63,8 +63,8 @@ def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tu
             )
             for seed in grid.seeds
         ]
-    if probe.problems:
-        raise ConfigError(list(dict.fromkeys(probe.problems)))
+    if probe.mistakes:
+        raise ConfigError(list(dict.fromkeys(probe.mistakes)))
     return tuple(cells)
 
 

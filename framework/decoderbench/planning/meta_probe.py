@@ -75,7 +75,7 @@ class MetaProbe:
 
     def __init__(self, image: ImageSpec, labels: LabelSpec, buckets: Sequence[Bucket] = ()) -> None:
         self.image, self.labels, self.buckets = image, labels, buckets
-        self.problems: list[str] = []
+        self.mistakes: list[str] = []
         """Errors of components that are mistakes in the experiment, each with its place."""
         self._encoders: dict[tuple[str, str], tuple[Rectifier, Encoder] | Size] = {}
         self._trunks: dict[tuple[str, str, str], Trunk | Size] = {}
@@ -141,7 +141,7 @@ class MetaProbe:
         except InfeasibleError as error:
             return Size(infeasible=str(error))
         except DecoderBenchError as error:
-            self.problems.append(f"grid.{part.kind}.{part.resolved.label}: {error}")
+            self.mistakes.append(f"grid.{part.kind}.{part.resolved.label}: {error}")
         except Exception:  # noqa: BLE001 - as above
             pass
         return Size()
