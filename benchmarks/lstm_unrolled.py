@@ -63,7 +63,7 @@ def measure(device: torch.device, length: int, batch: int, hidden_dim: int, roun
         decoders.append(decoder)
     memory = torch.randn(batch, MEMORY.length, MEMORY.dim, device=device)
     ids = torch.randint(len(CHARSET), (batch, length), device=device)
-    labels = Labels(ids, torch.full((batch,), length, device=device), length)
+    labels = Labels(ids, torch.full((batch,), length, device=device), (length,) * batch)
 
     columns = []
     for run in (train, transcribe):

@@ -65,7 +65,7 @@ def draw(batch_size: int, device: torch.device) -> tuple[Tensor, Labels]:
     images = 2 * torch.rand(batch_size, IMAGE.channels, IMAGE.height, IMAGE.width, device=device) - 1
     length = LABELS.frames_needed
     ids = torch.stack([torch.randperm(len(LABELS.charset))[: LABELS.max_length] for _ in range(batch_size)]).to(device)
-    return images, Labels(ids, torch.full((batch_size,), length, device=device), length)
+    return images, Labels(ids, torch.full((batch_size,), length, device=device), (length,) * batch_size)
 
 
 def seconds(device: torch.device, run: Callable[[], object]) -> float:

@@ -42,7 +42,7 @@ def bare_loop(trainer: Trainer, pixels: Tensor, labels: Labels, steps: int) -> N
     for step in range(steps):
         first = step * size % (len(pixels) - size)
         chosen = slice(first, first + size)
-        batch = Labels(labels.ids[chosen], labels.lengths[chosen], labels.longest)
+        batch = Labels(labels.ids[chosen], labels.lengths[chosen], labels.host_lengths[chosen])
         loss = model.nll(pixels[chosen], batch).sum() / (size * labels.longest)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from decoderbench.errors import DataError
@@ -70,12 +71,27 @@ class Labels:
     Attributes:
         ids: (B, L) int64, ids into the charset; positions past the end of a label hold 0 and have no meaning.
         lengths: (B,) int64, the number of characters of each label.
-        longest: the largest length in the batch, kept on the host to avoid a device synchronization.
+        host_lengths: the same lengths on the host, so that nothing waits for the device to learn them.
+
+    Raises:
+        ValueError: `host_lengths` is not as long as `lengths`.
     """
 
     ids: Tensor
     lengths: Tensor
-    longest: int
+    host_lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.host_lengths) != len(self.lengths):
+            raise ValueError(
+                f"host_lengths must repeat the {len(self.lengths)} lengths, it has {len(self.host_lengths)} items; "
+                f"build both from the same numbers"
+            )
+
+    @cached_property
+    def longest(self) -> int:
+        """The largest length in the batch, 0 if there is none; read on the host."""
+        return max(self.host_lengths, default=0)
 
     @classmethod
     def from_texts(
@@ -89,15 +105,16 @@ class Labels:
         """Encode `texts`, padded to `max_length` (default: the length of the longest text)."""
         import torch
 
-        longest = max(map(len, texts), default=0)
+        host_lengths = tuple(map(len, texts))
+        longest = max(host_lengths, default=0)
         width = longest if max_length is None else max_length
         if longest > width:
             raise DataError(f"a label has {longest} characters, max_length is {width}; raise max_length")
         ids = torch.zeros(len(texts), width, dtype=torch.int64)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = torch.tensor(charset.encode(text), dtype=torch.int64)
-        lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64)
-        return cls(ids.to(device), lengths.to(device), longest)
+        lengths = torch.tensor(host_lengths, dtype=torch.int64)
+        return cls(ids.to(device), lengths.to(device), host_lengths)
 
     def mask(self) -> Tensor:
         """Return a mask (B, L) bool, true at the characters of each label."""

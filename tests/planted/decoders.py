@@ -269,7 +269,8 @@ class IgnoresTheEnd(SmallLSTM):
 
 class CountsPadding(SmallLSTM):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
-        return super().nll(memory, Labels(labels.ids, torch.full_like(labels.lengths, labels.longest), labels.longest))
+        lengths = torch.full_like(labels.lengths, labels.longest)
+        return super().nll(memory, Labels(labels.ids, lengths, (labels.longest,) * len(lengths)))
 
 
 class AveragesCharacters(SmallLSTM):

@@ -104,7 +104,7 @@ def test_gather_returns_images_and_labels_of_the_rows(resident: ResidentDataset,
     expected = Labels.from_texts(texts, Charset("ab"), max_length=3)
     assert torch.equal(labels.ids, expected.ids)
     assert torch.equal(labels.lengths, expected.lengths)
-    assert labels.longest == expected.longest
+    assert labels.host_lengths == expected.host_lengths
 
 
 def test_label_outside_the_charset_is_empty_and_not_spellable(resident: ResidentDataset) -> None:
@@ -141,8 +141,15 @@ def test_labels_contain_texts_and_zero_padding(texts: list[str], width: int) -> 
     assert labels.ids.shape == labels.mask().shape == (len(texts), width)
     assert labels.longest == max(map(len, texts), default=0)
     assert labels.mask().sum(dim=1).tolist() == labels.lengths.tolist() == [len(text) for text in texts]
+    assert labels.host_lengths == tuple(map(len, texts))
     assert not labels.ids[~labels.mask()].any()
     assert [charset.decode(ids[mask].tolist()) for ids, mask in zip(labels.ids, labels.mask(), strict=True)] == texts
+
+
+def test_labels_refuse_host_lengths_of_another_batch() -> None:
+    labels = Labels.from_texts(["a", "ba"], Charset("ab"))
+    with pytest.raises(ValueError, match="host_lengths must repeat the 2 lengths, it has 1 items; build both from"):
+        Labels(labels.ids, labels.lengths, (1,))
 
 
 def test_labels_default_to_the_width_of_the_longest_text() -> None:

@@ -350,7 +350,7 @@ def test_nll_of_different_lengths_ignores_padding() -> None:
     texts = ["", "bab", "a", "ba"]
     expected = [-decoder.log_prob(logits, text) for logits, text in zip(memory, texts, strict=True)]
     labels = Labels.from_texts(texts, CHARSET, max_length=3)
-    other_padding = Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.longest)
+    other_padding = Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.host_lengths)
     for given_labels in (labels, other_padding):
         assert decoder.nll(memory, given_labels).tolist() == pytest.approx(expected, rel=1e-4)
 

@@ -81,7 +81,7 @@ class ResidentDataset:
         labels = Labels(
             self._ids.index_select(0, device_rows),
             self._device_lengths.index_select(0, device_rows),
-            int(self.lengths[rows].max(initial=0)),
+            tuple(self.lengths[rows].tolist()),
         )
         return images, labels
 

@@ -51,12 +51,12 @@ class CTCDecoder(Decoder):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,); infinite, not zeroed, if T is too small for a label."""
         log_probs = self._log_probs(memory)
-        frames = torch.full_like(labels.lengths, log_probs.shape[1])
+        # Lengths are given as numbers: lengths on the device would be read back, which waits for it.
         nll: Tensor = F.ctc_loss(
             log_probs.transpose(0, 1),  # ctc_loss is time-major
             labels.ids + 1,
-            frames,
-            labels.lengths,
+            [log_probs.shape[1]] * len(log_probs),
+            labels.host_lengths,
             blank=BLANK,
             reduction="none",
             zero_infinity=False,

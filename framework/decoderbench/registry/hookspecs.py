@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from decoderbench.registry.context import CellContext
 
 PROJECT = "decoderbench"
-API_VERSION = 2
+API_VERSION = 3
 """Incremented on changes that break existing plugins. A module may name the version it needs as `DECODERBENCH_API`."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -38,7 +38,7 @@ def nll_matches_single_images(subject: DecoderSubject) -> None:
     expect_close("in a batch an nll of", together, alone, do="mix nothing across the batch, mask the padding")
     short = TEXTS[:4]
     labels = Labels.from_texts(short, CHARSET, max_length=LABELS.max_length)
-    other_padding = Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.longest)
+    other_padding = Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.host_lengths)
     with torch.no_grad():
         padded = decoder.nll(memory[: len(short)], other_padding)
     expect_close("with other padding an nll of", padded, alone[: len(short)], do="read no id outside of Labels.mask()")
