@@ -45,6 +45,22 @@ class DivergedError(DecoderBenchError):
     exit_code = 1
 
 
+class PendingCellsError(DecoderBenchError):
+    """A run ended before all of its cells had a result; finished cells are kept, and the report is written."""
+
+    exit_code = 4
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; give the same command again to go on")
+        self.reason = reason
+
+
+class DeviceLostError(PendingCellsError):
+    """A cell left the device unusable for this process."""
+
+    exit_code = 1
+
+
 def did_you_mean(given: str, known: Sequence[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known name, or an empty string if none is close."""
     near = get_close_matches(given.lower(), known, n=1, cutoff=0.6)

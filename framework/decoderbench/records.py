@@ -24,7 +24,7 @@ from decoderbench.options import Options
 
 logger = logging.getLogger("decoderbench")
 
-FORMAT = 2
+FORMAT = 3
 """Version of `plan.json` and `result.json`. Files of version 1, written by decoderbench 0.1, do not state it."""
 
 Status = Literal["done", "failed", "oom", "diverged", "infeasible"]
@@ -38,7 +38,7 @@ class Cost(Options):
     """Measured costs of a cell on the device of its record; None where not measured."""
 
     train_samples_per_sec: float | None = None
-    """Images per second during training, without validation."""
+    """Images per second during training, without its first steps and without validation."""
 
     infer_samples_per_sec: float | None = None
     """Images per second when the test split is transcribed in batches."""
@@ -46,8 +46,11 @@ class Cost(Options):
     latency_ms: float | None = None
     """Median time to transcribe a single image, with device synchronization."""
 
-    peak_memory_mb: float | None = None
-    """Peak memory in MB (10^6 bytes): of the accelerator's allocator, or the resident memory of the process on CPU."""
+    train_peak_memory_mb: float | None = None
+    """Peak memory of the cell on CUDA while it is trained, in MB (10^6 bytes), without dataset and evaluations."""
+
+    infer_peak_memory_mb: float | None = None
+    """Peak memory of weights and transcription of a batch on CUDA, in MB (10^6 bytes)."""
 
     train_seconds: float | None = None
     """Wall time of training, including validation."""
@@ -184,8 +187,8 @@ class ResultsDirectory:
             (self.cell_directory(cell) / name).unlink(missing_ok=True)
 
     @contextmanager
-    def lease(self, cell: Cell, *, wait: bool = False) -> Iterator[bool]:
-        """Lock a cell for this process; yield False if another process holds the lock and `wait` is off.
+    def lease(self, cell: Cell, *, timeout: float = 0.0) -> Iterator[bool]:
+        """Lock a cell for this process; yield False if another process still holds the lock after `timeout` seconds.
 
         The operating system releases the lock of a process that dies, so no lock has to be removed by hand.
         """
@@ -193,7 +196,7 @@ class ResultsDirectory:
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / "lock")
         try:
-            lock.acquire(timeout=-1 if wait else 0)
+            lock.acquire(timeout=-1 if timeout == float("inf") else timeout)
         except Timeout:
             yield False
             return

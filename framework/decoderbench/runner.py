@@ -15,17 +15,26 @@ from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit
 from decoderbench.data.resident_dataset import ResidentDataset
-from decoderbench.errors import DivergedError
+from decoderbench.deadline import NO_DEADLINE, Deadline
+from decoderbench.errors import DeviceLostError, PendingCellsError
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
-from decoderbench.records import Plan, ResultsDirectory, RunRecord, Status, write_atomically
+from decoderbench.records import Plan, ResultsDirectory, RunRecord, write_atomically
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, write_files
 from decoderbench.training import trainer
-from decoderbench.training.devices import choose_device, device_name
+from decoderbench.training.devices import (
+    choose_device,
+    device_name,
+    release_memory,
+    start_device,
+    still_works,
+    use_ieee_float32,
+)
+from decoderbench.training.failures import classify
 from decoderbench.training.local_context import LocalContext
 from decoderbench.training.provenance import describe_environment
 
@@ -42,6 +51,7 @@ def run(
     device: str | None = None,
     select: str = "",
     retry_failed: bool = False,
+    stop_after: float | None = None,
     registry: Registry | None = None,
     base_dir: str | Path | None = None,
 ) -> pd.DataFrame:
@@ -53,19 +63,23 @@ def run(
         device: `cpu`, `cuda`, `cuda:1`; default: the accelerator if there is one.
         select: which cells to run, an expression as `select_cells` reads it; default: all.
         retry_failed: run cells again that failed before.
+        stop_after: seconds from this call after which the run ends; a cell under way is dropped.
         registry: the components to choose from; default: all installed ones.
         base_dir: where relative paths of the experiment start; default: the file's folder, or the working directory.
 
     Raises:
         ConfigError, InfeasibleError, PluginError: before anything is trained or written.
         DataError: before anything is trained.
+        PendingCellsError: the time was up before all cells had a result; the report is written.
+        DeviceLostError: a cell left the device unusable for this process; the report is written.
     """
+    deadline = Deadline(stop_after)
     if not isinstance(experiment, Experiment):
         base_dir = base_dir if base_dir is not None else Path(experiment).parent
         experiment = load_experiment(experiment)
     directory = open_results(experiment, results)
     chosen_device = choose_device(device)
-    prepared = prepare(experiment, registry=registry, base_dir=base_dir)
+    prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline)
     prepared.registry.plugins.add(AuditLog(), "decoderbench audit log")
     return execute(prepared, directory, chosen_device, select=select, retry_failed=retry_failed).recorded
 
@@ -115,6 +129,8 @@ def execute(
         ConfigError: the selection matches no cell.
         InfeasibleError: no cell of the grid can be trained.
         DataError: images cannot be used; before anything is trained.
+        PendingCellsError: the deadline of `prepared` passed before all cells had a result; the report is written.
+        DeviceLostError: a cell left the device unusable for this process; the report is written.
     """
     prepared.refuse_if_infeasible()
     selected = select_cells(prepared.cells, select)
@@ -145,33 +161,59 @@ def _execute(
     if others := directory.count_other_results(prepared.cells):
         logger.info("%d results of earlier settings in %s are not in this table", others, directory.path)
     plugins.add(trainer, TRAINER)
+    start_device(device)  # after the images were decoded by forked processes
     dataset = ResidentDataset(prepared.inputs.images, audit, device)
-    Runner(prepared.registry, directory, dataset).run(selected, retry_failed=retry_failed)
-    # This plan, not the file: another run may have written its own there meanwhile.
-    results = load_results(directory.path, plan=plan, extra_columns=plugins.report_columns)
-    write_files(results, command=f"decoderbench report {directory.path}")
-    return results
+
+    def write_report() -> Results:
+        # This plan, not the file: another run may have written its own there meanwhile.
+        results = load_results(directory.path, plan=plan, extra_columns=plugins.report_columns)
+        write_files(results, command=f"decoderbench report {directory.path}")
+        return results
+
+    try:
+        Runner(prepared.registry, directory, dataset, prepared.deadline).run(selected, retry_failed=retry_failed)
+    except PendingCellsError:
+        write_report()
+        raise
+    return write_report()
 
 
 class Runner:
     """Runs cells one after the other in this process. Whatever happens in one cell affects no other."""
 
-    def __init__(self, registry: Registry, directory: ResultsDirectory, dataset: ResidentDataset) -> None:
-        self.registry, self.directory, self.dataset = registry, directory, dataset
+    def __init__(
+        self,
+        registry: Registry,
+        directory: ResultsDirectory,
+        dataset: ResidentDataset,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> None:
+        self.registry, self.directory, self.dataset, self.deadline = registry, directory, dataset, deadline
         self.environment = describe_environment(dataset.device)
 
     def run(self, cells: Sequence[Cell], *, retry_failed: bool = False) -> None:
-        """Give every cell a record. Cells that another process is training are left for last and waited for."""
+        """Give every cell a record. Cells that another process is training are left for last and waited for.
+
+        Raises:
+            PendingCellsError: the deadline has passed; a cell under way has no record.
+            DeviceLostError: the device cannot be used any more; the cell that caused it has a record.
+        """
         if retry_failed:
             self._forget_failed(cells)
         pending = [cell for cell in cells if self.directory.read(cell) is None]
         if finished := len(cells) - len(pending):
             logger.info("%d of %d cells have results already", finished, len(cells))
         self.registry.plugins.notify("run_started", cells=tuple(pending), directory=self.directory.path)
-        held = [cell for cell in pending if not self._complete(cell, wait=False)]
-        for cell in held:
-            logger.info("waiting for %s, which another process is training", cell.title)
-            self._complete(cell, wait=True)
+        try:
+            held = [cell for cell in pending if not self._complete(cell)]
+            for cell in held:
+                logger.info("waiting for %s, which another process is training", cell.title)
+                if not self._complete(cell, timeout=self.deadline.remaining()):
+                    self.deadline.check(f"waiting for {cell.title}, which another process is training")
+        except PendingCellsError as error:
+            done = sum(self.directory.read(cell) is not None for cell in cells)
+            progress = f"{done} of {len(cells)} cells have results" + ", none from this time" * (done == finished)
+            raise type(error)(f"{error.reason}; {progress}") from None
 
     def _forget_failed(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
@@ -179,14 +221,19 @@ class Runner:
             if record is not None and record.status not in ("done", "infeasible"):
                 self.directory.delete_result(cell)
 
-    def _complete(self, cell: Cell, *, wait: bool) -> bool:
-        """Run a cell if it has no record; return False if another process holds it."""
-        with self.directory.lease(cell, wait=wait) as held:
+    def _complete(self, cell: Cell, *, timeout: float = 0.0) -> bool:
+        """Run a cell if it has no record; return False if another process still holds it after `timeout` seconds."""
+        with self.directory.lease(cell, timeout=timeout) as held:
             if held and self.directory.read(cell) is None:
+                self.deadline.check(f"before {cell.title}")
                 self.registry.plugins.notify("cell_started", cell=cell)
                 record = self._run(cell)
                 self.directory.publish(record)
                 self.registry.plugins.notify("cell_finished", cell=cell, record=record)
+                if record.status not in ("done", "infeasible") and not still_works(self.dataset.device):
+                    raise DeviceLostError(
+                        f"{cell.title} failed and left {self.dataset.device} unusable for this process"
+                    )
         return held
 
     def _run(self, cell: Cell) -> RunRecord:
@@ -198,18 +245,21 @@ class Runner:
             dataset=self.dataset,
             directory=self.directory.cell_directory(cell),
             environment=self.environment | {"date": datetime.now(UTC).isoformat(timespec="seconds")},
+            deadline=self.deadline,
         )
         try:
             with preserving_global_state():
+                use_ieee_float32()
                 return self.registry.plugins.run_cell(cell, context)
         except (KeyboardInterrupt, GeneratorExit):
             raise
+        except PendingCellsError as error:
+            raise PendingCellsError(f"{error.reason} of {cell.title}, which is dropped") from None
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
             details = "".join(traceback.format_exception(error))
             status, reason = classify(error)
-        # Outside of the except block, so that the traceback no longer keeps the tensors of the failed cell alive.
-        if self.dataset.device.type == "cuda":
-            torch.cuda.empty_cache()
+        finally:
+            release_memory(self.dataset.device)
         write_atomically(context.directory / "traceback.txt", details.encode())
         return RunRecord(
             cell=cell,
@@ -218,15 +268,3 @@ class Runner:
             device=device_name(self.dataset.device),
             environment=dict(context.environment),
         )
-
-
-def classify(error: BaseException) -> tuple[Status, str]:
-    """Return the status of a cell that raised an exception, and the reason in one sentence."""
-    text = " ".join(str(error).split())
-    if isinstance(error, DivergedError):
-        return "diverged", text
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
-        return "oom", f"out of memory: {text}; make training.batch_size or the image smaller"
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return "failed", f"{type(error).__name__}: {text}{where}"

@@ -1,6 +1,9 @@
-"""The command line: run, compare, plan, report; new, check, plugins. Torch is imported only by commands that need it.
+"""The command line: run, compare, prepare, plan, report; new, check, plugins.
 
-Exit status: 0 done, 1 some cell failed or some rule is broken, 2 usage or configuration, 3 data, 130 interrupted.
+Torch is imported only by commands that need it.
+
+Exit status: 0 done, 1 some cell failed or some rule is broken, 2 usage or configuration, 3 data, 4 cells left pending,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(running.run)
 app.command()(running.compare)
+app.command()(running.prepare)
 app.command()(running.plan)
 app.command()(running.report)
 app.command()(authoring.new)

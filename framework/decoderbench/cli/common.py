@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,15 @@ from rich.console import Console
 from decoderbench.config.experiment import Experiment, parse_experiment, read_toml
 from decoderbench.config.mistakes import describe_mistake
 from decoderbench.config.overrides import add_variants, merge, parse_overrides
+from decoderbench.deadline import Deadline, parse_duration
 from decoderbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from decoderbench.registry.plugin_manager import Plugins
     from decoderbench.registry.registry import Registry
+
+STARTED = time.monotonic()
+"""When the process began, nearly: this module is imported before torch."""
 
 out = Console(soft_wrap=True, highlight=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
@@ -39,12 +44,19 @@ Additions = Annotated[
 Seeds = Annotated[str | None, typer.Option("--seeds", help="Seeds to train with, as in 0,1,2.")]
 ResultsFolder = Annotated[Path | None, typer.Option("--results", help="Where results go.  [default: results/NAME]")]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda or cuda:N.  [default: the accelerator if there is one]")
+    str | None, typer.Option("--device", help="cpu, cuda or cuda:N.  [default: CUDA if there is a device]")
 ]
 Select = Annotated[
     str, typer.Option("-k", "--select", help="Run only cells whose name matches, as in 'ctc and not seed 1'.")
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run cells again that failed before.")]
+StopAfter = Annotated[
+    str | None,
+    typer.Option(
+        "--stop-after",
+        help="End after this time, as in 90s, 5m or 2h; exit status 4 if cells are left, the same command goes on.",
+    ),
+]
 Allow = Annotated[list[str] | None, typer.Option("--allow", help="Accept a data problem by its code. Repeatable.")]
 
 
@@ -101,6 +113,11 @@ def load_registry(names: list[str] | None, folders: list[Path] | None) -> Regist
     from decoderbench.registry.registry import Registry
 
     return Registry(plugins)
+
+
+def deadline_of(stop_after: str | None) -> Deadline:
+    """Return the deadline that `--stop-after` sets, counted from the start of the process."""
+    return Deadline(None if stop_after is None else parse_duration(stop_after), STARTED)
 
 
 def command() -> str:

@@ -1,8 +1,10 @@
-"""Commands that train and report: run, compare, plan, report."""
+"""Commands that train and report: run, compare, prepare, plan, report."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +22,9 @@ from decoderbench.cli.common import (
     RetryFailed,
     Seeds,
     Select,
+    StopAfter,
     command,
+    deadline_of,
     err,
     load,
     load_plugins,
@@ -33,6 +37,7 @@ from decoderbench.config.overrides import add_variants, merge
 
 if TYPE_CHECKING:
     from decoderbench.data.dataset import Dataset
+    from decoderbench.deadline import Deadline
     from decoderbench.registry.registry import Registry
 
 
@@ -48,11 +53,12 @@ def run(
     plugins_dir: PluginFolders = None,
     allow: Allow = None,
     retry_failed: RetryFailed = False,
+    stop_after: StopAfter = None,
 ) -> None:
     """Train every cell of an experiment that has no result yet, and report."""
-    changes = merge_overrides(overrides, seeds, allow)
+    deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
     checked, registry = load(experiment, changes, add, plugin, plugins_dir)
-    _prepare_and_execute(checked, registry, experiment.parent, results, device, select, retry_failed)
+    _prepare_and_execute(checked, registry, experiment.parent, results, device, select, retry_failed, deadline)
 
 
 def compare(
@@ -68,6 +74,7 @@ def compare(
     plugins_dir: PluginFolders = None,
     allow: Allow = None,
     retry_failed: RetryFailed = False,
+    stop_after: StopAfter = None,
 ) -> None:
     """Compare three decoders on your own images, without an experiment file.
 
@@ -75,11 +82,38 @@ def compare(
     """
     from decoderbench.planning.compare_preset import fit_preset
 
-    changes = merge_overrides(overrides, seeds, allow)
+    deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
     registry = load_registry(plugin, plugins_dir)
     data, dataset = fit_preset(images, registry, steps=steps, options=changes.get("dataset", {}))
     checked = parse_experiment(add_variants(merge(data, changes), add or []), source="compare")
-    _prepare_and_execute(checked, registry, Path(), results, device, select, retry_failed, dataset)
+    _prepare_and_execute(checked, registry, Path(), results, device, select, retry_failed, deadline, dataset)
+
+
+def prepare(
+    experiment: ExperimentFile,
+    seeds: Seeds = None,
+    overrides: Overrides = None,
+    add: Additions = None,
+    plugin: PluginNames = None,
+    plugins_dir: PluginFolders = None,
+    allow: Allow = None,
+    stop_after: StopAfter = None,
+) -> None:
+    """Do everything that a run does before training: check, plan, decode the images, audit. Train nothing."""
+    deadline = deadline_of(stop_after)
+    checked, registry = load(experiment, merge_overrides(overrides, seeds, allow), add, plugin, plugins_dir)
+    from decoderbench.cli.progress import progress_for
+    from decoderbench.planning.prepare import prepare as prepare_experiment
+
+    with _interruptible("images decoded so far are kept"), progress_for(out) as progress:
+        registry.plugins.add(progress, "decoderbench progress")
+        prepared = prepare_experiment(checked, registry=registry, base_dir=experiment.parent, deadline=deadline)
+        images, audit = prepared.inputs.images, prepared.inputs.audit
+    for line in audit.lines():
+        out.print(line, markup=False)
+    prepared.refuse_if_infeasible()
+    infeasible = sum(bool(cell.infeasible) for cell in prepared.cells)
+    out.print(f"{len(prepared.cells)} cells, {infeasible} of them infeasible; images: {images.directory}", markup=False)
 
 
 def plan(
@@ -123,6 +157,16 @@ def report(
     out.print(f"report: {page}; tables (.csv, .tex) and figures are in the same folder", markup=False)
 
 
+@contextmanager
+def _interruptible(kept: str) -> Iterator[None]:
+    """Turn Ctrl-C in the block into one line, which says what is kept, and exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"interrupted; {kept}, run the same command again to continue", markup=False)
+        raise typer.Exit(130) from None
+
+
 def _prepare_and_execute(
     experiment: Experiment,
     registry: Registry,
@@ -131,6 +175,7 @@ def _prepare_and_execute(
     device: str | None,
     select: str,
     retry_failed: bool,
+    deadline: Deadline,
     dataset: Dataset | None = None,
 ) -> None:
     from decoderbench.cli.progress import progress_for
@@ -140,16 +185,12 @@ def _prepare_and_execute(
     from decoderbench.training.devices import choose_device
 
     directory, chosen_device = open_results(experiment, results), choose_device(device)
-    try:
-        with progress_for(out) as progress:
-            registry.plugins.add(progress, "decoderbench progress")
-            prepared = prepare(experiment, registry=registry, base_dir=base_dir, dataset=dataset)
-            finished = execute(
-                prepared, directory, chosen_device, select=select, retry_failed=retry_failed, command=command()
-            )
-    except KeyboardInterrupt:
-        err.print("interrupted; finished cells are kept, run the same command again to continue", markup=False)
-        raise typer.Exit(130) from None
+    with _interruptible("finished cells are kept"), progress_for(out) as progress:
+        registry.plugins.add(progress, "decoderbench progress")
+        prepared = prepare(experiment, registry=registry, base_dir=base_dir, dataset=dataset, deadline=deadline)
+        finished = execute(
+            prepared, directory, chosen_device, select=select, retry_failed=retry_failed, command=command()
+        )
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'}", markup=False)
     statuses = finished.recorded["status"]

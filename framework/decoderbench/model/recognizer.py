@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from decoderbench.labels import Labels
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Hypotheses, Rectifier
@@ -15,8 +17,9 @@ class Recognizer(nn.Module):
     """decoder(bridge(encoder(rectifier(images)))).
 
     All stages but the decoder run under autocast in `dtype` (None: float32). The decoder receives the memory in float32
-    and runs in float32, so that the nll is exact for every decoder. Images narrower than the size that the stages were
-    built for give fewer columns and frames; all other sizes are as declared by the stages.
+    and runs in float32, so that the nll is exact for every decoder. On CUDA, every nn.LSTM, nn.GRU and nn.RNN runs in
+    float32 too. Images narrower than the size that the stages were built for give fewer columns and frames; all other
+    sizes are as declared by the stages.
     """
 
     def __init__(
@@ -34,6 +37,9 @@ class Recognizer(nn.Module):
         self.bridge = bridge
         self.decoder = decoder
         self.dtype = dtype
+        for module in self.modules():
+            if isinstance(module, nn.RNNBase):
+                _Float32OnCuda().attach(module)
 
     def memory(self, images: Tensor) -> Tensor:
         """Return the memory (B, T, D) float32 of images (B, C, H, W) in [-1, 1]."""
@@ -49,6 +55,37 @@ class Recognizer(nn.Module):
     def transcribe(self, images: Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Return the transcriptions of images (B, C, H, W)."""
         return self.decoder.transcribe(self.memory(images), beam_size=beam_size)
+
+
+class _Float32OnCuda:
+    """The hooks of a recurrent layer that run it in float32, outside autocast, where autocast is on for CUDA.
+
+    Autocast would run it in float16, whatever its own dtype: PyTorch's wrapper of the cuDNN kernel knows no other
+    (AutocastRNN.cpp). Most gradients of a recurrence are too small for float16 without loss scaling.
+    """
+
+    def __init__(self) -> None:
+        self._was_enabled: list[bool] = []
+
+    def attach(self, layer: nn.RNNBase) -> None:
+        layer.register_forward_pre_hook(self._enter, with_kwargs=True)
+        layer.register_forward_hook(self._leave, always_call=True)
+
+    def _enter(self, layer: nn.RNNBase, inputs: Any, options: Any) -> Any:
+        enabled = torch.is_autocast_enabled("cuda") and next(layer.parameters()).is_cuda
+        self._was_enabled.append(enabled)
+        if not enabled:
+            return None
+        torch.set_autocast_enabled("cuda", False)
+        return tree_map(_to_float32, (inputs, options))
+
+    def _leave(self, layer: nn.RNNBase, inputs: Any, output: Any) -> None:
+        if self._was_enabled.pop():
+            torch.set_autocast_enabled("cuda", True)
+
+
+def _to_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

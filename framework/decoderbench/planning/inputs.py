@@ -12,6 +12,7 @@ from decoderbench.data.audit import Audit, audit
 from decoderbench.data.dataset import Dataset, Sample
 from decoderbench.data.image_cache import compute_data_hash, open_store
 from decoderbench.data.image_store import ImageStore
+from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DataError, DecoderBenchError
 from decoderbench.labels import Charset
 from decoderbench.planning.meta_probe import Bucket
@@ -30,6 +31,7 @@ class Inputs:
         label_audit: the audit of the labels alone.
         data_hash: hex digest over the dataset's fingerprint and the image options.
         cache_dir: where decoded images are kept; None for the default.
+        deadline: when to stop decoding; images decoded until then are kept.
     """
 
     experiment: Experiment
@@ -39,6 +41,7 @@ class Inputs:
     label_audit: Audit
     data_hash: str
     cache_dir: Path | None
+    deadline: Deadline = NO_DEADLINE
 
     @cached_property
     def images(self) -> ImageStore:
@@ -46,14 +49,21 @@ class Inputs:
 
         Raises:
             DataError: images cannot be decoded, or the cache cannot be written.
+            PendingCellsError: the deadline has passed.
         """
+
+        def report(done: int, total: int) -> None:
+            self.registry.plugins.notify("images_decoded", done=done, total=total)
+            if done < total:
+                self.deadline.check(f"with {done:,} of {total:,} images decoded, which are kept")
+
         return open_store(
             self.dataset,
             self.samples,
             self.experiment.image,
             cache_dir=self.cache_dir,
             allow_unreadable="unreadable_image" in self.experiment.allow,
-            progress=lambda done, total: self.registry.plugins.notify("images_decoded", done=done, total=total),
+            progress=report,
         )
 
     @cached_property
@@ -93,6 +103,7 @@ def read_inputs(
     base_dir: Path,
     cache_dir: Path | None = None,
     dataset: Dataset | None = None,
+    deadline: Deadline = NO_DEADLINE,
 ) -> Inputs:
     """Read and audit the labels of an experiment; no image is decoded.
 
@@ -122,7 +133,7 @@ def read_inputs(
         allow=experiment.allow,
         notes=dataset.notes(),
     )
-    return Inputs(experiment, registry, dataset, samples, found, data_hash, cache_dir)
+    return Inputs(experiment, registry, dataset, samples, found, data_hash, cache_dir, deadline)
 
 
 def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.dataset import Dataset
+from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.planning.grid import plan_cells
 from decoderbench.planning.inputs import Inputs, read_inputs
@@ -31,6 +32,11 @@ class Prepared:
     inputs: Inputs
     cells: tuple[Cell, ...]
 
+    @property
+    def deadline(self) -> Deadline:
+        """When a run of these cells ends."""
+        return self.inputs.deadline
+
     def refuse_if_infeasible(self) -> None:
         """Raise `InfeasibleError` with the reasons if no cell can be trained."""
         if all(cell.infeasible for cell in self.cells):
@@ -45,6 +51,7 @@ def prepare(
     base_dir: str | Path | None = None,
     cache_dir: Path | None = None,
     dataset: Dataset | None = None,
+    deadline: Deadline = NO_DEADLINE,
 ) -> Prepared:
     """Check an experiment, read and audit its labels, and plan its cells. Trains and writes nothing.
 
@@ -56,11 +63,13 @@ def prepare(
         base_dir: where relative paths of the experiment start; default: the file's folder, or the working directory.
         cache_dir: where decoded images are kept; default: `$DECODERBENCH_CACHE`, else `~/.cache/decoderbench`.
         dataset: the dataset of the experiment if its labels have been read already, so they are not read twice.
+        deadline: when the decoding of images, and a run of these cells, ends early; default: never.
 
     Raises:
         ConfigError: the experiment has mistakes; all of them are listed.
         PluginError: a plugin cannot be loaded.
         DataError: the data cannot be used; each problem is named.
+        PendingCellsError: the deadline passed while images were decoded.
     """
     if not isinstance(experiment, Experiment):
         base_dir = base_dir if base_dir is not None else Path(experiment).parent
@@ -68,5 +77,12 @@ def prepare(
     registry = registry or Registry(build_plugin_manager())
     if mistakes := registry.mistakes(experiment.as_given()):
         raise ConfigError([f"{'.'.join(map(str, place))}: {text}" for place, text in mistakes])
-    inputs = read_inputs(experiment, registry, base_dir=Path(base_dir or "."), cache_dir=cache_dir, dataset=dataset)
+    inputs = read_inputs(
+        experiment,
+        registry,
+        base_dir=Path(base_dir or "."),
+        cache_dir=cache_dir,
+        dataset=dataset,
+        deadline=deadline,
+    )
     return Prepared(experiment, registry, inputs, plan_cells(experiment, registry, inputs))

@@ -25,8 +25,12 @@ class Setting(NamedTuple):
 
 
 def _read_environment() -> dict[str, str]:
-    """Return the environment without the variables by which torch configures its compilers."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("TORCH", "TRITON"))}
+    """Return the environment without the variables that torch sets: for its compilers, and when CUDA starts."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TORCH", "TRITON")) and name != "CUDA_MODULE_LOADING"
+    }
 
 
 def _set_environment(variables: dict[str, str]) -> None:
@@ -67,11 +71,48 @@ def _set_module_search_path(places: list[str]) -> None:
     sys.path[:] = places
 
 
-def _backend_setting(backend: Any, whose: str, name: str) -> Setting:
+def _backend_setting(path: str) -> Setting:
+    """Return the setting at a path such as `cudnn.benchmark` below `torch.backends`."""
+    *modules, name = path.split(".")
+    backend: Any = torch.backends
+    for module in modules:
+        backend = getattr(backend, module)
     return Setting(
-        f"torch.backends.{whose}.{name}", lambda: getattr(backend, name), lambda value: setattr(backend, name, value)
+        f"torch.backends.{path}", lambda: getattr(backend, name), lambda value: setattr(backend, name, value)
     )
 
+
+def _autocast_setting(device: str) -> Setting:
+    def read() -> tuple[bool, torch.dtype]:
+        return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def write(state: tuple[bool, torch.dtype]) -> None:
+        torch.set_autocast_enabled(device, state[0])
+        torch.set_autocast_dtype(device, state[1])
+
+    return Setting(f"autocast on {device}", read, write)
+
+
+# The old settings come first: writing one of them also changes new ones, the `fp32_precision` below.
+BACKEND_SETTINGS = (
+    "cudnn.allow_tf32",
+    "fp32_precision",
+    "cudnn.fp32_precision",
+    "cudnn.conv.fp32_precision",
+    "cudnn.rnn.fp32_precision",
+    "cuda.matmul.fp32_precision",
+    "mkldnn.fp32_precision",
+    "mkldnn.conv.fp32_precision",
+    "mkldnn.rnn.fp32_precision",
+    "mkldnn.matmul.fp32_precision",
+    "cuda.matmul.allow_bf16_reduced_precision_reduction",
+    "cuda.matmul.allow_fp16_reduced_precision_reduction",
+    "cuda.matmul.allow_fp16_accumulation",
+    "cudnn.benchmark",
+    "cudnn.deterministic",
+    "cudnn.enabled",
+    "mkldnn.enabled",
+)
 
 SETTINGS = (
     Setting("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
@@ -85,8 +126,8 @@ SETTINGS = (
         _set_deterministic,
     ),
     Setting("anomaly detection", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
-    *(_backend_setting(torch.backends.cudnn, "cudnn", name) for name in ("benchmark", "deterministic", "enabled")),
-    _backend_setting(torch.backends.mkldnn, "mkldnn", "enabled"),
+    *map(_backend_setting, BACKEND_SETTINGS),
+    *map(_autocast_setting, ("cpu", "cuda")),
     Setting("NumPy error handling", np.geterr, lambda modes: np.seterr(**modes)),
     Setting("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),

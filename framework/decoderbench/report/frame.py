@@ -29,7 +29,8 @@ COSTS = [
     "latency_ms",
     "train_samples_per_sec",
     "infer_samples_per_sec",
-    "peak_memory_mb",
+    "train_peak_memory_mb",
+    "infer_peak_memory_mb",
 ]
 SEVERITY = ["done", "pending", "infeasible", "diverged", "oom", "failed"]
 """Statuses from best to worst; a variant has the worst status of its cells."""
@@ -48,7 +49,8 @@ _DTYPES = {
     "train_samples_per_sec": "float64",
     "infer_samples_per_sec": "float64",
     "latency_ms": "float64",
-    "peak_memory_mb": "float64",
+    "train_peak_memory_mb": "float64",
+    "infer_peak_memory_mb": "float64",
     "train_seconds": "float64",
     "frames": "Int64",
     "device": "str",
@@ -94,8 +96,8 @@ def load_results(path: str | Path, *, plan: Plan | None = None, extra_columns: E
 def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> pd.DataFrame:
     """Return one row per cell that has a record, in plan order.
 
-    Rates are fractions of 1, `param_count` is in millions, `gmacs` in 10^9 and `peak_memory_mb` in 10^6 bytes. For
-    other columns, the end of the name gives the unit. The fixed columns are followed by additional metrics, sorted
+    Rates are fractions of 1, `param_count` is in millions, `gmacs` in 10^9. For other columns, the end of the name
+    gives the unit; an MB is 10^6 bytes. The fixed columns are followed by additional metrics, sorted
     by name, then by `extra_columns`. Metrics of cells that are not done are missing.
 
     Raises:

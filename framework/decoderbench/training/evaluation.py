@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from decoderbench.data.resident_dataset import ResidentDataset, to_float
+from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DivergedError
 from decoderbench.metrics import (
     Evaluation,
@@ -38,6 +39,7 @@ def evaluate(
     metrics: Sequence[Metric] = (),
     *,
     normalize: Callable[[str], str] = str,
+    deadline: Deadline = NO_DEADLINE,
 ) -> Evaluation:
     """Transcribe and score `rows`. Transcription sees images only; labels are used for the nll and the scores.
 
@@ -48,6 +50,7 @@ def evaluate(
     Raises:
         DivergedError: a score is not a finite number.
         ValueError: the decoder returned tensors of other shapes, or ids outside the charset.
+        PendingCellsError: the deadline has passed.
     """
     hypotheses: list[str] = []
     log_prob: list[float] = []
@@ -57,10 +60,12 @@ def evaluate(
     rows = np.concatenate(batches)
     with torch.inference_mode():
         for batch_rows in batches:
+            deadline.check("in an evaluation")
             images, labels = dataset.gather(batch_rows)
             memory = recognizer.memory(to_float(images))
             read = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
             scored = recognizer.decoder.nll(memory, labels)
+            read, scored = copy_to_host(read, scored)
             _refuse_misshapen(read, scored, len(batch_rows), len(dataset.charset))
             for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
                 hypotheses.append(normalize(dataset.charset.decode(ids[:length])))
@@ -87,6 +92,11 @@ def evaluate(
         nll=[value if can else None for value, can in zip(nll, spellable, strict=True)],
         scores=scores,
     )
+
+
+def copy_to_host(read: Hypotheses, nll: Tensor) -> tuple[Hypotheses, Tensor]:
+    """Return the results of a batch on the CPU: the only part of an evaluation that waits for the device."""
+    return Hypotheses(read.ids.cpu(), read.lengths.cpu(), read.log_prob.cpu()), nll.cpu()
 
 
 def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.dataset import Split
 from decoderbench.data.resident_dataset import ResidentDataset, to_float
+from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.labels import Labels
 from decoderbench.metrics import Evaluation, Metric
@@ -26,8 +28,10 @@ from decoderbench.records import Cost, RunRecord, append_line
 from decoderbench.registry.registry import Registry
 from decoderbench.seeds import derive_seed
 from decoderbench.training import timing
-from decoderbench.training.devices import autocast_dtype, device_name, peak_memory_mb, reset_peak_memory
+from decoderbench.training.devices import autocast_dtype, device_name
 from decoderbench.training.evaluation import evaluate
+from decoderbench.training.memory import TrainingMemory, transcription_peak_mb
+from decoderbench.training.provenance import describe_arithmetic
 
 THROUGHPUT_BATCHES = 8
 
@@ -42,6 +46,7 @@ class LocalContext:
         dataset: the images and labels of the experiment.
         directory: the folder of the cell.
         environment: versions, machine, commit and date, for the record.
+        deadline: when the run ends; the cell is dropped then.
     """
 
     cell: Cell
@@ -49,7 +54,8 @@ class LocalContext:
     dataset: ResidentDataset
     directory: Path
     environment: Mapping[str, str]
-    _recognizers: list[bool] = field(default_factory=list, init=False)
+    deadline: Deadline = NO_DEADLINE
+    _memory: list[TrainingMemory] = field(default_factory=list, init=False)
 
     @property
     def device(self) -> torch.device:
@@ -64,34 +70,37 @@ class LocalContext:
     @property
     def started(self) -> bool:
         """Whether a trainer has built a recognizer."""
-        return bool(self._recognizers)
+        return bool(self._memory)
 
     def recognizer(self) -> Recognizer:
         """Build the recognizer of the cell on the device."""
-        self._recognizers.append(True)
-        recognizer = build_recognizer(self.cell, self.registry, self.device)
+        self._memory.append(TrainingMemory(self.device))
         (self.directory / "history.jsonl").unlink(missing_ok=True)  # of an interrupted attempt
-        reset_peak_memory(self.device)
-        return recognizer
+        return build_recognizer(self.cell, self.registry, self.device)
 
     def batches(self, steps: int, *, start: int = 1) -> Iterator[tuple[Tensor, Labels]]:
         """Yield the augmented training batch of each step from `start` to `steps`."""
         sampler = self.dataset.sampler(self.cell.training.batch_size, derive_seed(self.cell.seed, "data"))
         augmentation = Augmentation(self.cell.augmentation, self.cell.seed, self.device)
         for step in range(start, steps + 1):
+            self.deadline.check(f"at step {step} of {steps}")
             images, labels = self.dataset.gather(sampler.batch(step - 1))
             yield augmentation(images, step), labels
 
     def evaluate(self, recognizer: Recognizer, split: Split = "val") -> Evaluation:
         """Transcribe and score a split."""
-        return evaluate(
-            recognizer,
-            self.dataset,
-            self.dataset.rows(split),
-            self.cell.evaluation,
-            self.metrics,
-            normalize=self.cell.labels.normalize,
-        )
+        with ExitStack() as stack:
+            if self._memory:
+                stack.enter_context(self._memory[-1].not_counted())
+            return evaluate(
+                recognizer,
+                self.dataset,
+                self.dataset.rows(split),
+                self.cell.evaluation,
+                self.metrics,
+                normalize=self.cell.labels.normalize,
+                deadline=self.deadline,
+            )
 
     def progressed(self, step: int, loss: float) -> None:
         """Report progress to the observers."""
@@ -104,6 +113,7 @@ class LocalContext:
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
         """Evaluate the test split, write predictions and weights, measure speed, and return the record."""
+        training_peak = self._memory[-1].peak_mb() if self._memory else None
         test = self.evaluate(recognizer, "test")
         pd.DataFrame(test.columns()).to_parquet(self.directory / "predictions.parquet", index=False)
         safetensors.torch.save_file(weights_of(recognizer), self.directory / "weights.safetensors")
@@ -113,18 +123,20 @@ class LocalContext:
             metrics=dict(test.scores),
             num_test=len(test.keys),
             kept_step=kept_step,
-            cost=(cost or Cost()).model_copy(update=self._measure_speed(recognizer)),
+            cost=(cost or Cost()).model_copy(
+                update={"train_peak_memory_mb": training_peak, **self._measure_transcription(recognizer)}
+            ),
             device=device_name(self.device),
-            environment=dict(self.environment),
+            environment=dict(self.environment) | describe_arithmetic(self.device),
         )
 
-    def _measure_speed(self, recognizer: Recognizer) -> dict[str, Any]:
-        images, beam_size = self._images_to_time(), self.cell.evaluation.beam_size
-        middle = images[len(images) // 2][:1]
+    def _measure_transcription(self, recognizer: Recognizer) -> dict[str, float | None]:
+        images, beam_size, deadline = self._images_to_time(), self.cell.evaluation.beam_size, self.deadline
+        middle, largest = images[len(images) // 2][:1], max(images, key=Tensor.numel)
         return {
-            "infer_samples_per_sec": timing.measure_throughput(recognizer, images, beam_size=beam_size),
-            "latency_ms": timing.measure_latency_ms(recognizer, middle, beam_size=beam_size),
-            "peak_memory_mb": peak_memory_mb(self.device),
+            "infer_samples_per_sec": timing.measure_throughput(recognizer, images, beam_size, deadline),
+            "latency_ms": timing.measure_latency_ms(recognizer, middle, beam_size, deadline),
+            "infer_peak_memory_mb": transcription_peak_mb(recognizer, largest, beam_size),
         }
 
     def _images_to_time(self) -> list[Tensor]:

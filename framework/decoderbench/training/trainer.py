@@ -16,9 +16,9 @@ from decoderbench.records import Cost, RunRecord
 from decoderbench.registry.context import CellContext
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.seeds import derive_seed
-from decoderbench.training.devices import synchronize
 from decoderbench.training.finite_guard import FiniteGuard
 from decoderbench.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from decoderbench.training.timing import TrainingClock
 
 PROGRESS_SECONDS = 0.5
 """Seconds between two reports of progress; each report synchronizes CUDA."""
@@ -56,31 +56,29 @@ class Trainer:
         torch.manual_seed(derive_seed(self.cell.seed, "training"))  # for dropout and the like
         validate_every = options.validate_every or max(1, options.steps // 10)
         best: tuple[tuple[float, float], int, dict[str, Tensor]] | None = None
+        clock = TrainingClock(device)
         start = last_report = time.perf_counter()
-        paused = 0.0
         self.recognizer.train()
         for step, (images, labels) in enumerate(self.context.batches(options.steps), start=1):
             loss = self.take_step(step, images, labels)
+            clock.step_taken(step, len(images))
             now = time.perf_counter()
             if now - last_report > PROGRESS_SECONDS:
                 self.context.progressed(step, float(loss))
                 last_report = now
             if step % validate_every == 0 or step == options.steps:
-                self.guard.check()
-                synchronize(device)
-                pause = time.perf_counter()
-                scores = self.validate(step, float(loss), pause - start)
-                rank = (scores["val_exact_match"], -scores["val_nats_per_char"])
-                if best is None or rank > best[0] or options.keep == "last":
-                    best = rank, step, copy.deepcopy(self.recognizer.state_dict())
-                self.recognizer.train()
-                paused += time.perf_counter() - pause
+                with clock.paused():
+                    self.guard.check()
+                    scores = self.validate(step, float(loss), time.perf_counter() - start)
+                    rank = (scores["val_exact_match"], -scores["val_nats_per_char"])
+                    if best is None or rank > best[0] or options.keep == "last":
+                        best = rank, step, copy.deepcopy(self.recognizer.state_dict())
+                    self.recognizer.train()
         assert best is not None
         _, kept_step, weights = best
+        rate = clock.images_per_second()
         self.recognizer.load_state_dict(weights)
-        seconds = time.perf_counter() - start
-        rate = options.steps * options.batch_size / (seconds - paused)
-        return kept_step, Cost(train_samples_per_sec=rate, train_seconds=seconds)
+        return kept_step, Cost(train_samples_per_sec=rate, train_seconds=time.perf_counter() - start)
 
     def take_step(self, step: int, images: Tensor, labels: Labels) -> Tensor:
         """Take one optimizer step; return the loss, nats per character of the batch, still on the device."""
