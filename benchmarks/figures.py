@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
+from figure_file import append_synced, figure_line, parser, show
 
 from decoderbench.training.devices import choose_device, device_name, start_device, synchronize
+
+__all__ = ["Figures", "append_synced", "parser", "seconds", "start", "versions"]
 
 
 @dataclass
@@ -54,40 +54,21 @@ class Figures:
             spread: half the range or the standard deviation of these repetitions, in the same unit.
             ok: whether the figure meets its rule; None if there is no rule.
         """
-        line = {
-            "part": self.part, "name": name, "value": value, "unit": unit, "n": n, "spread": spread, "ok": ok,
-            "seconds": round(time.monotonic() - self._started, 2), "versions": versions(),
-            "device": device_name(self.device),
-        }  # fmt: skip
+        line = figure_line(
+            self.part, name, value, unit, n=n, spread=spread, ok=ok,
+            seconds=time.monotonic() - self._started, versions=versions(), device=device_name(self.device),
+        )  # fmt: skip
         if ok is False:
             self.failed.append(name)
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        print(f"{self.part:12} {name:60} {shown} {unit} {'' if ok is None else 'pass' if ok else 'FAIL'}", flush=True)
+        show(line)
         if self.path is not None:
             append_synced(self.path, line)
-
-
-def append_synced(path: Path, line: dict[str, Any]) -> None:
-    """Append one JSON object as a line; it is on disk when this returns."""
-    with path.open("ab") as file:
-        file.write((json.dumps(line) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def versions() -> str:
     """Return the versions that a figure depends on."""
     cuda = f", CUDA {torch.version.cuda}" if torch.version.cuda else ""
     return f"Python {platform.python_version()}, torch {torch.__version__}{cuda}, timm {timm.__version__}"
-
-
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of the arguments that every benchmark has; the caller may add its own."""
-    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--device", help="cpu, cuda or cuda:N; default: the accelerator if there is one")
-    found.add_argument("--out", type=Path, help="a .jsonl file to append figures to")
-    found.add_argument("--small", action="store_true", help="small sizes and few repetitions, to test the script itself")
-    return found
 
 
 def start(part: str, given: argparse.Namespace) -> Figures:
