@@ -6,37 +6,68 @@ import argparse
 import json
 import math
 import os
+import platform
+import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 
-def figure_line(
-    part: str,
-    name: str,
-    value: float | str | bool | None,
-    unit: str = "",
-    *,
-    n: int = 1,
-    spread: float | None = None,
-    ok: bool | None = None,
-    seconds: float,
-    versions: str,
-    device: str,
-) -> dict[str, Any]:
-    """Return a figure as it is written; `Figures.add` describes the arguments.
+class FigureWriter:
+    """Prints the figures of one part of a benchmark, and appends them to a file if there is one.
 
-    Numbers that are not finite become text, since JSON has none.
+    Attributes:
+        part: the name of the part, such as `smoke`.
+        path: the `.jsonl` file; None to print only.
+        measured_on: the device, as its figures name it.
+        versions: the versions that the figures depend on.
+        failed: the names of figures that do not meet their rule.
     """
-    return {
-        "part": part, "name": name, "value": _finite(value), "unit": unit, "n": n, "spread": _finite(spread), "ok": ok,
-        "seconds": round(seconds, 2), "versions": versions, "device": device,
-    }  # fmt: skip
+
+    def __init__(self, part: str, path: Path | None, measured_on: str, versions: str) -> None:
+        self.part, self.path, self.measured_on, self.versions = part, path, measured_on, versions
+        self.failed: list[str] = []
+        self._started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self._started
+
+    def add(
+        self,
+        name: str,
+        value: float | str | bool | None,
+        unit: str = "",
+        *,
+        n: int = 1,
+        spread: float | None = None,
+        ok: bool | None = None,
+    ) -> None:
+        """Record a figure.
+
+        Args:
+            name: what was measured, unique within the part. The same rule has the same name in every run, since the
+                latest line of a name counts.
+            value: the number, a short text, or None if it could not be measured.
+            unit: such as `ms`, `images/s` or `1` for a ratio.
+            n: number of repetitions behind the value.
+            spread: half the range or the standard deviation of these repetitions, in the same unit.
+            ok: whether the figure meets its rule; None if there is no rule.
+        """
+        line = {
+            "part": self.part, "name": name, "value": _finite(value), "unit": unit, "n": n, "spread": _finite(spread),
+            "ok": ok, "seconds": round(self.elapsed, 2), "versions": self.versions, "device": self.measured_on,
+        }  # fmt: skip
+        if ok is False:
+            self.failed.append(name)
+        shown = f"{self.part:12} {name:60} {text_of(line['value'])} {unit} {VERDICTS[ok]}"
+        print(shown.rstrip(), flush=True)
+        if self.path is not None:
+            append_synced(self.path, line)
 
 
-def show(line: dict[str, Any]) -> None:
-    """Print a figure as one line of text."""
-    verdict = {None: "", True: "pass", False: "FAIL"}[line["ok"]]
-    print(f"{line['part']:12} {line['name']:60} {text_of(line['value'])} {line['unit']} {verdict}".rstrip(), flush=True)
+VERDICTS = {None: "", True: "pass", False: "FAIL"}
 
 
 def text_of(value: object) -> str:
@@ -44,6 +75,11 @@ def text_of(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return "" if value is None else str(value)
+
+
+def installed_versions() -> str:
+    """Return the versions that figures depend on, without an import of torch."""
+    return f"Python {platform.python_version()}, torch {version('torch')}, timm {version('timm')}"
 
 
 def append_synced(path: Path, line: dict[str, Any]) -> None:
@@ -63,7 +99,7 @@ def cut_incomplete_line(path: Path) -> None:
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser of the arguments that every benchmark has; the caller may add its own."""
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--device", help="cpu, cuda or cuda:N; default: the accelerator if there is one")
+    found.add_argument("--device", help="cpu, cuda or cuda:N; default: CUDA if there is a device")
     found.add_argument("--out", type=Path, help="a .jsonl file to append figures to")
     found.add_argument(
         "--small", action="store_true", help="small sizes and few repetitions, to test the script itself"
@@ -72,4 +108,5 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def _finite(value: float | str | bool | None) -> float | str | bool | None:
+    """Return a number that is not finite as text, since JSON has none."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

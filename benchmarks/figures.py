@@ -6,63 +6,27 @@ import argparse
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import timm
 import torch
-from figure_file import append_synced, figure_line, parser, show
+from figure_file import FigureWriter, append_synced, parser
 
 from decoderbench.training.devices import choose_device, device_name, start_device, synchronize
 
 __all__ = ["Figures", "append_synced", "parser", "seconds", "start", "versions"]
 
 
-@dataclass
-class Figures:
+class Figures(FigureWriter):
     """Prints the figures of one part of a benchmark, and appends them to a file if there is one.
 
     Attributes:
-        part: the name of the part, such as `smoke`.
         device: where it measures.
-        path: the `.jsonl` file; None to print only.
     """
 
-    part: str
-    device: torch.device
-    path: Path | None = None
-    failed: list[str] = field(default_factory=list)
-    _started: float = field(default_factory=time.monotonic)
-
-    def add(
-        self,
-        name: str,
-        value: float | str | bool | None,
-        unit: str = "",
-        *,
-        n: int = 1,
-        spread: float | None = None,
-        ok: bool | None = None,
-    ) -> None:
-        """Record a figure.
-
-        Args:
-            name: what was measured, unique within the part.
-            value: the number, a short text, or None if it could not be measured.
-            unit: such as `ms`, `images/s` or `1` for a ratio.
-            n: number of repetitions behind the value.
-            spread: half the range or the standard deviation of these repetitions, in the same unit.
-            ok: whether the figure meets its rule; None if there is no rule.
-        """
-        line = figure_line(
-            self.part, name, value, unit, n=n, spread=spread, ok=ok,
-            seconds=time.monotonic() - self._started, versions=versions(), device=device_name(self.device),
-        )  # fmt: skip
-        if ok is False:
-            self.failed.append(name)
-        show(line)
-        if self.path is not None:
-            append_synced(self.path, line)
+    def __init__(self, part: str, device: torch.device, path: Path | None = None) -> None:
+        super().__init__(part, path, device_name(device), versions())
+        self.device = device
 
 
 def versions() -> str:
