@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from decoderbench import (
     AutoregressiveDecoder,
@@ -205,6 +205,21 @@ def test_ctc_nll_is_infinite_with_too_few_frames(text: str, frames: int) -> None
 
     assert nll(frames) == math.inf
     assert nll(frames + 1) < math.inf
+
+
+def test_ctc_nll_and_its_gradient_equal_those_of_torch_bit_for_bit() -> None:
+    texts, frames = ["", "a", "abab", "aab", "bbbb"], 5
+    labels = Labels.from_texts(texts, CHARSET)
+    memory = torch.randn(len(texts), frames, 3, requires_grad=True)
+    nll = MemoryIsLogits(frames).nll(memory, labels)
+    log_probs = memory.log_softmax(dim=-1).transpose(0, 1)
+    lengths = torch.full((len(texts),), frames), labels.lengths
+    expected = nn.functional.ctc_loss(log_probs, labels.ids + 1, *lengths, reduction="none")
+    assert torch.equal(nll, expected)
+    assert nll.isinf().tolist() == [False, False, False, False, True]
+    gradients = [torch.autograd.grad(value[:4].sum(), memory)[0] for value in (nll, expected)]
+    assert torch.equal(*gradients)
+    assert gradients[0].any()
 
 
 def test_ctc_nll_of_different_lengths_in_one_batch() -> None:

@@ -51,16 +51,14 @@ class CTCDecoder(Decoder):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,); infinite, not zeroed, if T is too small for a label."""
         log_probs = self._log_probs(memory)
-        # Lengths are given as numbers: lengths on the device would be read back, which waits for it.
-        nll: Tensor = F.ctc_loss(
-            log_probs.transpose(0, 1),  # ctc_loss is time-major
+        # F.ctc_loss copies targets and lengths on CUDA to the host before it calls this operator (torch 2.14).
+        nll: Tensor = torch.ops.aten._ctc_loss(
+            log_probs.transpose(0, 1),  # it is time-major
             labels.ids + 1,
             [log_probs.shape[1]] * len(log_probs),
             labels.host_lengths,
-            blank=BLANK,
-            reduction="none",
-            zero_infinity=False,
-        )
+            BLANK,
+        )[0]
         return nll  # (B,)
 
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
