@@ -217,7 +217,7 @@ def test_ctc_nll_and_its_gradient_equal_those_of_torch_bit_for_bit() -> None:
     expected = nn.functional.ctc_loss(log_probs, labels.ids + 1, *lengths, reduction="none")
     assert torch.equal(nll, expected)
     assert nll.isinf().tolist() == [False, False, False, False, True]
-    gradients = [torch.autograd.grad(value[:4].sum(), memory)[0] for value in (nll, expected)]
+    gradients = [torch.autograd.grad(value[:4].sum(), memory)[0][:4] for value in (nll, expected)]
     assert torch.equal(*gradients)
     assert gradients[0].any()
 
