@@ -1,4 +1,4 @@
-"""The workers that decode the images of a dataset into one array of pixels.
+"""The workers that decode the images of a dataset into one file of pixels.
 
 No torch here: workers are forked, and torch does not support forking well.
 """
@@ -6,37 +6,36 @@ No torch here: workers are forked, and torch does not support forking well.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import multiprocessing
 import os
 import re
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Generator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
 
 from decoderbench.data.dataset import Dataset
 from decoderbench.data.image_decoding import scaled_width, to_pixels
 from decoderbench.errors import DataError
 from decoderbench.options import ImageOptions
 
-if TYPE_CHECKING:
-    pass
-
-MAX_CHUNK = 64  # rows that a worker decodes at a time
-Results = Generator[tuple[range, "Decoded"], None, None]
+MAX_ROWS = 64  # that a worker decodes at a time
+MAX_SECONDS = 0.5  # after which a worker returns what it has, so that slow images are not lost in an interruption
+Results = Generator[tuple[int, "Decoded"], None, None]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The results of decoding a range of rows, apart from the pixels.
+    """The results of decoding consecutive rows, apart from the pixels.
 
     Attributes:
         pixel_hashes: sha256 of the pixels after resizing, in row order; empty for unreadable images.
@@ -49,27 +48,43 @@ class Decoded:
     pixel_hashes: list[str] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
-    squeezed: list[int] = field(default_factory=list)
+    squeezed: set[int] = field(default_factory=set)
+
+    def place(self, start: int, part: Decoded) -> None:
+        """Put the results of rows `start`, `start` + 1, ... in the place of those rows."""
+        rows = slice(start, start + len(part.widths))
+        self.pixel_hashes[rows] = part.pixel_hashes
+        self.widths[rows] = part.widths
+        self.unreadable.update(part.unreadable)
+        self.squeezed.update(part.squeezed)
 
 
 @dataclass(frozen=True)
 class _RowDecoder:
     """Decodes rows of a dataset into their slots in a file with room for (N, C, H, W).
 
-    With `keep`, an image narrower than W fills only the start of its slot.
+    It returns the results of the first rows only, possibly of none, after `MAX_SECONDS` and when told to stop. With
+    `keep`, an image narrower than W fills only the start of its slot.
+
+    Attributes:
+        stop: a byte shared with forked workers, not zero to stop. It has no lock, which a killed worker could hold.
     """
 
     dataset: Dataset
     options: ImageOptions
     file: Path
     offset: int
+    stop: mmap.mmap
 
     def __call__(self, rows: range) -> Decoded:
         slot = self.options.channels * self.options.height * self.options.width
         decoded = Decoded()
+        deadline = time.monotonic() + MAX_SECONDS
         # Pixels are written, not mapped: on a full disk a write raises, while a mapped page kills the process.
         with self.file.open("r+b") as file:
             for row in rows:
+                if self.stop[0] or time.monotonic() > deadline:
+                    break
                 try:
                     image = self.dataset.load_image(row)
                     pixels = to_pixels(image, self.options)
@@ -78,81 +93,85 @@ class _RowDecoder:
                     decoded.unreadable[row] = re.sub(r"<_io.BytesIO object at \w+>", "from its bytes", f"{kind}{error}")
                     decoded.pixel_hashes.append("")
                     decoded.widths.append(1)
+                    content = bytes(slot)  # an interrupted build may have written pixels there
                 else:
                     if self.options.resize != "stretch" and scaled_width(image, self.options) > self.options.width:
-                        decoded.squeezed.append(row)
+                        decoded.squeezed.add(row)
                     content = pixels.tobytes()
                     decoded.pixel_hashes.append(hashlib.sha256(content).hexdigest())
                     decoded.widths.append(pixels.shape[2])
-                    file.seek(self.offset + row * slot)
-                    file.write(content)
+                file.seek(self.offset + row * slot)
+                file.write(content)
         return decoded
 
 
-def decode_all(
-    dataset: Dataset,
-    options: ImageOptions,
-    count: int,
-    file: Path,
-    offset: int,
-    *,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> Decoded:
-    """Decode images 0 to `count` - 1 into the slots that start at `offset` of `file`.
+def decode(
+    dataset: Dataset, options: ImageOptions, rows: Sequence[range], file: Path, offset: int, *, workers: int | None
+) -> Results:
+    """Decode rows of a dataset into the slots that start at `offset` of `file`, in any order.
+
+    Yield the first row and the results of consecutive rows once their pixels have been written. Closing the generator
+    stops the workers; it takes as long as one image.
 
     Args:
         dataset: the source of the images; its samples must have been listed before.
         options: size and channels that images are converted to.
-        count: number of images.
-        file: an existing file with room for (count, C, H, W) uint8.
+        rows: the rows to decode, as ranges.
+        file: an existing file with room for (N, C, H, W) uint8.
         offset: position of the first slot in the file, in bytes.
         workers: number of processes, or of threads where forking is unavailable; default: one per usable core.
             With 1, this process decodes.
-        progress: called with the number of images done and `count`.
 
     Raises:
         DataError: a worker process died.
         OSError: the file cannot be written.
     """
-    decoder = _RowDecoder(dataset, options, file, offset)
+    decoder = _RowDecoder(dataset, options, file, offset, mmap.mmap(-1, 1))
     workers = workers or _usable_cores()
-    size = max(1, min(MAX_CHUNK, count // (4 * workers)))
-    chunks = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    results = _decode_in_parallel(decoder, chunks, workers) if workers > 1 else ((c, decoder(c)) for c in chunks)
-    parts: dict[range, Decoded] = {}
-    done = 0
-    with closing(results):  # on an interruption, stops the workers before the exception propagates
-        for chunk, part in results:
-            parts[chunk] = part
-            done += len(chunk)
-            if progress:
-                progress(done, count)
-    merged = Decoded()
+    size = max(1, min(MAX_ROWS, sum(map(len, rows)) // (4 * workers)))
+    chunks = [run[start : start + size] for run in rows for start in range(0, len(run), size)]
+    return _decode_in_parallel(decoder, chunks, workers) if workers > 1 else _decode_in_turn(decoder, chunks)
+
+
+def _decode_in_turn(decoder: _RowDecoder, chunks: list[range]) -> Results:
     for chunk in chunks:
-        merged.pixel_hashes.extend(parts[chunk].pixel_hashes)
-        merged.widths.extend(parts[chunk].widths)
-        merged.unreadable.update(parts[chunk].unreadable)
-        merged.squeezed.extend(parts[chunk].squeezed)
-    return merged
+        left = chunk
+        while left:
+            part = decoder(left)
+            yield left.start, part
+            left = left[len(part.widths) :]
 
 
 def _decode_in_parallel(decoder: _RowDecoder, chunks: list[range], workers: int) -> Results:
-    """Yield each chunk with its results, in order of completion."""
-    executor, decode = _start_workers(decoder, workers)
+    """Decode chunks, yield in order of completion."""
+    executor, decode_chunk = _start_workers(decoder, workers)
+    chunk_of: dict[Future[Decoded], range] = {}
+    finished: SimpleQueue[Future[Decoded]] = SimpleQueue()
+
+    def submit(chunk: range) -> None:
+        future = executor.submit(decode_chunk, chunk)
+        chunk_of[future] = chunk
+        future.add_done_callback(finished.put)
+
     try:
         with warnings.catch_warnings():
             # The parent may have threads, such as torch's. The children use Pillow and NumPy only, never those threads.
             warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-            futures = {executor.submit(decode, chunk): chunk for chunk in chunks}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+            for chunk in chunks:
+                submit(chunk)
+        while chunk_of:
+            future = finished.get()
+            chunk, part = chunk_of.pop(future), future.result()
+            if left := chunk[len(part.widths) :]:
+                submit(left)
+            yield chunk.start, part
     except BrokenProcessPool as error:
         raise DataError(
             "a worker process died while decoding images: an image library crashed, or memory ran out; "
             "use fewer workers"
         ) from error
     finally:
+        decoder.stop[0] = 1
         executor.shutdown(cancel_futures=True)
 
 

@@ -1,7 +1,8 @@
 """The cache of decoded images: each image is decoded and resized once, and read as an `ImageStore` afterwards.
 
 A store is a folder named by the hash of the data and the image options. It is built under a lock in a temporary folder
-beside it, which is renamed when complete, so a store is complete or absent. No torch here.
+beside it, which is renamed when complete, so a store is complete or absent. A build that was interrupted, in whatever
+way, is continued by the next one of the same data (`build_log`). No torch here.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 from filelock import FileLock, Timeout
 
+from decoderbench.data.build_log import BuildLog
 from decoderbench.data.contact_sheet import contact_sheet
 from decoderbench.data.dataset import Dataset, Sample, Split
-from decoderbench.data.decoding_workers import decode_all
+from decoderbench.data.decoding_workers import decode
 from decoderbench.data.image_store import ImageStore, read_store, write_meta
 from decoderbench.data.width_buckets import write_buckets
 from decoderbench.errors import DataError
@@ -31,8 +35,10 @@ from decoderbench.options import ImageOptions
 FORMAT_VERSION = 4
 SAMPLES_ON_CONTACT_SHEET = 64
 MAX_LISTED = 10  # unreadable images in a message
+SECONDS_KEPT = 7 * 24 * 3600  # of an interrupted build
 logger = logging.getLogger("decoderbench")
 
+Steps = Generator[int, None, None]
 Progress = Callable[[int, int], None]
 """Called with the number of images done and their total."""
 
@@ -57,7 +63,8 @@ def open_store(
     """Open the store of a dataset's images; build it first if it is not in the cache.
 
     If several processes call this at once, one builds the store and the others wait for it. A corrupt store is renamed
-    to `.damaged`, a warning is logged, and it is rebuilt.
+    to `.damaged`, a warning is logged, and it is rebuilt. If the build is interrupted, for example by an exception of
+    `progress`, the images decoded so far are kept, and the next call decodes the others.
 
     Args:
         dataset: the source of the images.
@@ -66,7 +73,8 @@ def open_store(
         cache_dir: folder of the cache; default: `default_cache_dir()`.
         allow_unreadable: accept images that cannot be decoded; `ImageStore.unreadable` lists them.
         workers: processes that decode; default: one per usable core.
-        progress: called with the number of images done and their total while the store is built.
+        progress: called with the number of images done, those of earlier calls included, and their total while the
+            store is built. What it raises stops the build within the time of one image, and propagates.
 
     Raises:
         DataError: there are no samples, an image cannot be decoded, or the cache cannot be written.
@@ -80,8 +88,12 @@ def open_store(
     try:
         store = read_store(directory)
     except DataError:
-        builder = _Builder(dataset, samples, options, data_hash, allow_unreadable, stamp, workers, progress)
-        store = builder.build(directory)
+        builder = _Builder(dataset, samples, options, data_hash, allow_unreadable, stamp, workers)
+        with closing(builder.build(directory)) as steps:  # closing stops the workers and releases the lock
+            for done in steps:
+                if progress:
+                    progress(done, len(samples))
+        store = read_store(directory)
     if (store.keys, store.labels, store.splits) != _columns(samples):
         raise DataError(
             f"dataset {dataset.name!r} has other samples than the image cache {directory} under the same "
@@ -119,7 +131,11 @@ def _read_fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> s
 
 @dataclass(frozen=True)
 class _Builder:
-    """Builds a store; all checks are made before the store is published."""
+    """Builds a store; all checks are made before the store is published.
+
+    Its methods yield the number of images done, so that what the caller raises then is not taken for an error of the
+    build.
+    """
 
     dataset: Dataset
     samples: Sequence[Sample]
@@ -128,23 +144,23 @@ class _Builder:
     allow_unreadable: bool
     stamp: str | None
     workers: int | None
-    progress: Progress | None
 
-    def build(self, directory: Path) -> ImageStore:
-        """Return the store at `directory`: build it under its lock, unless another process has done so meanwhile."""
+    def build(self, directory: Path) -> Steps:
+        """Build the store at `directory` under its lock, unless another process has done so meanwhile."""
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
-            _remove_dead_builds(directory)
+            _remove_abandoned_builds(directory)
             with _lock(directory):
                 if directory.exists():
                     try:
-                        return read_store(directory)  # built by another process
+                        read_store(directory)  # built by another process
+                        return
                     except DataError as error:
                         damaged = directory.with_suffix(".damaged")
                         shutil.rmtree(damaged, ignore_errors=True)
                         directory.replace(damaged)
                         logger.warning("%s; it is renamed to %s and rebuilt", error, damaged.name)
-                self._publish(directory)
+                yield from self._publish(directory)
         except OSError as error:
             size = len(self.samples) * self.options.channels * self.options.height * self.options.width
             raise DataError(
@@ -152,36 +168,51 @@ class _Builder:
                 f"{size / 1e6:,.0f} MB: free that much, or set DECODERBENCH_CACHE to another folder"
             ) from error
         logger.info("contact sheet of samples: %s", directory / "contact_sheet.png")
-        return read_store(directory)
 
-    def _publish(self, directory: Path) -> None:
+    def _publish(self, directory: Path) -> Steps:
         """Write a folder beside `directory`, then rename it; the caller holds the lock."""
         building = directory.with_suffix(".building")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        try:
-            self._write(building)
-            if self.stamp is not None and self.dataset.stamp() != self.stamp:
-                raise DataError(f"dataset {self.dataset.name!r} changed while its images were read; run again")
-            building.replace(directory)
-        finally:
+        shape = (len(self.samples), self.options.channels, self.options.height, self.options.width)
+        # The data hash covers pixels as far as the fingerprint does. Without a stamp that has to suffice, as for a
+        # complete store. An equal stamp also shows that nothing changed between the attempts, not even back and forth.
+        # Another version of Pillow may resize differently.
+        facts = {"data_hash": self.data_hash, "stamp": self.stamp, "pillow": PIL.__version__}
+        with BuildLog(building, facts, shape) as log:
+            yield from self._decode(log)
+        temporary = self._write(building, log)
+        for path in set(building.iterdir()) - temporary:
+            with path.open("r+b") as written:
+                os.fsync(written.fileno())
+        if self.stamp is not None and self.dataset.stamp() != self.stamp:
             shutil.rmtree(building, ignore_errors=True)
+            raise DataError(f"dataset {self.dataset.name!r} changed while its images were read; run again")
+        for path in temporary:
+            path.unlink()
+        building.replace(directory)
 
-    def _write(self, building: Path) -> None:
-        """Decode the images and write all files of the store."""
-        count, options = len(self.samples), self.options
-        shape = (count, options.channels, options.height, options.width)
-        file = building / "images.npy"
-        # Writes the header and extends the file to its size, as a sparse file.
-        offset = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape).offset
-        decoded = decode_all(self.dataset, options, count, file, offset, workers=self.workers, progress=self.progress)
+    def _decode(self, log: BuildLog) -> Steps:
+        """Decode the images that the log lacks."""
+        if log.done:
+            logger.info("continuing: %s of %s images were decoded earlier", f"{log.done:,}", f"{len(self.samples):,}")
+            yield log.done
+        with closing(
+            decode(self.dataset, self.options, log.missing(), log.images, log.offset, workers=self.workers)
+        ) as results:
+            for start, part in results:
+                log.add(start, part)
+                yield log.done
+
+    def _write(self, building: Path, log: BuildLog) -> set[Path]:
+        """Write all files of the store; return those that are not part of it."""
+        decoded = log.decoded
+        unreadable = dict(sorted(decoded.unreadable.items()))
         keys, labels, splits = _columns(self.samples)
         if not self.allow_unreadable:
-            _refuse_unreadable_images(decoded.unreadable, keys)
-        buckets = [(file.name, list(shape))]
-        if options.resize == "keep":
-            buckets = write_buckets(file, offset, decoded.widths, options, building)
-            file.unlink()
+            _refuse_unreadable_images(unreadable, keys)
+        buckets, temporary = [(log.images.name, list(log.shape))], {log.file}
+        if self.options.resize == "keep":
+            buckets = write_buckets(log.images, log.offset, decoded.widths, self.options, building)
+            temporary.add(log.images)
         meta = {
             "buckets": buckets,
             "widths": decoded.widths,
@@ -190,14 +221,12 @@ class _Builder:
             "labels": labels,
             "splits": splits,
             "pixel_hashes": decoded.pixel_hashes,
-            "unreadable": list(decoded.unreadable.items()),
-            "squeezed": decoded.squeezed,
+            "unreadable": list(unreadable.items()),
+            "squeezed": sorted(decoded.squeezed),
         }
         write_meta(building, meta)
         _write_contact_sheet(read_store(building))
-        for path in building.iterdir():
-            with path.open("r+b") as written:
-                os.fsync(written.fileno())
+        return temporary
 
 
 def _write_contact_sheet(store: ImageStore) -> None:
@@ -210,11 +239,16 @@ def _write_contact_sheet(store: ImageStore) -> None:
         sheet.save(store.directory / "contact_sheet.png")
 
 
-def _remove_dead_builds(directory: Path) -> None:
-    """Remove temporary folders of processes that died while building a store."""
-    for building in directory.parent.glob("*.building"):
-        with suppress(Timeout), FileLock(building.with_suffix(".lock")).acquire(timeout=0):
-            shutil.rmtree(building, ignore_errors=True)
+def _remove_abandoned_builds(directory: Path) -> None:
+    """Remove what builds of other data left that were interrupted a week ago or earlier and never continued.
+
+    The build of `directory` itself is kept: `BuildLog` decides whether it can be continued.
+    """
+    for building in set(directory.parent.glob("*.building")) - {directory.with_suffix(".building")}:
+        with suppress(OSError, Timeout), FileLock(building.with_suffix(".lock")).acquire(timeout=0):
+            newest = max(path.stat().st_mtime for path in (building, *building.iterdir()))
+            if newest < time.time() - SECONDS_KEPT:
+                shutil.rmtree(building, ignore_errors=True)
 
 
 @contextmanager

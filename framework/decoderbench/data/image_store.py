@@ -90,7 +90,7 @@ def read_store(directory: Path) -> ImageStore:
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise ValueError("meta.json: sha256 mismatch")
         meta: dict[str, Any] = json.loads(body)
-        images = tuple(_map_bucket(directory / name, shape) for name, shape in meta["buckets"])
+        images = tuple(map_images(directory / name, shape) for name, shape in meta["buckets"])
         widths = np.array(meta["widths"], dtype=np.int64)
         bucket_of, index_in_bucket = assign_buckets(widths, [bucket.shape[3] for bucket in images])
         return ImageStore(
@@ -117,8 +117,9 @@ def write_meta(directory: Path, meta: dict[str, Any]) -> None:
     (directory / "meta.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
-def _map_bucket(file: Path, shape: list[int]) -> NDArray[np.uint8]:
-    images = cast("np.memmap[Any, Any]", np.load(file, mmap_mode="c"))
+def map_images(file: Path, shape: list[int]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Map a `.npy` file of images; raise `ValueError` or `OSError` unless it holds uint8 of this shape, complete."""
+    images = cast("np.memmap[Any, np.dtype[np.uint8]]", np.load(file, mmap_mode="c"))
     if list(images.shape) != shape or images.dtype != np.uint8:
         raise ValueError(f"{file.name}: {images.dtype} {images.shape} instead of uint8 {shape}")
     if file.stat().st_size != images.offset + images.nbytes:
