@@ -50,7 +50,7 @@ def parts_of(folder: Path, device: str) -> list[Part]:
 
     return [
         experiment("draw", 60, background=True),
-        part("env", 10, "gpu_env.py", "--json", str(folder / "env.json")),
+        part("env", 30, "gpu_env.py", "--json", str(folder / "env.json")),
         part("pytest", 60, "gpu_tests.py", "--junit", str(folder / "junit.xml")),
         part("smoke", 60, "gpu_smoke.py"),
         part("failures", 25, "gpu_failures.py"),
@@ -59,7 +59,7 @@ def parts_of(folder: Path, device: str) -> list[Part]:
         part("step", 50, "training_step.py"),
         part("recognizers", 70, "recognizers.py", "--profile", str(folder / "profile.txt")),
         part("sharing", 25, "gpu_sharing.py"),
-        experiment("four_stage", 125, "--tar", str(folder / "four_stage.tar")),
+        experiment("four_stage", 105, "--tar", str(folder / "four_stage.tar")),
     ]
 
 

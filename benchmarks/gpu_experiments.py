@@ -48,33 +48,37 @@ class Job:
 
     Attributes:
         bands: the least exact match of decoders, by label, from the head of the experiment.
-        small: arguments that make it small.
-        small_cells: the selections of cells to run, when small.
+        small: values by key that make it small: two cells of a few steps.
     """
 
-    bands: dict[str, float]
-    small: tuple[str, ...]
-    small_cells: tuple[str, ...]
+    bands: Mapping[str, float]
+    small: Mapping[str, str]
+
+    def arguments(self, small: bool) -> list[str]:
+        """Return options of the command line."""
+        changes = {**SMALL, **self.small} if small else {}
+        return ["--seeds", "0", *(argument for key in changes for argument in ("--set", f"{key}={changes[key]}"))]
 
 
-def settings(**values: object) -> tuple[str, ...]:
-    """Return options `--set`; two underscores stand for a dot."""
-    return tuple(
-        argument for key, value in values.items() for argument in ("--set", f"{key.replace('__', '.')}={value}")
-    )
-
-
-SMALL = {"dataset__train": 192, "dataset__val": 16, "dataset__test": 16, "training__batch_size": 8}
+SMALL = {"dataset.train": "192", "dataset.val": "16", "dataset.test": "16", "training.batch_size": "8"}
+CRNN = '{name = "CRNN", rectifier = "None", encoder = "VGG", bridge = "BiLSTM", decoder = "CTC"}'
 JOBS = {
     "quickstart": Job(
         {"LSTM + CTC": 0.9, "attention LSTM": 0.95},
-        settings(**SMALL, training__steps=4),
-        ("attention LSTM or CTC and not stride 32",),
+        {
+            "training.steps": "4",
+            "grid.exclude": '[{encoder = "the same, stride 32"}, {decoder = "LSTMCell loop"}]',
+        },
     ),
     "four_stage": Job(
         {},
-        settings(**SMALL, training__steps=2, training__validate_every=2, training__warmup_steps=1),
-        ("CRNN", "VGG / None / CTC and not TPS or CRNN"),
+        {
+            "training.steps": "2",
+            "training.validate_every": "2",
+            "training.warmup_steps": "1",
+            "grid.exclude": '[{rectifier = "TPS"}, {encoder = "RCNN"}, {encoder = "ResNet"}, {decoder = "Attn"}]',
+            "grid.names": f"[{CRNN}]",
+        },
     ),
 }
 
@@ -84,11 +88,11 @@ def experiment_of(name: str) -> Path:
     return ROOT / "experiments" / f"{name}.toml"
 
 
-def selections(name: str) -> tuple[str, ...]:
-    """Return what to run after one another: the named combinations, if there are any, then all cells."""
+def selections(name: str, small: bool) -> list[str]:
+    """Return what to run one after another: the combinations that have a name, if there are any, then all cells."""
     grid = tomllib.loads(experiment_of(name).read_text(encoding="utf-8"))["grid"]
     names = [combination["name"] for combination in grid.get("names", ())]
-    return (" or ".join(names), "") if names else ("",)
+    return [*([" or ".join(names[:1] if small else names)] if names else []), ""]
 
 
 def draw(given: argparse.Namespace, figures: FigureWriter) -> int:
@@ -99,8 +103,9 @@ def draw(given: argparse.Namespace, figures: FigureWriter) -> int:
         if left < LEAST_SECONDS:
             return UNFINISHED
         command = [*COMMAND, "prepare", str(experiment_of(name)), "--stop-after", f"{left - MARGIN:.0f}s"]
+        command += job.arguments(given.small)
         began = time.monotonic()
-        process = subprocess.Popen([*command, *(job.small if given.small else ())], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         printed = process.communicate()[0]
         took = time.monotonic() - began
         print(printed, end="", flush=True)
@@ -117,15 +122,15 @@ def train(name: str, given: argparse.Namespace, figures: FigureWriter, results: 
     """Train the cells without a record, as far as time allows, and report; return the exit status."""
     job, code, began = JOBS[name], 0, time.time()
     unpack(given.tar, results)
-    for selection in job.small_cells if given.small else selections(name):
+    for selection in selections(name, given.small):
         left = given.seconds - figures.elapsed
         if left < LEAST_SECONDS:
             code = UNFINISHED
             break
         process = subprocess.Popen([
-            *COMMAND, "run", str(experiment_of(name)), "--results", str(results), "--seeds", "0", "-k", selection,
+            *COMMAND, "run", str(experiment_of(name)), "--results", str(results), "-k", selection,
             "--stop-after", f"{left - MARGIN:.0f}s", *(["--device", given.device] if given.device else []),
-            *(job.small if given.small else ()),
+            *job.arguments(given.small),
         ])  # fmt: skip
         code = follow(process, results, given.tar)
         run = f"decoderbench run -k '{selection}'" if selection else "decoderbench run"
