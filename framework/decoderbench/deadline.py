@@ -21,7 +21,7 @@ class Deadline:
     """
 
     seconds: float | None = None
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     def check(self, where: str) -> None:
         """Raise if the limit has passed; `where` completes the message, as in "at step 12 of 800".
@@ -48,7 +48,7 @@ def parse_duration(text: str) -> float:
     Raises:
         ConfigError: it is no duration, or is not positive.
     """
-    number = r"\d+(?:\.\d+)?"
+    number = r"[0-9]+(?:\.[0-9]+)?"
     match = re.fullmatch(rf"(?:({number})h)?(?:({number})m)?(?:({number})s?)?", text.strip())
     parts = match.groups(default="0") if match else ()
     total = sum(float(part) * unit for part, unit in zip(parts, _UNITS.values(), strict=False))

@@ -30,6 +30,10 @@ FORMAT = 3
 Status = Literal["done", "failed", "oom", "diverged", "infeasible"]
 
 
+FAILED = ("failed", "oom", "diverged")
+"""The statuses of cells that were tried and have no result."""
+
+
 class OtherFormatError(DataError):
     """A results file has a format that this version cannot read; the file is left unchanged."""
 

@@ -19,7 +19,7 @@ from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DeviceLostError, PendingCellsError
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
-from decoderbench.records import Plan, ResultsDirectory, RunRecord, write_atomically
+from decoderbench.records import FAILED, Plan, ResultsDirectory, RunRecord, write_atomically
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import hookimpl
@@ -211,14 +211,25 @@ class Runner:
                 if not self._complete(cell, timeout=self.deadline.remaining()):
                     self.deadline.check(f"waiting for {cell.title}, which another process is training")
         except PendingCellsError as error:
-            done = sum(self.directory.read(cell) is not None for cell in cells)
-            progress = f"{done} of {len(cells)} cells have results" + ", none from this time" * (done == finished)
-            raise type(error)(f"{error.reason}; {progress}") from None
+            raise self._with_progress(error, cells, finished) from None
+
+    def _with_progress(self, error: PendingCellsError, cells: Sequence[Cell], finished: int) -> PendingCellsError:
+        """Return the error of a run that ended early with the number of results; `finished` is the number before it."""
+        records = [record for cell in cells if (record := self.directory.read(cell)) is not None]
+        failed = sum(record.status in FAILED for record in records)
+        progress = f"{len(records)} of {len(cells)} cells have results"
+        if failed:
+            progress += f", {failed} of them failed"
+        if len(records) == finished:
+            progress += ", none is new: allow more time"
+        ended = type(error)(f"{error.reason}; {progress}")
+        ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed
+        return ended
 
     def _forget_failed(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
             record = self.directory.read(cell)
-            if record is not None and record.status not in ("done", "infeasible"):
+            if record is not None and record.status in FAILED:
                 self.directory.delete_result(cell)
 
     def _complete(self, cell: Cell, *, timeout: float = 0.0) -> bool:
@@ -230,7 +241,7 @@ class Runner:
                 record = self._run(cell)
                 self.directory.publish(record)
                 self.registry.plugins.notify("cell_finished", cell=cell, record=record)
-                if record.status not in ("done", "infeasible") and not still_works(self.dataset.device):
+                if record.status in FAILED and not still_works(self.dataset.device):
                     raise DeviceLostError(
                         f"{cell.title} failed and left {self.dataset.device} unusable for this process"
                     )

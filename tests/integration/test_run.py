@@ -22,7 +22,8 @@ from decoderbench.registry.registry import Registry
 FIXED_COLUMNS = [
     "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason",
     "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs",
-    "train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "peak_memory_mb", "train_seconds",
+    "train_samples_per_sec", "infer_samples_per_sec", "latency_ms",
+    "train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds",
     "frames", "device", "cell_id", "name",
 ]  # fmt: skip
 
@@ -31,6 +32,7 @@ def test_run_writes_records_table_and_report_of_a_grid(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
     observer = observe(tiny_registry)
+    tiny["training"] |= {"steps": 12, "validate_every": 6}
     frame = train(tiny, tiny_registry, tmp_path)
 
     assert list(frame.columns[: len(FIXED_COLUMNS)]) == FIXED_COLUMNS
@@ -41,7 +43,8 @@ def test_run_writes_records_table_and_report_of_a_grid(
     assert (frame["gmacs"] > 0).all()
     assert (frame[["train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "train_seconds"]] > 0).all(axis=None)
     assert observer.started == ["loop", "ctc", "attention"]
-    assert observer.validated == [3, 6] * 3
+    assert frame[["train_peak_memory_mb", "infer_peak_memory_mb"]].isna().all(axis=None)  # on a CPU
+    assert observer.validated == [6, 12] * 3
     pd.testing.assert_frame_equal(frame, load_frame(tmp_path))
 
     for cell_id in frame["cell_id"]:
@@ -53,7 +56,7 @@ def test_run_writes_records_table_and_report_of_a_grid(
             row["cer"]
         )
         assert nats_per_character(predictions["nll"], predictions["reference"]) == pytest.approx(row["nats_per_char"])
-        assert [line["step"] for line in read_lines(folder / "history.jsonl")] == [3, 6]
+        assert [line["step"] for line in read_lines(folder / "history.jsonl")] == [6, 12]
         weights = safetensors.torch.load_file(folder / "weights.safetensors")
         assert sum(w.numel() for w in weights.values()) / 1e6 == pytest.approx(row["param_count"])
         assert json.loads((folder / "cell.json").read_text())["seed"] == 0

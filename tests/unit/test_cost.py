@@ -149,18 +149,40 @@ def test_latency_is_the_median_over_single_images_after_warm_up(clock: Any) -> N
     assert clock.batches == [(1, 3)] * (timing.LATENCY_WARM_UPS + timing.LATENCY_RUNS)
 
 
-def test_throughput_excludes_the_warm_up(clock: Any) -> None:
-    batches = [torch.zeros(size, 1, 4, 4) for size in (4, 4, 2)]
+def test_throughput_excludes_the_warm_up_and_a_shorter_last_batch(clock: Any) -> None:
+    batches = [torch.zeros(size, 1, 4, 4) for size in (4, 4, 4, 2)]
     assert timing.measure_throughput(clock, batches) == pytest.approx(10)
-    assert [size for size, _ in clock.batches] == [4, 4, 2]
+    assert [size for size, _ in clock.batches] == [4, 4, 4]  # the first one is the warm-up, and is not counted again
 
 
-def test_throughput_warms_up_each_size_and_then_measures_all_batches(clock: Any) -> None:
-    batches = [torch.zeros(size, 1, 4, width) for size, width in ((4, 4), (3, 8), (2, 8))]
+def test_throughput_warms_up_each_width_and_then_measures_all_full_batches(clock: Any) -> None:
+    batches = [torch.zeros(size, 1, 4, width) for size, width in ((4, 4), (3, 8), (2, 8), (2, 12))]
     assert timing.measure_throughput(clock, batches) == pytest.approx(10)
-    assert sorted(size for size, _ in clock.batches[:2]) == [3, 4]
-    assert [size for size, _ in clock.batches[2:]] == [4, 3, 2]
+    assert sorted(size for size, _ in clock.batches[:3]) == [2, 3, 4]
+    assert [size for size, _ in clock.batches[3:]] == [4, 3, 2]
 
 
 def test_throughput_of_a_single_batch_transcribes_it_twice(clock: Any) -> None:
     assert timing.measure_throughput(clock, [torch.zeros(4, 1, 4, 4)]) == pytest.approx(10)
+
+
+def test_rate_of_training_leaves_out_the_first_steps_and_validations(clock: Any) -> None:
+    training = timing.TrainingClock(torch.device("cpu"))
+    for step in range(1, timing.TRAINING_WARM_UPS + 1):
+        clock.now += 5.0  # kernels are loaded
+        training.step_taken(step, 8)
+        with training.paused():
+            clock.now += 60.0
+    assert training.images_per_second() is None
+    for step in range(timing.TRAINING_WARM_UPS + 1, timing.TRAINING_WARM_UPS + 5):
+        clock.now += 0.5
+        training.step_taken(step, 8)
+        with training.paused():
+            clock.now += 60.0
+    assert training.images_per_second() == pytest.approx(16)
+
+
+def test_rate_of_a_training_as_short_as_the_warm_up_is_not_measured(clock: Any) -> None:
+    training = timing.TrainingClock(torch.device("cpu"))
+    training.step_taken(1, 8)
+    assert training.images_per_second() is None

@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,11 @@ import pytest
 import torch
 
 from decoderbench.registry.global_state import SETTINGS, changed_state, preserving_global_state, read_global_state
+
+
+def set_float32(backend: str, precision: str) -> None:
+    attrgetter(backend)(torch.backends).fp32_precision = precision
+
 
 CHANGES: dict[str, Callable[[], object]] = {
     "the default dtype": lambda: torch.set_default_dtype(torch.float64),
@@ -22,8 +28,29 @@ CHANGES: dict[str, Callable[[], object]] = {
     "float32 matmul precision": lambda: torch.set_float32_matmul_precision("high"),
     "deterministic algorithms": lambda: torch.use_deterministic_algorithms(True, warn_only=True),
     "anomaly detection": lambda: torch.set_anomaly_enabled(True),
+    "torch.backends.cudnn.allow_tf32": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "torch.backends.fp32_precision": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "torch.backends.cudnn.fp32_precision": lambda: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
+    "torch.backends.cudnn.conv.fp32_precision": lambda: set_float32("cudnn.conv", "ieee"),
+    "torch.backends.cudnn.rnn.fp32_precision": lambda: set_float32("cudnn.rnn", "ieee"),
+    "torch.backends.cuda.matmul.fp32_precision": lambda: set_float32("cuda.matmul", "tf32"),
+    "torch.backends.mkldnn.fp32_precision": lambda: set_float32("mkldnn", "bf16"),
+    "torch.backends.mkldnn.conv.fp32_precision": lambda: set_float32("mkldnn.conv", "bf16"),
+    "torch.backends.mkldnn.rnn.fp32_precision": lambda: set_float32("mkldnn.rnn", "bf16"),
+    "torch.backends.mkldnn.matmul.fp32_precision": lambda: set_float32("mkldnn.matmul", "bf16"),
+    "torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction": lambda: setattr(
+        torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False
+    ),
+    "torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction": lambda: setattr(
+        torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False
+    ),
+    "torch.backends.cuda.matmul.allow_fp16_accumulation": lambda: setattr(
+        torch.backends.cuda.matmul, "allow_fp16_accumulation", True
+    ),
     "torch.backends.cudnn.benchmark": lambda: setattr(torch.backends.cudnn, "benchmark", True),
     "torch.backends.mkldnn.enabled": lambda: setattr(torch.backends.mkldnn, "enabled", False),
+    "autocast on cpu": lambda: torch.set_autocast_enabled("cpu", True),
+    "autocast on cuda": lambda: torch.set_autocast_dtype("cuda", torch.bfloat16),
     "NumPy error handling": lambda: np.seterr(all="ignore"),
     "garbage collection": gc.disable,
     "the recursion limit": lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 1),

@@ -23,7 +23,8 @@ from decoderbench.report.tables import format_fixed
 COLUMNS = [
     *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason"),
     *("exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs"),
-    *("train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "peak_memory_mb", "train_seconds"),
+    *("train_samples_per_sec", "infer_samples_per_sec", "latency_ms"),
+    *("train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds"),
     *("frames", "device", "cell_id", "name"),
 ]
 FIGURES = ["accuracy_vs_steps.svg", "accuracy_vs_latency.svg"]

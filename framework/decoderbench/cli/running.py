@@ -34,6 +34,7 @@ from decoderbench.cli.common import (
 )
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
+from decoderbench.records import FAILED
 
 if TYPE_CHECKING:
     from decoderbench.data.dataset import Dataset
@@ -194,6 +195,6 @@ def _prepare_and_execute(
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'}", markup=False)
     statuses = finished.recorded["status"]
-    if failed := int(statuses.isin(["failed", "oom", "diverged"]).sum()):
+    if failed := int(statuses.isin(FAILED).sum()):
         err.print(f"{failed} of {len(statuses)} cells failed; the report gives the reasons", markup=False)
         raise typer.Exit(1)
