@@ -1,22 +1,31 @@
 """Speed of two published recognizers in training and transcription, relative to their matrix products alone.
 
-    python benchmarks/recognizers.py [--batch-size 32] [--rounds 5] [--width-share 1] [--device cpu] [--profile]
+    python benchmarks/recognizers.py [--batch-sizes 192 512] [--rounds 5] [--width-share 1] [--only CRNN]
+                                     [--profile FILE] [--device cpu] [--out FILE.jsonl] [--small]
 
 TRBA is TPS, ResNet, BiLSTM and attention; CRNN is VGG, BiLSTM and CTC (Baek et al. 2019), on gray images of 32 x 100
 with texts of 24 characters. The limit is the time for the multiply-accumulates of an image (three times as many in
 training) at the rate of large products in the same number format, measured in the same rounds. This rate is the faster
 one of torch.mm and a 3x3 convolution, which use different libraries (on AMD, the float32 product of MKL is slower). The
-fastest rounds count, because other processes on a machine can only add time. In bfloat16, decoder and optimizer stay in
-float32, so no recognizer can reach that limit. Goal: 85 % of the limit.
+fastest rounds count, because other processes on a machine can only add time. float32 means float32, not TF32, for
+products and convolutions alike. In bfloat16, decoder, recurrences and optimizer stay in float32, so no recognizer can
+reach that limit. Goal: 85 % of the limit.
+On CUDA, bfloat16 is measured with and without cudnn.benchmark, which tries the algorithms of a convolution when a shape
+is new; the first training step tells what that costs.
 """
 
-import argparse
-import time
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from figures import Figures, parser, seconds, start
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from decoderbench import Charset, ImageSpec, Labels, LabelSpec
@@ -25,17 +34,33 @@ from decoderbench.model.recognizer import Recognizer
 from decoderbench.options import TrainingOptions
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
-from decoderbench.training.devices import choose_device, device_name, synchronize
+from decoderbench.training.devices import release_memory, synchronize, use_ieee_float32
+from decoderbench.training.memory import TrainingMemory, transcription_peak_mb
 from decoderbench.training.optimizer import build_optimizer
 
 IMAGE = ImageSpec(channels=1, height=32, width=100)
 LABELS = LabelSpec(charset=Charset("0123456789abcdefghijklmnopqrstuvwxyz"), max_length=25, frames_needed=24)
 ATTENTION = {"wiring": "baek2019"}
-PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
-CONVOLUTION_BATCH = {"cpu": 16, "cuda": 512}  # of maps 512 x 8 x 26, as inside the ResNet
 PRODUCTS = 8  # per round, so a short idle moment of a shared machine does not set the limit
 
 Stage = tuple[str, dict[str, Any]]
+Loop = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the measured things are: images of a batch, n of an n x n product, batch of the convolution.
+
+    The convolution is one of the ResNet: 512 channels to 512, on maps of 8 x 26.
+    """
+
+    batches: tuple[int, ...]
+    product: int
+    convolution: int
+
+
+SIZES = {"cpu": Sizes((32,), 2048, 16), "cuda": Sizes((192, 512), 8192, 512)}
+SMALL = Sizes((2,), 256, 1)
 
 
 def recognizers(output_channels: int) -> dict[str, tuple[Stage, Stage, Stage, Stage]]:
@@ -60,6 +85,17 @@ def build(registry: Registry, stages: tuple[Stage, ...], dtype: torch.dtype | No
     )
 
 
+def describe(figures: Figures, name: str, registry: Registry, stages: tuple[Stage, ...]) -> float:
+    """Report the size of a recognizer; return its 10^9 multiply-accumulates per image."""
+    with torch.device("meta"):
+        model = build(registry, stages).eval()
+        gmacs = count_gmacs(model.transcribe, torch.empty(1, IMAGE.channels, IMAGE.height, IMAGE.width))
+    assert gmacs is not None
+    figures.add(f"{name}: parameters", count_parameters(model) / 1e6, "M")
+    figures.add(f"{name}: multiply-accumulates", gmacs, "GMACs/image")
+    return gmacs
+
+
 def draw(batch_size: int, device: torch.device) -> tuple[Tensor, Labels]:
     """Draw images and labels. All labels have 24 distinct characters, so CTC needs only 24 frames."""
     images = 2 * torch.rand(batch_size, IMAGE.channels, IMAGE.height, IMAGE.width, device=device) - 1
@@ -68,21 +104,12 @@ def draw(batch_size: int, device: torch.device) -> tuple[Tensor, Labels]:
     return images, Labels(ids, torch.full((batch_size,), length, device=device), (length,) * batch_size)
 
 
-def seconds(device: torch.device, run: Callable[[], object]) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    run()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def large_products(device: torch.device, dtype: torch.dtype) -> list[tuple[Callable[[], object], int]]:
-    """Return functions that run large matrix products and large convolutions, each with its multiply-accumulates."""
-    size, batch = PRODUCT_SIZE[device.type], CONVOLUTION_BATCH[device.type]
-    left, right = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
+def large_products(device: torch.device, dtype: torch.dtype, sizes: Sizes) -> list[tuple[str, Loop, int]]:
+    """Return functions that run large matrix products and convolutions, with their names and multiply-accumulates."""
+    left, right = (torch.rand(sizes.product, sizes.product, device=device).to(dtype) for _ in range(2))
     maps, weight = (
         torch.rand(*shape, device=device).to(dtype, memory_format=torch.channels_last)
-        for shape in ((batch, 512, 8, 26), (512, 512, 3, 3))
+        for shape in ((sizes.convolution, 512, 8, 26), (512, 512, 3, 3))
     )
 
     def mm() -> None:
@@ -93,83 +120,121 @@ def large_products(device: torch.device, dtype: torch.dtype) -> list[tuple[Calla
         for _ in range(PRODUCTS):
             torch.conv2d(maps, weight, padding=1)
 
-    return [(mm, PRODUCTS * size**3), (convolution, PRODUCTS * maps.numel() * weight[0].numel())]
+    convolution_macs = PRODUCTS * maps.numel() * weight[0].numel()
+    return [("matrix product", mm, PRODUCTS * sizes.product**3), ("convolution", convolution, convolution_macs)]
 
 
-def measure(registry: Registry, name: str, stages: tuple[Stage, ...], dtype: torch.dtype, given: Any) -> None:
-    device = choose_device(given.device)
-    with torch.device("meta"):
-        on_meta = build(registry, stages).eval()
-        gmacs = count_gmacs(on_meta.transcribe, torch.empty(1, IMAGE.channels, IMAGE.height, IMAGE.width))
-    assert gmacs is not None
-    torch.manual_seed(0)
-    model = build(registry, stages, None if dtype == torch.float32 else dtype).to(device)
-    optimizer = build_optimizer(model, TrainingOptions())
-    images, labels = draw(given.batch_size, device)
+@dataclass(frozen=True)
+class Run:
+    """How to measure: images of a batch, rounds, the products that set the limit, and a file for profiles."""
 
-    def train() -> None:
-        model.train()
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(model.nll(images, labels).mean())
-        optimizer.step()
+    batch_size: int
+    rounds: int
+    products: list[tuple[str, Loop, int]]
+    profile: Path | None
 
-    def transcribe() -> None:
-        model.eval()
+
+@dataclass
+class Subject:
+    """A recognizer on the device with a batch, and what is done with it."""
+
+    model: Recognizer
+    images: Tensor
+    labels: Labels
+    options: TrainingOptions
+
+    def __post_init__(self) -> None:
+        self.optimizer = build_optimizer(self.model, self.options)
+
+    def train(self) -> None:
+        self.model.train()
+        loss = self.model.nll(self.images, self.labels).sum() / self.labels.lengths.sum().clamp(min=1)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        self.optimizer.step()
+
+    def transcribe(self) -> None:
+        self.model.eval()
         with torch.inference_mode():
-            model.transcribe(images)
+            self.model.transcribe(self.images)
 
-    products = large_products(device, dtype)
-    loops = (train, transcribe, *(run for run, _ in products))
+
+def measure(figures: Figures, name: str, gmacs: float, model: Callable[[], Recognizer], run: Run) -> None:
+    """Measure the training and the transcription of one recognizer in batches of one size."""
+    device, rounds = figures.device, run.rounds
+    memory = TrainingMemory(device)
+    torch.manual_seed(0)
+    subject = Subject(model().to(device), *draw(run.batch_size, device), TrainingOptions())
+    figures.add(f"{name}: first training step", seconds(device, subject.train), "s")
+    peaks = memory.peak_mb(), transcription_peak_mb(subject.model.eval(), subject.images)
+    loops = (subject.train, subject.transcribe, *(loop for _, loop, _ in run.products))
     for loop in loops:
         loop()
-    times = [[seconds(device, loop) for loop in loops] for _ in range(given.rounds)]
-    *fastest, mm, convolution = (min(column) for column in zip(*times, strict=True))
-    rates = [macs / took for (_, macs), took in zip(products, (mm, convolution), strict=True)]
-    print(
-        f"{name} {str(dtype).removeprefix('torch.'):8} {count_parameters(model) / 1e6:5.1f} M parameters, "
-        f"{gmacs:.3f} GMACs per image, "
-        f"GMACs per second: matrix product {rates[0] / 1e9:.0f}, convolution {rates[1] / 1e9:.0f}"
-    )
-    for what, took, passes in zip(("training", "transcription"), fastest, (3, 1), strict=True):
-        limit = passes * gmacs * 1e9 * given.batch_size / max(rates)
-        print(
-            f"  {what:13} {given.batch_size / took:8.1f} images per second, {limit / took:.0%} of the limit", flush=True
-        )
-    if given.profile:
-        for loop in (train, transcribe):
-            show_profile(loop, device)
+    times = [[seconds(device, loop) for loop in loops] for _ in range(rounds)]
+    columns = list(zip(*times, strict=True))
+    rates = []
+    for (what, _, macs), column in zip(run.products, columns[2:], strict=True):
+        rates.append(macs / min(column) / 1e9)
+        figures.add(f"{name}: {what}", rates[-1], "GMACs/s", n=rounds)
+    for what, column, passes, peak in zip(("training", "transcription"), columns[:2], (3, 1), peaks, strict=True):
+        fastest, slowest = (run.batch_size / took for took in (min(column), max(column)))
+        figures.add(f"{name}: {what}", fastest, "images/s", n=rounds, spread=fastest - slowest)
+        figures.add(f"{name}: {what}, share of the limit", fastest * passes * gmacs / max(rates), "1", n=rounds)
+        if peak is not None:
+            figures.add(f"{name}: {what}, peak memory", peak, "MB")
+    if run.profile:
+        for what, loop in (("training", subject.train), ("transcription", subject.transcribe)):
+            write_profile(run.profile, f"{name}: {what}", loop, device)
 
 
-def show_profile(loop: Callable[[], None], device: torch.device) -> None:
+def write_profile(path: Path, title: str, loop: Loop, device: torch.device) -> None:
+    """Append the table of one profiled call."""
     on_cuda = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
-    with profile(activities=activities) as found:
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]) as found:
         loop()
         synchronize(device)
     order = "self_cuda_time_total" if on_cuda else "self_cpu_time_total"
-    print(found.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=45))
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{title}\n{found.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=45)}\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        "--batch-sizes", type=int, nargs="+", help="images per batch; default: 32, on CUDA 192 and 512"
+    )
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument(
         "--width-share", type=float, default=1.0, help="share of the 512 channels of the published encoders"
     )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", choices=list(recognizers(512)))
-    parser.add_argument("--profile", action="store_true", help="also print a profile of one round")
-    given = parser.parse_args()
-
+    arguments.add_argument("--only", choices=list(recognizers(512)))
+    arguments.add_argument("--profile", type=Path, help="a file to append profiles to")
+    given = arguments.parse_args()
+    figures = start("recognizers", given)
+    use_ieee_float32()
+    sizes = SMALL if given.small else SIZES[figures.device.type]
+    rounds, width = (1, 32) if given.small else (given.rounds, round(512 * given.width_share))
+    only = given.only or ("CRNN" if given.small else None)
+    chosen = {name: stages for name, stages in recognizers(width).items() if only in (None, name)}
     registry = Registry(build_plugin_manager())
-    device = choose_device(given.device)
-    threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
-    print(f"{device_name(device)}, torch {torch.__version__}, {threads}batches of {given.batch_size}")
-    for name, stages in recognizers(round(512 * given.width_share)).items():
-        if given.only in (None, name):
-            for dtype in (torch.float32, torch.bfloat16):
-                measure(registry, name, stages, dtype, given)
+    gmacs = {name: describe(figures, name, registry, stages) for name, stages in chosen.items()}
+    batches = given.batch_sizes or sizes.batches
+    # On CUDA, float32 is for comparison only: one batch size, one setting.
+    settings = [(torch.float32, False, batches[:1]), (torch.bfloat16, False, batches)]
+    if figures.device.type == "cuda":
+        settings.append((torch.bfloat16, True, batches))
+    for dtype, benchmark, batch_sizes in settings:
+        torch.backends.cudnn.benchmark = benchmark
+        products = large_products(figures.device, dtype, sizes)
+        for (name, stages), batch_size in product(chosen.items(), batch_sizes):
+            title = f"{name} {str(dtype).removeprefix('torch.')} {batch_size}{' benchmark' * benchmark}"
+            profiled = dtype == torch.bfloat16 and not benchmark and batch_size == batch_sizes[-1]
+            run = Run(batch_size, rounds, products, given.profile if profiled else None)
+            model = partial(build, registry, stages, None if dtype == torch.float32 else dtype)
+            measure(figures, title, gmacs[name], model, run)
+            release_memory(figures.device)
+    raise SystemExit(bool(figures.failed))
 
 
 if __name__ == "__main__":

@@ -1,49 +1,73 @@
 """Overhead of the framework in a training step, relative to the same modules in a bare loop.
 
-    python benchmarks/training_step.py [--steps 20] [--rounds 15] [--device cpu]
+    python benchmarks/training_step.py [--steps 20] [--rounds 15] [--device cpu] [--out FILE.jsonl] [--small]
 
-The bare loop slices a resident float tensor and does only forward, loss, backward, clipping and optimizer step.
-Rounds of both alternate, and the fastest rounds are compared, because other processes on a machine can only add time.
+The bare loop slices resident float tensors and does only forward, loss, backward, clipping and optimizer step. Its loss
+is PyTorch's own, on targets and lengths that are prepared before the loop. Rounds of both alternate, and the fastest
+rounds are compared, because other processes on a machine can only add time. On CUDA it also counts the kernels of a
+step, and tells the time that the host needs to launch them from the time that the device needs to run them.
 Goals: the framework takes at most 3 % longer than the bare loop; gathering and augmenting a batch take at most 10 % of
 a step.
 """
 
-import argparse
+from __future__ import annotations
+
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
+import torch.nn.functional as F
+from figures import Figures, parser, seconds, start
+from quickstart_cells import load_cells
 from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
-from decoderbench.config.cell import Cell
-from decoderbench.config.experiment import Experiment, load_experiment
-from decoderbench.config.overrides import merge
-from decoderbench.data.resident_dataset import ResidentDataset, to_float
-from decoderbench.labels import Labels
+from decoderbench import CTCDecoder, Labels
+from decoderbench.data.resident_dataset import to_float
 from decoderbench.options import AugmentationOptions
-from decoderbench.planning.prepare import prepare
-from decoderbench.registry.plugin_manager import build_plugin_manager
-from decoderbench.registry.registry import Registry
-from decoderbench.training.devices import choose_device, device_name, synchronize
-from decoderbench.training.local_context import LocalContext
-from decoderbench.training.provenance import describe_environment
+from decoderbench.training.devices import synchronize, use_ieee_float32
 from decoderbench.training.trainer import Trainer
 
-QUICKSTART = Path(__file__).parents[1] / "experiments" / "quickstart.toml"
 AUGMENTATION = {
     "rotate": 4.0, "shear": 0.15, "scale": 0.12, "translate": 0.08, "contrast": 0.3, "brightness": 0.1, "noise": 0.05,
 }  # fmt: skip
+PROFILED_STEPS = 10
+
+BareLoss = Callable[[Tensor, slice], Tensor]
 
 
-def bare_loop(trainer: Trainer, pixels: Tensor, labels: Labels, steps: int) -> None:
+def bare_loss(trainer: Trainer, labels: Labels) -> BareLoss:
+    """Return a function from the memory of some rows to their summed nll; all labels have the same length."""
+    decoder = trainer.recognizer.decoder
+    length, size = labels.longest, trainer.options.batch_size
+    assert set(labels.host_lengths) == {length}
+    if isinstance(decoder, CTCDecoder):
+        classes, lengths = labels.ids + 1, (length,) * size
+
+        def ctc(memory: Tensor, rows: slice) -> Tensor:
+            log_probs = decoder(memory).log_softmax(dim=-1).transpose(0, 1)
+            return F.ctc_loss(log_probs, classes[rows], (memory.shape[1],) * size, lengths, reduction="sum")
+
+        return ctc
+    tokens = F.pad(labels.ids, (1, 0), value=decoder.start)
+    targets = F.pad(labels.ids, (0, 1), value=decoder.end)
+
+    def teacher_forced(memory: Tensor, rows: slice) -> Tensor:
+        logits = decoder.teacher_forced_logits(memory, tokens[rows])
+        return F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten(), reduction="sum")
+
+    return teacher_forced
+
+
+def bare_loop(trainer: Trainer, pixels: Tensor, loss_of: BareLoss, length: int, steps: int) -> None:
     model, optimizer, size = trainer.recognizer, trainer.optimizer, trainer.options.batch_size
     for step in range(steps):
         first = step * size % (len(pixels) - size)
-        chosen = slice(first, first + size)
-        batch = Labels(labels.ids[chosen], labels.lengths[chosen], labels.host_lengths[chosen])
-        loss = model.nll(pixels[chosen], batch).sum() / (size * labels.longest)
+        rows = slice(first, first + size)
+        loss = loss_of(model.memory(pixels[rows]), rows) / (size * length)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), trainer.options.clip_norm)
@@ -60,55 +84,87 @@ def sampling_loop(trainer: Trainer, steps: int) -> None:
         pass
 
 
-def seconds(device: torch.device, run: Callable[..., None], *arguments: object) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    run(*arguments)
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def measure(trainer: Trainer, augmented: Trainer, steps: int, rounds: int) -> str:
-    device = trainer.context.device
-    dataset = trainer.context.dataset
+def measure(figures: Figures, name: str, trainer: Trainer, augmented: Trainer, steps: int, rounds: int) -> None:
+    device, dataset = trainer.context.device, trainer.context.dataset
     images, labels = dataset.gather(dataset.rows("train"))
-    bare = (bare_loop, trainer, to_float(images), labels, steps)
-    framework = (framework_loop, trainer, steps)
-    sampling = (sampling_loop, augmented, steps)
-    for warm_up in (bare, framework, sampling):
-        seconds(device, *warm_up)
-    times = [[seconds(device, *loop) / steps for loop in (bare, framework, sampling)] for _ in range(rounds)]
-    alone, full, sampled = (min(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(row[1] / row[0] for row in times)
-    return (
-        f"{trainer.cell.decoder.label:15} fastest rounds: bare loop {1e3 * alone:.1f} ms per step, "
-        f"framework {full / alone:.3f} of it, gathering and augmenting {sampled / full:.1%} of a step; "
-        f"median ratio of the rounds {ratio:.3f}"
+    pixels, loss_of = to_float(images), bare_loss(trainer, labels)
+    compare_losses(figures, name, trainer, pixels, labels, loss_of)
+    loops = (
+        partial(bare_loop, trainer, pixels, loss_of, labels.longest, steps),
+        partial(framework_loop, trainer, steps),
+        partial(sampling_loop, augmented, steps),
     )
+    for loop in loops:
+        loop()
+    times = [[1e3 * seconds(device, loop) / steps for loop in loops] for _ in range(rounds)]
+    for loop, column in zip(
+        ("bare loop", "framework", "gathering and augmenting"), zip(*times, strict=True), strict=True
+    ):
+        figures.add(f"{name}: {loop}", min(column), "ms/step", n=rounds, spread=max(column) - min(column))
+    alone, full, sampled = (min(column) for column in zip(*times, strict=True))
+    figures.add(f"{name}: framework / bare loop, fastest rounds", full / alone, "1", n=rounds)
+    figures.add(
+        f"{name}: framework / bare loop, median of rounds", statistics.median(row[1] / row[0] for row in times), "1",
+        n=rounds,
+    )  # fmt: skip
+    figures.add(f"{name}: gathering and augmenting / framework", sampled / full, "1", n=rounds)
+    if device.type == "cuda":
+        measure_launches(figures, name, trainer)
+
+
+def compare_losses(
+    figures: Figures, name: str, trainer: Trainer, pixels: Tensor, labels: Labels, loss_of: BareLoss
+) -> None:
+    """Both loops must compute the same loss, or they cannot be compared."""
+    model, rows = trainer.recognizer.eval(), slice(0, trainer.options.batch_size)
+    batch = Labels(labels.ids[rows], labels.lengths[rows], labels.host_lengths[rows])
+    with torch.no_grad():
+        memory = model.memory(pixels[rows])
+        bare, full = float(loss_of(memory, rows)), float(model.decoder.nll(memory, batch).sum())
+    model.train()
+    figures.add(f"{name}: difference of the losses", abs(bare / full - 1), "1", ok=abs(bare / full - 1) < 1e-5)
+
+
+def measure_launches(figures: Figures, name: str, trainer: Trainer) -> None:
+    """Kernels of a step, and the times of host and device; CUDA only."""
+    device = trainer.context.device
+    batches = list(trainer.context.batches(PROFILED_STEPS))
+    host = []
+    for step, batch in enumerate(batches, start=1):
+        synchronize(device)
+        begin = time.perf_counter()
+        trainer.take_step(step, *batch)
+        host.append(1e3 * (time.perf_counter() - begin))
+    synchronize(device)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        for step, batch in enumerate(batches, start=1):
+            trainer.take_step(step, *batch)
+        synchronize(device)
+    on_device = [
+        event for event in found.key_averages() if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    ]
+    kernels = sum(event.count for event in on_device if not event.key.startswith(("Memcpy", "Memset")))
+    busy = sum(event.self_device_time_total for event in on_device) / 1e3
+    figures.add(f"{name}: kernels", kernels / PROFILED_STEPS, "kernels/step", n=PROFILED_STEPS)
+    figures.add(f"{name}: host until all is launched", statistics.median(host), "ms/step", n=PROFILED_STEPS)
+    figures.add(f"{name}: device at work", busy / PROFILED_STEPS, "ms/step", n=PROFILED_STEPS)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--device")
-    arguments = parser.parse_args()
-
-    device = choose_device(arguments.device)
-    registry = Registry(build_plugin_manager())
-    data = merge(load_experiment(QUICKSTART).as_given(), {"dataset": {"train": 2000, "val": 10, "test": 10}})
-    experiment = Experiment(**data)
-    prepared = prepare(experiment, registry=registry)
-    dataset = ResidentDataset(prepared.inputs.images, prepared.inputs.audit, device)
-
-    def trainer_of(cell: Cell) -> Trainer:
-        return Trainer(cell, LocalContext(cell, registry, dataset, Path(), describe_environment(device)))
-
-    print(f"{device_name(device)}, torch {torch.__version__}, batches of {experiment.training.batch_size}")
-    for cell in prepared.cells:
-        if not cell.infeasible:
-            augmented = cell.model_copy(update={"augmentation": AugmentationOptions(**AUGMENTATION)})
-            print(measure(trainer_of(cell), trainer_of(augmented), arguments.steps, arguments.rounds))
+    arguments = parser(__doc__)
+    arguments.add_argument("--steps", type=int, help="steps of a round; default: 20, on CUDA 50")
+    arguments.add_argument("--rounds", type=int, help="default: 15, on CUDA 8")
+    given = arguments.parse_args()
+    figures = start("step", given)
+    use_ieee_float32()
+    on_cuda = figures.device.type == "cuda"
+    steps = given.steps or (1 if given.small else 50 if on_cuda else 20)
+    rounds = given.rounds or (1 if given.small else 8 if on_cuda else 15)
+    cells = load_cells(figures.device, small=given.small)
+    for name, cell in cells.by_decoder.items():
+        augmented = cell.model_copy(update={"augmentation": AugmentationOptions(**AUGMENTATION)})
+        measure(figures, name, cells.trainer(cell), cells.trainer(augmented), steps, rounds)
+    raise SystemExit(bool(figures.failed))
 
 
 if __name__ == "__main__":
