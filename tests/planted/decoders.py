@@ -406,6 +406,38 @@ class PlainTensor(SmallCTC):
         return super().forward(memory * self.mask)
 
 
+class LengthsOnTheDevice(SmallCTC):
+    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+        frames = torch.full_like(labels.lengths, memory.shape[1])
+        log_probs = self._log_probs(memory).transpose(0, 1)
+        return F.ctc_loss(log_probs, labels.ids + 1, frames, labels.lengths, reduction="none")
+
+
+class ReadsTheLengths(SmallLSTM):
+    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+        return super().nll(memory, labels) / (1 + 0 * labels.lengths.max().item())
+
+
+class IndexesByMask(SmallLSTM):
+    """Takes the scores of the characters by a mask, so the host must count them."""
+
+    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+        spelled = labels.ids[labels.mask()]
+        return super().nll(memory, labels) + 0 * spelled.sum()
+
+
+class UploadsAConstant(SmallCTC):
+    def forward(self, memory: Tensor) -> Tensor:
+        return super().forward(memory) * torch.tensor([1.0, 2.0, 2.0], device=memory.device)
+
+
+class LooksAtEachStep(SmallLSTM):
+    def step(self, token: Tensor, state: Any, memory: Tensor) -> Any:
+        if not self.training and token.eq(self.end).all():
+            return memory.new_zeros(len(memory), self.vocabulary_size), state
+        return super().step(token, state, memory)
+
+
 class CannotBeExported(SmallCTC):
     def forward(self, memory: Tensor) -> Tensor:
         logits = super().forward(memory)
@@ -499,8 +531,23 @@ FAULTS = [
     fault(IgnoresTheImage, "memorizes_six_texts", r"instead of \['', 'a', 'b', 'ab', 'ba', 'aab'\] after 150 steps"),
     # devices
     fault(ReadsWeights, "builds_on_meta_device", "got RuntimeError: Tensor.item"),
-    fault(StateOnTheCPU, "stays_on_one_device", "got .* of tensors on cpu and meta; create tensors on the device of"),
-    fault(PlainTensor, "stays_on_one_device", "got mul of tensors on cpu and meta; create tensors on the device of"),
+    fault(StateOnTheCPU, "stays_on_one_device", "got .* of tensors on cpu and cuda; create tensors on the device of"),
+    fault(PlainTensor, "stays_on_one_device", "got mul of tensors on cpu and cuda; create tensors on the device of"),
+    fault(
+        LengthsOnTheDevice,
+        "does_not_wait_for_device",
+        r"a wait for .*a copy from cuda to cpu at decoders.py:\d+.*; keep",
+    ),
+    fault(
+        ReadsTheLengths, "does_not_wait_for_device", r"a wait for a value \(item.*\) at decoders.py:\d+; keep values"
+    ),
+    fault(
+        IndexesByMask, "does_not_wait_for_device", "a wait for an index that is a mask at .*product for x.mask., Lab"
+    ),
+    fault(UploadsAConstant, "does_not_wait_for_device", "a wait for a copy from cpu to cuda at .*buffer for torch.ten"),
+    fault(
+        LooksAtEachStep, "does_not_wait_for_device", "a wait for a value .* at decoders.py:.*; keep values on the dev"
+    ),
     fault(MultipliesElementwise, "macs_can_be_counted", "got no operation that is counted"),
     fault(CannotBeExported, "exported_program_matches", "as `exports = True` promises; got "),
     # probabilities

@@ -293,6 +293,11 @@ class PositionsOnTheCPU(SmallBridge):
         return super().forward(features) + torch.arange(features.shape[-1])[:, None]
 
 
+class SkipsEmptyFeatures(SmallBridge):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features if features.any() else features + 1)
+
+
 class RunningMean(SmallBridge):
     def __init__(self, config: ComponentConfig, features: FeatureMapSpec) -> None:
         super().__init__(config, features)
@@ -391,7 +396,8 @@ FAULTS = [
             (Detached, "every_parameter_gets_gradient", "got no finite gradient for the input; keep it in the graph"),
             (UnusedPosition, "every_parameter_gets_gradient", "got no gradient for position; use these parameters"),
             (ReadsWeights, "builds_on_meta_device", "got RuntimeError: Tensor.item"),
-            (PositionsOnTheCPU, "stays_on_one_device", "got add of tensors on cpu and meta; create tensors on"),
+            (PositionsOnTheCPU, "stays_on_one_device", "got add of tensors on cpu and cuda; create tensors on"),
+            (SkipsEmptyFeatures, "does_not_wait_for_device", r"a wait for a value .* at stages.py:\d+; keep values on"),
             (RunningMean, "inference_changes_nothing", "a change of mean by inference"),
         ]
     ),

@@ -85,7 +85,7 @@ class AutoregressiveDecoder(Decoder):
             log_prob = log_prob + torch.where(ended, 0.0, score)
             ended = ended | (token == self.end)
             ids.append(torch.where(ended, -1, token))
-            if _all(ended):
+            if all_ended(ended):
                 break
         text = torch.stack(ids, dim=1)  # (B, S)
         return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob)
@@ -119,16 +119,19 @@ class AutoregressiveDecoder(Decoder):
             text = torch.cat([text, torch.where(ended, -1, chosen_token)[:, :, None]], dim=2)
             state = select_rows(state, (first_row + parent).flatten())
             token = chosen_token.flatten()
-            if _all(ended):
+            if all_ended(ended):
                 break
         log_prob, best = scores.max(dim=1)
         text = text[torch.arange(batch, device=best.device), best]  # (B, S)
         return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob)
 
 
-def _all(flags: Tensor) -> bool:
-    """Return whether all flags are true; always False on the meta device, which has no values."""
-    return not flags.is_meta and bool(flags.all())
+def all_ended(ended: Tensor) -> bool:
+    """Return whether all texts have ended: the one wait for the device, once per character.
+
+    Always False on the meta device, which has no values.
+    """
+    return not ended.is_meta and bool(ended.all())
 
 
 def select_rows(state: State, rows: Tensor) -> State:

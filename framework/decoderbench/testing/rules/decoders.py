@@ -11,7 +11,7 @@ from decoderbench.specs import LabelSpec, SequenceSpec
 from decoderbench.testing.assertions import expect
 from decoderbench.testing.checks import Rule
 from decoderbench.testing.fresh_processes import fresh_processes_agree
-from decoderbench.testing.rules import modules, scoring, transcription
+from decoderbench.testing.rules import devices, modules, scoring, transcription
 from decoderbench.testing.rules.peeking import transcription_ignores_labels
 from decoderbench.testing.subjects.base import build_seeded
 from decoderbench.testing.subjects.decoder import (
@@ -61,7 +61,8 @@ def rules_of_decoders(subject: DecoderSubject) -> list[Rule]:
         modules.inference_changes_nothing,
         modules.global_state_is_unchanged,
         modules.builds_on_meta_device,
-        modules.stays_on_one_device,
+        devices.stays_on_one_device,
+        devices.does_not_wait_for_device,
         modules.macs_can_be_counted,
         memorizes_six_texts,
         *modules.rules_of_exports(subject),

@@ -1,4 +1,4 @@
-"""The rules for all torch modules, whatever their stage: weights, inputs, devices and side effects."""
+"""The rules for all torch modules, whatever their stage: weights, inputs and side effects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from decoderbench.model.complexity import count_gmacs
 from decoderbench.model.recognizer import weights_of
@@ -19,9 +16,6 @@ from decoderbench.testing.assertions import RuleSkipped, expect, expect_close, e
 from decoderbench.testing.checks import Rule
 from decoderbench.testing.file_access import watching_file_access
 from decoderbench.testing.subjects.base import ModuleSubject, build_seeded
-
-# Operations that may mix devices on CUDA too: copies, and indexing with an index on the host.
-MAY_MIX_DEVICES = {"_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_"}
 
 
 def every_parameter_gets_gradient(subject: ModuleSubject) -> None:
@@ -160,21 +154,6 @@ def builds_on_meta_device(subject: ModuleSubject) -> None:
     )
 
 
-def stays_on_one_device(subject: ModuleSubject) -> None:
-    """After a move to another device all tensors are on that device; the meta device substitutes for CUDA."""
-    module, inputs = subject.build_for_eval().to("meta"), subject.draw_inputs(2).to("meta")
-    with _OneDevice():  # type: ignore[no-untyped-call]
-        for call in (subject.train_step, subject.infer):
-            try:
-                call(module, inputs)
-            except RuntimeError as error:
-                # Some operators, such as the CTC loss, have no meta kernel. Inference is still checked then.
-                if not isinstance(error, NotImplementedError) and "meta" not in str(error):
-                    raise
-                if call is subject.infer:
-                    raise RuleSkipped(f"it reads values, which the meta device does not have: {error}") from None
-
-
 def macs_can_be_counted(subject: ModuleSubject) -> None:
     """The multiply-accumulates (MACs) of inference can be counted on the meta device, and are not zero."""
     with torch.device("meta"):
@@ -204,17 +183,3 @@ def exported_program_matches(subject: ModuleSubject) -> None:
         warnings.filterwarnings("ignore", ".*_flat_weights")  # raised for every nn.LSTM
         exported = torch.export.export(module, (inputs,)).module()
         expect_close("exported, an output", exported(inputs), module(inputs), do="branch on shapes, not on values")
-
-
-class _OneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses operations on tensors of two devices, as CUDA does; scalars and host indices may mix."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.ndim > 0]
-        name = func.overloadpacket.__name__
-        expect(
-            len({tensor.device for tensor in tensors}) < 2 or name in MAY_MIX_DEVICES,
-            got=f"{name} of tensors on {' and '.join(sorted({str(tensor.device) for tensor in tensors}))}",
-            do="create tensors on the device of the input, x.new_zeros(...) or device=x.device; register all others",
-        )
-        return func(*args, **(kwargs or {}))

@@ -7,7 +7,7 @@ from decoderbench.model.stages import Encoder
 from decoderbench.testing.assertions import expect, expect_close
 from decoderbench.testing.checks import Rule
 from decoderbench.testing.fresh_processes import fresh_processes_agree
-from decoderbench.testing.rules import modules
+from decoderbench.testing.rules import devices, modules
 from decoderbench.testing.subjects.stage import StageSubject, declared_shape, draw_inputs_for
 
 
@@ -28,7 +28,8 @@ def rules_of_stages(subject: StageSubject) -> list[Rule]:
         modules.global_state_is_unchanged,
         modules.builds_on_meta_device,
         declaration_is_the_same_on_meta,
-        modules.stays_on_one_device,
+        devices.stays_on_one_device,
+        devices.does_not_wait_for_device,
         *rules_of_encoders,
         *modules.rules_of_exports(subject),
         fresh_processes_agree,

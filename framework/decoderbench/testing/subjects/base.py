@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from decoderbench.model.recognizer import weights_of
 from decoderbench.options import ComponentConfig
+from decoderbench.testing.fake_cuda import HostRead, fake_cuda
 
 TRAINING_STEPS = 3
 
@@ -52,10 +53,20 @@ class Subject(ABC):
 
 
 @dataclass
+class UseOnCuda:
+    """What a module did on fake CUDA tensors."""
+
+    waits_in_training: list[HostRead] = field(default_factory=list)
+    waits_in_inference: list[HostRead] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+
+@dataclass
 class ModuleSubject(Subject):
     """A component that is a torch module; it is built for the first size that it accepts."""
 
     needs_input_gradient = False
+    may_wait_in_inference = False
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -66,8 +77,14 @@ class ModuleSubject(Subject):
         """Draw random inputs (batch, ...)."""
 
     @abstractmethod
+    def loss(self, module: Any, inputs: Tensor) -> Tensor:
+        """Run a forward pass, as a training step does, and return a number to differentiate."""
+
     def train_step(self, module: Any, inputs: Tensor) -> None:
         """Run a forward and a backward pass, as a training step does."""
+        loss = self.loss(module, inputs)
+        if loss.requires_grad:  # a stage may have no weights
+            torch.autograd.backward(loss)
 
     @abstractmethod
     def infer(self, module: Any, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -80,6 +97,22 @@ class ModuleSubject(Subject):
     def build_for_eval(self, seed: int = 0) -> Any:
         """Build the module from a seed, in eval mode."""
         return build_seeded(self.build, seed).eval()
+
+    @cached_property
+    def on_cuda(self) -> UseOnCuda:
+        """A forward pass of training, then inference in all ways, on fake CUDA tensors."""
+        module, inputs, use = build_seeded(self.build), self.draw_inputs(6), UseOnCuda()
+        with fake_cuda() as seen:
+            module, inputs = seen.move(module), seen.move(inputs)
+            for run, waits in ((self.loss, use.waits_in_training), (self.infer_all_ways, use.waits_in_inference)):
+                try:
+                    run(module, inputs)
+                except Exception as error:  # noqa: BLE001 - components raise anything
+                    use.errors.append(error)
+                waits += seen.host_reads
+                seen.host_reads.clear()
+                module.eval()
+        return use
 
     def outcomes(self) -> Iterator[bytes]:
         module, inputs = build_seeded(self.build), self.draw_inputs(4)

@@ -57,6 +57,11 @@ class DecoderSubject(ModuleSubject):
         return issubclass(self.cls, AutoregressiveDecoder)
 
     @property
+    def may_wait_in_inference(self) -> bool:  # type: ignore[override]
+        """True for a class that derives directly from `Decoder`, because its search is its own."""
+        return not (self.is_ctc or self.is_autoregressive)
+
+    @property
     def max_text_length(self) -> int:
         """The most characters of a transcription: T for CTC, `max_length` if autoregressive, else the larger one."""
         if self.is_autoregressive:
@@ -76,10 +81,10 @@ class DecoderSubject(ModuleSubject):
         """Draw a memory (B, T, D), not contiguous, like the output of a bridge that transposes (B, D, T)."""
         return torch.randn(batch, self.memories[0].dim, self.memories[0].length).transpose(1, 2)
 
-    def train_step(self, module: Decoder, inputs: Tensor) -> None:
+    def loss(self, module: Decoder, inputs: Tensor) -> Tensor:
         texts = [TEXTS[row % len(TEXTS)] for row in range(len(inputs))]
         labels = Labels.from_texts(texts, CHARSET, device=inputs.device)
-        torch.autograd.backward(module.nll(inputs, labels).sum())
+        return module.nll(inputs, labels).sum()
 
     def infer(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return log_prob (B,), lengths (B,) and ids (B, `max_text_length`), without a beam."""
