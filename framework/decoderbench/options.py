@@ -87,7 +87,7 @@ class TrainingOptions(Options):
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of all stages but the decoder, which always runs in float32; auto is bfloat16 where the hardware
-    supports it, else float32."""
+    supports it, else float32. On CUDA, float32 is computed without TF32, and recurrent layers always run in float32."""
 
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between validations; a tenth of all steps if not set."""

@@ -87,5 +87,6 @@ class CellContext(Protocol):
             recognizer: with the weights to test.
             kept_step: the optimizer step that these weights come from.
             cost: what the trainer measured: `train_samples_per_sec` and `train_seconds`. Latency, throughput of
-                transcription and peak memory are measured here.
+                transcription and peak memory are measured here. Peak memory of training is that since `recognizer()`,
+                without evaluations.
         """

@@ -17,7 +17,7 @@ class FiniteGuard:
     """Records, on the device, the first step whose loss or gradient was not finite, and checks it at intervals."""
 
     def __init__(self, device: torch.device) -> None:
-        self.interval = CHECK_EVERY.get(device.type, 1)
+        self.interval = CHECK_EVERY[device.type]
         self._first_bad = torch.zeros((), dtype=torch.int64, device=device)
         self._value = torch.zeros((), device=device)
 
