@@ -15,7 +15,6 @@ Exit status: 0 all parts that ran passed, 1 a part failed, 2 wrong arguments, 13
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,8 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.budget > 0:
         parser.error(f"--budget {given.budget:g}: must be a positive number of seconds")
     budget = max(given.budget, CPU_SECONDS * len(parts)) if given.device == "cpu" else given.budget
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     return check(parts, given.out, budget=budget, only=only, device=given.device)
 
 

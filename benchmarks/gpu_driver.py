@@ -13,8 +13,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,8 +119,8 @@ def stop(parts: Sequence[Running], outcome: str, *, ok: bool | None) -> None:
 class Driver:
     """Runs parts within a budget and records how each ended."""
 
-    def __init__(self, folder: Path, budget: float, device: str) -> None:
-        self.folder, self.budget, self.device = folder, budget, device
+    def __init__(self, folder: Path, budget: float, device: str, interruptions: Collection[int]) -> None:
+        self.folder, self.budget, self.device, self.interruptions = folder, budget, device, interruptions
         self.failed = False
         self._running: list[Running] = []
         self._started = time.monotonic()
@@ -131,7 +131,14 @@ class Driver:
         return self.budget - (time.monotonic() - self._started) - GRACE - RESERVE
 
     def run(self, parts: Sequence[Part], temporary: str) -> None:
-        """Run parts in order. Each has its share of the budget as its limit; the last has all that is left."""
+        """Run parts in order. Each has its share of the budget as its limit; the last has all that is left.
+
+        Raises:
+            KeyboardInterrupt: a signal has asked for the end.
+        """
+        if not parts:
+            print("all parts are done; --only runs parts again", flush=True)
+            return
         foreground = [part for part in parts if not part.background]
         scale = self.budget / sum(part.seconds for part in foreground or parts)
         for part in parts:
@@ -158,12 +165,16 @@ class Driver:
         if limit < share / 2:
             self._record(part.name, f"not started: {max(0, limit):.0f} s left, its share is {share:.0f} s", None, 0)
             return
-        print(f"{part.name}: started, limit {limit:.0f} s", flush=True)
         self._running.append(Running(part, limit, self.folder / LOG, temporary))
+        print(f"{part.name}: started, limit {limit:.0f} s", flush=True)
 
     def _wait(self, name: str) -> None:
         """Wait until no part of this name is running."""
-        while any(running.part.name == name for running in self._running):
+        while True:
+            if self.interruptions:
+                raise KeyboardInterrupt
+            if all(running.part.name != name for running in self._running):
+                return
             for running in tuple(self._running):
                 if running.poll():
                     self._end(running)
@@ -185,6 +196,19 @@ class Driver:
         })  # fmt: skip
 
 
+@contextmanager
+def recorded_interruptions() -> Iterator[list[int]]:
+    """Keep SIGINT and SIGTERM from ending this process at any place, and yield a list that they are appended to."""
+    seen: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda number, frame: seen.append(number)) for number in numbers}
+    try:
+        yield seen
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def check(
     parts: Sequence[Part], folder: Path, *, budget: float, only: Collection[str] = (), device: str = "cuda"
 ) -> int:
@@ -198,19 +222,20 @@ def check(
         device: where the parts measure. Parts that were done on another device are run again.
 
     Returns:
-        0 if all parts that ran passed, 1 if one failed, 130 if interrupted by SIGINT.
+        0 if all parts that ran passed, 1 if one failed, 130 if interrupted by SIGINT or SIGTERM.
     """
     folder.mkdir(parents=True, exist_ok=True)
     cut_incomplete_line(folder / RESULTS)
     (folder / TABLE).unlink(missing_ok=True)
-    driver = Driver(folder, budget, device)
-    with tempfile.TemporaryDirectory(prefix="decoderbench-gpu-check-", ignore_cleanup_errors=True) as temporary:
+    with (
+        recorded_interruptions() as interruptions,
+        tempfile.TemporaryDirectory(prefix="decoderbench-gpu-check-", ignore_cleanup_errors=True) as temporary,
+    ):
+        driver = Driver(folder, budget, device, interruptions)
         try:
             driver.run(_chosen(parts, read_lines(folder / RESULTS), only, device), temporary)
             status = int(driver.failed)
         except KeyboardInterrupt:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
             driver.interrupt()
             status = 130
     print_table(read_lines(folder / RESULTS), [part.name for part in parts], folder / TABLE)

@@ -4,7 +4,7 @@
 
 Rates are medians of rounds after a warm-up, on random data: bytes read and written by a copy on the device, and
 multiply-accumulates of a large matrix product, counted as two operations, in bfloat16 and in float32. The errors of a
-float32 product and convolution show whether they are computed in float32: TF32 rounds to 10 bits, which costs some 1e-4.
+float32 product and convolution show whether they are computed in float32: TF32 rounds to 10 bits, some 1e-4.
 `nvidia-smi` is only read.
 """
 
