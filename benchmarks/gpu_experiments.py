@@ -88,11 +88,11 @@ def experiment_of(name: str) -> Path:
     return ROOT / "experiments" / f"{name}.toml"
 
 
-def selections(name: str, small: bool) -> list[str]:
+def selections(name: str) -> list[str]:
     """Return what to run one after another: the combinations that have a name, if there are any, then all cells."""
     grid = tomllib.loads(experiment_of(name).read_text(encoding="utf-8"))["grid"]
     names = [combination["name"] for combination in grid.get("names", ())]
-    return [*([" or ".join(names[:1] if small else names)] if names else []), ""]
+    return [*([" or ".join(names)] if names else []), ""]
 
 
 def draw(given: argparse.Namespace, figures: FigureWriter) -> int:
@@ -122,7 +122,7 @@ def train(name: str, given: argparse.Namespace, figures: FigureWriter, results: 
     """Train the cells without a record, as far as time allows, and report; return the exit status."""
     job, code, began = JOBS[name], 0, time.time()
     unpack(given.tar, results)
-    for selection in selections(name, given.small):
+    for selection in [""] if given.small else selections(name):
         left = given.seconds - figures.elapsed
         if left < LEAST_SECONDS:
             code = UNFINISHED

@@ -18,6 +18,9 @@ import pytest
 from figure_file import FigureWriter, append_synced
 from filelock import FileLock
 from gpu_driver import Part, check
+from helpers.experiments import PlanCells
+
+from decoderbench.planning.selection import select_cells
 
 BENCHMARKS = Path(gpu_check.__file__).parent
 FILES = {
@@ -180,7 +183,7 @@ def test_parts_are_scripts_that_share_the_reference_budget(tmp_path: Path) -> No
 
 
 def test_driver_imports_no_torch() -> None:
-    code = "import sys, gpu_check, gpu_experiments; sys.exit('torch' in sys.modules)"
+    code = "import sys, gpu_check, gpu_experiments, gpu_tests; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, check=False).returncode == 0
 
 
@@ -224,6 +227,16 @@ def test_tar_file_holds_records_of_finished_cells_without_weights(tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {"results", "results.tar", "again"}
 
 
+def test_four_stage_runs_the_named_combinations_first(plan_cells: PlanCells) -> None:
+    named, everything = gpu_experiments.selections("four_stage")
+    cells = [cell for cell in plan_cells("four_stage") if cell.seed == 0]
+    assert {cell.name for cell in select_cells(cells, named)} == {
+        "CRNN", "RARE", "R2AM", "STAR-Net", "GRCNN", "Rosetta", "TRBA"
+    }  # fmt: skip
+    assert (len(select_cells(cells, named)), len(select_cells(cells, everything))) == (7, 24)
+    assert gpu_experiments.selections("quickstart") == [""]
+
+
 @pytest.mark.slow
 def test_quickstart_killed_half_way_goes_on_from_its_tar_file(tmp_path: Path) -> None:
     tar, out = tmp_path / "quickstart.tar", tmp_path / "results.jsonl"
@@ -255,14 +268,19 @@ def test_quickstart_killed_half_way_goes_on_from_its_tar_file(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_check_runs_small_parts_on_the_cpu(tmp_path: Path) -> None:
+def test_check_runs_parts_small_on_the_cpu(tmp_path: Path) -> None:
     script = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--device", "cpu", "--budget", "60"]
-    command = [*script, "--only", "draw,env,pytest,quickstart", "--out", str(tmp_path)]
+    command = [*script, "--only", "env,pytest", "--out", str(tmp_path)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout
-    assert {path.name for path in tmp_path.iterdir()} == FILES - {"profile.txt", "four_stage.tar"}
-    assert sorted(ends_of(tmp_path)) == [(name, "done") for name in ("draw", "env", "pytest", "quickstart")]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "results.jsonl",
+        "table.txt",
+        "log.txt",
+        "env.json",
+        "junit.xml",
+    }
+    assert ends_of(tmp_path) == [("env", "done"), ("pytest", "done")]
     tests = next(line for line in lines_of(tmp_path) if line["name"] == "tests")
     assert tests["value"].startswith("0 run, ")
     assert json.loads((tmp_path / "env.json").read_text())["environment"]["torch"]
-    assert list(tmp_path.parent.glob("decoderbench-gpu-check-*")) == []
