@@ -350,8 +350,13 @@ def test_damaged_row_of_varying_width_is_decoded_again(
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [({"stamp_value": "a"}, {"stamp_value": "b"}), ({}, {"stamp_value": "a"}), ({"count": 401}, {})],
-    ids=["stamp", "no stamp", "count"],
+    [
+        ({"stamp_value": "a"}, {"stamp_value": "b"}),
+        ({}, {"stamp_value": "a"}),
+        ({"count": 401}, {}),
+        ({"samples": lambda self: list(reversed(Noise.samples(self)))}, {}),
+    ],
+    ids=["stamp", "no stamp", "count", "order"],
 )
 def test_build_of_data_that_may_have_changed_starts_over(
     tmp_path: Path, before: dict[str, Any], after: dict[str, Any]

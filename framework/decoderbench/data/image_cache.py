@@ -173,10 +173,14 @@ class _Builder:
         """Write a folder beside `directory`, then rename it; the caller holds the lock."""
         building = directory.with_suffix(".building")
         shape = (len(self.samples), self.options.channels, self.options.height, self.options.width)
-        # The data hash covers pixels as far as the fingerprint does. Without a stamp that has to suffice, as for a
-        # complete store. An equal stamp also shows that nothing changed between the attempts, not even back and forth.
-        # Another version of Pillow may resize differently.
-        facts = {"data_hash": self.data_hash, "stamp": self.stamp, "pillow": PIL.__version__}
+        facts = {
+            "data_hash": self.data_hash,
+            # Without a stamp the data hash has to suffice, as for a complete store. With one, nothing has changed since
+            # the first attempt, not even back and forth.
+            "stamp": self.stamp,
+            "samples": _digest(_columns(self.samples)),  # a wrong fingerprint must not mix rows of two data sets
+            "pillow": PIL.__version__,  # another version may resize differently
+        }
         with BuildLog(building, facts, shape) as log:
             yield from self._decode(log)
         temporary = self._write(building, log)
@@ -195,10 +199,9 @@ class _Builder:
         if log.done:
             logger.info("continuing: %s of %s images were decoded earlier", f"{log.done:,}", f"{len(self.samples):,}")
             yield log.done
-        with closing(
-            decode(self.dataset, self.options, log.missing(), log.images, log.offset, workers=self.workers)
-        ) as results:
-            for start, part in results:
+        parts = decode(self.dataset, self.options, log.missing(), log.images, log.offset, workers=self.workers)
+        with closing(parts):
+            for start, part in parts:
                 log.add(start, part)
                 yield log.done
 
@@ -240,10 +243,7 @@ def _write_contact_sheet(store: ImageStore) -> None:
 
 
 def _remove_abandoned_builds(directory: Path) -> None:
-    """Remove what builds of other data left that were interrupted a week ago or earlier and never continued.
-
-    The build of `directory` itself is kept: `BuildLog` decides whether it can be continued.
-    """
+    """Remove interrupted builds of other data that nobody has continued for a week."""
     for building in set(directory.parent.glob("*.building")) - {directory.with_suffix(".building")}:
         with suppress(OSError, Timeout), FileLock(building.with_suffix(".lock")).acquire(timeout=0):
             newest = max(path.stat().st_mtime for path in (building, *building.iterdir()))
