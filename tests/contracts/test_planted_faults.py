@@ -9,7 +9,8 @@ from helpers.support import REGISTRY, SmallCTC, SmallLSTM
 from planted import Fault, datasets, decoders, leaks, metrics, stages
 from torch import nn
 
-from decoderbench.testing import ConformanceError, check_bridge, check_decoder, checks_of
+from decoderbench import ComponentConfig, Decoder, Hypotheses
+from decoderbench.testing import ConformanceError, RuleSkipped, check_bridge, check_decoder, checks_of, fake_cuda
 
 FAULTS = [*decoders.FAULTS, *leaks.FAULTS, *stages.FAULTS, *datasets.FAULTS, *metrics.FAULTS]
 HEALTHY = [*decoders.HEALTHY, *stages.HEALTHY, *datasets.HEALTHY, *metrics.HEALTHY]
@@ -104,6 +105,47 @@ class TiedWeights(SmallLSTM):
         read = torch.where((token == self.start)[:, None], self.begin, known)
         hidden, cell = self.cell(torch.cat([read, memory.mean(dim=1)], dim=-1), state)
         return self.head(self.project(hidden)), (hidden, cell)
+
+
+class SearchesOnTheHost(Decoder):
+    """Unusual but correct: a decoder of no family, whose search reads values."""
+
+    name = "searches_on_the_host"
+    Config = ComponentConfig
+
+    def __init__(self, config: Any, memory: Any, labels: Any) -> None:
+        super().__init__(config, memory, labels)
+        self.inner = SmallCTC(config, memory, labels)
+
+    def nll(self, memory: Any, labels: Any) -> torch.Tensor:
+        return self.inner.nll(memory, labels)
+
+    def transcribe(self, memory: Any, *, beam_size: int = 1) -> Hypotheses:
+        assert memory.isfinite().all() or memory.is_cuda  # a read; fake tensors say False
+        return self.inner.transcribe(memory, beam_size=beam_size)
+
+
+def run_rule(cls: Any, name: str) -> None:
+    (check,) = [check for check in checks_of(cls) if check.name == name]
+    check()
+
+
+def test_search_of_no_family_may_wait_for_the_device() -> None:
+    run_rule(SearchesOnTheHost, "does_not_wait_for_device")
+
+
+def test_decoder_that_needs_values_is_not_blamed_for_mixed_devices() -> None:
+    with pytest.raises(RuleSkipped, match="it needs values, which fake tensors do not have: DynamicOutputShape"):
+        run_rule(decoders.IndexesByMask, "stays_on_one_device")
+
+
+def test_devices_are_not_checked_without_fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(fake_cuda, "_try_out", refuse)
+    with pytest.raises(RuleSkipped, match="has no fake CUDA tensors: Torch not compiled with CUDA enabled"):
+        run_rule(SmallCTC, "stays_on_one_device")
 
 
 @pytest.mark.parametrize("unusual", [SpectralNorm, TiedWeights])

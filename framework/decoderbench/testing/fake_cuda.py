@@ -1,7 +1,7 @@
-"""CUDA without a GPU: what a module does on fake CUDA tensors, which mixes of devices, waits and number formats.
+"""CUDA without a GPU: mixed devices, waits for the device and number formats of recurrences, on fake CUDA tensors.
 
-PyTorch's fake tensors have a shape, a number format and a device, but no values, and are dispatched as those of the
-device would be. Tensors of the host stay real here. So a mix of devices and a read of a value are found anywhere.
+PyTorch's fake tensors have a shape, a number format and a device, but no values, and reach the same operators as those
+of the device would. Tensors of the host stay real here.
 
 Stand-ins for what has no fake kernel: the fused kernel of nn.GRUCell, that of `F.ctc_loss`, and pinned memory.
 nn.LSTM, nn.GRU and nn.RNN run PyTorch's loop over cells, because the kernel of cuDNN needs a driver.
@@ -51,7 +51,7 @@ RECURRENCES = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 
 
 @dataclass(frozen=True)
-class HostRead:
+class Wait:
     """A wait of the host for the device, for a value or to have made a copy."""
 
     operation: str
@@ -81,24 +81,24 @@ class Recurrence:
 class Seen:
     """What was seen on the fake device."""
 
-    host_reads: list[HostRead] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
     recurrences: list[Recurrence] = field(default_factory=list)
     _is_moving: bool = False
 
     def move(self, value: Movable) -> Movable:
-        """Return a tensor, or a module that was built on the CPU, on the device; this is no host read."""
+        """Return a tensor, or a module that was built on the CPU, on the device; this is no wait."""
         self._is_moving = True
         try:
             return value.to("cuda")
         finally:
             self._is_moving = False
 
-    def record_read(self, operation: str) -> None:
+    def record_wait(self, operation: str) -> None:
         """Record a wait of the host, at the innermost line that is not PyTorch's."""
         if not self._is_moving:
             frame = _innermost_frame_outside_torch()
             place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-            self.host_reads.append(HostRead(operation, place, frame.f_code))
+            self.waits.append(Wait(operation, place, frame.f_code))
 
 
 @contextmanager
@@ -116,12 +116,17 @@ def fake_cuda() -> Iterator[Seen]:
     try:
         with mode, _Operations(seen), _Functions(seen):
             try:
-                torch.ones(1, device="cuda") + 1
+                _try_out()
             except (RuntimeError, AssertionError) as error:
                 raise RuleSkipped(f"this build of PyTorch has no fake CUDA tensors: {error}") from None
             yield seen
     finally:
         torch.backends.cudnn.enabled = had_cudnn
+
+
+def _try_out() -> None:
+    """Raise an error if this build of PyTorch cannot make fake CUDA tensors."""
+    torch.ones(1, device="cuda").add(1)
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -146,9 +151,11 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func(*args, **kwargs)
         if name in ("_ctc_loss", "_use_cudnn_ctc_loss", "_use_miopen_ctc_loss"):
             return self._ctc_loss(*args) if name == "_ctc_loss" else False
-        _refuse_to_mix(name, leaves)
-        if operation := _find_read(name, args, kwargs):
-            self.seen.record_read(operation)
+        mixable = [args[0], *args[2:3]] if name in INDEXING and _device_of(args[0]) == "cuda" else leaves
+        if name not in COPIES:
+            _refuse_to_mix(name, mixable)
+        if operation := _find_wait(name, args, kwargs):
+            self.seen.record_wait(operation)
         if name == "_local_scalar_dense":
             return _zero(args[0].dtype)
         if name == "equal":
@@ -162,7 +169,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return the nll (B,) and alpha (B, T, 2L + 1) for log_probs (T, B, V)."""
         _refuse_to_mix("ctc_loss", [log_probs, targets])
         if any(map(_is_of_device, options)):
-            self.seen.record_read("ctc_loss with lengths on the device")
+            self.seen.record_wait("ctc_loss with lengths on the device")
         frames, batch, _ = log_probs.shape
         return log_probs.new_empty(batch), log_probs.new_empty(batch, frames, 2 * targets.shape[-1] + 1)
 
@@ -194,20 +201,19 @@ def _device_of(tensor: Tensor) -> str:
 
 
 def _refuse_to_mix(name: str, leaves: list[Any]) -> None:
-    """Raise `ConformanceError` for tensors of two devices; scalars may mix, and copies and indices, at a price."""
+    """Raise `ConformanceError` for tensors of two devices; scalars may mix."""
     devices = {_device_of(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim > 0}
     expect(
-        len(devices) < 2 or name in COPIES | INDEXING,
+        len(devices) < 2,
         got=f"{name} of tensors on {' and '.join(sorted(devices))}",
         do="create tensors on the device of the input, x.new_zeros(...) or device=x.device; register all others",
     )
 
 
-def _find_read(name: str, args: Any, kwargs: Any) -> str | None:
+def _find_wait(name: str, args: Any, kwargs: Any) -> str | None:
     """Return a description of the wait for the device that an operation needs, if any."""
     if name in READS:
-        on_host = name == "_local_scalar_dense" and _device_of(args[0]) == "cpu"  # recorded when it was copied there
-        return None if on_host else READS[name]
+        return READS[name] if _device_of(args[0]) == "cuda" else None  # on the host, the wait was for the copy to it
     if name == "repeat_interleave" and kwargs.get("output_size") is None:
         return "repeat_interleave without output_size"
     if name in COPIES:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from decoderbench.model.recognizer import weights_of
 from decoderbench.options import ComponentConfig
-from decoderbench.testing.fake_cuda import HostRead, fake_cuda
+from decoderbench.testing.fake_cuda import Wait, fake_cuda
 
 TRAINING_STEPS = 3
 
@@ -56,8 +56,8 @@ class Subject(ABC):
 class UseOnCuda:
     """What a module did on fake CUDA tensors."""
 
-    waits_in_training: list[HostRead] = field(default_factory=list)
-    waits_in_inference: list[HostRead] = field(default_factory=list)
+    waits_in_training: list[Wait] = field(default_factory=list)
+    waits_in_inference: list[Wait] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
 
 
@@ -109,8 +109,8 @@ class ModuleSubject(Subject):
                     run(module, inputs)
                 except Exception as error:  # noqa: BLE001 - components raise anything
                     use.errors.append(error)
-                waits += seen.host_reads
-                seen.host_reads.clear()
+                waits += seen.waits
+                seen.waits.clear()
                 module.eval()
         return use
 
