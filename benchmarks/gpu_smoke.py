@@ -20,14 +20,13 @@ import copy
 import math
 from collections import defaultdict
 from itertools import pairwise
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from figures import Figures, parser, start
 from quickstart_cells import Cells, load_cells
 from recognizers import build, draw, recognizers
-from smoke_subjects import REGISTRY, TEXTS, Subject, labels_on, subjects
+from smoke_subjects import REGISTRY, TEXTS, Subject, labels_on, recording_recurrences, subjects
 from torch import Tensor, nn
 
 from decoderbench import Charset, CTCDecoder, Hypotheses, Labels, LabelSpec, SequenceSpec
@@ -192,20 +191,13 @@ def check_short_ctc(figures: Figures, decoder: Subject) -> None:
 
 def check_recurrences(figures: Figures) -> None:
     """What arrives in the recurrences of a bf16 recognizer: on CUDA only float32, outside autocast."""
-    device, seen = figures.device, []
-    lstm = torch._VF.lstm
-
-    def spy(inputs: Tensor, *others: object) -> object:
-        autocast = " in autocast" * torch.is_autocast_enabled(device.type)
-        seen.append(str(inputs.dtype).removeprefix("torch.") + autocast)
-        return lstm(inputs, *others)
-
+    device = figures.device
     model = build(REGISTRY, recognizers(32)["CRNN"], torch.bfloat16).to(device)
-    with mock.patch.object(torch._VF, "lstm", spy):
+    with recording_recurrences(device) as formats:
         model.nll(*draw(4, device)).sum().backward()
+    ok = set(formats) == {"float32"} if device.type == "cuda" else None
+    figures.add("recurrences of a bf16 recognizer", ", ".join(sorted(set(formats))), n=len(formats), ok=ok)
     finite = all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
-    ok = set(seen) == {"float32"} if device.type == "cuda" else None
-    figures.add("recurrences of a bf16 recognizer", ", ".join(sorted(set(seen))), n=len(seen), ok=ok)
     figures.add("gradients of a bf16 recognizer are finite", finite, ok=finite)
 
 

@@ -179,7 +179,7 @@ def measure(figures: Figures, name: str, gmacs: float, model: Callable[[], Recog
         figures.add(f"{name}: {what}", rates[-1], "GMACs/s", n=rounds)
     for what, column, passes, peak in zip(("training", "transcription"), columns[:2], (3, 1), peaks, strict=True):
         fastest, slowest = (run.batch_size / took for took in (min(column), max(column)))
-        figures.add(f"{name}: {what}", fastest, "images/s", n=rounds, spread=fastest - slowest)
+        figures.add(f"{name}: {what}", fastest, "images/s", n=rounds, spread=(fastest - slowest) / 2)
         figures.add(f"{name}: {what}, share of the limit", fastest * passes * gmacs / max(rates), "1", n=rounds)
         if peak is not None:
             figures.add(f"{name}: {what}, peak memory", peak, "MB")

@@ -17,7 +17,10 @@ from decoderbench.model.recognizer import Recognizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from helpers.recurrences import recording_recurrences
 from helpers.support import BRIDGES, DECODERS, ENCODERS, RECTIFIERS, REGISTRY, Case
+
+__all__ = ["REGISTRY", "TEXTS", "Subject", "labels_on", "recording_recurrences", "subjects"]
 
 BATCH = 8
 IMAGE = ImageSpec(channels=1, height=32, width=128)

@@ -100,7 +100,7 @@ def measure(figures: Figures, name: str, trainer: Trainer, augmented: Trainer, s
     for loop, column in zip(
         ("bare loop", "framework", "gathering and augmenting"), zip(*times, strict=True), strict=True
     ):
-        figures.add(f"{name}: {loop}", min(column), "ms/step", n=rounds, spread=max(column) - min(column))
+        figures.add(f"{name}: {loop}", min(column), "ms/step", n=rounds, spread=(max(column) - min(column)) / 2)
     alone, full, sampled = (min(column) for column in zip(*times, strict=True))
     figures.add(f"{name}: framework / bare loop, fastest rounds", full / alone, "1", n=rounds)
     figures.add(
