@@ -1,6 +1,6 @@
 """How much faster is nn.LSTM than a loop over LSTMCell? Both are the same function (tests/unit/test_lstm_cell.py).
 
-    python benchmarks/lstm_unrolled.py [--rounds 15] [--device cpu]
+    python benchmarks/lstm_unrolled.py [--rounds 15] [--device cpu] [--out FILE.jsonl] [--small]
 
 Both decoders read one vector and feed back the embedding of a character. A ratio is the time of the loop divided by the
 time of nn.LSTM: above 1, nn.LSTM is faster. A training step is nll and its backward pass; nn.LSTM computes all steps
@@ -8,16 +8,16 @@ in one call. A greedy transcription calls nn.LSTM step by step, like the loop. R
 rounds are compared, because other processes on a machine can only add time.
 """
 
-import argparse
 import string
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from figures import Figures, parser, seconds, start
 from torch import Tensor
 
 from decoderbench import Charset, Labels, LabelSpec, SequenceSpec
-from decoderbench.training.devices import choose_device, device_name, synchronize
+from decoderbench.training.devices import use_ieee_float32
 from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop, LSTMUnrolled
 
 CHARSET = Charset(string.digits + string.ascii_lowercase)
@@ -44,16 +44,13 @@ def transcribe(decoder: LSTMCellLoop | LSTMUnrolled, memory: Tensor, labels: Lab
         decoder.transcribe(memory)
 
 
-def seconds(device: torch.device, calls: int, run: Callable[..., None], *arguments: object) -> float:
-    synchronize(device)
-    start = time.perf_counter()
+def repeat(calls: int, run: Callable[[], None]) -> None:
     for _ in range(calls):
-        run(*arguments)
-    synchronize(device)
-    return (time.perf_counter() - start) / calls
+        run()
 
 
-def measure(device: torch.device, length: int, batch: int, hidden_dim: int, rounds: int) -> str:
+def measure(figures: Figures, length: int, batch: int, hidden_dim: int, rounds: int) -> None:
+    device = figures.device
     decoders = []
     for cls in (LSTMCellLoop, LSTMUnrolled):
         config = cls.Config.model_validate({"hidden_dim": hidden_dim, "feedback": "embedding"})
@@ -65,28 +62,27 @@ def measure(device: torch.device, length: int, batch: int, hidden_dim: int, roun
     ids = torch.randint(len(CHARSET), (batch, length), device=device)
     labels = Labels(ids, torch.full((batch,), length, device=device), (length,) * batch)
 
-    columns = []
-    for run in (train, transcribe):
-        calls = 1 + int(SECONDS_PER_ROUND / seconds(device, 3, run, decoders[0], memory, labels))
-        times = [
-            [seconds(device, calls, run, decoder, memory, labels) for decoder in decoders] for _ in range(1 + rounds)
-        ]
+    for what, run in (("training step", train), ("transcription", transcribe)):
+        runs = [partial(run, decoder, memory, labels) for decoder in decoders]
+        repeat(3, runs[0])
+        calls = 1 + int(SECONDS_PER_ROUND / seconds(device, runs[0]))
+        times = [[seconds(device, partial(repeat, calls, run)) / calls for run in runs] for _ in range(1 + rounds)]
         loop, unrolled = (min(column) for column in zip(*times[1:], strict=True))  # the first round warms up
-        columns.append(f"{1e3 * loop:8.2f} ms {1e3 * unrolled:8.2f} ms {loop / unrolled:6.2f}")
-    return f"{length + 1:3} {batch:5} {hidden_dim:6}   {columns[0]}   {columns[1]}"
+        title = f"S {length + 1}, B {batch}, hidden {hidden_dim}: {what}"
+        figures.add(f"{title}, loop", 1e3 * loop, "ms", n=rounds)
+        figures.add(f"{title}, nn.LSTM", 1e3 * unrolled, "ms", n=rounds)
+        figures.add(f"{title}, ratio", loop / unrolled, "1", n=rounds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--device")
-    arguments = parser.parse_args()
-
-    device = choose_device(arguments.device)
-    print(f"{device_name(device)}, torch {torch.__version__}")
-    print("  S     B hidden   training step: loop, nn.LSTM, ratio   transcription: loop, nn.LSTM, ratio")
-    for length, batch, hidden_dim in SIZES:
-        print(measure(device, length, batch, hidden_dim, arguments.rounds), flush=True)
+    arguments = parser(__doc__)
+    arguments.add_argument("--rounds", type=int, default=15)
+    given = arguments.parse_args()
+    figures = start("lstm_unrolled", given)
+    use_ieee_float32()
+    for length, batch, hidden_dim in SIZES[:1] if given.small else SIZES:
+        measure(figures, length, batch, hidden_dim, 1 if given.small else given.rounds)
+    raise SystemExit(bool(figures.failed))
 
 
 if __name__ == "__main__":

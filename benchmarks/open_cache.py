@@ -1,12 +1,13 @@
 """Time and memory to open the cache of a folder of 100,000 images.
 
-    python benchmarks/open_cache.py [--count 100000]
+    python benchmarks/open_cache.py [--count 100000] [--out FILE.jsonl] [--small]
 
-Write the PNG files to a temporary folder, build the cache, then open it in fresh processes.
+Write the PNG files to a temporary folder, build the cache, then open it in fresh processes. No device is used.
 """
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import time
 from io import BytesIO
 from pathlib import Path
 
+from figure_file import FigureWriter, installed_versions, parser
 from PIL import Image
 
 from decoderbench.data.image_cache import open_store
@@ -23,24 +25,29 @@ from decoderbench_plugins.datasets.folder import Folder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.open:
-        print(json.dumps(open_cached(arguments.open)))
+    arguments = parser(__doc__)
+    arguments.add_argument("--count", type=int, default=100_000)
+    arguments.add_argument("--open", type=Path, help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.open:
+        print(json.dumps(open_cached(given.open)))
         return
+    count = 1000 if given.small else given.count
+    figures = FigureWriter("open_cache", given.out, platform.processor() or platform.machine(), installed_versions())
     with tempfile.TemporaryDirectory() as place:
-        write_images(Path(place), arguments.count)
+        write_images(Path(place), count)
         dataset = dataset_in(Path(place))
         start = time.perf_counter()
         store = open_store(dataset, dataset.samples(), ImageOptions(), cache_dir=Path(place) / "cache")
-        seconds = time.perf_counter() - start
-        print(f"build: {seconds:.1f} s, {len(store) / seconds:,.0f} images/s; array {store.images.nbytes / 1e6:.0f} MB")
-        for attempt in range(3):
-            command = [sys.executable, __file__, "--open", place]
-            figures = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-            print(f"open {attempt}: " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+        figures.add("build", len(store) / (time.perf_counter() - start), "images/s", n=count)
+        figures.add("array", store.images.nbytes / 1e6, "MB", n=count)
+        command = [sys.executable, __file__, "--open", place]
+        opened = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(3)]
+        for name in opened[0]:
+            *what, unit = name.split()
+            values = [each[name] for each in opened]
+            spread = (max(values) - min(values)) / 2
+            figures.add(f"open: {' '.join(what)}", min(values), unit, n=len(values), spread=spread)
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -72,7 +79,7 @@ def open_cached(folder: Path) -> dict[str, float]:
     return {
         "samples() s": listed - start,
         "open_store s": opened - listed,
-        "of CPU s": opened_cpu - listed_cpu,
+        "open_store, time of the CPU s": opened_cpu - listed_cpu,
         "read_store s": time.perf_counter() - again,
         "RSS growth MB": after - before,
     }
