@@ -28,7 +28,6 @@ from decoderbench.report import Results, load_results, write_files
 from decoderbench.training import trainer
 from decoderbench.training.devices import (
     choose_device,
-    device_name,
     release_memory,
     start_device,
     still_works,
@@ -276,6 +275,6 @@ class Runner:
             cell=cell,
             status=status,
             reason=reason,
-            device=device_name(self.dataset.device),
+            device=self.environment["machine"],  # not from CUDA, which may have failed
             environment=dict(context.environment),
         )

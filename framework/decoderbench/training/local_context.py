@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +54,7 @@ class LocalContext:
     directory: Path
     environment: Mapping[str, str]
     deadline: Deadline = NO_DEADLINE
-    _memory: list[TrainingMemory] = field(default_factory=list, init=False)
+    _recognizers: list[bool] = field(default_factory=list, init=False)
 
     @property
     def device(self) -> torch.device:
@@ -70,12 +69,18 @@ class LocalContext:
     @property
     def started(self) -> bool:
         """Whether a trainer has built a recognizer."""
-        return bool(self._memory)
+        return bool(self._recognizers)
+
+    @cached_property
+    def _memory(self) -> TrainingMemory:
+        """The measurement of memory, which begins with the first use."""
+        return TrainingMemory(self.device)
 
     def recognizer(self) -> Recognizer:
         """Build the recognizer of the cell on the device."""
-        self._memory.append(TrainingMemory(self.device))
+        self._recognizers.append(True)
         (self.directory / "history.jsonl").unlink(missing_ok=True)  # of an interrupted attempt
+        self._memory.restart()  # its baseline is taken before the recognizer exists
         return build_recognizer(self.cell, self.registry, self.device)
 
     def batches(self, steps: int, *, start: int = 1) -> Iterator[tuple[Tensor, Labels]]:
@@ -89,9 +94,7 @@ class LocalContext:
 
     def evaluate(self, recognizer: Recognizer, split: Split = "val") -> Evaluation:
         """Transcribe and score a split."""
-        with ExitStack() as stack:
-            if self._memory:
-                stack.enter_context(self._memory[-1].not_counted())
+        with self._memory.not_counted():
             return evaluate(
                 recognizer,
                 self.dataset,
@@ -113,7 +116,7 @@ class LocalContext:
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
         """Evaluate the test split, write predictions and weights, measure speed, and return the record."""
-        training_peak = self._memory[-1].peak_mb() if self._memory else None
+        training_peak = self._memory.peak_mb()
         test = self.evaluate(recognizer, "test")
         pd.DataFrame(test.columns()).to_parquet(self.directory / "predictions.parquet", index=False)
         safetensors.torch.save_file(weights_of(recognizer), self.directory / "weights.safetensors")

@@ -28,7 +28,7 @@ class TrainingMemory:
         self._measured = device.type == "cuda"
         self._before = torch.cuda.memory_allocated(device) if self._measured else 0
         self._peak = 0
-        self._restart()
+        self.restart()
 
     @contextmanager
     def not_counted(self) -> Iterator[None]:
@@ -37,14 +37,15 @@ class TrainingMemory:
         try:
             yield
         finally:
-            self._restart()
+            self.restart()
 
     def peak_mb(self) -> float | None:
         """Return the peak so far in MB (10^6 bytes); None on a CPU."""
         self._read()
         return (self._peak - self._before) / 1e6 if self._measured else None
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
+        """Forget the allocator's peak so far."""
         if self._measured:
             torch.cuda.reset_peak_memory_stats(self.device)
 
