@@ -204,16 +204,15 @@ def pack(results: Path, tar: Path | None) -> None:
     """Write the reports and the records of finished cells to a tar file, atomically; leave out the weights."""
     if tar is None:
         return
-    folders = [results, *(file.parent for file in results.glob("cells/*/result.json"))]
-    files = (
-        [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()] if results.exists() else []
-    )
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
-        for file in files:
-            if file.suffix not in (".safetensors", ".tmp") and file.name != "lock":
-                with suppress(FileNotFoundError):
-                    archive.add(file, file.relative_to(results).as_posix())
+        for folder in (results, *(file.parent for file in results.glob("cells/*/result.json"))):
+            for file in sorted(folder.glob("*")):
+                if file.is_file() and file.suffix not in (".safetensors", ".tmp") and file.name != "lock":
+                    entry = tarfile.TarInfo(file.relative_to(results).as_posix())
+                    data = file.read_bytes()  # at once, since the run may replace the file meanwhile
+                    entry.size, entry.mtime = len(data), int(file.stat().st_mtime)
+                    archive.addfile(entry, io.BytesIO(data))
     write_atomically(tar, content.getvalue())
 
 
