@@ -9,6 +9,7 @@ number of steps at the same time, and the others wait. A ratio above 1 means tha
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -76,7 +77,7 @@ def train(number: int, task: Task, together: Barrier, reports: Queue[str | Span]
         raise
 
 
-def collect(count: int, reports: Queue[Any], processes: list[BaseProcess]) -> list[Any]:
+def collect(count: int, reports: Queue[Any], processes: Sequence[BaseProcess]) -> list[Any]:
     """Return the next `count` reports; raise RuntimeError if a process has failed meanwhile."""
     found: list[Any] = []
     while len(found) < count:

@@ -106,11 +106,11 @@ def labels_on(device: torch.device) -> Labels:
 
 
 def subjects(*, small: bool) -> Iterator[Subject]:
-    """Yield all components with their options; if `small`, each component once, and two models of timm."""
+    """Yield all components with their options; if `small`, each component once."""
     timm: list[Case] = [("timm_cnn", {"model": name, "stage": stage, "keep_width": 4}) for name, stage in TIMM.items()]
     shelves = {
         "rectifier": (RECTIFIERS, (IMAGE,), (IMAGE.channels, IMAGE.height, IMAGE.width)),
-        "encoder": ([*ENCODERS, *(timm[:1] if small else timm)], (IMAGE,), (IMAGE.channels, IMAGE.height, IMAGE.width)),
+        "encoder": ([*ENCODERS, *timm], (IMAGE,), (IMAGE.channels, IMAGE.height, IMAGE.width)),
         "bridge": (BRIDGES, (FEATURES,), (FEATURES.channels, FEATURES.height, FEATURES.width)),
         "decoder": (DECODERS, (MEMORY, LABELS), (MEMORY.length, MEMORY.dim)),
     }

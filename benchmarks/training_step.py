@@ -89,24 +89,21 @@ def measure(figures: Figures, name: str, trainer: Trainer, augmented: Trainer, s
     images, labels = dataset.gather(dataset.rows("train"))
     pixels, loss_of = to_float(images), bare_loss(trainer, labels)
     compare_losses(figures, name, trainer, pixels, labels, loss_of)
-    loops = (
-        partial(bare_loop, trainer, pixels, loss_of, labels.longest, steps),
-        partial(framework_loop, trainer, steps),
-        partial(sampling_loop, augmented, steps),
-    )
-    for loop in loops:
+    loops = {
+        "bare loop": partial(bare_loop, trainer, pixels, loss_of, labels.longest, steps),
+        "framework": partial(framework_loop, trainer, steps),
+        "gathering and augmenting": partial(sampling_loop, augmented, steps),
+    }
+    for loop in loops.values():
         loop()
-    times = [[1e3 * seconds(device, loop) / steps for loop in loops] for _ in range(rounds)]
-    for loop, column in zip(
-        ("bare loop", "framework", "gathering and augmenting"), zip(*times, strict=True), strict=True
-    ):
-        figures.add(f"{name}: {loop}", min(column), "ms/step", n=rounds, spread=(max(column) - min(column)) / 2)
-    alone, full, sampled = (min(column) for column in zip(*times, strict=True))
+    times = [[1e3 * seconds(device, loop) / steps for loop in loops.values()] for _ in range(rounds)]
+    columns = list(zip(*times, strict=True))
+    for what, column in zip(loops, columns, strict=True):
+        figures.add(f"{name}: {what}", min(column), "ms/step", n=rounds, spread=(max(column) - min(column)) / 2)
+    alone, full, sampled = map(min, columns)
+    ratio = statistics.median(row[1] / row[0] for row in times)
     figures.add(f"{name}: framework / bare loop, fastest rounds", full / alone, "1", n=rounds)
-    figures.add(
-        f"{name}: framework / bare loop, median of rounds", statistics.median(row[1] / row[0] for row in times), "1",
-        n=rounds,
-    )  # fmt: skip
+    figures.add(f"{name}: framework / bare loop, median of rounds", ratio, "1", n=rounds)
     figures.add(f"{name}: gathering and augmenting / framework", sampled / full, "1", n=rounds)
     if device.type == "cuda":
         measure_launches(figures, name, trainer)
