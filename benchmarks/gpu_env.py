@@ -125,6 +125,12 @@ def commit() -> str:
         return ""
 
 
+def write(found: dict[str, Any], path: Path | None) -> None:
+    """Write versions and settings to a file, if there is one."""
+    if path is not None:
+        write_atomically(path, json.dumps(found, indent=1).encode())
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--json", type=Path, help="a file for versions and settings")
@@ -140,6 +146,7 @@ def main() -> None:
     }
     if device.type == "cuda":
         found["device"] = describe_cuda(device)
+    write(found, given.json)  # in case what follows does not end
     measure_copy(figures, given.small)
     measure_products(figures, given.small)
     if device.type == "cuda":
@@ -148,8 +155,7 @@ def main() -> None:
             for when in ("before", "after"):
                 figures.add(f"{name} {when} the products", found["device"][when].get(name, "unknown"))
     check_float32(figures)
-    if given.json is not None:
-        write_atomically(given.json, json.dumps(found, indent=1).encode())
+    write(found, given.json)
     for name in ("python", "torch", "cuda", "cudnn", "driver", "timm", "commit"):
         if value := found["environment"].get(name):
             figures.add(name, value)
