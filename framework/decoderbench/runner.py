@@ -268,8 +268,8 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
             details = "".join(traceback.format_exception(error))
             status, reason = classify(error)
-        finally:
-            release_memory(self.dataset.device)
+        # Outside of the except block, which keeps the exception and with it the tensors of the cell.
+        release_memory(self.dataset.device)
         write_atomically(context.directory / "traceback.txt", details.encode())
         return RunRecord(
             cell=cell,

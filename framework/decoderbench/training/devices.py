@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from decoderbench.errors import ConfigError
 
@@ -45,6 +46,9 @@ def choose_device(name: str | None) -> torch.device:
 def start_device(device: torch.device) -> None:
     """Start CUDA on a device and make it the current one, which pinned memory and the like refer to.
 
+    PyTorch keeps workspaces of cuBLAS for each thread from its first product on. They are made here, for this thread
+    and that of backward passes, so that the first cell does not seem to need more memory than the others.
+
     Call it after processes have been forked: a child keeps the descriptors of a CUDA context, and with them its memory.
 
     Raises:
@@ -54,7 +58,8 @@ def start_device(device: torch.device) -> None:
         return
     try:
         torch.cuda.set_device(device)
-        torch.zeros(1, device=device)
+        weight = torch.ones(8, 8, device=device, requires_grad=True)
+        torch.autograd.backward(F.linear(weight, weight, weight[0]).sum())
         torch.cuda.synchronize(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
