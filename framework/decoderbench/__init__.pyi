@@ -7,10 +7,13 @@ from .data.dataset import Dataset as Dataset
 from .data.dataset import Sample as Sample
 from .data.dataset import Split as Split
 from .data.resident_dataset import ResidentDataset as ResidentDataset
+from .deadline import Deadline as Deadline
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
 from .errors import DecoderBenchError as DecoderBenchError
+from .errors import DeviceLostError as DeviceLostError
 from .errors import InfeasibleError as InfeasibleError
+from .errors import PendingCellsError as PendingCellsError
 from .errors import PluginError as PluginError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import did_you_mean as did_you_mean
