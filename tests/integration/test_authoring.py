@@ -132,8 +132,7 @@ def test_check_reports_failures_and_exits_with_1(
     assert "  pass nll_is_one_number_per_image: `nll` returns one finite float32 number per image, (B,)\n" in out
     assert "  FAIL stays_on_one_device: After a move to CUDA all tensors of training and inference are there" in out
     assert (
-        "\n       got mm of tensors on cpu and cuda\n       create tensors on the device of the input, x.new_z"
-        in out
+        "\n       got mm of tensors on cpu and cuda\n       create tensors on the device of the input, x.new_z" in out
     )
     assert "1 component, 1 rule FAIL, " in out
 
