@@ -58,7 +58,7 @@ def parts_of(folder: Path, device: str) -> list[Part]:
         part("step", 50, "training_step.py"),
         part("recognizers", 70, "recognizers.py", "--profile", str(folder / "profile.txt")),
         part("sharing", 25, "gpu_sharing.py"),
-        experiment("four_stage", 105, "--tar", str(folder / "four_stage.tar")),
+        experiment("four_stage", 70, "--tar", str(folder / "four_stage.tar")),
     ]
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from helpers.recurrences import recording_recurrences
 from smoke_subjects import Subject, labels_on, subjects
 from torch import nn
 
+from decoderbench.registry.global_state import preserving_global_state
+
 CPU = torch.device("cpu")
 BENCHMARKS = Path(gpu_smoke.__file__).parent
 PARTS = {
@@ -29,6 +32,13 @@ PARTS = {
     "lstm_unrolled.py": "lstm_unrolled",
     "open_cache.py": "open_cache",
 }
+
+
+@pytest.fixture(autouse=True)
+def _global_state() -> Iterator[None]:
+    """Restore how float32 is computed, which the benchmarks set for their process."""
+    with preserving_global_state():
+        yield
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from decoderbench import Experiment, deadline, hookimpl, load_frame, runner
 from decoderbench.errors import DeviceLostError, PendingCellsError
 from decoderbench.planning.prepare import prepare
 from decoderbench.records import ResultsDirectory
+from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
 
 
@@ -174,9 +175,10 @@ def test_record_states_how_float32_was_computed_and_the_process_keeps_its_settin
 
     tiny["grid"]["decoder"] = {"ctc": {"use": "lstm_ctc"}}
     tiny_registry.plugins.add(Observer(), "observer of float32")
-    before = torch.backends.cudnn.allow_tf32
-    frame = train(tiny, tiny_registry, tmp_path)
-    assert before == torch.backends.cudnn.allow_tf32 == True  # noqa: E712
+    with preserving_global_state():
+        torch.backends.cudnn.allow_tf32 = True
+        frame = train(tiny, tiny_registry, tmp_path)
+        assert torch.backends.cudnn.allow_tf32
     assert seen == [True, True]
     (file,) = tmp_path.glob("cells/*/result.json")
     assert '"float32": "ieee"' in file.read_text()
