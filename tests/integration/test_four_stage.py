@@ -56,7 +56,7 @@ def test_all_24_combinations_are_trained_and_reported(registry: Registry, tmp_pa
     frame = run(experiment, registry=registry, results=tmp_path, device="cpu", base_dir=EXPERIMENTS)
     assert set(frame["status"]) == {"done"}
     assert len(frame) == 24
-    assert (frame[["latency_ms", "param_count", "gmacs", "train_samples_per_sec"]] > 0).all(axis=None)
+    assert (frame[["latency_ms", "param_count", "gmacs", "infer_samples_per_sec"]] > 0).all(axis=None)
     page = (tmp_path / "report.md").read_text()
     assert {name for name in NAMED if re.search(rf"^\| {name} +\|", page, re.MULTILINE)} == NAMED
     assert "## Factors" in page
