@@ -62,6 +62,9 @@ class CellContext(Protocol):
 
         Images are float32 in about [-1, 1], (B, C, H, W), on the device. The batch of a step depends on the cell's seed
         and the step alone, so every decoder is trained on the same images in the same order.
+
+        Raises:
+            PendingCellsError: the time of the run is up (`--stop-after`); let it pass, and the cell is dropped.
         """
 
     def evaluate(self, recognizer: Recognizer, split: Split = "val") -> Evaluation:
@@ -69,6 +72,7 @@ class CellContext(Protocol):
 
         Raises:
             DivergedError: a score is not a finite number.
+            PendingCellsError: the time of the run is up; let it pass.
         """
 
     def progressed(self, step: int, loss: float) -> None:
