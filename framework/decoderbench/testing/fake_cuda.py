@@ -35,6 +35,7 @@ Movable = TypeVar("Movable", Tensor, nn.Module)
 READS = {
     "_local_scalar_dense": "a value (item, bool, int, float or tolist)",
     "equal": "torch.equal",
+    "allclose": "torch.allclose",
     "nonzero": "nonzero",
     "masked_select": "masked_select",
     "_unique2": "unique",
@@ -175,13 +176,15 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Functions(TorchFunctionMode):
-    """Records the number format of each recurrence."""
+    """Records the number format of each recurrence, and what is printed."""
 
     def __init__(self, seen: Seen) -> None:
         super().__init__()
         self.seen = seen
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.__repr__, Tensor.__format__) and _is_of_device(args[0]):
+            self.seen.record_wait("a tensor that is printed")
         if (name := getattr(func, "__name__", "")) in RECURRENCES:
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
