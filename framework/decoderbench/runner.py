@@ -263,9 +263,9 @@ class Runner:
                 return self.registry.plugins.run_cell(cell, context)
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except PendingCellsError as error:
-            raise PendingCellsError(f"{error.reason} of {cell.title}, which is dropped") from None
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
+            if (end := _end_behind(error)) is not None:
+                raise PendingCellsError(f"{end.reason} of {cell.title}, which is dropped") from None
             details = "".join(traceback.format_exception(error))
             status, reason = classify(error)
         # Outside of the except block, which keeps the exception and with it the tensors of the cell.
@@ -278,3 +278,11 @@ class Runner:
             device=self.environment["machine"],  # not from CUDA, which may have failed
             environment=dict(context.environment),
         )
+
+
+def _end_behind(error: BaseException) -> PendingCellsError | None:
+    """Return the early end of the run, also if a trainer has turned it into an exception of its own; else None."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PendingCellsError):
+        cause = cause.__cause__ or cause.__context__
+    return cause

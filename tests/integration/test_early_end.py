@@ -81,6 +81,24 @@ def test_run_that_stops_with_a_failed_cell_exits_with_1(
     assert caught.value.exit_code == 1
 
 
+def test_trainer_that_wraps_exceptions_does_not_turn_the_end_of_a_run_into_a_failed_cell(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wraps:
+        @hookimpl(wrapper=True)
+        def run_cell(self, cell: Any, context: Any) -> Any:
+            try:
+                return (yield)
+            except Exception:  # noqa: BLE001
+                raise ValueError("training failed")  # noqa: B904
+
+    tiny_registry.plugins.add(Wraps(), "wraps exceptions")
+    tiny_registry.plugins.add(Clock(monkeypatch, "loop", 3), "clock")
+    with pytest.raises(PendingCellsError, match="stopped after 60 s at step 4 of 6 of tiny / columns / loop / seed 0"):
+        train(tiny, tiny_registry, tmp_path, stop_after=60)
+    assert load_frame(tmp_path).empty
+
+
 def test_run_stops_while_it_waits_for_a_cell_of_another_process(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
