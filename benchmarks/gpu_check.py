@@ -9,7 +9,7 @@ Another call with these files in DIR, on this machine or another, runs the parts
 Each part has a share of the budget as its limit, and the last part has all that is left. On the CPU everything is
 small, and each part has two minutes, whatever the budget, so that a busy machine fails no check.
 
-Exit status: 0 all parts that ran passed, 1 a part failed, 2 wrong arguments, 130 interrupted.
+Exit status: 0 all parts passed, 1 a part failed, 2 wrong arguments, 4 parts are left for another call, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--only {given.only}: no part is called {', '.join(unknown)}; choose from {', '.join(names)}")
     if not given.budget > 0:
         parser.error(f"--budget {given.budget:g}: must be a positive number of seconds")
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {given.out}: cannot be a folder: {error.strerror}; give another")
     budget = max(given.budget, CPU_SECONDS * len(parts)) if given.device == "cpu" else given.budget
     return check(parts, given.out, budget=budget, only=only, device=given.device)
 

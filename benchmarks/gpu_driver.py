@@ -26,7 +26,7 @@ from decoderbench.records import read_lines
 ROOT = Path(__file__).parents[1]
 GRACE = 5.0  # seconds from SIGINT to SIGKILL
 RESERVE = 2.0  # seconds for the table
-UNFINISHED = 4  # exit status of a part that the next call goes on with
+UNFINISHED = 4  # exit status of a part, or of all, that the next call goes on with
 DONE = "done"
 LINES_OF_A_FAILURE = 15
 
@@ -121,7 +121,7 @@ class Driver:
 
     def __init__(self, folder: Path, budget: float, device: str, interruptions: Collection[int]) -> None:
         self.folder, self.budget, self.device, self.interruptions = folder, budget, device, interruptions
-        self.failed = False
+        self.failed = self.has_left_work = False
         self._running: list[Running] = []
         self._started = time.monotonic()
 
@@ -163,6 +163,7 @@ class Driver:
     def _start(self, part: Part, share: float, limit: float, temporary: str) -> None:
         """Start a part, unless its limit is less than half of its share."""
         if limit < share / 2:
+            self.has_left_work = True
             self._record(part.name, f"not started: {max(0, limit):.0f} s left, its share is {share:.0f} s", None, 0)
             return
         self._running.append(Running(part, limit, self.folder / LOG, temporary))
@@ -184,6 +185,7 @@ class Driver:
         assert running.outcome is not None
         self._running.remove(running)
         self._record(running.part.name, running.outcome, running.ok, running.seconds)
+        self.has_left_work |= running.ok is None
         if running.ok is False:
             self.failed = True
             print(running.last_lines(), end="", flush=True)
@@ -222,7 +224,8 @@ def check(
         device: where the parts measure. Parts that were done on another device are run again.
 
     Returns:
-        0 if all parts that ran passed, 1 if one failed, 130 if interrupted by SIGINT or SIGTERM.
+        0 if all parts passed, 1 if one failed, 4 if some are left for another call, 130 if interrupted by SIGINT or
+        SIGTERM.
     """
     folder.mkdir(parents=True, exist_ok=True)
     cut_incomplete_line(folder / RESULTS)
@@ -234,7 +237,7 @@ def check(
         driver = Driver(folder, budget, device, interruptions)
         try:
             driver.run(_chosen(parts, read_lines(folder / RESULTS), only, device), temporary)
-            status = int(driver.failed)
+            status = 1 if driver.failed else UNFINISHED if driver.has_left_work else 0
         except KeyboardInterrupt:
             driver.interrupt()
             status = 130

@@ -69,7 +69,7 @@ def test_part_that_fails_is_one_line_and_the_others_run(tmp_path: Path, capfd: p
     assert "1 parts done, 2 failed, 1 to be continued, 0 not started" in printed
     assert "ValueError: the reason" in (tmp_path / "log.txt").read_text()
     assert (tmp_path / "table.txt").read_text() in printed
-    assert check(parts[2:], tmp_path, budget=240) == 0
+    assert check(parts[2:], tmp_path, budget=240) == 4
 
 
 def test_part_that_hangs_is_killed_with_all_its_processes(tmp_path: Path) -> None:
@@ -170,6 +170,14 @@ def test_wrong_arguments_exit_with_2(
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(SystemExit) as exit_:
+        gpu_check.main(["--out", str(tmp_path / "out")])
+    assert exit_.value.code == 2
+    assert "out: cannot be a folder: File exists; give another" in capsys.readouterr().err
 
 
 def test_parts_are_scripts_that_share_the_reference_budget(tmp_path: Path) -> None:
