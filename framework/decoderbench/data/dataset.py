@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+Progress = Callable[[int, int], None]
+"""Called with the number of items done and their total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,10 @@ class Dataset(ABC):
         config: an instance of the class's own `Config`.
         base_dir: the folder that relative paths in the config start from: that of the experiment file, or the
             working directory.
+
+    Attributes:
+        report_progress: call it now and then in `samples` and `fingerprint` if they read many files; what it raises
+            must propagate.
     """
 
     name: ClassVar[str]
@@ -49,6 +57,7 @@ class Dataset(ABC):
     def __init__(self, config: Any, base_dir: Path) -> None:
         self.config = config
         self.base_dir = base_dir
+        self.report_progress: Progress = lambda done, total: None
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
@@ -75,6 +84,14 @@ class Dataset(ABC):
         is stored under its stamp, beside the cache of images.
         """
         return None
+
+    def label_source(self) -> str:
+        """Return where the labels come from, for people, such as "labels.csv, columns filename and label"."""
+        return f"dataset {self.name}"
+
+    def split_source(self) -> str:
+        """Return how samples were assigned to train, val and test, for people, such as "folders train, val, test"."""
+        return f"dataset {self.name}"
 
     def notes(self) -> Sequence[str]:
         """Return sentences about the data for people to read, such as the number of images without a label."""
