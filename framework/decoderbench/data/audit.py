@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from decoderbench.data.dataset import SPLITS, Sample, Split
+from decoderbench.data.image_audit import check_images, image_notes
 from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
 from decoderbench.data.problems import Code, Findings, Problem, list_characters, validate_codes
 from decoderbench.errors import DataError
@@ -93,18 +94,12 @@ class Audit:
             DataError: a problem is not allowed, or a split has no samples left.
         """
         found = Findings(store.keys, store.splits)
-        _check_images(found, store, self.labels, self.unspellable)
+        check_images(found, store, self.labels, self.unspellable)
         problems = found.require_allowed(self.allow)
         excluded = {*self.excluded, *found.excluded()}
-        notes = list(self.notes)
-        if store.squeezed:
-            notes.append(
-                f"squeezed to image.width, because they would be wider at their aspect ratio: "
-                f"{len(store.squeezed):,} of {len(store):,} images, such as {store.keys[store.squeezed[0]]!r}"
-            )
         return replace(
             self,
-            notes=tuple(notes),
+            notes=(*self.notes, *image_notes(store)),
             counts=_count_splits(store.splits, excluded),
             problems=self.problems + problems,
             excluded=tuple(sorted(excluded)),
@@ -238,28 +233,6 @@ def _check_labels(
             listed = list_characters(invisible & set(label))
             sentence = f"{label!r} has invisible characters: {listed}; to accept them, add them to labels.charset"
             found.add("control_character", row, sentence)
-
-
-def _check_images(found: Findings, store: ImageStore, labels: Sequence[str], unspellable: Collection[int]) -> None:
-    """Add the problems of images: unreadable, too narrow for the label, identical to another one."""
-    for row, reason in store.unreadable.items():
-        found.add("unreadable_image", row, f"image {store.keys[row]!r} cannot be decoded: {reason}")
-    readable = set(range(len(store))) - store.unreadable.keys()
-    for row in sorted(readable - set(unspellable)):
-        columns, characters = int(store.widths[row]), len(labels[row])
-        if columns < characters:
-            found.add(
-                "too_narrow",
-                row,
-                f"{store.keys[row]!r} is {columns} column{'s' * (columns != 1)} wide after resizing, fewer than the "
-                f"{characters} characters of its label",
-            )
-    rows_of_hash: defaultdict[str, list[int]] = defaultdict(list)
-    for row in sorted(readable):
-        rows_of_hash[store.pixel_hashes[row]].append(row)
-    for rows in rows_of_hash.values():
-        found.add_if_different("duplicate_across_splits", rows, store.splits, "in")
-        found.add_if_different("conflicting_labels", rows, labels, "labeled")
 
 
 def _count_splits(splits: Sequence[Split], excluded: Collection[int]) -> dict[Split, int]:
