@@ -25,6 +25,7 @@ Code = Literal[
 ]
 CODES: tuple[Code, ...] = get_args(Code)
 MAX_EXAMPLES = 10  # keys or characters that a message lists
+MAX_QUOTED = 60  # characters of a label or key in a message
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ def validate_codes(codes: Iterable[str]) -> tuple[Code, ...]:
         known = ", ".join(CODES)
         raise ConfigError([f"allow: unknown code {c!r}{did_you_mean(c, CODES)}; known: {known}" for c in unknown])
     return tuple(code for code in CODES if code in given)
+
+
+def quote(text: str) -> str:
+    """Return text from data in quotes for a message: escaped where it is not printable, cut off where it is long."""
+    return repr(text) if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]!r}... ({len(text):,} characters)"
 
 
 def list_characters(characters: Iterable[str]) -> str:
