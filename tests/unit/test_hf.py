@@ -90,7 +90,7 @@ def test_listing_samples_decodes_no_image(tmp_path):
     dataset = opened(tmp_path, test_fraction=0.2)
     assert len(dataset.samples()) == 30
     assert len(dataset.fingerprint()) == 64
-    with pytest.raises(OSError, match="cannot identify image file"):
+    with pytest.raises(DataError, match="cannot identify image"):
         dataset.load_image(0)
 
 

@@ -65,8 +65,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def load_image(self, index: int) -> Image:
-        """Return the image of `samples()[index]`, fully decoded; raise `DataError` or `OSError` if that fails.
+        """Return the image of `samples()[index]`, fully decoded; raise `DataError` if that fails.
 
+        Whatever else it raises is reported as a `DataError` too (`read_image`).
         Any Pillow mode is accepted. `decode` reads an image file by the rules that are common to all datasets.
         """
 
@@ -122,11 +123,10 @@ class Dataset(ABC):
     def decode(source: Path | BinaryIO) -> Image:
         """Return an image file fully decoded, and rotated as its EXIF orientation requires.
 
-        The format is detected from the content, not from the file name.
+        The format is detected from the content; the file name counts for .tga and .dib only.
 
         Raises:
-            DataError: the image has too many pixels, or several frames.
-            OSError: the file is truncated, or not an image in an accepted format. Pillow may raise other exceptions for
-                a corrupt file.
+            DataError: the image has too many pixels, or several frames; or the file is missing, damaged, or not an
+                image in an accepted format.
         """
         return decode_image_file(source)

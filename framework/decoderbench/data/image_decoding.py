@@ -2,47 +2,87 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from decoderbench.data.image_formats import FORMAT_OF_SUFFIX, IMAGE_FORMATS
 from decoderbench.data.width_buckets import pad_right
-from decoderbench.errors import DataError
+from decoderbench.errors import DataError, DecoderBenchError
 from decoderbench.options import ImageOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PIXELS = 4_000_000
-# An explicit list, because Pillow would otherwise run a PostScript interpreter on PostScript files.
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MAX_REASON = 300  # characters of what another library says about an image
+
+
+@contextmanager
+def errors_of_images() -> Iterator[None]:
+    """Turn whatever Pillow or a dataset raises while it reads an image into a `DataError` that names the cause.
+
+    Pillow raises nearly anything for a damaged file: OSError, SyntaxError, ValueError, struct.error, MemoryError and
+    others. `KeyboardInterrupt` and what else is no `Exception` passes.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(_name_cause(error)) from error
+
+
+def _name_cause(error: Exception) -> str:
+    try:
+        text = str(error)
+    except Exception as another:  # noqa: BLE001  # the text is made by foreign code too
+        text = f"its text cannot be read ({type(another).__name__})"
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    shown = printable if len(printable) <= MAX_REASON else f"{printable[:MAX_REASON]}..."
+    return shown if isinstance(error, DecoderBenchError) else f"{type(error).__name__}: {shown}".removesuffix(": ")
 
 
 def decode_image_file(source: Path | BinaryIO) -> Image.Image:
     """Return an image file fully decoded, and rotated as its EXIF orientation requires.
 
-    The format is detected from the content, not from the file name.
+    The format is detected from the content. The file name counts for TGA and DIB only, whose content cannot be told
+    from that of other files. Of an MPO container, as phones write, the first frame is read, with a warning.
 
     Raises:
-        DataError: the image has more than `MAX_PIXELS` pixels, which is checked before decoding, or several frames.
-        OSError: the file is truncated, or not an image in one of `IMAGE_FORMATS`. Pillow may raise other exceptions for
-            a corrupt file.
+        DataError: the image has more than `MAX_PIXELS` pixels, which is checked before decoding, or several frames; or
+            the file is missing, damaged, or not an image in one of `IMAGE_FORMATS`.
     """
-    try:
-        image = Image.open(source, formats=IMAGE_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"image has more than {MAX_PIXELS:,} pixels; crop it or scale it down") from error
-    with image:
-        if image.width * image.height > MAX_PIXELS:
+    by_name = FORMAT_OF_SUFFIX.get(source.suffix.lower()) if isinstance(source, Path) else None
+    # A plugin may have told Pillow to fill up truncated images with gray.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    with errors_of_images():
+        try:
+            image = Image.open(source, formats=[*IMAGE_FORMATS, *([by_name] if by_name else [])])
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(f"image has more than {MAX_PIXELS:,} pixels; crop it or scale it down") from error
+        except UnidentifiedImageError as error:
             raise DataError(
-                f"image has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; crop it or scale it down"
-            )
-        if (frames := getattr(image, "n_frames", 1)) != 1:
-            raise DataError(f"image has {frames} frames, a sample needs one; save the labeled frame alone")
-        image.load()
-        return ImageOps.exif_transpose(image)
+                f"cannot identify image: it is damaged, or in none of the formats {', '.join(IMAGE_FORMATS)}"
+            ) from error
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"image has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; crop it or scale it "
+                    "down"
+                )
+            frames = getattr(image, "n_frames", 1)
+            if frames != 1 and image.format != "MPO":
+                raise DataError(f"image has {frames} frames, a sample needs one; save the labeled frame alone")
+            image.load()
+            if frames != 1:
+                warnings.warn("an MPO container of several frames, of which the first is read", stacklevel=2)
+            return ImageOps.exif_transpose(image)
 
 
 def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
