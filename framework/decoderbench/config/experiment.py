@@ -50,9 +50,12 @@ class LabelOptions(Options):
     It is checked before labels are normalized: upper-case labels need upper-case letters here, even if they are then
     lower-cased. Decoders are built for the normalized charset."""
 
+    extra_characters: str = ""
+    """Characters to add to those in the data if charset is not set, invisible ones such as U+200C (`"\\u200c"`) too."""
+
     max_length: int | None = Field(default=None, ge=1)
     """Largest number of characters of a label, before and after normalizing; if not set, that of the longest label in
-    the data."""
+    the data that can be spelled."""
 
     normalize: LabelNormalizer = LabelNormalizer()
     """How accepted labels are normalized before training and scoring; not at all if not set."""
@@ -66,6 +69,15 @@ class LabelOptions(Options):
             except DataError as error:
                 raise ValueError(str(error)) from None
         return given
+
+    @model_validator(mode="after")
+    def _refuse_two_lists_of_characters(self) -> Self:
+        if self.charset is not None and self.extra_characters:
+            raise ValueError(
+                f"extra_characters {self.extra_characters!r} are added to the characters in the data, and charset lists "
+                f"all that labels may contain; add them to charset, and remove extra_characters"
+            )
+        return self
 
 
 class Selection(Options):

@@ -3,14 +3,13 @@
 Nothing is dropped or repaired silently. A problem is an error unless its code is allowed. The samples of an allowed
 problem are excluded from training and counted in a footnote of every table. They stay in the denominator of scores,
 except for images that cannot be decoded. Labels are checked as they are in the data, after the requested Unicode form
-was applied; only accepted labels are normalized further. No torch here.
+was applied and blanks were stripped; only accepted labels are normalized further. No torch here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +19,10 @@ import numpy as np
 
 from decoderbench.data.dataset import SPLITS, Sample, Split
 from decoderbench.data.image_audit import check_images, image_notes
+from decoderbench.data.label_audit import check_charset, check_invisible, check_lengths
 from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
-from decoderbench.data.problems import Code, Findings, Problem, list_characters, validate_codes
+from decoderbench.data.label_notes import label_notes
+from decoderbench.data.problems import Code, Findings, Problem, merge_problems, quote, validate_codes
 from decoderbench.errors import DataError
 from decoderbench.labels import Charset
 from decoderbench.specs import LabelSpec, ctc_frames_needed
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
     from decoderbench.data.image_store import ImageStore
 
-INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, surrogate, line separators
 MAX_HISTOGRAM_BARS = 8
+NUM_EXAMPLES = 3
 UNCHANGED = LabelNormalizer()
 
 
@@ -41,6 +42,9 @@ class Audit:
     """The results of an audit; `dataclasses.asdict` of it can be written as JSON.
 
     Attributes:
+        label_source: where the labels come from, for people.
+        split_source: how samples were assigned to the splits, for people.
+        examples: key and label of three samples, as they are in the data.
         counts: split -> number of samples that are trained on (train) or scored (val, test).
         labels: the normalized label of each row, as it is trained on and scored. The label of an unspellable row is not
             normalized, so that a label that the charset rejects cannot become a correct one.
@@ -57,6 +61,9 @@ class Audit:
         allow: the codes that were allowed.
     """
 
+    label_source: str
+    split_source: str
+    examples: tuple[tuple[str, str], ...]
     counts: dict[Split, int]
     labels: tuple[str, ...]
     characters: str
@@ -101,7 +108,7 @@ class Audit:
             self,
             notes=(*self.notes, *image_notes(store)),
             counts=_count_splits(store.splits, excluded),
-            problems=self.problems + problems,
+            problems=merge_problems(self.problems, problems),
             excluded=tuple(sorted(excluded)),
             unspellable=tuple(sorted({*self.unspellable, *found.rows["too_narrow"]})),
         )
@@ -118,12 +125,15 @@ class Audit:
         return [f"{p.code}: allowed, in {p.count:,} of {total:,} samples" for p in self.problems]
 
     def summary(self) -> list[str]:
-        """Return lines with the number of samples, the lengths of labels and the charset."""
+        """Return lines with the origin of labels and splits, the number of samples, label lengths and the charset."""
+        examples = ", ".join(f"{quote(key)} is {quote(label)}" for key, label in self.examples)
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         without = f" ({len(self.excluded):,} excluded)" if self.excluded else ""
         return [
+            f"labels   from {self.label_source}: {examples}",
+            f"splits   {self.split_source}",
             f"samples  {counts}{without}",
-            f"labels   {_histogram(self.lengths)}; max_length {self.max_length}; CTC needs {self.frames_needed} frames",
+            f"lengths  {_histogram(self.lengths)}; max_length {self.max_length}; CTC needs {self.frames_needed} frames",
             f"charset  {len(self.characters)} characters: {self.characters!r}",
             *([f"normalize  {self.normalizing}"] if self.normalizing else []),
         ]
@@ -141,20 +151,29 @@ def audit(
     samples: Sequence[Sample],
     *,
     charset: Charset | None = None,
+    extra_characters: str = "",
     max_length: int | None = None,
+    width: int | None = None,
     normalize: LabelNormalizer = UNCHANGED,
     allow: Iterable[str] = frozenset(),
     notes: Sequence[str] = (),
+    label_source: str = "the dataset",
+    split_source: str = "given by the dataset",
 ) -> Audit:
     """Audit the labels; no image is decoded.
 
     Args:
         samples: all samples of a dataset.
         charset: the characters that labels may contain before they are normalized; default: all in the data.
-        max_length: largest length of a label, before and after normalizing; default: that of the longest label.
+        extra_characters: without a charset, characters to add to those in the data; they may be invisible.
+        max_length: largest length of a label, before and after normalizing; default: that of the longest label that
+            can be spelled.
+        width: columns of the widest image; a label with more characters cannot be spelled.
         normalize: how accepted labels are normalized.
         allow: codes of problems to accept.
         notes: notes of the dataset, to which those of the audit are added.
+        label_source: where the labels come from, for people.
+        split_source: how samples were assigned to the splits, for people.
 
     Raises:
         ConfigError: `allow` has an unknown code.
@@ -163,76 +182,51 @@ def audit(
     allowed = validate_codes(allow)
     splits = [sample.split for sample in samples]
     _count_splits(splits, set())
-    raw = [normalize.form(sample.label) for sample in samples]
+    given = [sample.label for sample in samples]
+    raw = list(map(normalize.read, given))
     normalized = list(map(normalize, raw))
-    used = set().union(*raw)
     raw_charset = None if charset is None else convert_each(charset.characters, normalize.form)
+    accepted = raw_charset if raw_charset is not None else convert_each(extra_characters, normalize.form)
     found = Findings([sample.key for sample in samples], splits)
-    _check_labels(found, raw, normalized, used=used, charset=raw_charset, max_length=max_length)
-    inside = set(raw_charset or used)
-    if inside_once_normalized := sorted(c for c in used - inside if inside.issuperset(normalize(c))):
-        found.sentences["outside_charset"] += (
-            f"; labels.charset is checked before labels are normalized: "
-            f"add {''.join(inside_once_normalized)!r} to it too"
-        )
+    if raw_charset is not None:
+        check_charset(found, raw, raw_charset, normalize)
+    check_lengths(found, given, raw, normalized, max_length=max_length, width=width)
+    check_invisible(found, raw, accepted)
     problems = found.require_allowed(allowed)
     excluded = found.excluded()
     counts = _count_splits(splits, excluded)
 
-    unspellable = found.rows["outside_charset"] | found.rows["too_long"]
+    unspellable = found.rows["outside_charset"] | found.rows["too_long"] | found.rows["too_narrow"]
     labels = tuple(raw[row] if row in unspellable else text for row, text in enumerate(normalized))
     spellable = [text for row, text in enumerate(labels) if row not in unspellable]
     if raw_charset is None:
-        characters = Charset.of(normalized).characters
+        characters = Charset.of([*spellable, convert_each(accepted, normalize.convert)]).characters
     else:
-        characters = convert_each(raw_charset, normalize)
+        characters = convert_each(raw_charset, normalize.convert)
         # Characters that become adjacent to a mark by a change of case may compose, as j and a caron do in NFC.
         characters += "".join(sorted(set().union(*spellable) - set(characters)))
-    changed = sum(label != sample.label for label, sample in zip(labels, samples, strict=True))
+    changed = sum(label != text for label, text in zip(labels, given, strict=True))
     steps = ", ".join(normalize.steps())
     return Audit(
+        label_source=_one_line(label_source),
+        split_source=_one_line(split_source),
+        examples=tuple((samples[row].key, samples[row].label) for row in _spread(len(samples))),
         counts=counts,
         labels=labels,
         characters=characters,
-        max_length=max(map(len, normalized)) if max_length is None else max_length,
+        max_length=max(map(len, spellable)) if max_length is None else max_length,
         frames_needed=max(map(ctc_frames_needed, spellable), default=0),
         lengths=dict(sorted(Counter(map(len, labels)).items())),
         normalizing=steps and f"{steps}: {changed:,} of {len(labels):,} labels changed",
         problems=problems,
-        notes=(*notes, *_label_notes(labels, splits, None if raw_charset is None else characters, normalize)),
+        notes=(
+            *notes,
+            *label_notes(samples, labels, characters if accepted else "", normalize, label_source),
+        ),
         excluded=tuple(sorted(excluded)),
         unspellable=tuple(sorted(unspellable)),
         allow=allowed,
     )
-
-
-def _check_labels(
-    found: Findings,
-    raw: Sequence[str],
-    normalized: Sequence[str],
-    *,
-    used: set[str],
-    charset: str | None,
-    max_length: int | None,
-) -> None:
-    """Add the problems of labels as they are in the data, and those that normalizing would cause."""
-    inside = set(charset or used)
-    # An invisible character is accepted if the experiment lists it in its charset.
-    invisible = {c for c in used if unicodedata.category(c) in INVISIBLE} - set(charset or "")
-    for row, (label, text) in enumerate(zip(raw, normalized, strict=True)):
-        if missing := set(label) - inside:
-            found.add("outside_charset", row, f"the charset lacks {list_characters(missing)} of label {label!r}")
-        if max_length is not None and max(len(label), len(text)) > max_length:
-            length = f"{max(len(label), len(text))} characters{' once normalized' * (len(label) <= max_length)}"
-            found.add("too_long", row, f"{label!r} has {length}, max_length is {max_length}")
-        elif label and not text and not missing:
-            found.add("empty_after_normalizing", row, f"normalizing removes every character of {label!r}")
-        if not label:
-            found.add("empty_label", row, "a label needs at least one character")
-        if not invisible.isdisjoint(label):
-            listed = list_characters(invisible & set(label))
-            sentence = f"{label!r} has invisible characters: {listed}; to accept them, add them to labels.charset"
-            found.add("control_character", row, sentence)
 
 
 def _count_splits(splits: Sequence[Split], excluded: Collection[int]) -> dict[Split, int]:
@@ -245,24 +239,14 @@ def _count_splits(splits: Sequence[Split], excluded: Collection[int]) -> dict[Sp
     return {split: counts[split] for split in SPLITS}
 
 
-def _label_notes(
-    labels: Sequence[str], splits: Sequence[Split], charset: str | None, normalize: LabelNormalizer
-) -> list[str]:
-    """Return notes on the labels as they are trained on and scored."""
-    notes = []
-    used = set().union(*labels)
-    trained = set().union(*(label for label, split in zip(labels, splits, strict=True) if split == "train"))
-    if unseen := used - trained:
-        count = sum(not trained.issuperset(label) for label in labels)
-        notes.append(
-            f"labels of val and test with characters that are not in train: {count:,} ({list_characters(unseen)})"
-        )
-    if unused := set(charset or "") - used:
-        notes.append(f"characters of the charset that are in no label: {list_characters(unused)}")
-    decomposed = sum(not unicodedata.is_normalized("NFC", label) for label in labels)
-    if decomposed and normalize.unicode_form == "none":
-        notes.append(f"labels that are not in Unicode normal form C, and are kept so: {decomposed:,}")
-    return notes
+def _spread(count: int) -> list[int]:
+    """Return up to three rows, spread over all."""
+    return sorted({place * (count - 1) // (NUM_EXAMPLES - 1) for place in range(NUM_EXAMPLES)})
+
+
+def _one_line(text: str) -> str:
+    """Return text of a dataset with its unprintable characters escaped: file names may have any."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _histogram(lengths: Mapping[int, int]) -> str:

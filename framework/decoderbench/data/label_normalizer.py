@@ -13,13 +13,19 @@ from typing import Literal
 
 from decoderbench.options import Options
 
+ZERO_WIDTH_BLANKS = "\u200b\u2060\ufeff"  # zero width space, word joiner, byte order mark
+
 
 class LabelNormalizer(Options):
     """Turns a label into the text that is trained on and scored; by default the label is unchanged.
 
-    The order is fixed: Unicode form, the audit of charset and length, case, removal of characters that are not
-    alphanumeric, and the Unicode form again, because a change of case can leave it. Normalizing is idempotent.
+    The order is fixed: Unicode form and blanks, the audit of charset and length, case, removal of characters that are
+    not alphanumeric, and the Unicode form again, because a change of case can leave it. Normalizing is idempotent.
     """
+
+    strip: bool = False
+    """Remove blanks from both ends of a label, before it is checked against the charset: white space, no-break spaces
+    included, and the invisible U+200B, U+2060 and U+FEFF. Blanks within a label are kept."""
 
     case: Literal["keep", "lower", "upper"] = "keep"
     """lower, upper: apply Python's `str.lower` or `str.upper` to each character separately, so that the result does not
@@ -37,6 +43,18 @@ class LabelNormalizer(Options):
 
     def __call__(self, text: str) -> str:
         """Return `text` normalized."""
+        return self._stripped(self.convert(text))
+
+    def read(self, text: str) -> str:
+        """Return `text` in the Unicode form and stripped: the label as checked by the audit."""
+        return self._stripped(self.form(text))
+
+    def form(self, text: str) -> str:
+        """Return `text` in the Unicode form, otherwise unchanged."""
+        return text if self.unicode_form == "none" else unicodedata.normalize(self.unicode_form, text)
+
+    def convert(self, text: str) -> str:
+        """Return what the characters of `text` become, wherever in a label they are: normalized, but not stripped."""
         text = self.form(text)
         if self.case != "keep":
             text = "".join(map(str.lower if self.case == "lower" else str.upper, text))
@@ -44,22 +62,29 @@ class LabelNormalizer(Options):
             text = _keep_alphanumeric(text)
         return self.form(text)
 
-    def form(self, text: str) -> str:
-        """Return `text` in the Unicode form, otherwise unchanged: the label as checked by the audit."""
-        return text if self.unicode_form == "none" else unicodedata.normalize(self.unicode_form, text)
-
     def steps(self) -> list[str]:
         """Return the active steps in order, for people to read; empty by default."""
         return [
             *([f"Unicode form {self.unicode_form}"] if self.unicode_form != "none" else []),
+            *(["strip"] if self.strip else []),
             *([f"case {self.case}"] if self.case != "keep" else []),
             *(["alphanumeric only"] if self.alphanumeric_only else []),
         ]
+
+    def _stripped(self, text: str) -> str:
+        return strip_blanks(text) if self.strip else text
 
 
 def convert_each(characters: str, convert: Callable[[str], str]) -> str:
     """Return the results of `convert` for each character separately, without repeats, in order of first appearance."""
     return "".join(dict.fromkeys("".join(map(convert, characters))))
+
+
+def strip_blanks(text: str) -> str:
+    """Return `text` without white space and zero-width blanks at both ends."""
+    while (shorter := text.strip().strip(ZERO_WIDTH_BLANKS)) != text:
+        text = shorter
+    return text
 
 
 def _keep_alphanumeric(text: str) -> str:

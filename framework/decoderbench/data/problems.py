@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from decoderbench.data.dataset import Split
@@ -19,6 +19,7 @@ Code = Literal[
     "empty_after_normalizing",
     "control_character",
     "unreadable_image",
+    "no_contrast",
     "too_narrow",
     "duplicate_across_splits",
     "conflicting_labels",
@@ -93,6 +94,18 @@ class Findings:
                 f"every table counts them"
             )
         return tuple(problems)
+
+
+def merge_problems(first: Sequence[Problem], second: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Return the problems of two searches, which found them in different samples, with each code once."""
+    merged = {problem.code: problem for problem in first}
+    for problem in second:
+        if known := merged.get(problem.code):
+            keys = (*known.keys, *problem.keys)[:MAX_EXAMPLES]
+            merged[problem.code] = replace(known, count=known.count + problem.count, keys=keys)
+        else:
+            merged[problem.code] = problem
+    return tuple(merged.values())
 
 
 def validate_codes(codes: Iterable[str]) -> tuple[Code, ...]:

@@ -128,7 +128,9 @@ def read_inputs(
     found = audit(
         samples,
         charset=Charset(labels.charset) if labels.charset is not None else None,
+        extra_characters=labels.extra_characters,
         max_length=labels.max_length,
+        width=experiment.image.width,
         normalize=labels.normalize,
         allow=experiment.allow,
         notes=dataset.notes(),

@@ -1,0 +1,74 @@
+"""Notes on labels, for people to read: what is trained on and scored as it is, although it may not be meant so.
+
+No torch here.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from decoderbench.data.dataset import Sample
+from decoderbench.data.label_normalizer import LabelNormalizer, strip_blanks
+from decoderbench.data.label_signs import doubtful_labels
+from decoderbench.data.problems import list_characters, quote
+
+
+def label_notes(
+    samples: Sequence[Sample], labels: Sequence[str], charset: str, normalize: LabelNormalizer, label_source: str
+) -> list[str]:
+    """Return notes on labels.
+
+    Args:
+        samples: all samples, with their labels as they are in the data.
+        labels: the labels as they are trained on and scored.
+        charset: the characters that the experiment lists, once normalized; empty if it lists none.
+        normalize: how the labels were normalized.
+        label_source: where the labels come from, for people.
+    """
+    return [
+        *doubtful_labels(samples, named_by_files="file name" in label_source),
+        *_blanks(labels),
+        *_characters(samples, labels, charset),
+        *_unicode_forms(labels, normalize),
+    ]
+
+
+def _blanks(labels: Sequence[str]) -> list[str]:
+    notes = []
+    if around := [label for label in labels if label != strip_blanks(label)]:
+        blanks = set[str]()
+        for label in around:
+            inner = strip_blanks(label)
+            before, _, after = label.partition(inner) if inner else (label, "", "")
+            blanks |= {*before, *after}
+        notes.append(
+            f"labels with blanks around them, which are kept (labels.normalize.strip = true removes them): "
+            f"{len(around):,}, such as {quote(around[0])}; blanks: {list_characters(blanks)}"
+        )
+    unusual = {c for c in set().union(*labels) if unicodedata.category(c) == "Zs"} - {" "}
+    if unusual:
+        count = sum(not unusual.isdisjoint(label) for label in labels)
+        notes.append(f"labels with other blanks than the space, which are kept: {count:,} ({list_characters(unusual)})")
+    return notes
+
+
+def _characters(samples: Sequence[Sample], labels: Sequence[str], charset: str) -> list[str]:
+    notes = []
+    used = set().union(*labels)
+    trained = set().union(*(label for label, sample in zip(labels, samples, strict=True) if sample.split == "train"))
+    if unseen := used - trained:
+        count = sum(not trained.issuperset(label) for label in labels)
+        notes.append(
+            f"labels of val and test with characters that are not in train: {count:,} ({list_characters(unseen)})"
+        )
+    if unused := set(charset) - used:
+        notes.append(f"characters of the charset that are in no label: {list_characters(unused)}")
+    return notes
+
+
+def _unicode_forms(labels: Sequence[str], normalize: LabelNormalizer) -> list[str]:
+    decomposed = sum(not unicodedata.is_normalized("NFC", label) for label in labels)
+    if decomposed and normalize.unicode_form == "none":
+        return [f"labels that are not in Unicode normal form C, and are kept so: {decomposed:,}"]
+    return []
