@@ -1,52 +1,26 @@
-import csv
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import pytest
+from helpers.folders import make, opened, real, split_sizes, table
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from pydantic import ValidationError
 
-from decoderbench import DataError, Dataset
+from decoderbench import DataError
 from decoderbench.data.audit import audit
 from decoderbench.data.image_cache import open_store
 from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.folder import Folder
 
-REAL = Path(__file__).parents[2] / "../shared/data"
 ALL_TRAIN = (1.0, 0.0, 0.0)
 HOSTILE = ["NA", "null", "007", "1e5", "=1+1", "a,b", 'say "x"', " outer ", "e\u0301", "None", "True", "\ue5dc", "#"]
-
-
-def make(folder, names, sub="images", content=None):
-    (folder / sub).mkdir(exist_ok=True, parents=True)
-    for index, name in enumerate(names):
-        (folder / sub / name).parent.mkdir(exist_ok=True, parents=True)
-        Image.new("L", (4, 4), index % 256).save(folder / sub / name, "PNG")
-    return folder
-
-
-def table(folder, rows, header=("filename", "label")):
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    return folder
-
-
-def opened(folder, **options):
-    return Folder(Folder.Config(path=folder.name, **options), folder.parent)
 
 
 def labels(folder, **options):
     samples = opened(folder, fractions=ALL_TRAIN, **options).samples()
     return {sample.key: sample.label for sample in samples}
-
-
-def split_sizes(samples):
-    counts = Counter(sample.split for sample in samples)
-    return [counts[split] for split in ("train", "val", "test")]
 
 
 # Labels
@@ -200,70 +174,6 @@ def test_invalid_options_are_refused(options, message):
         Folder.Config(path=".", **options)
 
 
-# Splits
-
-
-@given(
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40),
-    cuts=st.tuples(st.integers(0, 10), st.integers(0, 10)),
-    seed=st.integers(0, 3),
-)
-def test_fractions_are_exact_to_within_one_group(sizes, cuts, seed):
-    low, high = sorted(cuts)
-    fractions = (low / 10, (high - low) / 10, (10 - high) / 10)
-    groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
-    dealt = Dataset.deal_splits(groups, fractions, seed=seed)
-    assert len(set(zip(groups, dealt, strict=True))) == len(sizes)
-    for split, fraction in zip(("train", "val", "test"), fractions, strict=True):
-        assert abs(dealt.count(split) - fraction * len(groups)) <= max(sizes)
-    backwards = Dataset.deal_splits(groups[::-1], fractions, seed=seed)
-    assert backwards[::-1] == dealt
-
-
-def test_another_split_seed_gives_other_splits_of_the_same_sizes(tmp_path):
-    make(tmp_path, [f"{index}.png" for index in range(100)])
-    splits = [[s.split for s in opened(tmp_path, split_seed=seed).samples()] for seed in (0, 0, 1)]
-    assert splits[0] == splits[1] != splits[2]
-    assert [split_sizes(opened(tmp_path, split_seed=seed).samples()) for seed in (0, 1)] == [[70, 10, 20]] * 2
-
-
-def test_splits_are_read_from_a_column(tmp_path):
-    rows = [["a.png", "x", "train"], ["b.png", "x", "Validation"], ["c.png", "x", "test"]]
-    folder = table(make(tmp_path, ["a.png", "b.png", "c.png"]), rows, ("filename", "label", "part"))
-    assert [s.split for s in opened(folder, split_column="part").samples()] == ["train", "val", "test"]
-
-
-def test_val_is_taken_from_train_if_no_row_has_val(tmp_path):
-    names = [f"{index:02}.png" for index in range(40)]
-    rows = [[name, "x", "test" if index >= 32 else "train"] for index, name in enumerate(names)]
-    folder = table(make(tmp_path, names), rows, ("filename", "label", "split"))
-    samples = opened(folder, split_column="split").samples()
-    assert split_sizes(samples) == [28, 4, 8]
-    assert all(sample.split == "test" for sample in samples[32:])
-
-
-@pytest.mark.parametrize(
-    ("splits", "options", "message"),
-    [
-        (["train", "dev", "test"], {}, "line 3: column 'split' has value 'dev'; allowed: train, val, test, valid"),
-        (["train", "val", "val"], {}, "split 'test' received none of the 3 samples"),
-        (["train", "test", "val"], {"group_column": "label"}, "1 groups of column 'label' are in several splits"),
-        (["train", "test", "val"], {"group_column": "book"}, "must have one column 'book'"),
-    ],
-)
-def test_wrong_splits_are_refused(tmp_path, splits, options, message):
-    rows = [[f"{index}.png", "x", split] for index, split in enumerate(splits)]
-    folder = table(make(tmp_path, [row[0] for row in rows]), rows, ("filename", "label", "split"))
-    with pytest.raises(DataError, match=message):
-        opened(folder, split_column="split", **options).samples()
-
-
-def test_too_few_samples_for_every_split_are_refused(tmp_path):
-    make(tmp_path, ["a.png", "b.png"])
-    with pytest.raises(DataError, match="split 'test' received none of the 2 samples"):
-        opened(tmp_path).samples()
-
-
 # Fingerprint
 
 
@@ -295,12 +205,6 @@ def test_stamp_changes_with_any_change_of_a_file(tmp_path, monkeypatch):
 # Real datasets, if they are beside the project
 
 
-def real(name, **options):
-    if not (REAL / name).is_dir():
-        pytest.skip(f"the dataset {name} is not beside the project, in ../shared/data")
-    return Folder(Folder.Config(path=str(REAL / name), **options), Path())
-
-
 def test_captcha_wilhelmy_is_read_without_problems(tmp_path):
     dataset = real("captcha_wilhelmy")
     samples = dataset.samples()
@@ -310,15 +214,6 @@ def test_captcha_wilhelmy_is_read_without_problems(tmp_path):
     store = open_store(dataset, samples, ImageOptions(), cache_dir=tmp_path)
     assert store.images.shape == (1070, 1, 32, 128)
     assert found.with_images(store).problems == ()
-
-
-def test_photographs_of_iiit5k_are_in_one_split_each():
-    dataset = real("iiit5k_h64", group_column="source")
-    with (REAL / "iiit5k_h64" / "labels.csv").open(newline="", encoding="utf-8") as file:
-        source = {row["filename"]: row["source"] for row in csv.DictReader(file)}
-    homes = {(source[sample.key], sample.split) for sample in dataset.samples()}
-    assert len(homes) == len(set(source.values()))
-    assert split_sizes(dataset.samples()) == pytest.approx([2847, 407, 813], abs=15)
 
 
 def test_labels_of_earlyprint_keep_whitespace_at_the_ends():
