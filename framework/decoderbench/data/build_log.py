@@ -77,7 +77,9 @@ class BuildLog:
         Raises:
             OSError: the log cannot be written.
         """
-        self._log.write(_line([start, part.pixel_hashes, part.widths, sorted(part.squeezed)]))
+        rows = [sorted(part.squeezed), sorted(part.transparent)]
+        reasons = [sorted(part.no_contrast.items()), sorted(part.warned.items())]
+        self._log.write(_line([start, part.pixel_hashes, part.widths, rows, reasons]))
         self._log.flush()
         self.decoded.place(start, part)
         self.done += len(part.widths)
@@ -104,16 +106,16 @@ class BuildLog:
                 digest, _, body = line.partition(b" ")
                 if digest != _digest(body):
                     break
-                start, pixel_hashes, widths, squeezed = json.loads(body)
-                decoded.place(start, Decoded(pixel_hashes, widths, squeezed=set(squeezed)))
+                start, pixel_hashes, widths, rows, reasons = json.loads(body)
+                part = Decoded(pixel_hashes, widths, {}, set(rows[0]), set(rows[1]), dict(reasons[0]), dict(reasons[1]))
+                decoded.place(start, part)
                 end += len(line)
         os.truncate(self.file, end)
         pixels, slot, column = images.data.cast("B"), images[0].size, images[0, :, :, 0].size
         for row, (recorded, width) in enumerate(zip(decoded.pixel_hashes, decoded.widths, strict=True)):
             start = row * slot
             if recorded and recorded != hashlib.sha256(pixels[start : start + width * column]).hexdigest():
-                decoded.pixel_hashes[row] = ""
-        decoded.squeezed.intersection_update([row for row, recorded in enumerate(decoded.pixel_hashes) if recorded])
+                decoded.forget(row)
         return images.offset, decoded
 
 

@@ -9,7 +9,6 @@ import hashlib
 import mmap
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
@@ -23,8 +22,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from queue import SimpleQueue
 
+from decoderbench.data.contrast import find_lost_contrast, is_transparent
 from decoderbench.data.dataset import Dataset
-from decoderbench.data.image_decoding import scaled_width, to_pixels
+from decoderbench.data.image_decoding import one_line, scaled_width, to_pixels
+from decoderbench.data.image_reading import collected_warnings, read_image
 from decoderbench.errors import DataError
 from decoderbench.options import ImageOptions
 
@@ -43,12 +44,18 @@ class Decoded:
         unreadable: row -> reason; the pixels of such a row are zero.
         squeezed: rows of images that exceeded the width at their aspect ratio and were squeezed to it; empty with
             `stretch`.
+        transparent: rows of images with transparent pixels, which were composited on white.
+        no_contrast: row -> why its pixels show nothing to read.
+        warned: row -> the first warning while it was decoded.
     """
 
     pixel_hashes: list[str] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
     squeezed: set[int] = field(default_factory=set)
+    transparent: set[int] = field(default_factory=set)
+    no_contrast: dict[int, str] = field(default_factory=dict)
+    warned: dict[int, str] = field(default_factory=dict)
 
     def place(self, start: int, part: Decoded) -> None:
         """Put the results of rows `start`, `start` + 1, ... in the place of those rows."""
@@ -57,6 +64,17 @@ class Decoded:
         self.widths[rows] = part.widths
         self.unreadable.update(part.unreadable)
         self.squeezed.update(part.squeezed)
+        self.transparent.update(part.transparent)
+        self.no_contrast.update(part.no_contrast)
+        self.warned.update(part.warned)
+
+    def forget(self, row: int) -> None:
+        """Remove the results of a readable row, which is then decoded again."""
+        self.pixel_hashes[row] = ""
+        self.squeezed.discard(row)
+        self.transparent.discard(row)
+        self.no_contrast.pop(row, None)
+        self.warned.pop(row, None)
 
 
 @dataclass(frozen=True)
@@ -85,24 +103,38 @@ class _RowDecoder:
             for row in rows:
                 if self.stop[0] or time.monotonic() > deadline:
                     break
-                try:
-                    image = self.dataset.load_image(row)
-                    pixels = to_pixels(image, self.options)
-                except Exception as error:  # noqa: BLE001  # Pillow raises nearly anything on a corrupt file
-                    kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
-                    decoded.unreadable[row] = re.sub(r"<_io.BytesIO object at \w+>", "from its bytes", f"{kind}{error}")
-                    decoded.pixel_hashes.append("")
-                    decoded.widths.append(1)
-                    content = bytes(slot)  # an interrupted build may have written pixels there
-                else:
-                    if self.options.resize != "stretch" and scaled_width(image, self.options) > self.options.width:
-                        decoded.squeezed.add(row)
-                    content = pixels.tobytes()
-                    decoded.pixel_hashes.append(hashlib.sha256(content).hexdigest())
-                    decoded.widths.append(pixels.shape[2])
+                with collected_warnings() as warned:
+                    content = self._decode_row(row, decoded)
+                if warned and row not in decoded.unreadable:
+                    decoded.warned[row] = one_line(warned[0])
                 file.seek(self.offset + row * slot)
                 file.write(content)
         return decoded
+
+    def _decode_row(self, row: int, decoded: Decoded) -> bytes:
+        """Return the pixels of a row and add its results."""
+        options = self.options
+        try:
+            image = read_image(self.dataset, row)
+            pixels = to_pixels(image, options)
+            transparent = is_transparent(image)
+            no_contrast = find_lost_contrast(image, pixels, options)
+        except DataError as error:
+            decoded.unreadable[row] = str(error)
+            decoded.pixel_hashes.append("")
+            decoded.widths.append(1)
+            # An interrupted build may have written pixels there.
+            return bytes(options.channels * options.height * options.width)
+        if options.resize != "stretch" and scaled_width(image, options) > options.width:
+            decoded.squeezed.add(row)
+        if transparent:
+            decoded.transparent.add(row)
+        if no_contrast:
+            decoded.no_contrast[row] = no_contrast
+        content = pixels.tobytes()
+        decoded.pixel_hashes.append(hashlib.sha256(content).hexdigest())
+        decoded.widths.append(pixels.shape[2])
+        return content
 
 
 def decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
@@ -11,11 +12,15 @@ from decoderbench.data.problems import Findings
 if TYPE_CHECKING:
     from decoderbench.data.image_store import ImageStore
 
+MAX_WARNINGS = 3  # kinds that a note lists
+
 
 def check_images(found: Findings, store: ImageStore, labels: Sequence[str], unspellable: Collection[int]) -> None:
-    """Add the problems of images: unreadable, too narrow for the label, identical to another one."""
+    """Add the problems of images: unreadable, nothing to read, too narrow for the label, identical to another one."""
     for row, reason in store.unreadable.items():
         found.add("unreadable_image", row, f"image {store.keys[row]!r} cannot be decoded: {reason}")
+    for row, reason in store.no_contrast.items():
+        found.add("no_contrast", row, f"image {store.keys[row]!r} shows nothing to read: {reason}")
     readable = set(range(len(store))) - store.unreadable.keys()
     for row in sorted(readable - set(unspellable)):
         columns, characters = int(store.widths[row]), len(labels[row])
@@ -36,10 +41,28 @@ def check_images(found: Findings, store: ImageStore, labels: Sequence[str], unsp
 
 def image_notes(store: ImageStore) -> list[str]:
     """Return notes on how images were converted."""
-    notes = []
+    notes, total = [], f"{len(store):,} images"
     if store.squeezed:
         notes.append(
             f"squeezed to image.width, because they would be wider at their aspect ratio: "
-            f"{len(store.squeezed):,} of {len(store):,} images, such as {store.keys[store.squeezed[0]]!r}"
+            f"{len(store.squeezed):,} of {total}, such as {store.keys[store.squeezed[0]]!r}"
         )
+    if store.transparent:
+        notes.append(
+            f"transparent images are composited on white: {len(store.transparent):,} of {total}, such as "
+            f"{store.keys[store.transparent[0]]!r}"
+        )
+    if store.warned:
+        notes.append(f"read with a warning: {len(store.warned):,} of {total}: {_list_warnings(store)}")
     return notes
+
+
+def _list_warnings(store: ImageStore) -> str:
+    """Return the most frequent kinds of warnings, as text; warnings that differ in numbers only are of one kind."""
+    rows_of_kind: defaultdict[str, list[int]] = defaultdict(list)
+    for row, warning in store.warned.items():
+        rows_of_kind[re.sub(r"\d+", "0", warning)].append(row)
+    kinds = sorted(rows_of_kind.values(), key=len, reverse=True)
+    listed = [f"{len(rows):,} such as {store.keys[rows[0]]!r} ({store.warned[rows[0]]})" for rows in kinds]
+    more = [f"and {len(kinds) - MAX_WARNINGS:,} other kinds"] if len(kinds) > MAX_WARNINGS else []
+    return ", ".join(listed[:MAX_WARNINGS] + more)

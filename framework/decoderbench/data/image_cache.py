@@ -26,13 +26,14 @@ from decoderbench.data.build_log import BuildLog
 from decoderbench.data.contact_sheet import contact_sheet
 from decoderbench.data.dataset import Dataset, Sample, Split
 from decoderbench.data.decoding_workers import decode
-from decoderbench.data.image_store import ImageStore, read_store, write_meta
+from decoderbench.data.image_store import STORE_VERSION, ImageStore, OtherVersionError, read_store, write_meta
 from decoderbench.data.width_buckets import write_buckets
 from decoderbench.errors import DataError
 from decoderbench.identity import identity_of
 from decoderbench.options import ImageOptions
 
-FORMAT_VERSION = 4
+PIXELS_VERSION = 4
+"""Part of the data hash, and so of the identity of cells: it rises only if pixels change."""
 SAMPLES_ON_CONTACT_SHEET = 64
 MAX_LISTED = 10  # unreadable images in a message
 SECONDS_KEPT = 7 * 24 * 3600  # of an interrupted build
@@ -109,7 +110,7 @@ def compute_data_hash(
 ) -> str:
     """Return the hex digest of the dataset's fingerprint and the image options; no image is decoded."""
     fingerprint = _read_fingerprint(dataset, stamp or dataset.stamp(), cache_dir or default_cache_dir())
-    return _digest(FORMAT_VERSION, fingerprint, identity_of(options))
+    return _digest(PIXELS_VERSION, fingerprint, identity_of(options))
 
 
 def _read_fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> str:
@@ -155,6 +156,9 @@ class _Builder:
                     try:
                         read_store(directory)  # built by another process
                         return
+                    except OtherVersionError:
+                        shutil.rmtree(directory)
+                        logger.info("images are decoded again: their cache is of another version of decoderbench")
                     except DataError as error:
                         damaged = directory.with_suffix(".damaged")
                         shutil.rmtree(damaged, ignore_errors=True)
@@ -175,6 +179,7 @@ class _Builder:
         shape = (len(self.samples), self.options.channels, self.options.height, self.options.width)
         facts = {
             "data_hash": self.data_hash,
+            "version": STORE_VERSION,
             # Without a stamp the data hash has to suffice, as for a complete store. With one, nothing has changed since
             # the first attempt, not even back and forth.
             "stamp": self.stamp,
@@ -226,6 +231,9 @@ class _Builder:
             "pixel_hashes": decoded.pixel_hashes,
             "unreadable": list(unreadable.items()),
             "squeezed": sorted(decoded.squeezed),
+            "transparent": sorted(decoded.transparent),
+            "no_contrast": sorted(decoded.no_contrast.items()),
+            "warned": sorted(decoded.warned.items()),
         }
         write_meta(building, meta)
         _write_contact_sheet(read_store(building))

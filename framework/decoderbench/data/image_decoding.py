@@ -43,9 +43,14 @@ def _name_cause(error: Exception) -> str:
         text = str(error)
     except Exception as another:  # noqa: BLE001  # the text is made by foreign code too
         text = f"its text cannot be read ({type(another).__name__})"
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    shown = printable if len(printable) <= MAX_REASON else f"{printable[:MAX_REASON]}..."
+    shown = one_line(text)
     return shown if isinstance(error, DecoderBenchError) else f"{type(error).__name__}: {shown}".removesuffix(": ")
+
+
+def one_line(text: str) -> str:
+    """Return what another library says as a short line of printable characters."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
 
 
 def decode_image_file(source: Path | BinaryIO) -> Image.Image:
@@ -85,6 +90,7 @@ def decode_image_file(source: Path | BinaryIO) -> Image.Image:
             return ImageOps.exif_transpose(image)
 
 
+@errors_of_images()
 def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
     """Return `image` as (C, H, W) uint8.
 
@@ -94,11 +100,9 @@ def to_pixels(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
     so that W is the image's own width. With `pad` and `keep`, images that would exceed the width are squeezed to it.
 
     Raises:
-        DataError: the mode has no defined range (32-bit integers or floats), or the image has no pixels.
+        DataError: the mode has no defined range (32-bit integers or floats), or cannot be converted.
     """
-    if 0 in image.size:
-        raise DataError("image has no pixels")
-    image = _gray_or_rgb(image).convert("L" if options.channels == 1 else "RGB")
+    image = to_gray_or_rgb(image).convert("L" if options.channels == 1 else "RGB")
     width = options.width if options.resize == "stretch" else min(options.width, scaled_width(image, options))
     resized = np.asarray(image.resize((width, options.height), Image.Resampling.BILINEAR))
     pixels = resized.reshape(options.height, width, options.channels).transpose(2, 0, 1)  # (C, H, W)
@@ -110,8 +114,11 @@ def scaled_width(image: Image.Image, options: ImageOptions) -> int:
     return max(1, round(image.width * options.height / image.height))
 
 
-def _gray_or_rgb(image: Image.Image) -> Image.Image:
+def to_gray_or_rgb(image: Image.Image) -> Image.Image:
+    """Return an image in mode L or RGB, composited on white; raise `DataError` if its mode has no defined range."""
     if image.mode.startswith("I;16"):
+        if "transparency" in image.info:
+            raise DataError("a 16-bit gray image with a transparent brightness is not read; save it with 8 bits")
         wide = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("I", "F"):

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+STORE_VERSION = 5
+"""Version of the files of a store. Pixels have one of their own: `image_cache.PIXELS_VERSION`."""
+
+
+class OtherVersionError(DataError):
+    """A folder holds a store of another version, which is decoded again."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageStore:
     """All images of a dataset, memory-mapped; row i is sample i.
@@ -38,6 +46,9 @@ class ImageStore:
         pixel_hashes: N sha256 of the pixels after resizing; empty for unreadable images.
         unreadable: row -> reason; the pixels of such a row are zero.
         squeezed: rows of images that exceeded the width at their aspect ratio and were squeezed to it, ascending.
+        transparent: rows of images with transparent pixels, which were composited on white, ascending.
+        no_contrast: row -> why its pixels show nothing to read.
+        warned: row -> the first warning while it was decoded.
         data_hash: hex digest of the dataset's fingerprint and the image options.
     """
 
@@ -52,6 +63,9 @@ class ImageStore:
     pixel_hashes: tuple[str, ...]
     unreadable: dict[int, str]
     squeezed: tuple[int, ...]
+    transparent: tuple[int, ...]
+    no_contrast: dict[int, str]
+    warned: dict[int, str]
     data_hash: str
 
     def __len__(self) -> int:
@@ -83,13 +97,16 @@ def read_store(directory: Path) -> ImageStore:
     """Open an existing store by its folder alone, without the dataset.
 
     Raises:
-        DataError: it is missing, corrupt, or of another version.
+        OtherVersionError: it is complete, but of another version.
+        DataError: it is missing or corrupt.
     """
     try:
         digest, _, body = (directory / "meta.json").read_bytes().partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise ValueError("meta.json: sha256 mismatch")
         meta: dict[str, Any] = json.loads(body)
+        if meta.get("version") != STORE_VERSION:
+            raise OtherVersionError(f"image cache {directory} is of another version")
         images = tuple(map_images(directory / name, shape) for name, shape in meta["buckets"])
         widths = np.array(meta["widths"], dtype=np.int64)
         bucket_of, index_in_bucket = assign_buckets(widths, [bucket.shape[3] for bucket in images])
@@ -105,6 +122,9 @@ def read_store(directory: Path) -> ImageStore:
             pixel_hashes=tuple(meta["pixel_hashes"]),
             unreadable=dict(meta["unreadable"]),
             squeezed=tuple(meta["squeezed"]),
+            transparent=tuple(meta["transparent"]),
+            no_contrast=dict(meta["no_contrast"]),
+            warned=dict(meta["warned"]),
             data_hash=meta["data_hash"],
         )
     except (OSError, ValueError, KeyError, EOFError) as error:
@@ -113,7 +133,7 @@ def read_store(directory: Path) -> ImageStore:
 
 def write_meta(directory: Path, meta: dict[str, Any]) -> None:
     """Write the metadata of a store, with a digest that `read_store` checks."""
-    body = json.dumps(meta).encode()
+    body = json.dumps({"version": STORE_VERSION, **meta}).encode()
     (directory / "meta.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from decoderbench.config.experiment import ComponentChoice
 from decoderbench.config.overrides import merge
+from decoderbench.data.image_reading import collected_warnings, read_image
+from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError
+from decoderbench.planning.reading import reading
 
 if TYPE_CHECKING:
     from decoderbench.data.dataset import Dataset
@@ -26,16 +29,22 @@ MAX_WIDTH = 1024
 
 
 def fit_preset(
-    folder: Path, registry: Registry, *, steps: int, options: Mapping[str, Any] = MappingProxyType({})
+    folder: Path,
+    registry: Registry,
+    *,
+    steps: int,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    deadline: Deadline = NO_DEADLINE,
 ) -> tuple[dict[str, Any], Dataset]:
     """Return an experiment that compares three decoders on the images of a folder, as plain data, and its dataset.
 
     Components and augmentation are those of `compare.toml`. Images get its height and the width that keeps the median
-    aspect ratio, a multiple of 8. `options` are further options of its dataset.
+    aspect ratio, a multiple of 8. `options` are further options of its dataset. Observers are told how far it is.
 
     Raises:
         ConfigError: the dataset does not know an option.
         DataError: the folder is missing or holds no labeled image.
+        PendingCellsError: the deadline passed.
     """
     if not isinstance(options, Mapping) or options.keys() & {"use", "path"}:
         raise ConfigError(["--set dataset: set options of the dataset one by one; its path is the given folder"])
@@ -45,13 +54,15 @@ def fit_preset(
         raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in mistakes])
     registered, config = registry["dataset"].configure(choice)
     dataset: Dataset = registered.component(config, Path())
+    with reading(dataset, registry.plugins, deadline):
+        width = _fitting_width(dataset, preset["image"]["height"])
     name = re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
     experiment = merge(
         preset,
         {
             "name": name or "comparison",
             "dataset": {"use": choice.use, **choice.options},
-            "image": {"width": _fitting_width(dataset, preset["image"]["height"])},
+            "image": {"width": width},
             "training": {"steps": steps},
         },
     )
@@ -61,10 +72,13 @@ def fit_preset(
 def _fitting_width(dataset: Dataset, height: int) -> int:
     count = len(dataset.samples())
     aspect_ratios = []
-    for index in range(0, count, max(1, count // MAX_SAMPLED)):
+    indices = range(0, count, max(1, count // MAX_SAMPLED))
+    for done, index in enumerate(indices):
+        dataset.report_progress(done, len(indices))
         try:
-            image = dataset.load_image(index)
-        except (DataError, OSError):
+            with collected_warnings():  # the data audit repeats them
+                image = read_image(dataset, index)
+        except DataError:
             continue  # the data audit names it
         aspect_ratios.append(image.width / image.height)
     width = WIDTH_STEP * round(height * statistics.median(aspect_ratios or [1.0]) / WIDTH_STEP)
