@@ -22,7 +22,6 @@ from .errors import did_you_mean as did_you_mean
 from .identity import Introduced as Introduced
 from .identity import NotDecisive as NotDecisive
 from .identity import identity_of as identity_of
-from .identity import source_digest as source_digest
 from .kinds import AXES as AXES
 from .labels import Charset as Charset
 from .labels import Labels as Labels
@@ -55,6 +54,7 @@ from .report import write_report as write_report
 from .runner import execute as execute
 from .runner import open_results as open_results
 from .runner import run as run
+from .sources import source_digest as source_digest
 from .specs import FeatureMapSpec as FeatureMapSpec
 from .specs import ImageSpec as ImageSpec
 from .specs import LabelSpec as LabelSpec

@@ -1,19 +1,13 @@
-"""The identity of a cell: the options and the source code that determine its result. No torch here.
+"""The options that determine a result, as part of the identity of a cell. No torch here.
 
-Two rules keep results valid across versions. An option is omitted while it has the default that it was introduced
-with, so adding an option changes no identity. Source code counts by its syntax tree, so editing a comment or a
-docstring changes no identity.
+An option is omitted while it has the default that it was introduced with, so adding an option changes no identity.
+The other part, source code, is in `sources.py`.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import json
 import types
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -76,19 +70,6 @@ def sort_keys(value: Any) -> Any:
     return [sort_keys(item) for item in value] if isinstance(value, list) else value
 
 
-def source_digest(file: Path) -> str:
-    """Return a digest of the syntax tree of a Python source file, without docstrings and comments.
-
-    The digest is the same in every version of Python that can parse the file. For any other file, such as a compiled
-    extension, return a digest of its bytes.
-    """
-    content = file.read_bytes()
-    if file.suffix == ".py":
-        with suppress(RecursionError):  # of an expression with hundreds of terms the bytes count
-            content = json.dumps(_canonical(ast.parse(content))).encode()
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 def _encode(value: Any, choice: bool) -> Any:
     """Return a value as JSON data; where an option is a choice of models, the name of the model counts too."""
     if isinstance(value, BaseModel):
@@ -109,18 +90,3 @@ def _same(value: Any, default: Any) -> bool:
     if isinstance(value, dict) and isinstance(default, dict):
         return value.keys() == default.keys() and all(_same(value[key], default[key]) for key in value)
     return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)
-
-
-def _canonical(node: Any) -> Any:
-    """Return a syntax tree as nested lists; the output of `ast.dump` differs between versions of Python."""
-    if isinstance(node, ast.AST):
-        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
-        return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
-    if isinstance(node, list):
-        return [_canonical(item) for item in node if not _is_text(item)]
-    return node if isinstance(node, str) else [type(node).__name__, repr(node)]
-
-
-def _is_text(node: Any) -> bool:
-    """Return whether a statement is only a string: a docstring, or the description of an option."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 from decoderbench.errors import PluginError, did_you_mean
-from decoderbench.identity import source_digest
 from decoderbench.records import RunRecord
 from decoderbench.registry import hookspecs
 from decoderbench.registry.plugin_loading import Origin, describe_error
+from decoderbench.sources import plugin_digest
 
 if TYPE_CHECKING:
     from decoderbench.config.cell import Cell
@@ -112,7 +112,7 @@ class HookCalls:
             if impl.plugin_name == TRAINER or impl.wrapper or impl.hookwrapper:
                 continue
             try:
-                found[impl.plugin_name] = source_digest(Path(inspect.getfile(inspect.unwrap(impl.function))))
+                found[impl.plugin_name] = plugin_digest(Path(inspect.getfile(inspect.unwrap(impl.function))))
             except (OSError, TypeError):
                 raise PluginError(
                     f"plugin {impl.plugin_name}: its run_cell has no source file, so its results could not be told "

@@ -18,7 +18,6 @@ from decoderbench.config.experiment import NAME_PATTERN, ComponentChoice
 from decoderbench.config.mistakes import Location, explain_mistakes
 from decoderbench.data.dataset import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
-from decoderbench.identity import source_digest
 from decoderbench.kinds import AXES, KINDS
 from decoderbench.metrics import BUILT_IN, Metric
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
@@ -28,6 +27,7 @@ from decoderbench.registry.hook_calls import HookCaller, report_exceptions
 from decoderbench.registry.hookspecs import PROJECT
 from decoderbench.registry.plugin_loading import Origin
 from decoderbench.registry.plugin_manager import BrokenPlugin, Plugins
+from decoderbench.sources import plugin_digest
 
 logger = logging.getLogger("decoderbench")
 T = TypeVar("T")
@@ -56,8 +56,11 @@ class Registered(Generic[T]):
         return getattr(self.component, "Config", ComponentConfig)
 
     def source_digest(self) -> str:
-        """Return a digest of the file that defines the class: an edited component is another component."""
-        return source_digest(Path(inspect.getfile(self.component)))
+        """Return a digest of the file that defines the class and of what it imports from its own folder.
+
+        An edited component is another component.
+        """
+        return plugin_digest(Path(inspect.getfile(self.component)))
 
 
 class Components(Mapping[str, Registered[T]]):

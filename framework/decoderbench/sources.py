@@ -1,0 +1,248 @@
+"""Digests of source code: of one file, of a plugin with what it imports from its own folder, and of this package.
+
+Code counts by its syntax tree, so editing a comment or a docstring changes no digest. No torch here.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import site
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.machinery import all_suffixes
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from decoderbench.errors import PluginError
+
+PACKAGE = Path(__file__).parent
+
+DECISIVE = ("data", "model", "training", "labels.py", "metrics.py", "options.py", "seeds.py", "specs.py")
+"""The folders and modules of this package that decide the numbers of a cell."""
+
+
+def source_digest(file: Path) -> str:
+    """Return a digest of the syntax tree of a Python source file, without docstrings and comments.
+
+    The digest is the same in every version of Python that can parse the file. For any other file, such as a compiled
+    extension, return a digest of its bytes.
+    """
+    content = file.read_bytes()
+    return content_digest(_tree(content) if file.suffix == ".py" else content)
+
+
+def content_digest(content: bytes) -> str:
+    """Return a digest of bytes, as 16 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def plugin_digest(file: Path) -> str:
+    """Return a digest of a plugin's file and of everything that it imports from its own folder, directly or not.
+
+    The own folder is that of the file, or of the outermost package that contains it. Below it lie helper modules and
+    packages beside a single file, and all modules of the plugin's package. In `site-packages`, where everybody's
+    packages lie side by side, only those of the same distribution count. Other libraries never do, nor do data files
+    and modules whose names are computed while the program runs. A file that imports nothing of its own has the digest
+    that `source_digest` returns.
+
+    Raises:
+        PluginError: a module that it imports is another one in this process than the one in its folder.
+    """
+    file = file.resolve()
+    base = _own_folder(file)
+    files = _closure(file, base)
+    if files == {file}:
+        return source_digest(file)
+    return content_digest(f"{source_digest(file)} {_digest_of_files(files, base)}".encode())
+
+
+def function_digest(function: FunctionType) -> str:
+    """Return a digest of the syntax tree of a function, and of the functions of its module that it names."""
+    trees: dict[str, Any] = {}
+    waiting = [function]
+    while waiting:
+        current = waiting.pop()
+        tree = ast.parse(textwrap.dedent(inspect.getsource(current)))
+        trees[current.__name__] = _canonical(tree)
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - trees.keys()
+        helpers = [current.__globals__.get(name) for name in names]
+        waiting += [one for one in helpers if isinstance(one, FunctionType) and one.__module__ == function.__module__]
+    return content_digest(json.dumps(sorted(trees.items())).encode())
+
+
+@cache
+def package_digest() -> str:
+    """Return a digest of the sources of this package that decide a number: data, model, training and their words."""
+    roots = [PACKAGE / name for name in DECISIVE]
+    files = (file for root in roots for file in (root.rglob("*.py") if root.is_dir() else [root]))
+    return content_digest(
+        json.dumps([[file.relative_to(PACKAGE).as_posix(), source_digest(file)] for file in files]).encode()
+    )
+
+
+def _digest_of_files(files: Iterable[Path], base: Path) -> str:
+    parts = sorted((file.relative_to(base).as_posix(), source_digest(file)) for file in files)
+    return content_digest(json.dumps(parts).encode())
+
+
+def _tree(content: bytes) -> bytes:
+    """Return the syntax tree of Python source as bytes; the source itself if Python cannot parse or walk it."""
+    try:
+        return json.dumps(_canonical(ast.parse(content))).encode()
+    except (RecursionError, SyntaxError, ValueError):  # the first of an expression with hundreds of terms
+        return content
+
+
+def _own_folder(file: Path) -> Path:
+    """Return the folder in which the names of a plugin's own modules begin."""
+    folder = file.parent
+    while (folder / "__init__.py").exists():
+        folder = folder.parent
+    return folder
+
+
+def _closure(file: Path, base: Path) -> set[Path]:
+    """Return a file and the files below `base` that it imports, directly or not."""
+    found, waiting = {file}, [file]
+    while waiting:
+        importer = waiting.pop()
+        for imported in _imported_files(importer, base, _own_names(file, base)):
+            if imported not in found:
+                found.add(imported)
+                waiting.append(imported)
+    return found
+
+
+def _own_names(file: Path, base: Path) -> frozenset[str] | None:
+    """Return the top-level names that belong to a plugin in `site-packages`; None elsewhere: all in its folder do."""
+    if base not in _site_packages():
+        return None
+    name = file.relative_to(base).parts[0].partition(".")[0]
+    owners = _distributions()
+    mine = set(owners.get(name, ()))
+    return frozenset({name, *(other for other, theirs in owners.items() if mine.intersection(theirs))})
+
+
+@cache
+def _site_packages() -> frozenset[Path]:
+    places = [*site.getsitepackages(), site.getusersitepackages(), *map(sysconfig.get_path, ("purelib", "platlib"))]
+    return frozenset(Path(place).resolve() for place in places)
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(packages_distributions())
+
+
+def _imported_files(file: Path, base: Path, own: frozenset[str] | None) -> Iterator[Path]:
+    """Yield the files below `base` that the import statements of a file load, wherever in the file they are."""
+    if file.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (RecursionError, SyntaxError, ValueError):
+        return
+    package = file.relative_to(base).parent.parts
+    for name, members in _imports(tree, package):
+        if name.partition(".")[0] == PACKAGE.name or (own is not None and name.partition(".")[0] not in own):
+            continue
+        yield from _files_of(name.split("."), members, base, package)
+
+
+def _imports(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the absolute name of each imported module, and the names that are taken from it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, ()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            if name := ".".join([*parents, *([node.module] if node.module else [])]):
+                yield name, tuple(alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and (text := _imported_by_call(node)):
+            levels = len(text) - len(text.lstrip("."))
+            parents = package[: len(package) - levels + 1] if levels else ()
+            yield ".".join([*parents, text.lstrip(".")]), ()
+
+
+def _imported_by_call(call: ast.Call) -> str:
+    """Return the name in `import_module("name")` or `__import__("name")`; empty if it is anything else."""
+    function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if function in ("import_module", "__import__") and call.args and isinstance(call.args[0], ast.Constant):
+        return str(call.args[0].value)
+    return ""
+
+
+def _files_of(parts: list[str], members: Iterable[str], base: Path, package: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files that `import a.b` loads below `base`, and for `from a.b import c` that of `a.b.c`.
+
+    A package that contains the importing file is loaded before it in any case, often to register every plugin of it,
+    so its `__init__.py` counts only if something is taken from there.
+    """
+    for place in (base, *_search_places_below(base)):
+        walked = list(_walk(parts, place))
+        if not walked:
+            continue
+        if place in map(Path, sys.path):
+            _refuse_other_module(parts[0], walked[0][1], place)
+        for depth, file in walked[:-1]:
+            if tuple(parts[:depth]) != package[:depth] and file is not None:
+                yield file
+        depth, last = walked[-1]
+        submodules = [list(_walk([*parts, member], place))[len(parts) :] for member in members]
+        if last is not None and (not submodules or not all(submodules) or tuple(parts[:depth]) != package[:depth]):
+            yield last
+        yield from (file for found in submodules for _, file in found if file is not None)
+        return
+
+
+def _walk(parts: list[str], place: Path) -> Iterator[tuple[int, Path | None]]:
+    """Yield the file of each package and module on the way of a dotted name, as far as there are any.
+
+    Each comes with the number of parts of its name; the file of a folder without `__init__.py` is None.
+    """
+    for depth, part in enumerate(parts, start=1):
+        folder = place / part
+        candidates = [folder / "__init__.py", *(place / f"{part}{suffix}" for suffix in all_suffixes())]
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if file is None and not folder.is_dir():
+            return
+        yield depth, file
+        place = folder
+
+
+def _search_places_below(base: Path) -> list[Path]:
+    """Return the folders below a plugin's folder that it has put on the module search path."""
+    return [place for place in map(Path, sys.path) if base in place.parents]
+
+
+def _refuse_other_module(name: str, file: Path | None, place: Path) -> None:
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if file is None or loaded is None or name in sys.stdlib_module_names or Path(loaded).resolve() == file.resolve():
+        return
+    raise PluginError(
+        f"a plugin in {place} imports {name}, which is {loaded} in this process and not the {file.name} in its folder; "
+        f"rename one of the two, since a process has one module of each name"
+    )
+
+
+def _canonical(node: Any) -> Any:
+    """Return a syntax tree as nested lists; the output of `ast.dump` differs between versions of Python."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
+    if isinstance(node, list):
+        return [_canonical(item) for item in node if not _is_text(item)]
+    return node if isinstance(node, str) else [type(node).__name__, repr(node)]
+
+
+def _is_text(node: Any) -> bool:
+    """Return whether a statement is only a string: a docstring, or the description of an option."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
