@@ -78,7 +78,7 @@ def run(
         experiment = load_experiment(experiment)
     directory = open_results(experiment, results)
     chosen_device = choose_device(device)
-    prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline)
+    prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline, audit_images=True)
     prepared.registry.plugins.add(AuditLog(), "decoderbench audit log")
     return execute(prepared, directory, chosen_device, select=select, retry_failed=retry_failed).recorded
 

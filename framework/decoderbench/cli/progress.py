@@ -16,6 +16,27 @@ from decoderbench.registry.hookspecs import hookimpl
 
 HEARTBEAT_SECONDS = 30.0
 """Seconds between two lines about a cell that is running, where there are no bars."""
+UNSHOWN_SECONDS = 1.0
+"""Seconds of reading a dataset that nothing is shown of."""
+
+
+class ReadingClock:
+    """Tells when to show how far the reading of a dataset is: not before it takes long, then every few seconds."""
+
+    def __init__(self, *, every: float) -> None:
+        self.every = every
+        self._done, self._next = float("inf"), 0.0
+
+    def is_due(self, done: int) -> bool:
+        """Return whether to show that `done` items are read; fewer than before are those of another reading."""
+        now = time.monotonic()
+        if done < self._done:
+            self._next = now + UNSHOWN_SECONDS
+        self._done = done
+        if now < self._next:
+            return False
+        self._next = now + self.every
+        return True
 
 
 def progress_for(console: Console) -> PlainProgress | BarProgress:
@@ -30,6 +51,7 @@ class PlainProgress:
         self.console = console
         self.num_cells = self.num_finished = 0
         self._last_line = self._started = time.monotonic()
+        self._reading = ReadingClock(every=HEARTBEAT_SECONDS)
 
     def __enter__(self) -> PlainProgress:
         return self
@@ -42,6 +64,12 @@ class PlainProgress:
         """Print the summary of the data."""
         for line in audit.lines():
             self._print(line)
+
+    @hookimpl
+    def data_read(self, done: int, total: int) -> None:
+        """Print a line every half minute while a dataset is read, the first one after a second."""
+        if self._reading.is_due(done) and done < total:
+            self._print(f"reading: {done:,} of {total:,}")
 
     @hookimpl
     def images_decoded(self, done: int, total: int) -> None:
@@ -79,7 +107,7 @@ class PlainProgress:
 
 
 class BarProgress:
-    """Two bars, for the cells and for the steps of the running one. For terminals."""
+    """Bars: for the reading and decoding of data, then for the cells and for the steps of one. For terminals."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -93,6 +121,8 @@ class BarProgress:
             console=console,
             transient=True,
         )
+        self._reading = ReadingClock(every=0)
+        self._read = self._bars.add_task("reading", total=None, visible=False, note="")
         self._images = self._bars.add_task("images", total=None, visible=False, note="")
         self._cells = self._bars.add_task("cells", total=None, visible=False, note="")
         self._steps: TaskID | None = None
@@ -110,6 +140,12 @@ class BarProgress:
         """Print the summary of the data above the bars."""
         for line in audit.lines():
             self.console.print(line, markup=False, highlight=False)
+
+    @hookimpl
+    def data_read(self, done: int, total: int) -> None:
+        """Move the bar of a dataset that takes more than a second to read."""
+        visible = self._reading.is_due(done) and done < total
+        self._bars.update(self._read, completed=done, total=total, visible=visible)
 
     @hookimpl
     def images_decoded(self, done: int, total: int) -> None:

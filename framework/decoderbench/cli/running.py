@@ -37,6 +37,8 @@ from decoderbench.config.overrides import add_variants, merge
 from decoderbench.records import FAILED
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from decoderbench.data.dataset import Dataset
     from decoderbench.deadline import Deadline
     from decoderbench.registry.registry import Registry
@@ -85,7 +87,9 @@ def compare(
 
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
     registry = load_registry(plugin, plugins_dir)
-    data, dataset = fit_preset(images, registry, steps=steps, options=changes.get("dataset", {}))
+    with _showing_progress(registry, "nothing is written yet"):
+        options = changes.get("dataset", {})
+        data, dataset = fit_preset(images, registry, steps=steps, options=options, deadline=deadline)
     checked = parse_experiment(add_variants(merge(data, changes), add or []), source="compare")
     _prepare_and_execute(checked, registry, Path(), results, device, select, retry_failed, deadline, dataset)
 
@@ -103,12 +107,12 @@ def prepare(
     """Do everything that a run does before training: check, plan, decode the images, audit. Train nothing."""
     deadline = deadline_of(stop_after)
     checked, registry = load(experiment, merge_overrides(overrides, seeds, allow), add, plugin, plugins_dir)
-    from decoderbench.cli.progress import progress_for
     from decoderbench.planning.prepare import prepare as prepare_experiment
 
-    with _interruptible("images decoded so far are kept"), progress_for(out) as progress:
-        registry.plugins.add(progress, "decoderbench progress")
-        prepared = prepare_experiment(checked, registry=registry, base_dir=experiment.parent, deadline=deadline)
+    with _showing_progress(registry, "images decoded so far are kept"):
+        prepared = prepare_experiment(
+            checked, registry=registry, base_dir=experiment.parent, deadline=deadline, audit_images=True
+        )
         images, audit = prepared.inputs.images, prepared.inputs.audit
     for line in audit.lines():
         out.print(line, markup=False)
@@ -132,7 +136,8 @@ def plan(
     from decoderbench.planning.grid import plan_table
     from decoderbench.planning.prepare import prepare
 
-    prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
+    with _showing_progress(registry, "images decoded so far are kept", console=err):
+        prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
     if as_json:
         cells = [{"cell_id": cell.cell_id, **cell.model_dump(mode="json")} for cell in prepared.cells]
         print(json.dumps(cells, indent=1))  # noqa: T201
@@ -159,13 +164,20 @@ def report(
 
 
 @contextmanager
-def _interruptible(kept: str) -> Iterator[None]:
-    """Turn Ctrl-C in the block into one line, which says what is kept, and exit status 130."""
+def _showing_progress(registry: Registry, kept: str, *, console: Console = out) -> Iterator[None]:
+    """Show the progress of the block. Ctrl-C in it becomes one line, which says what is kept, and exit status 130."""
+    from decoderbench.cli.progress import progress_for
+
+    plugins, name = registry.plugins, "decoderbench progress"
     try:
-        yield
+        with progress_for(console) as progress:
+            plugins.add(progress, name)
+            yield
     except KeyboardInterrupt:
         err.print(f"interrupted; {kept}, run the same command again to continue", markup=False)
         raise typer.Exit(130) from None
+    finally:
+        plugins.manager.unregister(name=name)
 
 
 def _prepare_and_execute(
@@ -179,16 +191,16 @@ def _prepare_and_execute(
     deadline: Deadline,
     dataset: Dataset | None = None,
 ) -> None:
-    from decoderbench.cli.progress import progress_for
     from decoderbench.planning.prepare import prepare
     from decoderbench.report import markdown_table
     from decoderbench.runner import execute, open_results
     from decoderbench.training.devices import choose_device
 
     directory, chosen_device = open_results(experiment, results), choose_device(device)
-    with _interruptible("finished cells are kept"), progress_for(out) as progress:
-        registry.plugins.add(progress, "decoderbench progress")
-        prepared = prepare(experiment, registry=registry, base_dir=base_dir, dataset=dataset, deadline=deadline)
+    with _showing_progress(registry, "finished cells are kept"):
+        prepared = prepare(
+            experiment, registry=registry, base_dir=base_dir, dataset=dataset, deadline=deadline, audit_images=True
+        )
         finished = execute(
             prepared, directory, chosen_device, select=select, retry_failed=retry_failed, command=command()
         )

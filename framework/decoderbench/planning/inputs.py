@@ -9,13 +9,14 @@ from pathlib import Path
 
 from decoderbench.config.experiment import Experiment
 from decoderbench.data.audit import Audit, audit
-from decoderbench.data.dataset import Dataset, Sample
+from decoderbench.data.dataset import SPLITS, Dataset, Sample
 from decoderbench.data.image_cache import compute_data_hash, open_store
 from decoderbench.data.image_store import ImageStore
 from decoderbench.deadline import NO_DEADLINE, Deadline
-from decoderbench.errors import DataError, DecoderBenchError
+from decoderbench.errors import DataError
 from decoderbench.labels import Charset
 from decoderbench.planning.meta_probe import Bucket
+from decoderbench.planning.reading import naming_dataset, reading
 from decoderbench.registry.registry import Registry
 
 
@@ -31,7 +32,7 @@ class Inputs:
         label_audit: the audit of the labels alone.
         data_hash: hex digest over the dataset's fingerprint and the image options.
         cache_dir: where decoded images are kept; None for the default.
-        deadline: when to stop decoding; images decoded until then are kept.
+        deadline: when to stop reading or decoding; images decoded until then are kept.
     """
 
     experiment: Experiment
@@ -111,20 +112,20 @@ def read_inputs(
 
     Raises:
         DataError: labels cannot be read, or have problems that are not allowed; all of them are listed.
+        PendingCellsError: the deadline passed while the dataset was reading.
     """
     registered, config = registry["dataset"].configure(experiment.dataset)
-    try:
-        if dataset is None or dataset.config != config:
+    if dataset is None or dataset.config != config:
+        with naming_dataset(registered.name):
             dataset = registered.component(config, base_dir)
         assert dataset is not None
-        samples = tuple(dataset.samples())
-        data_hash = compute_data_hash(dataset, experiment.image, cache_dir=cache_dir)
-    except (DecoderBenchError, OSError):
-        raise
-    except Exception as error:
-        raise DataError(f"dataset {registered.name!r} cannot be read: {type(error).__name__}: {error}") from error
-    _refuse_other_than_samples(registered.name, samples)
     labels = experiment.labels
+    with reading(dataset, registry.plugins, deadline):
+        samples = tuple(dataset.samples())
+        sources = {"label_source": dataset.label_source(), "split_source": dataset.split_source()}
+        notes = tuple(dataset.notes())
+    _refuse_other_than_samples(registered.name, samples)
+    _refuse_other_than_text(registered.name, [*sources.values(), *notes])
     found = audit(
         samples,
         charset=Charset(labels.charset) if labels.charset is not None else None,
@@ -133,15 +134,28 @@ def read_inputs(
         width=experiment.image.width,
         normalize=labels.normalize,
         allow=experiment.allow,
-        notes=dataset.notes(),
+        notes=notes,
+        **sources,
     )
+    with reading(dataset, registry.plugins, deadline):  # all files, which takes long: labels are refused before
+        data_hash = compute_data_hash(dataset, experiment.image, cache_dir=cache_dir)
     return Inputs(experiment, registry, dataset, samples, found, data_hash, cache_dir, deadline)
 
 
 def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:
     for sample in samples:
-        if not (isinstance(sample, Sample) and isinstance(sample.key, str) and isinstance(sample.label, str)):
+        valid = isinstance(sample, Sample) and isinstance(sample.key, str) and isinstance(sample.label, str)
+        if not valid or sample.split not in SPLITS:
             raise DataError(
-                f"dataset {dataset!r} lists {sample!r:.80}; list Sample(key, label, split), key and label as str; "
+                f"dataset {dataset!r} lists {sample!r:.80}; list Sample(key, label, split), key and label as str, "
+                f"split one of {', '.join(SPLITS)}; decoderbench check dataset/{dataset} finds what else is wrong"
+            )
+
+
+def _refuse_other_than_text(dataset: str, sentences: Sequence[object]) -> None:
+    for sentence in sentences:
+        if not (isinstance(sentence, str) and sentence):
+            raise DataError(
+                f"dataset {dataset!r} says {sentence!r:.80} of its labels, splits or notes; return text for people; "
                 f"decoderbench check dataset/{dataset} finds what else is wrong"
             )

@@ -52,10 +52,11 @@ def prepare(
     cache_dir: Path | None = None,
     dataset: Dataset | None = None,
     deadline: Deadline = NO_DEADLINE,
+    audit_images: bool = False,
 ) -> Prepared:
     """Check an experiment, read and audit its labels, and plan its cells. Trains and writes nothing.
 
-    Images are decoded only where the plan depends on their widths (`image.resize = "keep"`).
+    Images are decoded if they are audited, or where the plan depends on their widths (`image.resize = "keep"`).
 
     Args:
         experiment: an experiment, or the path of its TOML file.
@@ -63,13 +64,15 @@ def prepare(
         base_dir: where relative paths of the experiment start; default: the file's folder, or the working directory.
         cache_dir: where decoded images are kept; default: `$DECODERBENCH_CACHE`, else `~/.cache/decoderbench`.
         dataset: the dataset of the experiment if its labels have been read already, so they are not read twice.
-        deadline: when the decoding of images, and a run of these cells, ends early; default: never.
+        deadline: when the reading of data, and a run of these cells, ends early; default: never.
+        audit_images: decode and audit the images before anything is planned, as a run does, so that data which a run
+            would refuse are refused at once.
 
     Raises:
         ConfigError: the experiment has mistakes; all of them are listed.
         PluginError: a plugin cannot be loaded.
         DataError: the data cannot be used; each problem is named.
-        PendingCellsError: the deadline passed while images were decoded.
+        PendingCellsError: the deadline passed while data were read or images decoded.
     """
     if not isinstance(experiment, Experiment):
         base_dir = base_dir if base_dir is not None else Path(experiment).parent
@@ -85,4 +88,6 @@ def prepare(
         dataset=dataset,
         deadline=deadline,
     )
+    if audit_images:
+        inputs.audit  # noqa: B018 - the first access decodes and audits them
     return Prepared(experiment, registry, inputs, plan_cells(experiment, registry, inputs))

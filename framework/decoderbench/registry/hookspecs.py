@@ -147,6 +147,21 @@ def data_audited(audit: Audit) -> None:
 
 
 @hookspec
+def data_read(done: int, total: int) -> None:
+    """Observe the reading of a dataset: its labels, then its files for the fingerprint, each counted from 0.
+
+    Called at most ten times per second, and only by datasets that report their progress. An observer that raises is
+    reported and ignored.
+
+    Args:
+        done: items read so far.
+        total: items to read.
+
+    Example: move a progress bar.
+    """
+
+
+@hookspec
 def images_decoded(done: int, total: int) -> None:
     """Observe the decoding of images, which happens once per dataset and image size.
 

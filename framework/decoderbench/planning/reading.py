@@ -1,0 +1,60 @@
+"""The reading of datasets: how far it is, for observers, when it ends early, and what they raise. No torch here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from decoderbench.deadline import NO_DEADLINE, Deadline
+from decoderbench.errors import DataError, DecoderBenchError
+from decoderbench.registry.plugin_loading import describe_error
+
+if TYPE_CHECKING:
+    from decoderbench.data.dataset import Dataset
+    from decoderbench.registry.plugin_manager import Plugins
+
+SECONDS_BETWEEN_REPORTS = 0.1
+
+
+@contextmanager
+def reading(dataset: Dataset, plugins: Plugins, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
+    """Tell observers in the block how far the dataset has read.
+
+    Raises:
+        DataError: as `naming_dataset`.
+        PendingCellsError: the deadline passed while the dataset was reading.
+    """
+    reported, items = float("-inf"), 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal reported, items
+        if done < total and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+            reported, items = time.monotonic(), total
+            plugins.notify("data_read", done=done, total=total)
+            deadline.check(f"with {done:,} of {total:,} items of the dataset read")
+
+    with naming_dataset(dataset.name):
+        before, dataset.report_progress = dataset.report_progress, report
+        try:
+            yield
+        finally:
+            dataset.report_progress = before  # workers that load images must not call observers, nor end the run
+    if items:
+        plugins.notify("data_read", done=items, total=items)
+
+
+@contextmanager
+def naming_dataset(name: str) -> Iterator[None]:
+    """Turn what a dataset raises in the block, and what is no error that a user can cause, into one that names it.
+
+    Raises:
+        DataError: the block raised anything else, `SystemExit` included.
+    """
+    try:
+        yield
+    except (DecoderBenchError, OSError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise DataError(f"dataset {name!r} cannot be read: {describe_error(error)}") from error
