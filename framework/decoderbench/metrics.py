@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cache
+from types import FunctionType
+from typing import ClassVar, cast
 
 from rapidfuzz.distance import Levenshtein
+
+from decoderbench.exception_text import describe_error
+from decoderbench.scalars import to_number
+from decoderbench.sources import function_digest
+
+logger = logging.getLogger("decoderbench")
 
 BUILT_IN = ("exact_match", "cer", "one_minus_ned", "nats_per_char")
 """Names of the metrics in every record; metrics of plugins must have other names."""
@@ -20,7 +29,10 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
-        """Return the metric over a split, or None where it is undefined. Both sequences have the same length."""
+        """Return the metric over a split, or None where it is undefined. Both sequences have the same length.
+
+        A number of any class will do, NumPy's and tensors of no dimensions included; a truth value will not.
+        """
 
 
 def edit_distances(references: Sequence[str], hypotheses: Sequence[str]) -> list[int]:
@@ -68,6 +80,68 @@ def nats_per_character(nll: Sequence[float], references: Sequence[str]) -> float
     """
     characters = sum(map(len, references))
     return sum(nll) / characters if characters else None
+
+
+@dataclass(frozen=True)
+class Transcriptions:
+    """What every metric is computed from. The sequences have the same length, one item per image of a split."""
+
+    references: Sequence[str]
+    hypotheses: Sequence[str]
+
+    nll: Sequence[float | None]
+    """-log p(reference | image) in nats; None where the charset cannot spell the reference."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A metric as this process would compute it."""
+
+    name: str
+
+    source: str
+    """Digest of the source code that computes it; empty if there is no source file."""
+
+    compute: Callable[[Transcriptions], object]
+
+    def score(self, texts: Transcriptions) -> float | None:
+        """Return the number of a split; if that fails, log a warning and return None: no metric fails a cell."""
+        try:
+            score = self.compute(texts)
+            return None if score is None else to_number(score)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, sys.exit included
+            logger.warning("metric %s failed and has no score: %s", self.name, describe_error(error))
+            return None
+
+
+@cache
+def built_in_definitions() -> Mapping[str, Definition]:
+    """Return the metrics of every record, by name."""
+    return {
+        "exact_match": _of_texts("exact_match", exact_match),
+        "cer": _of_texts("cer", character_error_rate),
+        "one_minus_ned": _of_texts("one_minus_ned", one_minus_ned),
+        "nats_per_char": Definition(
+            "nats_per_char", function_digest(cast("FunctionType", _nats_of_spellable)), _nats_of_spellable
+        ),
+    }
+
+
+def sources_of(definitions: Iterable[Definition]) -> dict[str, str]:
+    """Return the digest of each metric's source, by name."""
+    return {definition.name: definition.source for definition in definitions}
+
+
+def _of_texts(name: str, rate: Callable[[Sequence[str], Sequence[str]], float | None]) -> Definition:
+    digest = function_digest(cast("FunctionType", rate))
+    return Definition(name, digest, lambda texts: rate(texts.references, texts.hypotheses))
+
+
+def _nats_of_spellable(texts: Transcriptions) -> float | None:
+    pairs = [pair for pair in zip(texts.nll, texts.references, strict=True) if pair[0] is not None]
+    return nats_per_character([cast("float", nll) for nll, _ in pairs], [reference for _, reference in pairs])
 
 
 @dataclass(frozen=True)

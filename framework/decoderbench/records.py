@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.options import Options
+from decoderbench.scalars import Count, Number
 
 logger = logging.getLogger("decoderbench")
 
@@ -41,22 +42,22 @@ class OtherFormatError(DataError):
 class Cost(Options):
     """Measured costs of a cell on the device of its record; None where not measured."""
 
-    train_samples_per_sec: float | None = None
+    train_samples_per_sec: Number | None = None
     """Images per second during training, without its first steps and without validation."""
 
-    infer_samples_per_sec: float | None = None
+    infer_samples_per_sec: Number | None = None
     """Images per second when the test split is transcribed in batches."""
 
-    latency_ms: float | None = None
+    latency_ms: Number | None = None
     """Median time to transcribe a single image, with device synchronization."""
 
-    train_peak_memory_mb: float | None = None
+    train_peak_memory_mb: Number | None = None
     """Peak memory of the cell on CUDA while it is trained, in MB (10^6 bytes), without dataset and evaluations."""
 
-    infer_peak_memory_mb: float | None = None
+    infer_peak_memory_mb: Number | None = None
     """Peak memory of weights and transcription of a batch on CUDA, in MB (10^6 bytes)."""
 
-    train_seconds: float | None = None
+    train_seconds: Number | None = None
     """Wall time of training, including validation."""
 
 
@@ -70,13 +71,19 @@ class RunRecord(Options):
     reason: str = ""
     """Why there is no result, as one sentence; empty if done."""
 
-    metrics: dict[str, float | None] = Field(default_factory=dict)
+    metrics: dict[str, Number | None] = Field(default_factory=dict)
     """Metrics on the test split, by name; rates are fractions of 1. None where a metric is undefined."""
 
-    num_test: int | None = None
+    metric_sources: dict[str, str] = Field(default_factory=dict)
+    """Digest of the source code that computed each metric; missing where a trainer of its own did not state it."""
+
+    predictions_digest: str = ""
+    """Digest of `predictions.parquet`, from which metrics can be computed again."""
+
+    num_test: Count | None = None
     """Number of images that the metrics are computed over."""
 
-    kept_step: int | None = None
+    kept_step: Count | None = None
     """Optimizer step of the tested weights."""
 
     cost: Cost = Cost()

@@ -23,8 +23,10 @@ from decoderbench.records import FAILED, Plan, ResultsDirectory, RunRecord, writ
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import hookimpl
+from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, write_files
+from decoderbench.rescoring import rescore
 from decoderbench.training import trainer
 from decoderbench.training.devices import (
     choose_device,
@@ -162,10 +164,12 @@ def _execute(
     plugins.add(trainer, TRAINER)
     start_device(device)  # after the images were decoded by forked processes
     dataset = ResidentDataset(prepared.inputs.images, audit, device)
+    metrics = definitions_with(prepared.registry["metric"])
 
     def write_report() -> Results:
         # This plan, not the file: another run may have written its own there meanwhile.
-        results = load_results(directory.path, plan=plan, extra_columns=plugins.report_columns)
+        rescore(directory, plan.cells, metrics)
+        results = load_results(directory.path, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
         write_files(results, command=f"decoderbench report {directory.path}")
         return results
 

@@ -153,11 +153,17 @@ def report(
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
 ) -> None:
-    """Rebuild tables and figures from the records alone; nothing is trained."""
+    """Rebuild tables and figures from the records alone; nothing is trained. Metrics that changed are computed again."""
+    from decoderbench.records import ResultsDirectory
+    from decoderbench.registry.metric_definitions import definitions_of
     from decoderbench.report import load_results, markdown_table, write_files
+    from decoderbench.rescoring import rescore
 
-    # Plugins can add columns. The built-in ones do not, and would import torch.
-    loaded = load_results(results, extra_columns=load_plugins(plugin, plugins_dir, builtin=False).report_columns)
+    # Plugins can add columns and metrics. The built-in ones do not, and would import torch.
+    plugins, directory = load_plugins(plugin, plugins_dir, builtin=False), ResultsDirectory(results)
+    plan, metrics = directory.read_plan(), definitions_of(plugins)
+    rescore(directory, plan.cells, metrics)
+    loaded = load_results(results, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
     out.print(markdown_table(loaded), markup=False)
     page = write_files(loaded, command=command())
     out.print(f"report: {page}; tables (.csv, .tex) and figures are in the same folder", markup=False)

@@ -12,8 +12,10 @@ import pandas as pd
 
 from decoderbench.config.cell import Cell
 from decoderbench.kinds import AXES
-from decoderbench.metrics import BUILT_IN
+from decoderbench.metrics import BUILT_IN, Definition, built_in_definitions, sources_of
 from decoderbench.records import Plan, ResultsDirectory, RunRecord
+from decoderbench.report.definitions import find_mixed_metrics, notes_on_missing
+from decoderbench.scalars import to_plain
 
 logger = logging.getLogger("decoderbench")
 ExtraColumns = Callable[[RunRecord], Mapping[str, object]]
@@ -72,16 +74,27 @@ class Results:
     cells: pd.DataFrame
     """One row per cell of the plan; cells without a record have the status `pending`."""
 
+    metric_notes: tuple[str, ...] = ()
+    """Footnotes on columns whose numbers are of different definitions of a metric, or missing in some rows."""
+
     @property
     def recorded(self) -> pd.DataFrame:
         """One row per cell that has a record."""
         return self.cells[self.cells["status"] != "pending"].reset_index(drop=True)
 
 
-def load_results(path: str | Path, *, plan: Plan | None = None, extra_columns: ExtraColumns | None = None) -> Results:
+def load_results(
+    path: str | Path,
+    *,
+    plan: Plan | None = None,
+    extra_columns: ExtraColumns | None = None,
+    metrics: Mapping[str, Definition] | None = None,
+) -> Results:
     """Read a results directory: the records of a plan, by default the one that is there.
 
-    Additional metrics and columns whose name already exists are ignored, with a warning.
+    Additional metrics and columns whose name already exists are ignored, with a warning. If the numbers of a metric are
+    of different definitions, or not of that in `metrics` (by default the built-in ones), a warning is logged, and the
+    frame gets a column `<metric>_source`.
 
     Raises:
         DataError: the directory has no plan, or its plan is corrupt.
@@ -90,7 +103,14 @@ def load_results(path: str | Path, *, plan: Plan | None = None, extra_columns: E
     plan = plan or directory.read_plan()
     records = [directory.read(cell) for cell in plan.cells]
     cells = _build_frame(plan.cells, records, extra_columns)
-    return Results(directory, plan, tuple(record for record in records if record is not None), cells)
+    definitions = built_in_definitions() if metrics is None else metrics
+    mixed = find_mixed_metrics(plan.cells, records, sources_of(definitions.values()))
+    for metric in mixed:
+        _add_column(cells, f"{metric.name}_source", [metric.sources.get(cell.cell_id) for cell in plan.cells], "str")
+    notes = *(metric.note for metric in mixed), *notes_on_missing(plan.cells, records)
+    for note in notes:
+        logger.warning("%s", note)
+    return Results(directory, plan, tuple(record for record in records if record is not None), cells, notes)
 
 
 def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> pd.DataFrame:
@@ -140,8 +160,8 @@ def _build_frame(
         _add_column(frame, name, [metrics.get(name) for metrics in measured], "float64")
     extras = [extra_columns(record) if record and extra_columns else {} for record in records]
     for name in dict.fromkeys(name for extra in extras for name in extra):
-        values = [extra.get(name) for extra in extras]
-        integers = pd.api.types.infer_dtype(values, skipna=True) == "integer"
+        values = [_plain_or_none(name, extra.get(name)) for extra in extras]
+        integers = pd.api.types.infer_dtype(values, skipna=True) == "integer" and all(map(_fits_int64, values))
         _add_column(frame, name, values, "Int64" if integers else None)
     return frame
 
@@ -167,6 +187,19 @@ def _cell_row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
         if record.status == "done":
             row |= {name: record.metrics.get(name) for name in METRICS}
     return row
+
+
+def _plain_or_none(name: str, value: object) -> str | bool | int | float | None:
+    """Return the value of a plugin's column as text, a truth value, a number or None; else None, with a warning."""
+    try:
+        return to_plain(value)
+    except ValueError as error:
+        logger.warning("report column %r: %s; return text, a number, True, False or None", name, error)
+        return None
+
+
+def _fits_int64(value: object) -> bool:
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _add_column(frame: pd.DataFrame, name: str, values: list[Any], dtype: str | None) -> None:

@@ -196,6 +196,7 @@ def main_table(results: Results) -> Table:
     footnotes = [
         *([_spread_note(summary["num_seeds"])] if summary["num_seeds"].any() else []),
         *notes,
+        *results.metric_notes,
         *results.plan.data_notes,
         *([f"pending: {pending} of {len(results.cells)} cells"] if pending else []),
     ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,14 +12,7 @@ from torch import Tensor
 from decoderbench.data.resident_dataset import ResidentDataset, to_float
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DivergedError
-from decoderbench.metrics import (
-    Evaluation,
-    Metric,
-    character_error_rate,
-    exact_match,
-    nats_per_character,
-    one_minus_ned,
-)
+from decoderbench.metrics import Definition, Evaluation, Transcriptions, built_in_definitions
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.model.stages import Hypotheses
 from decoderbench.options import EvaluationOptions
@@ -28,21 +20,20 @@ from decoderbench.options import EvaluationOptions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-logger = logging.getLogger("decoderbench")
-
 
 def evaluate(
     recognizer: Recognizer,
     dataset: ResidentDataset,
     rows: NDArray[np.int64],
     options: EvaluationOptions,
-    metrics: Sequence[Metric] = (),
+    metrics: Mapping[str, Definition] | None = None,
     *,
     normalize: Callable[[str], str] = str,
     deadline: Deadline = NO_DEADLINE,
 ) -> Evaluation:
     """Transcribe and score `rows`. Transcription sees images only; labels are used for the nll and the scores.
 
+    `metrics` defaults to the built-in ones.
     A transcription is normalized like a label, so two code points that NFC composes into one are no error.
 
     Where widths vary, the rows of the result are grouped by bucket, the narrowest first.
@@ -76,21 +67,16 @@ def evaluate(
     _refuse_not_finite(np.array(nll)[spellable], "nll of a label")
 
     references = [dataset.labels[row] for row in rows]
-    spelled = [reference for reference, can in zip(references, spellable, strict=True) if can]
-    scores = {
-        "exact_match": exact_match(references, hypotheses),
-        "cer": character_error_rate(references, hypotheses),
-        "one_minus_ned": one_minus_ned(references, hypotheses),
-        "nats_per_char": nats_per_character(np.array(nll)[spellable].tolist(), spelled),
-        **{metric.name: _score(metric, references, hypotheses) for metric in metrics},
-    }
+    nll_or_none = [value if can else None for value, can in zip(nll, spellable, strict=True)]
+    texts = Transcriptions(references, hypotheses, nll_or_none)
+    definitions = built_in_definitions() if metrics is None else metrics
     return Evaluation(
         keys=[dataset.store.keys[row] for row in rows],
         references=references,
         hypotheses=hypotheses,
         log_prob=log_prob,
-        nll=[value if can else None for value, can in zip(nll, spellable, strict=True)],
-        scores=scores,
+        nll=nll_or_none,
+        scores={name: definition.score(texts) for name, definition in definitions.items()},
     )
 
 
@@ -115,18 +101,6 @@ def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters:
             f"a transcription must have ids from 0 to {num_characters - 1} and lengths from 0 to {read.ids.shape[1]}; "
             f"the decoder returned others; decoderbench check finds the cause"
         )
-
-
-def _score(metric: Metric, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
-    """Return a plugin's score. If it raises, log a warning and return None, so a bad metric never fails a cell."""
-    try:
-        score = metric.score(references, hypotheses)
-        if score is not None and not (isinstance(score, float | int) and np.isfinite(score)):
-            raise ValueError(f"{score!r:.80} is neither a finite number nor None")
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises
-        logger.warning("metric %s failed and has no score: %s: %s", metric.name, type(error).__name__, error)
-        return None
-    return score
 
 
 def _refuse_not_finite(values: NDArray[np.float64], what: str) -> None:

@@ -21,11 +21,14 @@ from decoderbench.data.resident_dataset import ResidentDataset, to_float
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.labels import Labels
-from decoderbench.metrics import Evaluation, Metric
+from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
-from decoderbench.records import Cost, RunRecord, append_line
+from decoderbench.records import Cost, RunRecord, append_line, write_atomically
+from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
+from decoderbench.scalars import to_number, to_plain
 from decoderbench.seeds import derive_seed
+from decoderbench.sources import content_digest
 from decoderbench.training import timing
 from decoderbench.training.devices import autocast_dtype, device_name
 from decoderbench.training.evaluation import evaluate
@@ -62,9 +65,9 @@ class LocalContext:
         return self.dataset.device
 
     @cached_property
-    def metrics(self) -> list[Metric]:
-        """The metrics of plugins."""
-        return [registered.component() for registered in self.registry["metric"].values()]
+    def metrics(self) -> dict[str, Definition]:
+        """The built-in metrics and those of plugins."""
+        return definitions_with(self.registry["metric"])
 
     @property
     def started(self) -> bool:
@@ -107,23 +110,27 @@ class LocalContext:
 
     def progressed(self, step: int, loss: float) -> None:
         """Report progress to the observers."""
-        self.registry.plugins.notify("cell_progressed", cell=self.cell, step=step, loss=loss)
+        self.registry.plugins.notify("cell_progressed", cell=self.cell, step=to_plain(step), loss=to_plain(loss))
 
     def validated(self, step: int, scores: Mapping[str, float | None]) -> None:
-        """Append a validation to the history and report it to the observers."""
-        append_line(self.directory / "history.jsonl", {"step": step, **scores})
-        self.registry.plugins.notify("cell_validated", cell=self.cell, step=step, scores=scores)
+        """Append a validation to the history and report it to the observers, with plain numbers."""
+        step, row = int(to_number(step)), {name: to_plain(value) for name, value in scores.items()}
+        append_line(self.directory / "history.jsonl", {"step": step, **row})
+        self.registry.plugins.notify("cell_validated", cell=self.cell, step=step, scores=row)
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
         """Evaluate the test split, write predictions and weights, measure speed, and return the record."""
         training_peak = self._memory.peak_mb()
         test = self.evaluate(recognizer, "test")
-        pd.DataFrame(test.columns()).to_parquet(self.directory / "predictions.parquet", index=False)
+        predictions = pd.DataFrame(test.columns()).to_parquet(index=False)
+        write_atomically(self.directory / "predictions.parquet", predictions)
         safetensors.torch.save_file(weights_of(recognizer), self.directory / "weights.safetensors")
         return RunRecord(
             cell=self.cell,
             status="done",
             metrics=dict(test.scores),
+            metric_sources=sources_of(self.metrics.values()),
+            predictions_digest=content_digest(predictions),
             num_test=len(test.keys),
             kept_step=kept_step,
             cost=(cost or Cost()).model_copy(

@@ -1,0 +1,56 @@
+"""The metrics that a run or a report computes: the built-in ones and those of plugins. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+from decoderbench.errors import PluginError
+from decoderbench.metrics import Definition, Transcriptions, built_in_definitions
+from decoderbench.registry.plugin_manager import Plugins
+
+if TYPE_CHECKING:
+    from decoderbench.metrics import Metric
+    from decoderbench.registry.registry import Registered
+
+
+def definitions_with(metrics: Mapping[str, Registered[Metric]]) -> dict[str, Definition]:
+    """Return the built-in metrics and these registered ones, by name."""
+    return {**built_in_definitions(), **{name: _definition(metric) for name, metric in metrics.items()}}
+
+
+def definitions_of(plugins: Plugins) -> dict[str, Definition]:
+    """Return the built-in metrics and those that the plugins register, by name.
+
+    The registry, and with it torch, is imported only if there is a plugin with metrics.
+    """
+    if not any(plugins.hooks("register_metrics")):
+        return dict(built_in_definitions())
+    from decoderbench.registry.registry import Registry
+
+    return definitions_with(Registry(plugins)["metric"])
+
+
+def _definition(metric: Registered[Metric]) -> Definition:
+    """Return a registered metric, whose object is made at its first score."""
+    make = cache(metric.component)
+
+    def compute(texts: Transcriptions) -> object:
+        # Lists of its own, so that a metric that sorts them changes no other number.
+        return make().score(list(texts.references), list(texts.hypotheses))
+
+    return Definition(metric.name, _source(metric), compute)
+
+
+_sources: dict[type, str] = {}
+
+
+def _source(metric: Registered[Metric]) -> str:
+    """Return the digest of a metric's source as it was when first asked for: later edits are not what is loaded."""
+    if metric.component not in _sources:
+        try:
+            _sources[metric.component] = metric.source_digest()
+        except (OSError, TypeError, PluginError):  # of a class that no file defines
+            _sources[metric.component] = ""
+    return _sources[metric.component]
