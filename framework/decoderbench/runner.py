@@ -15,7 +15,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit
 from decoderbench.data.resident_dataset import ResidentDataset
-from decoderbench.deadline import NO_DEADLINE, Deadline
+from decoderbench.deadline import Deadline
 from decoderbench.errors import DeviceLostError, PendingCellsError
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
@@ -27,7 +27,9 @@ from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, write_files
 from decoderbench.rescoring import rescore
+from decoderbench.resume import Repeat, Resume
 from decoderbench.training import trainer
+from decoderbench.training.cores import choose_threads, using_threads, warn_of_missing_cores
 from decoderbench.training.devices import (
     choose_device,
     release_memory,
@@ -52,6 +54,8 @@ def run(
     device: str | None = None,
     select: str = "",
     retry_failed: bool = False,
+    retrain_changed: bool = False,
+    threads: int | None = None,
     stop_after: float | None = None,
     registry: Registry | None = None,
     base_dir: str | Path | None = None,
@@ -64,6 +68,9 @@ def run(
         device: `cpu`, `cuda`, `cuda:1`; default: the accelerator if there is one.
         select: which cells to run, an expression as `select_cells` reads it; default: all.
         retry_failed: run cells again that failed before.
+        retrain_changed: train cells again whose results were made under other conditions than those of this run, such
+            as another version of torch, or do not state them.
+        threads: how many threads train a cell; default: one on a CPU, those of the host on CUDA.
         stop_after: seconds from this call after which the run ends; a cell under way is dropped.
         registry: the components to choose from; default: all installed ones.
         base_dir: where relative paths of the experiment start; default: the file's folder, or the working directory.
@@ -80,9 +87,18 @@ def run(
         experiment = load_experiment(experiment)
     directory = open_results(experiment, results)
     chosen_device = choose_device(device)
+    choose_threads(threads, chosen_device)  # before anything is read
     prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline, audit_images=True)
     prepared.registry.plugins.add(AuditLog(), "decoderbench audit log")
-    return execute(prepared, directory, chosen_device, select=select, retry_failed=retry_failed).recorded
+    return execute(
+        prepared,
+        directory,
+        chosen_device,
+        select=select,
+        retry_failed=retry_failed,
+        retrain_changed=retrain_changed,
+        threads=threads,
+    ).recorded
 
 
 class AuditLog:
@@ -114,6 +130,8 @@ def execute(
     *,
     select: str = "",
     retry_failed: bool = False,
+    retrain_changed: bool = False,
+    threads: int | None = None,
     command: str = "decoderbench.run(...)",
 ) -> Results:
     """Train the cells of a prepared experiment that have no result, write the report, and return the results.
@@ -124,10 +142,13 @@ def execute(
         device: where to train.
         select: which cells to run, an expression as `select_cells` reads it; default: all.
         retry_failed: run cells again that failed before.
+        retrain_changed: train cells again whose results were made under other conditions than those of this run, such
+            as another version of torch, or do not state them.
+        threads: how many threads train a cell; default: one on a CPU, those of the host on CUDA.
         command: the command line that the report names as its origin.
 
     Raises:
-        ConfigError: the selection matches no cell.
+        ConfigError: the selection matches no cell, or there can be no such number of threads.
         InfeasibleError: no cell of the grid can be trained.
         DataError: images cannot be used; before anything is trained.
         PendingCellsError: the deadline of `prepared` passed before all cells had a result; the report is written.
@@ -135,10 +156,11 @@ def execute(
     """
     prepared.refuse_if_infeasible()
     selected = select_cells(prepared.cells, select)
+    chosen_threads = choose_threads(threads, device)
     directory.refuse_other_experiment(prepared.experiment.name)
     plugins = prepared.registry.plugins
-    with plugins.observing():
-        return _execute(prepared, directory, device, selected, retry_failed, command)
+    with plugins.observing(), using_threads(chosen_threads):
+        return _execute(prepared, directory, device, selected, Repeat(retry_failed, retrain_changed), command)
 
 
 def _execute(
@@ -146,7 +168,7 @@ def _execute(
     directory: ResultsDirectory,
     device: torch.device,
     selected: Sequence[Cell],
-    retry_failed: bool,
+    repeat: Repeat,
     command: str,
 ) -> Results:
     plugins, audit = prepared.registry.plugins, prepared.inputs.audit
@@ -174,7 +196,7 @@ def _execute(
         return results
 
     try:
-        Runner(prepared.registry, directory, dataset, prepared.deadline).run(selected, retry_failed=retry_failed)
+        Runner(prepared, directory, dataset).run(selected, repeat)
     except PendingCellsError:
         write_report()
         raise
@@ -184,64 +206,47 @@ def _execute(
 class Runner:
     """Runs cells one after the other in this process. Whatever happens in one cell affects no other."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        directory: ResultsDirectory,
-        dataset: ResidentDataset,
-        deadline: Deadline = NO_DEADLINE,
-    ) -> None:
-        self.registry, self.directory, self.dataset, self.deadline = registry, directory, dataset, deadline
-        self.environment = describe_environment(dataset.device)
+    def __init__(self, prepared: Prepared, directory: ResultsDirectory, dataset: ResidentDataset) -> None:
+        self.registry, self.deadline = prepared.registry, prepared.deadline
+        self.directory, self.dataset = directory, dataset
+        source = self.registry["dataset"][prepared.experiment.dataset.use].source_digest()
+        self.environment = describe_environment(dataset.device) | {"dataset_source": source}
 
-    def run(self, cells: Sequence[Cell], *, retry_failed: bool = False) -> None:
+    def run(self, cells: Sequence[Cell], repeat: Repeat) -> None:
         """Give every cell a record. Cells that another process is training are left for last and waited for.
 
         Raises:
             PendingCellsError: the deadline has passed; a cell under way has no record.
             DeviceLostError: the device cannot be used any more; the cell that caused it has a record.
         """
-        if retry_failed:
-            self._forget_failed(cells)
-        pending = [cell for cell in cells if self.directory.read(cell) is None]
-        if finished := len(cells) - len(pending):
+        resume = Resume(self.directory, cells, self.environment, repeat)
+        if finished := len(cells) - len(resume.pending):
             logger.info("%d of %d cells have results already", finished, len(cells))
-        self.registry.plugins.notify("run_started", cells=tuple(pending), directory=self.directory.path)
+        if resume.pending:
+            self._describe_conditions()
+        self.registry.plugins.notify("run_started", cells=tuple(resume.pending), directory=self.directory.path)
         try:
-            held = [cell for cell in pending if not self._complete(cell)]
+            held = [cell for cell in resume.pending if not self._complete(cell, resume)]
             for cell in held:
                 logger.info("waiting for %s, which another process is training", cell.title)
-                if not self._complete(cell, timeout=self.deadline.remaining()):
+                if not self._complete(cell, resume, timeout=self.deadline.remaining()):
                     self.deadline.check(f"waiting for {cell.title}, which another process is training")
         except PendingCellsError as error:
-            raise self._with_progress(error, cells, finished) from None
+            raise _with_progress(error, resume, finished) from None
 
-    def _with_progress(self, error: PendingCellsError, cells: Sequence[Cell], finished: int) -> PendingCellsError:
-        """Return the error of a run that ended early with the number of results; `finished` is the number before it."""
-        records = [record for cell in cells if (record := self.directory.read(cell)) is not None]
-        failed = sum(record.status in FAILED for record in records)
-        progress = f"{len(records)} of {len(cells)} cells have results"
-        if failed:
-            progress += f", {failed} of them failed"
-        if len(records) == finished:
-            progress += ", none is new: allow more time"
-        ended = type(error)(f"{error.reason}; {progress}")
-        ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed
-        return ended
+    def _describe_conditions(self) -> None:
+        threads = torch.get_num_threads()
+        logger.info("training on %s with %d thread%s", self.environment["machine"], threads, "s" * (threads > 1))
+        warn_of_missing_cores(threads if self.dataset.device.type == "cpu" else 1)
 
-    def _forget_failed(self, cells: Sequence[Cell]) -> None:
-        for cell in cells:
-            record = self.directory.read(cell)
-            if record is not None and record.status in FAILED:
-                self.directory.delete_result(cell)
-
-    def _complete(self, cell: Cell, *, timeout: float = 0.0) -> bool:
-        """Run a cell if it has no record; return False if another process still holds it after `timeout` seconds."""
+    def _complete(self, cell: Cell, resume: Resume, *, timeout: float = 0.0) -> bool:
+        """Run a cell if no result of it holds; return False if another process has it for `timeout` seconds."""
         with self.directory.lease(cell, timeout=timeout) as held:
-            if held and self.directory.read(cell) is None:
+            if held and not resume.is_done(cell):
                 self.deadline.check(f"before {cell.title}")
+                self.directory.delete_result(cell)
                 self.registry.plugins.notify("cell_started", cell=cell)
-                record = self._run(cell)
+                record = self._with_origin(self._run(cell))
                 self.directory.publish(record)
                 self.registry.plugins.notify("cell_finished", cell=cell, record=record)
                 if record.status in FAILED and not still_works(self.dataset.device):
@@ -249,6 +254,16 @@ class Runner:
                         f"{cell.title} failed and left {self.dataset.device} unusable for this process"
                     )
         return held
+
+    def _with_origin(self, record: RunRecord) -> RunRecord:
+        """Return a record that states its origin, whatever the trainer that made it has stated."""
+        if record.status == "infeasible":
+            return record
+        origin = {
+            "device": record.device or self.environment["machine"],
+            "environment": self.environment | record.environment,
+        }
+        return record.model_copy(update=origin)
 
     def _run(self, cell: Cell) -> RunRecord:
         if cell.infeasible:
@@ -282,6 +297,20 @@ class Runner:
             device=self.environment["machine"],  # not from CUDA, which may have failed
             environment=dict(context.environment),
         )
+
+
+def _with_progress(error: PendingCellsError, resume: Resume, finished: int) -> PendingCellsError:
+    """Return the error of a run that ended early with the number of results; `finished` is the number before it."""
+    records, total = resume.records(), len(resume.cells)
+    failed = sum(record.status in FAILED for record in records)
+    progress = f"{len(records)} of {total} cells have results"
+    if failed:
+        progress += f", {failed} of them failed"
+    if len(records) == finished:
+        progress += ", none is new: allow more time"
+    ended = type(error)(f"{error.reason}; {progress}")
+    ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed
+    return ended
 
 
 def _end_behind(error: BaseException) -> PendingCellsError | None:

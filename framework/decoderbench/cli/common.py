@@ -50,6 +50,14 @@ Select = Annotated[
     str, typer.Option("-k", "--select", help="Run only cells whose name matches, as in 'ctc and not seed 1'.")
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run cells again that failed before.")]
+RetrainChanged = Annotated[
+    bool,
+    typer.Option("--retrain-changed", help="Train cells again that other versions, sources or machines have trained."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads that train a cell.  [default: 1 on a CPU, the host's on CUDA]"),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(

@@ -19,10 +19,12 @@ from decoderbench.cli.common import (
     PluginFolders,
     PluginNames,
     ResultsFolder,
+    RetrainChanged,
     RetryFailed,
     Seeds,
     Select,
     StopAfter,
+    Threads,
     command,
     deadline_of,
     err,
@@ -35,6 +37,7 @@ from decoderbench.cli.common import (
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
 from decoderbench.records import FAILED
+from decoderbench.resume import Repeat
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,12 +59,15 @@ def run(
     plugins_dir: PluginFolders = None,
     allow: Allow = None,
     retry_failed: RetryFailed = False,
+    retrain_changed: RetrainChanged = False,
+    threads: Threads = None,
     stop_after: StopAfter = None,
 ) -> None:
     """Train every cell of an experiment that has no result yet, and report."""
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
     checked, registry = load(experiment, changes, add, plugin, plugins_dir)
-    _prepare_and_execute(checked, registry, experiment.parent, results, device, select, retry_failed, deadline)
+    repeat, where = Repeat(retry_failed, retrain_changed), experiment.parent
+    _prepare_and_execute(checked, registry, where, results, device, select, repeat, threads, deadline)
 
 
 def compare(
@@ -77,6 +83,8 @@ def compare(
     plugins_dir: PluginFolders = None,
     allow: Allow = None,
     retry_failed: RetryFailed = False,
+    retrain_changed: RetrainChanged = False,
+    threads: Threads = None,
     stop_after: StopAfter = None,
 ) -> None:
     """Compare three decoders on your own images, without an experiment file.
@@ -91,7 +99,8 @@ def compare(
         options = changes.get("dataset", {})
         data, dataset = fit_preset(images, registry, steps=steps, options=options, deadline=deadline)
     checked = parse_experiment(add_variants(merge(data, changes), add or []), source="compare")
-    _prepare_and_execute(checked, registry, Path(), results, device, select, retry_failed, deadline, dataset)
+    repeat, where = Repeat(retry_failed, retrain_changed), Path()
+    _prepare_and_execute(checked, registry, where, results, device, select, repeat, threads, deadline, dataset)
 
 
 def prepare(
@@ -193,7 +202,8 @@ def _prepare_and_execute(
     results: Path | None,
     device: str | None,
     select: str,
-    retry_failed: bool,
+    repeat: Repeat,
+    threads: int | None,
     deadline: Deadline,
     dataset: Dataset | None = None,
 ) -> None:
@@ -208,7 +218,14 @@ def _prepare_and_execute(
             experiment, registry=registry, base_dir=base_dir, dataset=dataset, deadline=deadline, audit_images=True
         )
         finished = execute(
-            prepared, directory, chosen_device, select=select, retry_failed=retry_failed, command=command()
+            prepared,
+            directory,
+            chosen_device,
+            select=select,
+            retry_failed=repeat.failed,
+            retrain_changed=repeat.changed,
+            threads=threads,
+            command=command(),
         )
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'}", markup=False)

@@ -159,7 +159,7 @@ def decode(
         OSError: the file cannot be written.
     """
     decoder = _RowDecoder(dataset, options, file, offset, mmap.mmap(-1, 1))
-    workers = workers or _usable_cores()
+    workers = workers or usable_cores()
     size = max(1, min(MAX_ROWS, sum(map(len, rows)) // (4 * workers)))
     chunks = [run[start : start + size] for run in rows for start in range(0, len(run), size)]
     return _decode_in_parallel(decoder, chunks, workers) if workers > 1 else _decode_in_turn(decoder, chunks)
@@ -240,7 +240,8 @@ def _decode_in_worker(rows: range) -> Decoded:
     return _worker_decoder(rows)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

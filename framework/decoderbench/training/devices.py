@@ -105,14 +105,14 @@ def release_memory(device: torch.device) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the model name of the device."""
+    """Return the model name of the device, the same for any number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def synchronize(device: torch.device) -> None:

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import torch
 
+from decoderbench.sources import package_digest
 from decoderbench.training.devices import device_name
 
 PACKAGE = Path(__file__).parents[1]
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
-    """Return machine, system, threads, versions and commit, by name; on CUDA also versions of CUDA and its parts."""
+    """Return machine, system, threads, versions, commit and a digest of this package's sources, by name.
+
+    Also the instruction set that PyTorch uses on a CPU, and on CUDA the versions of CUDA and its parts.
+    """
     return {
         "machine": device_name(device),
         "system": f"{platform.system()} {platform.machine()}",
@@ -26,22 +30,30 @@ def describe_environment(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "timm", "decoderbench")},
         "commit": _commit(),
-        **(_describe_cuda(device) if device.type == "cuda" else {}),
+        "sources": package_digest(),
+        **(_describe_cuda(device) if device.type == "cuda" else {"cpu_capability": _cpu_capability()}),
     }
 
 
 def describe_arithmetic(device: torch.device) -> dict[str, str]:
-    """Return the settings, as they are now, that decide how float32 is computed: `ieee`, or the parts that are not."""
+    """Return the settings, as they are now, that decide how float32 is computed: `ieee`, or the parts that are not.
+
+    The number of threads is one of them, because it decides the order of sums; a component may have changed it.
+    """
     on_cuda = device.type == "cuda"
     product, library = ("cuda.matmul", "cudnn") if on_cuda else ("mkldnn.matmul", "mkldnn")
     backends = {"products": product, "convolutions": f"{library}.conv", "recurrences": f"{library}.rnn"}
     formats = {part: attrgetter(f"{path}.fp32_precision")(torch.backends) for part, path in backends.items()}
     others = [f"{part} in {name}" for part, name in formats.items() if name not in ("ieee", "none")]
-    settings = {"float32": ", ".join(others) or "ieee"}
+    settings = {"float32": ", ".join(others) or "ieee", "threads": str(torch.get_num_threads())}
     if on_cuda:
         settings["cudnn_benchmark"] = str(torch.backends.cudnn.benchmark)
         settings["cudnn_deterministic"] = str(torch.backends.cudnn.deterministic)
     return settings
+
+
+def _cpu_capability() -> str:
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def _describe_cuda(device: torch.device) -> dict[str, str]:

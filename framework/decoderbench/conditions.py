@@ -1,0 +1,46 @@
+"""The conditions that a result was made under, and which of them differ between two results. No torch here.
+
+A condition that a record does not state is empty, and differs from nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+CONDITIONS = {
+    "device": "device",
+    "threads": "threads",
+    "cpu_capability": "CPU capability",
+    "compute_capability": "compute capability",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "driver": "driver",
+    "float32": "float32",
+    "torch": "torch",
+    "timm": "timm",
+    "sources": "decoderbench sources",
+    "dataset_source": "dataset source",
+    "decoderbench": "decoderbench",
+    "python": "Python",
+    "commit": "commit",
+}
+"""What a record states about its origin: the name of each condition, and the words for it in messages."""
+
+DECISIVE = frozenset(CONDITIONS) - {"decoderbench", "python", "commit"}
+"""The conditions that can change the numbers of a cell. The digest of the sources stands for version and commit."""
+
+COSTLY = DECISIVE - {"timm", "sources", "dataset_source"}
+"""The conditions without which times and memory cannot be compared."""
+
+
+def conditions_of(environment: Mapping[str, str], device: str = "") -> dict[str, str]:
+    """Return every condition of a record, given its environment and device."""
+    known = {name: environment.get(name, "") for name in CONDITIONS}
+    # Records made before 2026-11-27 state the number of threads after the name of a CPU too.
+    return known | {"device": re.sub(r", \d+ threads?$", "", environment.get("machine") or device)}
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str], names: Collection[str]) -> list[str]:
+    """Return those of the named conditions that both state and that differ, in a fixed order."""
+    return [name for name in CONDITIONS if name in names and one[name] and other[name] and one[name] != other[name]]

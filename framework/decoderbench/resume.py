@@ -1,0 +1,126 @@
+"""Resume: which cells of a run need no training, because they have a result that holds. No torch here.
+
+A result of another machine, other versions or other sources is kept, and one warning lists what differs. It is
+deleted only when its cell starts again, so a run that is interrupted before has lost nothing, and after that the cell
+is one without a result.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing
+from decoderbench.config.cell import Cell
+from decoderbench.records import FAILED, ResultsDirectory, RunRecord
+
+logger = logging.getLogger("decoderbench")
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Which cells to train again although they have a result.
+
+    Attributes:
+        failed: those that failed.
+        changed: those whose result was made under other conditions than those of this run, or does not state them.
+    """
+
+    failed: bool = False
+    changed: bool = False
+
+
+class Resume:
+    """The results of a run's cells at its start, and which of them hold."""
+
+    def __init__(
+        self,
+        directory: ResultsDirectory,
+        cells: Sequence[Cell],
+        environment: Mapping[str, str],
+        repeat: Repeat,
+    ) -> None:
+        """Delete the results of failed cells that are to be repeated, and report results that were made otherwise."""
+        self.directory, self.cells = directory, cells
+        self._now = conditions_of(environment)
+        self._superseded: dict[str, RunRecord] = {}
+        if repeat.failed:
+            self._forget_failed()
+        self._supersede(repeat)
+        self.pending = [cell for cell in cells if not self.is_done(cell)]
+
+    def is_done(self, cell: Cell) -> bool:
+        """Return whether a cell has a result that holds, also one that another process has made meanwhile."""
+        record = self.directory.read(cell)
+        return record is not None and not self._is_superseded(record)
+
+    def records(self) -> list[RunRecord]:
+        """Return the results that hold now."""
+        records = (self.directory.read(cell) for cell in self.cells)
+        return [record for record in records if record is not None and not self._is_superseded(record)]
+
+    def _forget_failed(self) -> None:
+        for cell in self.cells:
+            record = self.directory.read(cell)
+            if record is not None and record.status in FAILED:
+                self.directory.delete_result(cell)
+
+    def _supersede(self, repeat: Repeat) -> None:
+        """Find the results that do not hold, and report those that were made under other conditions."""
+        changed: list[RunRecord] = []
+        unknown: list[RunRecord] = []
+        for cell in self.cells:
+            record = self.directory.read(cell)
+            if record is None:
+                continue
+            if record.status == "infeasible" and record.cell.infeasible and record.reason != cell.infeasible:
+                self._superseded[cell.cell_id] = (
+                    record  # the plan says otherwise today; deciding it again costs nothing
+                )
+            elif record.status == "done" and differing(self._then(record), self._now, DECISIVE):
+                changed.append(record)
+            elif record.status == "done" and self._not_stated(record):
+                unknown.append(record)
+        if repeat.changed:
+            self._superseded |= {record.cell.cell_id: record for record in (*changed, *unknown)}
+        move = "they are trained again" if repeat.changed else "--retrain-changed trains them again"
+        if changed:
+            level = logging.INFO if repeat.changed else logging.WARNING
+            count = f"{len(changed)} of {len(self.cells)} results were" if len(changed) > 1 else "1 result was"
+            logger.log(level, "%s made under other conditions: %s; %s", count, self._describe(changed), move)
+        if unknown:
+            names = dict.fromkeys(name for record in unknown for name in self._not_stated(record))
+            words = ", ".join(CONDITIONS[name] for name in names)
+            logger.info("%d results do not state their %s, so these are not compared; %s", len(unknown), words, move)
+
+    def _then(self, record: RunRecord) -> dict[str, str]:
+        return conditions_of(record.environment, record.device)
+
+    def _not_stated(self, record: RunRecord) -> list[str]:
+        then = self._then(record)
+        return [name for name in CONDITIONS if name in DECISIVE and self._now[name] and not then[name]]
+
+    def _describe(self, records: Sequence[RunRecord]) -> str:
+        """Return what differs from this run, with the number of cells, as in "threads 2, now 1 (3 cells)"."""
+        found = Counter(
+            (name, then[name])
+            for record in records
+            for then in [self._then(record)]
+            for name in differing(then, self._now, DECISIVE)
+        )
+        order = list(CONDITIONS)
+        return "; ".join(
+            f"{CONDITIONS[name]} {value}, now {self._now[name]} ({count} cell{'s' * (count > 1)})"
+            for (name, value), count in sorted(found.items(), key=lambda item: order.index(item[0][0]))
+        )
+
+    def _is_superseded(self, record: RunRecord) -> bool:
+        """Return whether a record is the superseded one; its metrics may have been computed anew."""
+        old = self._superseded.get(record.cell.cell_id)
+        return old is not None and (old.status, old.reason, old.environment) == (
+            record.status,
+            record.reason,
+            record.environment,
+        )
