@@ -23,7 +23,7 @@ def with_train(*labels):
 
 
 class Gray(Dataset):
-    """An image of the given brightness for each sample; None cannot be decoded."""
+    """An image of the given brightness with a spot for each sample; None cannot be decoded."""
 
     name = "gray"
 
@@ -34,7 +34,9 @@ class Gray(Dataset):
         brightness = self.config[index][1]
         if brightness is None:
             raise OSError("truncated")
-        return Image.new("L", (4, 4), brightness)
+        image = Image.new("L", (4, 4), brightness)
+        image.putpixel((0, 0), 255)
+        return image
 
     def fingerprint(self):
         return "gray"
@@ -53,7 +55,7 @@ def test_audit_of_valid_labels_gives_counts_and_label_spec():
     assert found.label_spec.charset == Charset("ab")
     assert (found.label_spec.max_length, found.label_spec.frames_needed) == (3, 4)
     assert found.footnotes() == []
-    assert "2 train, 1 val, 1 test" in found.lines()[0]
+    assert "samples  2 train, 1 val, 1 test" in found.lines()
 
 
 @given(st.lists(st.text("abc", min_size=1), min_size=3))

@@ -14,10 +14,11 @@ from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
 from decoderbench.specs import ctc_frames_needed
 
 # Characters that fold, compose, decompose, combine or drop in unusual ways.
-AWKWARD = "aAjJ\u030c\u0301\u0308\u0345İıßŉΐΣσς ﬁ½①ⅳᾼ中ｗｗ가가\u212a\u212bसि-_'=\u0338"
+AWKWARD = "\u00a0\u00b4\ufeff\u200baAjJ\u030c\u0301\u0308\u0345İıßŉΐΣσς ﬁ½①ⅳᾼ中ｗｗ가가\u212a\u212bसि-_'=\u0338"
 TEXTS = st.text(st.sampled_from(AWKWARD) | st.characters())
 NORMALIZERS = st.builds(
     LabelNormalizer,
+    strip=st.booleans(),
     case=st.sampled_from(["keep", "lower", "upper"]),
     alphanumeric_only=st.booleans(),
     unicode_form=st.sampled_from(["none", "NFC", "NFD", "NFKC", "NFKD"]),
@@ -34,7 +35,7 @@ def test_default_normalizer_changes_nothing(text: str) -> None:
 def test_normalizer_is_idempotent(normalize: LabelNormalizer, text: str) -> None:
     once = normalize(text)
     assert normalize(once) == once
-    assert normalize.form(once) == once
+    assert normalize.form(once) == normalize.read(once) == once
 
 
 @given(NORMALIZERS, TEXTS)
@@ -51,7 +52,7 @@ def test_normalized_text_has_the_requested_case_and_categories(normalize: LabelN
 @given(NORMALIZERS, TEXTS)
 def test_normalized_charset_covers_normalized_text(normalize: LabelNormalizer, text: str) -> None:
     normalized = normalize(text)
-    charset = convert_each(normalize.form(text), normalize)
+    charset = convert_each(normalize.form(text), normalize.convert)
     if normalize.unicode_form not in ("NFC", "NFKC"):
         assert set(normalized) <= set(charset)
     assert set(unicodedata.normalize("NFD", normalized)) <= set(unicodedata.normalize("NFD", charset))
@@ -77,6 +78,9 @@ def test_label_spec_covers_every_accepted_label(normalize: LabelNormalizer, labe
 @pytest.mark.parametrize(
     ("options", "text", "expected"),
     [
+        ({"strip": True}, " \u00a0a b\u200b\r\n\ufeff ", "a b"),
+        ({"strip": True, "unicode_form": "NFKC"}, "\u00b4a", "\u0301a"),  # the form of U+00B4 begins with a space
+        ({"strip": True, "alphanumeric_only": True}, " - a ", "a"),
         ({"case": "lower"}, "AbC É", "abc é"),
         ({"case": "upper"}, "AbC é", "ABC É"),
         ({"case": "lower"}, "ΟΔΟΣ", "οδοσ"),  # str.lower of the whole text would end in ς
@@ -106,8 +110,8 @@ def test_alphanumeric_only_is_independent_of_composition(text: str) -> None:
 
 
 def test_steps_are_listed_in_order() -> None:
-    everything = LabelNormalizer(case="upper", alphanumeric_only=True, unicode_form="NFKD")
-    assert everything.steps() == ["Unicode form NFKD", "case upper", "alphanumeric only"]
+    everything = LabelNormalizer(strip=True, case="upper", alphanumeric_only=True, unicode_form="NFKD")
+    assert everything.steps() == ["Unicode form NFKD", "strip", "case upper", "alphanumeric only"]
 
 
 @pytest.mark.parametrize(

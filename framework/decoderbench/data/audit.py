@@ -24,6 +24,7 @@ from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
 from decoderbench.data.label_notes import label_notes
 from decoderbench.data.problems import Code, Findings, Problem, merge_problems, quote, validate_codes
 from decoderbench.errors import DataError
+from decoderbench.exception_text import to_printable_line
 from decoderbench.labels import Charset
 from decoderbench.specs import LabelSpec, ctc_frames_needed
 
@@ -208,8 +209,8 @@ def audit(
     changed = sum(label != text for label, text in zip(labels, given, strict=True))
     steps = ", ".join(normalize.steps())
     return Audit(
-        label_source=_one_line(label_source),
-        split_source=_one_line(split_source),
+        label_source=to_printable_line(label_source),
+        split_source=to_printable_line(split_source),
         examples=tuple((samples[row].key, samples[row].label) for row in _spread(len(samples))),
         counts=counts,
         labels=labels,
@@ -242,11 +243,6 @@ def _count_splits(splits: Sequence[Split], excluded: Collection[int]) -> dict[Sp
 def _spread(count: int) -> list[int]:
     """Return up to three rows, spread over all."""
     return sorted({place * (count - 1) // (NUM_EXAMPLES - 1) for place in range(NUM_EXAMPLES)})
-
-
-def _one_line(text: str) -> str:
-    """Return text of a dataset with its unprintable characters escaped: file names may have any."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _histogram(lengths: Mapping[int, int]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from posixpath import basename, splitext
 
@@ -17,7 +18,7 @@ from decoderbench.data.problems import quote
 
 MOST = 0.9  # share of labels that must show a sign which a single label may well show
 FEWEST = 3  # samples below which nothing can be said about all of them
-FEWEST_OF_A_PART = 10  # the same where only half of them, or one split, is looked at
+FEWEST_OF_A_PART = 10  # the same of half of them, or of one split
 
 NUMBER = re.compile(r"[0-9]{1,18}")
 SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"}
@@ -70,18 +71,14 @@ def doubtful_labels(samples: Sequence[Sample], *, named_by_files: bool = False) 
 
 
 def _repeated(samples: Sequence[Sample]) -> Iterator[str]:
-    parts = [("", samples), *((f" of {split}", [s for s in samples if s.split == split]) for split in SPLITS)]
-    for of, part in parts:
-        if len(part) < (FEWEST_OF_A_PART if of else FEWEST):
-            continue
-        label, count = Counter(sample.label for sample in part).most_common(1)[0]
-        if count == len(part):
-            yield f"all {count:,} labels{of} are {quote(label)}"
-        elif len(part) >= FEWEST_OF_A_PART and 2 * count >= len(part):
-            yield f"{count:,} of {len(part):,} labels{of} are {quote(label)}"
-        else:
-            continue
-        return  # what holds for all holds for the splits
+    parts = {f" of {split}": [s.label for s in samples if s.split == split] for split in SPLITS}
+    for of, labels in {"": [sample.label for sample in samples], **parts}.items():
+        if len(labels) >= (FEWEST_OF_A_PART if of else FEWEST) and len(set(labels)) == 1:
+            yield f"all {len(labels):,} labels{of} are {quote(labels[0])}"
+            return  # what holds for all holds for the splits
+    label, count = Counter(sample.label for sample in samples).most_common(1)[0]
+    if len(samples) >= FEWEST_OF_A_PART and 2 * count >= len(samples):
+        yield f"{count:,} of {len(samples):,} labels are {quote(label)}"
 
 
 def _counting(samples: Sequence[Sample]) -> Iterator[str]:
@@ -109,8 +106,8 @@ def _names_of_files(samples: Sequence[Sample], named_by_files: bool) -> Iterator
         return
     found: defaultdict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
-        label, name = sample.label, basename(sample.key)
-        stem = splitext(name)[0]
+        label, name = sample.label, sample.key.rpartition("/")[2]
+        stem = name.rpartition(".")[0] or name
         if label in (name, stem, sample.key):
             if not named_by_files:
                 found["is its file's name"].append(sample)
@@ -152,8 +149,8 @@ def _edges(labels: Sequence[str]) -> Iterator[str]:
 
 def _headers(samples: Sequence[Sample]) -> Iterator[str]:
     for row, sample in enumerate(samples):
-        key = splitext(basename(sample.key))[0].lower()
-        if sample.label.strip().lower() in HEADER_WORDS and (row == 0 or key in HEADER_WORDS):
+        header = sample.label.strip().lower() in HEADER_WORDS
+        if header and (row == 0 or splitext(basename(sample.key))[0].lower() in HEADER_WORDS):
             yield f"{quote(sample.key)} with label {quote(sample.label)} looks like the header of a table"
 
 
@@ -200,12 +197,12 @@ def _other_forms(samples: Sequence[Sample]) -> Iterator[str]:
     """Yield a note per split whose labels all differ from those of train in their kinds of characters or in length."""
     forms = {split: [(_form(s.label), len(s.label), s.label) for s in samples if s.split == split] for split in SPLITS}
     trained = forms["train"]
-    if len(trained) < FEWEST:
+    if len(trained) < FEWEST_OF_A_PART:
         return
     kinds, lengths = {kind for kind, _, _ in trained}, [length for _, length, _ in trained]
     for split in SPLITS[1:]:
         part = forms[split]
-        if len(part) < FEWEST:
+        if len(part) < FEWEST_OF_A_PART:
             continue
         other = kinds.isdisjoint(kind for kind, _, _ in part)
         longer = min(length for _, length, _ in part) > max(lengths)
@@ -218,6 +215,11 @@ def _other_forms(samples: Sequence[Sample]) -> Iterator[str]:
 
 def _form(label: str) -> frozenset[str]:
     """Return the kinds of characters in a label."""
-    return frozenset(
-        "digit" if c.isdecimal() else "upper" if c.isupper() else "letter" if c.isalpha() else "other" for c in label
-    )
+    return frozenset(map(_kind, label))
+
+
+@cache
+def _kind(character: str) -> str:
+    if character.isdecimal():
+        return "digit"
+    return "upper" if character.isupper() else "letter" if character.isalpha() else "other"

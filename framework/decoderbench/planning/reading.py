@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DataError, DecoderBenchError
-from decoderbench.registry.plugin_loading import describe_error
+from decoderbench.exception_text import describe_error
 
 if TYPE_CHECKING:
     from decoderbench.data.dataset import Dataset
