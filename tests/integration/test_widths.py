@@ -84,7 +84,9 @@ def test_ctc_is_checked_against_the_frames_of_each_bucket(
 ) -> None:
     # Stride 8 gives 10 frames for the widest image, enough for any label, but 8 for this one, whose label needs 9.
     file = Path(lines["dataset"]["path"]) / "labels.csv"
-    Image.new("L", (5 * GLYPH, 16), 200).save(file.parent / "repeats.png")
+    image = Image.new("L", (5 * GLYPH, 16), 200)
+    image.paste(0, (0, 0, GLYPH, 8))
+    image.save(file.parent / "repeats.png")
     file.write_text(file.read_text() + "repeats.png,aaaaa\n")
     lines["grid"]["encoder"] = {"coarse": {"use": "tiny_cnn", "stride": 8}}
     frame = trained(lines, tiny_registry, tmp_path).set_index("decoder")
@@ -99,7 +101,9 @@ def test_image_with_fewer_columns_than_characters_is_refused(
     lines: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
     file = Path(lines["dataset"]["path"]) / "labels.csv"
-    Image.new("L", (20, 400)).save(file.parent / "tall.png")
+    image = Image.new("L", (20, 400))
+    image.paste(255, (0, 0, 20, 200))
+    image.save(file.parent / "tall.png")
     file.write_text(file.read_text() + "tall.png,ababab\n")
     with pytest.raises(
         DataError, match=r"(?s)too_narrow: 'tall.png' is 1 column wide.*6 characters.*--allow too_narrow"

@@ -68,7 +68,7 @@ def test_split_in_order_ends_with_a_short_batch() -> None:
 
 
 class Plain(Dataset):
-    """Image i has the brightness 10 * i everywhere."""
+    """Image i has the brightness 10 * i, and a white spot."""
 
     name = "plain"
     Config = ComponentConfig
@@ -80,7 +80,9 @@ class Plain(Dataset):
         return [Sample(str(row), label, split) for row, (label, split) in enumerate(pairs)]  # type: ignore[arg-type]
 
     def load_image(self, index: int) -> Image.Image:
-        return Image.new("L", (6, 4), 10 * index)
+        image = Image.new("L", (6, 4), 10 * index)
+        image.putpixel((0, 0), 255)
+        return image
 
     def fingerprint(self) -> str:
         return "plain"

@@ -266,7 +266,9 @@ class Digits(Dataset):
         return [Sample(text, text, split) for text, split in (("1", "train"), ("22", "val"), ("3", "test"))]  # type: ignore[arg-type]
 
     def load_image(self, index: int) -> Image.Image:
-        return Image.new("L", (96, 32), index)
+        image = Image.new("L", (96, 32), index)
+        image.putpixel((0, 0), 255)
+        return image
 
     def fingerprint(self) -> str:
         return "digits"

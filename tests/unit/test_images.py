@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import json
 import logging
 import os
 import resource
@@ -6,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from decoderbench import DataError, Dataset, Sample
-from decoderbench.data.image_cache import default_cache_dir, open_store
+from decoderbench.data.image_cache import compute_data_hash, default_cache_dir, open_store
 from decoderbench.data.image_decoding import to_pixels
 from decoderbench.data.image_store import read_store
 from decoderbench.options import ComponentConfig, ImageOptions
@@ -99,53 +100,6 @@ def test_pad_keeps_aspect_ratio_and_repeats_last_column(width, height, channels)
 def test_to_pixels_puts_channels_first():
     pixels = to_pixels(Image.new("RGB", (3, 3), (1, 2, 3)), ImageOptions(height=4, width=8, channels=3))
     assert [set(plane.ravel()) for plane in pixels] == [{1}, {2}, {3}]
-
-
-# Decoding files
-
-
-def encoded(image, kind="PNG", **options):
-    file = BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def one_bit_png(size):
-    return encoded(Image.new("1", (size, size)))
-
-
-def rotated():
-    image = Image.new("L", (4, 2))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(image, "JPEG", exif=exif)
-
-
-def test_decode_applies_exif_orientation():
-    assert Dataset.decode(BytesIO(rotated())).size == (2, 4)
-
-
-PLAIN = encoded(Image.new("L", (40, 20), 7))
-TWO_FRAMES = encoded(Image.new("L", (2, 2)), "GIF", save_all=True, append_images=[Image.new("L", (2, 2), 9)])
-
-
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [
-        (one_bit_png(2001), DataError, "2001 x 2001 pixels"),
-        (one_bit_png(10_000), DataError, "more than 4,000,000 pixels"),
-        (one_bit_png(14_000), DataError, "more than 4,000,000 pixels"),
-        (TWO_FRAMES, DataError, "2 frames"),
-        (PLAIN[:50], DataError, "OSError: .*truncated"),
-        (b"", DataError, "cannot identify"),
-        (b"<html>not found</html>", DataError, "cannot identify"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", DataError, "cannot identify"),
-    ],
-    ids=["4 Mpx", "100 Mpx", "196 Mpx", "two frames", "truncated", "empty", "a web page", "PostScript"],
-)
-def test_decode_refuses_file_that_is_not_one_image(content, error, message):
-    with pytest.raises(error, match=message):
-        Dataset.decode(BytesIO(content))
 
 
 # The cache
@@ -271,6 +225,37 @@ def test_corrupt_store_is_renamed_and_rebuilt(tmp_path, caplog, damage):
     (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
     assert "and rebuilt" in warning
     assert directory.with_suffix(".damaged").is_dir()
+
+
+def as_version_4(directory):
+    """Rewrite the metadata of a store as earlier versions wrote them."""
+    _, _, body = (directory / "meta.json").read_bytes().partition(b"\n")
+    meta = json.loads(body)
+    for new in ("version", "transparent", "no_contrast", "warned"):
+        del meta[new]
+    body = json.dumps(meta).encode()
+    (directory / "meta.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+def test_store_of_an_earlier_version_is_built_again_without_a_warning(tmp_path, caplog):
+    dataset = type("Noted", (Drawn,), {"load_image": lambda self, index: Image.new("LA", (16, 8), (index, 9))})
+    first = opened(dataset(None, Path()), tmp_path)
+    as_version_4(first.directory)
+    with pytest.raises(DataError, match="of another version"):
+        read_store(first.directory)
+    with caplog.at_level(logging.INFO, "decoderbench"):
+        again = opened(dataset(None, Path()), tmp_path)
+    assert again.directory == first.directory
+    assert again.transparent == first.transparent == tuple(range(30))
+    assert again.pixel_hashes == first.pixel_hashes
+    assert "images are decoded again" in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert stores(tmp_path) == [again.directory]
+
+
+def test_data_hash_of_existing_data_is_unchanged():
+    options = ImageOptions(height=32, width=128, channels=3, resize="pad")
+    assert compute_data_hash(Drawn(None, Path()), options).startswith("41adfdd56ccfaeb8")
 
 
 def test_full_disk_is_reported(tmp_path):

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from filelock import FileLock
 from PIL import Image
 
 from decoderbench import ComponentConfig, DataError, Dataset, Sample
+from decoderbench.data import image_cache
 from decoderbench.data.image_cache import open_store
 from decoderbench.data.image_store import ImageStore
 from decoderbench.options import ImageOptions
@@ -30,7 +32,10 @@ Whole = Callable[..., dict[str, bytes]]
 
 
 class Noise(Dataset):
-    """Images of varying width, some of them squeezed by `KEEP`; each call of `load_image` adds a line to a file."""
+    """Images of varying width; each call of `load_image` adds a line to a file.
+
+    Some of them are squeezed by `KEEP`, some transparent, some without contrast, and some loaded with a warning.
+    """
 
     name = "noise"
     Config = ComponentConfig
@@ -47,8 +52,12 @@ class Noise(Dataset):
         time.sleep(self.seconds(index))
         if index in self.unreadable:
             raise OSError("truncated")
+        if index % 11 == 0:
+            warnings.warn(f"image {index}", stacklevel=1)
         drawn = np.random.default_rng(index)
-        return Image.fromarray(drawn.integers(0, 256, (12, 5 + index * 7 % 50, 3), dtype=np.uint8))
+        levels = 9 if index % 13 == 0 else 256
+        pixels = drawn.integers(0, levels, (12, 5 + index * 7 % 50, 4), dtype=np.uint8)
+        return Image.fromarray(pixels if index % 17 == 0 else pixels[..., :3])
 
     def seconds(self, index: int) -> float:
         """Return how long an image takes."""
@@ -138,6 +147,9 @@ def test_interrupted_build_gives_the_store_of_an_uninterrupted_one(
     assert content(store) == whole(options)
     assert folders(dataset) == [store.directory.name]
     assert len(store.squeezed) > 0 or options is STRETCH
+    assert store.transparent == tuple(range(0, COUNT, 17))
+    assert set(store.no_contrast) >= set(range(13, COUNT, 13)) - set(range(0, COUNT, 17))
+    assert store.warned == {row: f"image {row}" for row in range(0, COUNT, 11)}
 
 
 def test_build_continues_with_another_number_of_workers(tmp_path: Path, whole: Whole) -> None:
@@ -381,6 +393,16 @@ def test_build_with_another_version_of_pillow_starts_over(tmp_path: Path, monkey
     started = len(loads(dataset))
     monkeypatch.setattr(PIL, "__version__", "0")
     opened(dataset)
+    assert loads(dataset)[started:] == list(range(COUNT))
+
+
+def test_build_of_another_version_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Whole) -> None:
+    dataset = noise(tmp_path)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(image_cache, "STORE_VERSION", 4)
+        interrupt(dataset)
+    started = len(loads(dataset))
+    assert content(opened(dataset)) == whole()
     assert loads(dataset)[started:] == list(range(COUNT))
 
 
