@@ -107,13 +107,17 @@ class Definition:
     def score(self, texts: Transcriptions) -> float | None:
         """Return the number of a split; if that fails, log a warning and return None: no metric fails a cell."""
         try:
-            score = self.compute(texts)
-            return None if score is None else to_number(score)
+            return number_or_none(self.compute(texts))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, sys.exit included
             logger.warning("metric %s failed and has no score: %s", self.name, describe_error(error))
             return None
+
+
+def number_or_none(score: object) -> float | None:
+    """Return a score as a float, or None if it is None; raise `ValueError` if it is no finite real number."""
+    return None if score is None else to_number(score)
 
 
 @cache

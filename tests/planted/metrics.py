@@ -4,8 +4,10 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from decoderbench import Metric
 from planted import Fault
@@ -26,6 +28,17 @@ class NumPyNumber(FirstRight):
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
         score = super().score(references, hypotheses)
         return None if score is None else np.float32(score)
+
+
+class TensorNumber(FirstRight):
+    def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> Any:
+        score = super().score(references, hypotheses)
+        return None if score is None else torch.tensor(score)
+
+
+class TruthValue(FirstRight):
+    def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
+        return list(references) == list(hypotheses)
 
 
 class DividesByNothing(FirstRight):
@@ -84,7 +97,7 @@ class BadName(FirstRight):
 fault = partial(Fault, "metric")
 FAULTS = [
     fault(BadName, "can_be_registered", "has the name 'First right'"),
-    fault(NumPyNumber, "score_is_number_or_none", r"of type float32 for .*; return a finite Python float"),
+    fault(TruthValue, "score_is_number_or_none", r"(True|False) of type bool is not a number; return a finite number"),
     fault(EmptyTexts, "score_is_number_or_none", "got IndexError: string index out of range"),
     fault(DividesByNothing, "handles_empty_split", "got ZeroDivisionError: division by zero"),
     fault(FirstPairOnly, "is_order_invariant", "for the same pairs; sum over all pairs"),
@@ -94,4 +107,4 @@ FAULTS = [
     fault(ListsAFolder, "opens_no_files", "got os.listdir of .*planted"),
     fault(Bootstrap, "fresh_processes_agree", "two different results from one seed"),
 ]
-HEALTHY = [FirstRight]
+HEALTHY = [FirstRight, NumPyNumber, TensorNumber]

@@ -2,18 +2,25 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoderbench.metrics import (
+    BUILT_IN,
+    Transcriptions,
+    built_in_definitions,
     character_error_rate,
     edit_distances,
     exact_match,
     nats_per_character,
     one_minus_ned,
+    sources_of,
 )
+from decoderbench.registry.plugin_loading import import_file
+from decoderbench.sources import function_digest
 
 no_deadline = settings(deadline=None)
 texts = st.text("abé", max_size=5)
@@ -141,3 +148,50 @@ def test_nats_per_character_matches_examples() -> None:
     assert nats_per_character([1.0], [""]) is None
     assert nats_per_character([], []) is None
     assert nats_per_character([math.inf, 1.0], ["a", "b"]) == math.inf
+
+
+def scores(references: list[str], hypotheses: list[str], nll: list[float | None]) -> dict[str, float | None]:
+    texts = Transcriptions(references, hypotheses, nll)
+    return {name: definition.score(texts) for name, definition in built_in_definitions().items()}
+
+
+def test_built_in_definitions_compute_every_built_in_metric() -> None:
+    assert scores(["ab", "é", "a"], ["ab", "b", ""], [1.0, None, 0.5]) == {
+        "exact_match": pytest.approx(1 / 3),
+        "cer": 0.5,
+        "one_minus_ned": pytest.approx(1 / 3),
+        "nats_per_char": 0.5,  # over the texts that the charset spells
+    }
+    assert scores([], [], []) == dict.fromkeys(BUILT_IN)
+
+
+def test_each_built_in_metric_has_a_source_of_its_own() -> None:
+    sources = sources_of(built_in_definitions().values())
+    assert list(sources) == list(BUILT_IN)
+    assert len(set(sources.values())) == len(BUILT_IN)
+
+
+SOURCE = """
+UNRELATED = {unrelated}
+
+def helper(x):
+    return x + {number}
+
+def rate(x):
+    {comment}
+    return helper(x)
+"""
+
+
+def digest_of(tmp_path: Path, **parts: object) -> str:
+    file = tmp_path / f"rates_{len(list(tmp_path.iterdir()))}.py"
+    file.write_text(SOURCE.format(**{"unrelated": 0, "number": 1, "comment": "pass"} | parts))
+    return function_digest(import_file(file.stem, file).rate)
+
+
+def test_function_digest_counts_code_and_helpers_but_no_comment_or_other_line(tmp_path: Path) -> None:
+    first = digest_of(tmp_path)
+    assert digest_of(tmp_path, unrelated=1) == first
+    assert digest_of(tmp_path, comment="pass  # because") == first
+    assert digest_of(tmp_path, number=2) != first
+    assert digest_of(tmp_path, comment="x = -x") != first

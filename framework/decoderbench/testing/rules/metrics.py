@@ -2,9 +2,10 @@
 
 import math
 import random
+from collections.abc import Sequence
 from itertools import product
 
-from decoderbench.metrics import Metric
+from decoderbench.metrics import Metric, number_or_none
 from decoderbench.testing.assertions import expect
 from decoderbench.testing.checks import Rule
 from decoderbench.testing.file_access import watching_file_access
@@ -27,17 +28,17 @@ def rules_of_metrics(subject: MetricSubject) -> list[Rule]:
 
 
 def score_is_number_or_none(subject: MetricSubject) -> None:
-    """`score` returns a finite float, or None if it is undefined, for texts of any script and length."""
+    """`score` returns a finite real number of any class, or None if undefined, for texts of any script and length."""
     for references, hypotheses in [
         (REFERENCES, HYPOTHESES),
         *(([one], [other]) for one, other in product(REFERENCES[:4], HYPOTHESES[:4])),
     ]:
-        _expect_number_or_none(subject.score(references, hypotheses), f"{references[:4]} and {hypotheses[:4]}")
+        _expect_number_or_none(subject, references, hypotheses, f"{references[:4]} and {hypotheses[:4]}")
 
 
 def handles_empty_split(subject: MetricSubject) -> None:
     """The score of an empty split is None or a number, not an exception."""
-    _expect_number_or_none(subject.score([], []), "an empty split")
+    _expect_number_or_none(subject, [], [], "an empty split")
 
 
 def is_order_invariant(subject: MetricSubject) -> None:
@@ -72,9 +73,9 @@ def texts_are_unchanged(subject: MetricSubject) -> None:
 def score_is_repeatable(subject: MetricSubject) -> None:
     """The score of a split does not depend on splits that the same metric object scored before."""
     metric: Metric = subject.cls()
-    first = metric.score(REFERENCES, HYPOTHESES)
+    first = number_or_none(metric.score(REFERENCES, HYPOTHESES))
     metric.score(["a"], ["b"])
-    again = metric.score(REFERENCES, HYPOTHESES)
+    again = number_or_none(metric.score(REFERENCES, HYPOTHESES))
     expect(again == first, got=f"{first}, then {again}", do="reset counts in every call, draw no random numbers")
 
 
@@ -86,10 +87,16 @@ def opens_no_files(subject: MetricSubject) -> None:
     expect(not events, got=f"{events[0] if events else ''}", do="read files in the constructor, if at all")
 
 
-def _expect_number_or_none(score: object, what: str) -> None:
-    is_number = isinstance(score, float | int) and not isinstance(score, bool) and math.isfinite(score)
-    expect(
-        score is None or is_number,
-        got=f"{score!r} of type {type(score).__name__} for {what}",
-        do="return a finite Python float or None: convert NumPy and torch numbers by float(x)",
-    )
+def _expect_number_or_none(
+    subject: MetricSubject, references: Sequence[str], hypotheses: Sequence[str], what: str
+) -> None:
+    metric: Metric = subject.cls()
+    score = metric.score(references, hypotheses)
+    try:
+        number_or_none(score)
+    except ValueError as error:
+        expect(
+            False,
+            got=f"for {what} a score that counts for nothing: {error}",
+            do="return a finite number or None; a truth value, text or an array is neither",
+        )

@@ -1,0 +1,147 @@
+"""Numbers of every class: in scores, records, histories and columns of plugins."""
+
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.recording import make_cell, make_record, publish
+from pydantic import ValidationError
+
+from decoderbench.metrics import Definition, Transcriptions
+from decoderbench.records import Cost, ResultsDirectory, RunRecord
+from decoderbench.report import load_frame, load_results
+from decoderbench.report.tables import cells_csv
+from decoderbench.scalars import to_number, to_plain
+
+TEXTS = Transcriptions(["a"], ["a"], [1.0])
+
+NUMBERS = [
+    1.5,
+    np.float16(1.5),
+    np.float32(1.5),
+    np.float64(1.5),
+    np.longdouble(1.5),
+    np.array(1.5),
+    torch.tensor(1.5),
+    torch.tensor(1.5, dtype=torch.bfloat16, requires_grad=True),
+    Fraction(3, 2),
+    Decimal("1.5"),
+    np.array(Fraction(3, 2)),
+]
+WHOLE_NUMBERS = [2, np.int64(2), np.uint8(2), np.array(2), torch.tensor(2), torch.tensor(2, dtype=torch.uint8)]
+TRUTH_VALUES = [True, np.True_, np.array(True), torch.tensor(True)]
+NO_NUMBERS = [
+    1j,
+    np.complex64(1),
+    torch.tensor(1j),
+    [1.0],
+    np.array([1.0]),
+    torch.tensor([1.0]),
+    torch.tensor(1.0, device="meta"),
+    np.datetime64("2026-11-27", "ns"),
+    np.timedelta64(1, "s"),
+    Decimal("sNaN"),
+    Fraction(10**400),
+    float,
+]
+NOT_FINITE = [float("nan"), np.float32("inf"), torch.tensor(float("-inf")), Decimal("NaN"), 10**400, Decimal("1e400")]
+
+
+class Word(Enum):
+    NO_NUMBER = 1
+
+
+def kind_of(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__name__}"
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=kind_of)
+def test_real_number_of_any_class_is_a_score(value: Any) -> None:
+    score = Definition("x", "", lambda texts: value).score(TEXTS)
+    assert (score, type(score)) == (1.5, float)
+
+
+@pytest.mark.parametrize("value", WHOLE_NUMBERS, ids=kind_of)
+def test_whole_number_of_any_class_is_a_score_and_stays_whole_in_a_column(value: Any) -> None:
+    score = Definition("x", "", lambda texts: value).score(TEXTS)
+    assert (score, type(score)) == (2.0, float)
+    assert (to_plain(value), type(to_plain(value))) == (2, int)
+
+
+@pytest.mark.parametrize("value", [*TRUTH_VALUES, *NO_NUMBERS, *NOT_FINITE, "1", np.str_("1"), Word.NO_NUMBER], ids=kind_of)
+def test_other_value_is_no_score_and_is_reported(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert Definition("word_accuracy", "", lambda texts: value).score(TEXTS) is None
+    assert "metric word_accuracy failed and has no score: ValueError: " in caplog.text
+    assert "number" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), RuntimeError("x")], ids=kind_of)
+def test_metric_that_raises_anything_has_no_score(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    def compute(texts: Transcriptions) -> float:
+        raise error
+
+    assert Definition("exits", "", compute).score(TEXTS) is None
+    assert f"metric exits failed and has no score: {type(error).__name__}" in caplog.text
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, *WHOLE_NUMBERS], ids=kind_of)
+def test_record_holds_numbers_of_any_class_as_floats(value: Any, tmp_path: Path) -> None:
+    record = make_record(make_cell(), metrics={"x": value}, cost=Cost(latency_ms=value))
+    directory = publish(tmp_path, [record.cell], [record])
+    read = ResultsDirectory(tmp_path).read(record.cell)
+    assert read == record
+    for one in (record, read):
+        assert one is not None
+        assert (one.metrics["x"], type(one.metrics["x"])) == (to_number(value), float)
+        assert (one.cost.latency_ms, type(one.cost.latency_ms)) == (to_number(value), float)
+    assert directory.path == tmp_path
+
+
+@pytest.mark.parametrize("value", WHOLE_NUMBERS, ids=kind_of)
+def test_record_holds_counts_of_any_class_as_integers(value: Any) -> None:
+    record = make_record(make_cell(), num_test=value, kept_step=value)
+    assert [(count, type(count)) for count in (record.num_test, record.kept_step)] == [(2, int)] * 2
+
+
+@pytest.mark.parametrize("value", [*TRUTH_VALUES, *NO_NUMBERS, *NOT_FINITE, "1"], ids=kind_of)
+def test_record_refuses_what_is_no_number(value: Any) -> None:
+    for change in ({"metrics": {"x": value}}, {"num_test": value}, {"cost": {"latency_ms": value}}):
+        with pytest.raises(ValidationError, match="number"):
+            RunRecord(**{"cell": make_cell(), "status": "done"} | change)
+    with pytest.raises(ValidationError, match="integer"):
+        make_record(make_cell(), kept_step=2.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([torch.tensor(1.0), np.float32(0.5)], ["1.0", "0.5"]),
+        ([torch.tensor(7), None], ["7", ""]),
+        ([np.True_, torch.tensor(False)], ["True", "False"]),
+        ([True, None], ["True", ""]),
+        ([Fraction(1, 4), Decimal("0.5")], ["0.25", "0.5"]),
+        ([np.str_("a"), "b"], ["a", "b"]),
+        ([2**70, 1], [str(2**70), "1"]),
+    ],
+)
+def test_plugin_column_holds_plain_values(values: list[Any], written: list[str], tmp_path: Path) -> None:
+    cells = [make_cell(seed=0), make_cell(seed=1)]
+    publish(tmp_path, cells, [make_record(cell) for cell in cells])
+    frame = load_frame(tmp_path, extra_columns=lambda record: {"mine": values[record.cell.seed]})
+    assert [line.rpartition(",")[2] for line in cells_csv(frame).splitlines()] == ["mine", *written]
+
+
+@pytest.mark.parametrize("value", [torch.tensor([1.0, 2.0]), [1], 1j, object()], ids=kind_of)
+def test_plugin_column_leaves_other_values_out_with_a_warning(
+    value: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, [make_cell()], [make_record(make_cell())])
+    results = load_results(tmp_path, extra_columns=lambda record: {"mine": value})
+    assert results.cells["mine"].isna().all()
+    assert "report column 'mine': " in caplog.text
+    assert f"of type {type(value).__name__} is not a number; return text, a number, True, False or None" in caplog.text
