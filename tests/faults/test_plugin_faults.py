@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.commands import call
 from helpers.distributions import DECODER, install, load, loaded
 from helpers.running import TINY_PLUGIN, start_command, to_toml
 
 from decoderbench import Experiment, run
 from decoderbench.errors import PluginError, UnknownNameError
+from decoderbench.registry.global_state import undoing_changes
 from decoderbench.registry.plugin_manager import Plugins, build_plugin_manager
 from decoderbench.registry.registry import Registry
 
@@ -209,17 +212,101 @@ def test_plugin_object_without_a_hash_is_refused(installed: Callable[..., Path])
     assert "lstm_ctc" in Registry(plugins)["decoder"]
 
 
-def test_global_state_changed_by_an_import_is_restored_except_the_environment(
-    installed: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    import torch
+CHANGES_STATE = "import os, torch\ntorch.set_default_dtype(torch.float64)\nos.environ['OMP_NUM_THREADS'] = '7'\n"
 
-    text = "import os, torch\ntorch.set_default_dtype(torch.float64)\nos.environ['SET_BY_A_PLUGIN'] = '1'\n"
-    installed("changes_state", text + DECODER.format(name="mine"))
-    assert "mine" in Registry(build_plugin_manager())["decoder"]
+
+@pytest.mark.parametrize("way", ["entry point", "file", "module", "folder", "plugin_modules", "environment"])
+def test_global_state_changed_by_an_import_is_named_and_restored(
+    way: str,
+    installed: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    text, before = CHANGES_STATE + DECODER.format(name="mine"), os.environ["OMP_NUM_THREADS"]
+    named, folders, plugin = [], [], "changer"
+    if way == "entry point":
+        installed("changer", text)
+    elif way == "module":
+        installed("changer", text, entry="unused", value="json")
+        named = ["changer"]
+    elif way == "plugin_modules":
+        installed("outer", HEAD + "@hookimpl\ndef plugin_modules(): return ['changer']")
+        installed("changer", text, entry="unused", value="json", folder="changer")
+    else:
+        file = tmp_path / "files" / "changer.py"
+        file.parent.mkdir()
+        file.write_text(text)
+        plugin = "changer.py" if way == "folder" else str(file)
+        if way == "folder":
+            folders = [file.parent]
+        elif way == "file":
+            named = [str(file)]
+        else:
+            monkeypatch.setenv("DECODERBENCH_PLUGINS", str(file))
+    monkeypatch.delitem(sys.modules, "changer", raising=False)
+    plugins = build_plugin_manager(named, folders)
+    assert "mine" in Registry(plugins)["decoder"]
     assert torch.get_default_dtype() is torch.float32
-    assert os.environ.pop("SET_BY_A_PLUGIN") == "1"
-    assert "importing a plugin changed global state (the default dtype); restored" in caplog.text
+    assert os.environ["OMP_NUM_THREADS"] == before
+    said = (
+        f"importing plugin {plugin} changed global state (the default dtype, the environment: OMP_NUM_THREADS); "
+        "restored"
+    )
+    assert said in caplog.messages
+    assert plugins.changes == {plugin: [said]}
+
+
+@pytest.mark.parametrize("hook", ["register_decoders", "register_metrics", "plugin_modules"])
+def test_global_state_changed_by_a_hook_at_registration_is_named_and_restored(hook: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(HEAD + f"import torch\n@hookimpl\ndef {hook}():\n    torch.set_num_threads(3)\n    return []\n")
+    plugins = build_plugin_manager([str(file)])
+    Registry(plugins)
+    assert torch.get_num_threads() == 1
+    said = f"{hook} of plugin {file} changed global state (the number of threads); restored"
+    assert plugins.changes == {str(file): [said]}
+
+
+def test_built_in_plugins_change_no_global_state() -> None:
+    said: list[str] = []
+    names = [name for name in sys.modules if name.startswith("decoderbench_plugins")]
+    with pytest.MonkeyPatch.context() as patch, undoing_changes(said.append):
+        for name in names:
+            patch.delitem(sys.modules, name)
+        Registry(build_plugin_manager())
+    assert said == []
+
+
+FRESH = """
+import os, sys
+from decoderbench.registry.plugin_manager import build_plugin_manager
+plugins = build_plugin_manager([sys.argv[1]], installed=False)
+assert "torch" in sys.modules
+import torch
+print(plugins.changes[sys.argv[1]])
+print(torch.get_num_threads(), torch.get_default_dtype(), os.environ["OMP_NUM_THREADS"], torch.backends.mkldnn.enabled)
+"""
+
+
+def test_switches_of_a_plugin_that_imports_torch_first_are_named_and_undone(tmp_path: Path) -> None:
+    file = tmp_path / "first.py"
+    file.write_text(
+        "import os\nos.environ['OMP_NUM_THREADS'] = '1'\nimport torch\ntorch.set_default_dtype(torch.float64)\n"
+        "torch.backends.mkldnn.enabled = False\n" + DECODER.format(name="mine")
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", FRESH, str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )
+    assert finished.stdout.splitlines() == [
+        f"['importing plugin {file} changed global state (the default dtype, torch.backends.mkldnn.enabled, the "
+        "environment: OMP_NUM_THREADS); restored']",
+        "2 torch.float32 2 True",
+    ], finished.stderr
 
 
 def test_corrupt_entry_points_are_reported_and_ignored(

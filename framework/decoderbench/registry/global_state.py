@@ -1,188 +1,143 @@
-"""Global state of the process that plugins may change: read it, find what changed, restore it."""
+"""Global state of the process that plugins may change: read it, find what changed, restore it.
+
+Not covered, because it cannot be read or not be undone within a process: kernels of operators that `torch.library`
+replaces, what a C extension keeps, threads, open files and file descriptors, `atexit` functions, resource limits,
+streams and contexts of CUDA, libraries that have read the environment, new names in modules, and data that is changed
+in place, such as the images of the dataset. Only a process of its own protects other cells from these.
+
+torch is not imported here: its settings are part of the state from the moment that it is imported.
+"""
 
 from __future__ import annotations
 
-import gc
-import logging
-import os
-import random
+import importlib.util
 import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
-import numpy as np
-import torch
+from decoderbench.registry.process_settings import PROCESS_SETTINGS, Setting, read, write
+from decoderbench.registry.replaced_functions import FUNCTIONS
 
-
-class Setting(NamedTuple):
-    """A setting of the whole process: its name in messages, and how to read and write it."""
-
-    name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], object]
-
-
-def _read_environment() -> dict[str, str]:
-    """Return the environment without the variables that torch sets: for its compilers, and when CUDA starts."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("TORCH", "TRITON")) and name != "CUDA_MODULE_LOADING"
+OBSERVERS_MAY_CHANGE = frozenset(
+    {
+        "logging",
+        "the warnings filters",
+        "the signal handlers",
+        "the standard streams",
+        "the exception hooks",
+        "the trace functions",
+        "the module search path",
+        "the environment",
     }
-
-
-def _set_environment(variables: dict[str, str]) -> None:
-    for name in _read_environment():
-        del os.environ[name]
-    os.environ.update(variables)
-
-
-def _set_deterministic(modes: tuple[bool, bool]) -> None:
-    torch.use_deterministic_algorithms(modes[0], warn_only=modes[1])
-
-
-def _read_torch_random() -> bytes:
-    return torch.get_rng_state().numpy().tobytes()
-
-
-def _set_torch_random(state: bytes) -> None:
-    torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
-
-
-def _read_cuda_random() -> list[bytes]:
-    """Return a state per device; none before CUDA is initialized, because reading must not initialize it."""
-    states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    return [state.numpy().tobytes() for state in states]
-
-
-def _set_cuda_random(states: list[bytes]) -> None:
-    if states:
-        torch.cuda.set_rng_state_all([torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in states])
-
-
-def _set_default_device(device: torch.device) -> None:
-    # Setting the CPU explicitly, rather than None, would slow down every later call of torch.
-    torch.set_default_device(None if device.type == "cpu" else device)
-
-
-def _set_module_search_path(places: list[str]) -> None:
-    sys.path[:] = places
-
-
-def _backend_setting(path: str) -> Setting:
-    """Return the setting at a path such as `cudnn.benchmark` below `torch.backends`."""
-    *modules, name = path.split(".")
-    backend: Any = torch.backends
-    for module in modules:
-        backend = getattr(backend, module)
-    return Setting(
-        f"torch.backends.{path}", lambda: getattr(backend, name), lambda value: setattr(backend, name, value)
-    )
-
-
-def _autocast_setting(device: str) -> Setting:
-    def read() -> tuple[bool, torch.dtype]:
-        return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-
-    def write(state: tuple[bool, torch.dtype]) -> None:
-        torch.set_autocast_enabled(device, state[0])
-        torch.set_autocast_dtype(device, state[1])
-
-    return Setting(f"autocast on {device}", read, write)
-
-
-# The old settings come first: writing one of them also changes new ones, the `fp32_precision` below.
-BACKEND_SETTINGS = (
-    "cudnn.allow_tf32",
-    "fp32_precision",
-    "cudnn.fp32_precision",
-    "cudnn.conv.fp32_precision",
-    "cudnn.rnn.fp32_precision",
-    "cuda.matmul.fp32_precision",
-    "mkldnn.fp32_precision",
-    "mkldnn.conv.fp32_precision",
-    "mkldnn.rnn.fp32_precision",
-    "mkldnn.matmul.fp32_precision",
-    "cuda.matmul.allow_bf16_reduced_precision_reduction",
-    "cuda.matmul.allow_fp16_reduced_precision_reduction",
-    "cuda.matmul.allow_fp16_accumulation",
-    "cudnn.benchmark",
-    "cudnn.deterministic",
-    "cudnn.enabled",
-    "mkldnn.enabled",
 )
+"""Settings that change no number of a cell, and that trackers set for the length of a run."""
 
-SETTINGS = (
-    Setting("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
-    Setting("the default device", torch.get_default_device, _set_default_device),
-    Setting("the grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
-    Setting("the number of threads", torch.get_num_threads, torch.set_num_threads),
-    Setting("float32 matmul precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    Setting(
-        "deterministic algorithms",
-        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
-        _set_deterministic,
-    ),
-    Setting("anomaly detection", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
-    *map(_backend_setting, BACKEND_SETTINGS),
-    *map(_autocast_setting, ("cpu", "cuda")),
-    Setting("NumPy error handling", np.geterr, lambda modes: np.seterr(**modes)),
-    Setting("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
-    Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-    Setting("the level of disabled logging", lambda: logging.root.manager.disable, logging.disable),
-    Setting("the seed of torch", torch.initial_seed, lambda seed: None),  # restored with the random state
-    Setting("the random state of torch", _read_torch_random, _set_torch_random),
-    Setting("the random state of CUDA", _read_cuda_random, _set_cuda_random),
-    Setting("the random state of Python", random.getstate, random.setstate),
-    Setting("the random state of NumPy", lambda: np.random.get_state(legacy=True), np.random.set_state),
-    Setting("the module search path", lambda: list(sys.path), _set_module_search_path),
-    Setting("the working directory", Path.cwd, os.chdir),
-    Setting("the environment", _read_environment, _set_environment),
-)
+MAX_DETAILS = 3
+
+
+def settings() -> tuple[Setting, ...]:
+    """Return all settings; those of torch are among them once it is imported."""
+    if "torch" not in sys.modules:
+        return (FUNCTIONS, *PROCESS_SETTINGS)
+    from decoderbench.registry.torch_settings import TORCH_SETTINGS
+
+    # Functions come first: others are written with them.
+    return (FUNCTIONS, *TORCH_SETTINGS, *PROCESS_SETTINGS)
 
 
 def read_global_state() -> dict[str, Any]:
     """Return every setting by name; for one that cannot be read, the error."""
-    return {setting.name: _read(setting) for setting in SETTINGS}
+    return {setting.name: read(setting) for setting in settings()}
 
 
 def changed_state(before: dict[str, Any]) -> list[str]:
     """Return the names of the settings that have changed."""
-    return [setting.name for setting in SETTINGS if not _same(_read(setting), before[setting.name])]
+    return [setting.name for setting, _ in _changes(before)]
 
 
-def restore_global_state(before: dict[str, Any], *, keeping: Collection[str] = ()) -> None:
-    """Restore the changed settings, except those named in `keeping`; one that cannot be set is skipped."""
-    for setting in SETTINGS:
-        # Setting some of them costs time, such as the default device: only changed ones are written.
-        if setting.name not in keeping and not _same(_read(setting), before[setting.name]):
-            with suppress(Exception):
-                setting.write(before[setting.name])
+@contextmanager
+def undoing_changes(report: Callable[[str], None] | None = None, *, keeping: Collection[str] = ()) -> Iterator[None]:
+    """Restore the global state that the block changes, except settings named in `keeping`.
+
+    `report` is called with what changed, as in "changed global state (the environment: OMP_NUM_THREADS); restored".
+
+    If the block imports torch, that happens with the state from before the block, and the settings that torch then has
+    are those to restore: it reads the number of threads from the environment, once.
+    """
+    before = read_global_state()
+    finder = _TorchFinder(before)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
+        changed = [(setting, now) for setting, now in _changes(before) if setting.name not in keeping]
+        if changed:
+            texts = [_describe(setting, before[setting.name], now) for setting, now in changed]
+            _restore(before, keeping)
+            left = [setting.name for setting, _ in changed if not setting.same(before[setting.name], read(setting))]
+            but = f", except {', '.join(left)}, which cannot be" if left else ""
+            if report:
+                report(f"changed global state ({', '.join(texts)}); restored{but}")
 
 
 @contextmanager
 def preserving_global_state() -> Iterator[None]:
     """Enable gradients in the block, and restore any global state that the block changes."""
-    with torch.enable_grad():  # leaving it restores the grad mode, whatever the block set
-        before = read_global_state()
-        try:
-            yield
-        finally:
-            restore_global_state(before)
+    import torch
+
+    with torch.enable_grad(), undoing_changes():  # leaving the first restores the grad mode, whatever the block set
+        yield
 
 
-def _read(setting: Setting) -> Any:
-    try:
-        return setting.read()
-    except Exception as error:  # noqa: BLE001 - torch cannot read some settings after others; a folder may be gone
-        return f"{type(error).__name__}: {error}"
+def _changes(before: dict[str, Any]) -> Iterator[tuple[Setting, Any]]:
+    """Yield each setting that has changed, with its value now."""
+    for setting in settings():
+        if setting.name in before and not setting.same(before[setting.name], now := read(setting)):
+            yield setting, now
 
 
-def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, tuple):  # NumPy's state holds an array
-        return isinstance(right, tuple) and len(left) == len(right) and all(map(_same, left, right))
-    if isinstance(left, np.ndarray):
-        return bool(np.array_equal(left, right))
-    return bool(left == right)
+def _restore(before: dict[str, Any], keeping: Collection[str] = ()) -> None:
+    for setting in settings():  # each is read just before, because writing one may change another
+        if setting.name in before and setting.name not in keeping:
+            if not setting.same(before[setting.name], read(setting)):
+                write(setting, before[setting.name])
+
+
+def _describe(setting: Setting, before: Any, now: Any) -> str:
+    details = setting.details(before, now)
+    more = f" and {len(details) - MAX_DETAILS} more" if len(details) > MAX_DETAILS else ""
+    return f"{setting.name}: {', '.join(details[:MAX_DETAILS])}{more}" if details else setting.name
+
+
+class _TorchFinder(MetaPathFinder):
+    """Notices the import of torch, and adds the settings that it then has to the state that will be restored."""
+
+    def __init__(self, before: dict[str, Any]) -> None:
+        self.before = before
+
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute, changed = spec.loader.exec_module, list(_changes(self.before))
+        _restore(self.before)
+
+        def execute_then_read(module: ModuleType) -> None:
+            try:
+                execute(module)
+                self.before.update(read_global_state())
+            finally:
+                for setting, now in changed:
+                    write(setting, now)
+
+        spec.loader.exec_module = execute_then_read  # type: ignore[method-assign]
+        return spec

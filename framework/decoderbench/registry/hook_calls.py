@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,9 @@ import pluggy
 from decoderbench.errors import PluginError, did_you_mean
 from decoderbench.records import RunRecord
 from decoderbench.registry import hookspecs
-from decoderbench.registry.plugin_loading import Origin, describe_error
+from decoderbench.registry.global_state import OBSERVERS_MAY_CHANGE, undoing_changes
+from decoderbench.registry.plugin_loading import Origin
+from decoderbench.registry.record_rules import accept_record
 from decoderbench.sources import plugin_digest
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ logger = logging.getLogger("decoderbench")
 
 TRAINER = "decoderbench trainer"  # with a space: no module can have this name
 """The name of the plugin that is the built-in trainer."""
+
+FREQUENT = ("images_decoded", "cell_progressed")
+"""Hooks that are called many times, with numbers and the cell."""
 
 HOOKS = frozenset(hook for hook, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec"))
 
@@ -42,7 +48,7 @@ def report_exceptions(report: Callable[[BaseException], None]) -> Iterator[None]
     """Report what a plugin raises in the block, also `sys.exit` and `pytest.skip`; only Ctrl-C passes through."""
     try:
         yield
-    except (KeyboardInterrupt, GeneratorExit):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - as the docstring says
         report(error)
@@ -56,11 +62,13 @@ class HookCalls:
         manager: pluggy's plugin manager.
         origins: where each plugin came from.
         required: plugins that the user named; a mistake in one of them is an error.
+        changes: by plugin, how its import and its hooks changed the global state of the process; it was restored.
     """
 
     manager: pluggy.PluginManager
     origins: dict[str, Origin] = field(default_factory=dict)
     required: set[str] = field(default_factory=set)
+    changes: dict[str, list[str]] = field(default_factory=dict)
 
     def hooks(self, name: str) -> Iterator[tuple[str, HookCaller]]:
         """Yield each plugin that implements a hook, with a caller of its implementation alone.
@@ -77,11 +85,35 @@ class HookCalls:
         """Return whether a plugin belongs to decoderbench itself."""
         return plugin in self.origins and self.origins[plugin].source.split()[0] == hookspecs.PROJECT
 
+    @contextmanager
+    def guarding(self, plugin: str, doing: str, *, keeping: Collection[str] = ()) -> Iterator[None]:
+        """Restore the global state that a plugin changes in the block, except `keeping`, and name plugin and change.
+
+        The built-in plugins need no guard, which costs milliseconds.
+        """
+
+        def report(change: str) -> None:
+            logger.warning("%s %s", doing, change)
+            self.changes.setdefault(plugin, []).append(f"{doing} {change}")
+
+        if self.is_builtin(plugin) or plugin.startswith(f"{hookspecs.PROJECT} "):
+            yield
+            return
+        with undoing_changes(report, keeping=keeping):
+            yield
+
     def notify(self, name: str, **arguments: Any) -> None:
-        """Call an observer hook; an observer that raises is reported and affects no cell and no other observer."""
+        """Call an observer hook; an observer that raises is reported and affects no cell and no other observer.
+
+        Each observer gets copies of the arguments, so that it can change nothing but its own.
+        """
         for plugin, hook in self.hooks(name):
             with report_exceptions(partial(_warn, plugin, name)):
-                hook(**arguments)
+                if name in FREQUENT:
+                    hook(**arguments)
+                    continue
+                with self.guarding(plugin, f"{name} of plugin {plugin}", keeping=OBSERVERS_MAY_CHANGE):
+                    hook(**copy.deepcopy(arguments))
 
     def add(self, plugin: object, name: str) -> None:
         """Register an object of the program's own, such as the trainer or a progress bar; once is enough."""
@@ -94,7 +126,11 @@ class HookCalls:
         observers: list[object] = []
         try:
             for plugin, hook in list(self.hooks("register_observers")):
-                with report_exceptions(partial(_warn, plugin, "register_observers")):
+                doing = f"register_observers of plugin {plugin}"
+                with (
+                    report_exceptions(partial(_warn, plugin, "register_observers")),
+                    self.guarding(plugin, doing, keeping=OBSERVERS_MAY_CHANGE),
+                ):
                     for created in hook():
                         for observer in created:
                             self._register_observer(f"observer {len(observers) + 1} of {plugin}", observer)
@@ -122,26 +158,21 @@ class HookCalls:
 
     def run_cell(self, cell: Cell, context: CellContext) -> RunRecord:
         """Return a cell's record from the first trainer that makes one; raise `PluginError` if none does."""
-        record: RunRecord = self.manager.hook.run_cell(cell=cell, context=context)
-        if not isinstance(record, RunRecord) or record.cell != cell:
-            raise PluginError(
-                f"run_cell returned {record!r:.80} instead of this cell's record; return this cell's RunRecord, or "
-                f"None to let another plugin run it; a wrapper returns the result of its `yield`"
-            )
-        exact_match = record.metrics.get("exact_match")
-        if record.status == "done" and (record.num_test is None or not 0 <= (exact_match or 0) <= 1):
-            raise PluginError(
-                f"run_cell returned a record that is done with num_test = {record.num_test} and exact_match = "
-                f"{exact_match}, a fraction of 1; return context.finish(...)"
-            )
-        return RunRecord.model_validate_json(record.model_dump_json(warnings="error"))  # it must read back
+        num_test = len(context.dataset.rows("test"))
+        returned = self.manager.hook.run_cell(cell=copy.deepcopy(cell), context=context)
+        try:
+            return accept_record(returned, cell, num_test)
+        except ValueError as error:
+            others = [impl.plugin_name for impl in self.manager.hook.run_cell.get_hookimpls()]
+            names = ", ".join(name for name in others if name != TRAINER) or TRAINER
+            raise PluginError(f"run_cell of plugin {names} returned {text_of(error)}") from error.__cause__
 
     def report_columns(self, record: RunRecord) -> dict[str, object]:
         """Return the columns that plugins add to a record's row; if two add the same column, the first one counts."""
         columns: dict[str, object] = {}
         for plugin, hook in self.hooks("report_columns"):
             with report_exceptions(partial(_warn, plugin, "report_columns")):
-                for added in hook(record=record):
+                for added in hook(record=copy.deepcopy(record)):
                     if twice := sorted(columns.keys() & added.keys()):
                         raise PluginError(f"another plugin adds the column {twice[0]!r} too; rename it")
                     columns |= dict(added)
@@ -194,5 +225,5 @@ class HookCalls:
 
 
 def _warn(plugin: str, hook: str, error: BaseException) -> None:
-    text = str(error) if isinstance(error, PluginError) else describe_error(error)
+    text = text_of(error) if isinstance(error, PluginError) else describe_error(error)
     logger.warning("plugin %s raised in %s: %s", plugin, hook, text)

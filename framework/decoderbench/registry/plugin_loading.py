@@ -5,12 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -19,11 +15,6 @@ from typing import Any
 
 from decoderbench.errors import PluginError
 from decoderbench.registry import hookspecs
-
-logger = logging.getLogger("decoderbench")
-
-MAY_CHANGE = ("the environment", "the module search path")
-"""Global state that an import may change: it is how libraries are configured."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Origin:
 
 def load_entry_point(point: EntryPoint) -> tuple[Any, Origin]:
     """Import the object of an entry point; raise `PluginError` if it needs another version of the plugin API."""
-    loaded = _import(point.load)
+    loaded = point.load()
     _refuse_other_api(loaded)
     module = sys.modules.get(point.module)
     _refuse_other_api(module)
@@ -51,7 +42,7 @@ def load_entry_point(point: EntryPoint) -> tuple[Any, Origin]:
 
 def load_module(name: str) -> tuple[ModuleType, Origin]:
     """Import a module by its dotted name; its origin is its file."""
-    module = _import(lambda: importlib.import_module(name))
+    module = importlib.import_module(name)
     _refuse_other_api(module)
     file = getattr(module, "__file__", None) or ""
     return module, Origin(file or name, file)
@@ -64,7 +55,7 @@ def load_file(path: Path) -> tuple[ModuleType, Origin]:
     """
     file = path.resolve()
     name = f"decoderbench_file_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
-    module = _import(lambda: import_file(name, file))
+    module = import_file(name, file)
     _refuse_other_api(module)
     return module, Origin(str(path), str(file))
 
@@ -87,42 +78,6 @@ def import_file(name: str, file: Path) -> ModuleType:
 def origin_of(point: EntryPoint) -> str:
     """Return the distribution of an entry point and its version."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the type, text and location of an error on one line."""
-    try:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-    except Exception:  # noqa: BLE001 - the `__str__` of a plugin's own exception may raise too
-        text = f"{type(error).__name__}, whose text cannot be shown"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    return f"{text} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else text
-
-
-def _import(load: Callable[[], Any]) -> Any:
-    with _restoring_global_state():
-        return load()
-
-
-@contextmanager
-def _restoring_global_state() -> Iterator[None]:
-    """Restore global state that an import changes, such as torch's default dtype, and log a warning.
-
-    Without torch there is nothing to restore yet. Changes to the environment and the module search path stay.
-    """
-    if "torch" not in sys.modules:
-        yield
-        return
-    from decoderbench.registry.global_state import changed_state, read_global_state, restore_global_state
-
-    before = read_global_state()
-    try:
-        yield
-    finally:
-        changed = [name for name in changed_state(before) if name not in MAY_CHANGE]
-        restore_global_state(before, keeping=MAY_CHANGE)
-        if reported := [name for name in changed if "random" not in name and "seed" not in name]:
-            logger.warning("importing a plugin changed global state (%s); restored", ", ".join(reported))
 
 
 def _refuse_other_api(plugin: object) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,11 +20,11 @@ from typing import Any
 import pluggy
 
 from decoderbench.errors import PluginError, did_you_mean
+from decoderbench.exception_text import describe_error, format_traceback, text_of
 from decoderbench.registry import hookspecs
 from decoderbench.registry.hook_calls import HOOKS, HookCalls, report_exceptions
 from decoderbench.registry.plugin_loading import (
     Origin,
-    describe_error,
     load_entry_point,
     load_file,
     load_module,
@@ -83,13 +82,13 @@ class Plugins(HookCalls):
         """Log in one line what a plugin loses, and keep the traceback. If the user named the plugin, raise instead."""
         origin = self.origins.get(name)
         source = f" of {origin}" if origin is not None and origin.source != name else ""
-        text = str(error) if isinstance(error, PluginError) else describe_error(error)
+        text = text_of(error) if isinstance(error, PluginError) else describe_error(error)
         reason = f"plugin {name}{source} {doing}: {text}"
         if name in self.required:
             raise PluginError(reason) from error
         if reason in (broken.reason for broken in self.broken):
             return  # a second registry of the same plugins
-        self.broken.append(BrokenPlugin(name, reason, "".join(traceback.format_exception(error))))
+        self.broken.append(BrokenPlugin(name, reason, format_traceback(error)))
         logger.warning("%s; %s is disabled (decoderbench plugins --verbose shows more)", reason, loses)
 
     def take(self, name: str, load: Callable[[], tuple[object, Origin]], *, needs_hooks: bool = True) -> None:
@@ -97,7 +96,8 @@ class Plugins(HookCalls):
         self.seen.add(name)
         if name in self.sources.blocked:
             return
-        with report_exceptions(partial(self.report_broken, name, doing="could not be loaded")):
+        report = partial(self.report_broken, name, doing="could not be loaded")
+        with report_exceptions(report), self.guarding(name, f"importing plugin {name}"):
             plugin, self.origins[name] = load()
             _refuse_unmarked(plugin)
             self.register(name, plugin)
@@ -132,11 +132,13 @@ class Plugins(HookCalls):
             for plugin, hook in waiting:
                 asked.add(plugin)
                 names: list[str] = []
-                with report_exceptions(partial(self.report_broken, plugin, doing="raised in plugin_modules")):
+                report = partial(self.report_broken, plugin, doing="raised in plugin_modules")
+                with report_exceptions(report), self.guarding(plugin, f"plugin_modules of plugin {plugin}"):
                     names = [name for named in hook() for name in named]
                 if plugin in self.required:
                     self.required |= set(names)
                 for name in names:
+                    self.origins.setdefault(name, Origin(self.origins[plugin].source, ""))
                     self.take(name, partial(self._load_module_of, plugin, name), needs_hooks=False)
 
     def load_file(self, path: Path) -> tuple[ModuleType, Origin]:

@@ -206,7 +206,8 @@ class Registry(Mapping[str, Components[Any]]):
         kind, name = components.kind, f"register_{components.kind}s"
         offered: list[object] = []
         report = partial(self.plugins.report_broken, plugin)
-        with report_exceptions(partial(report, doing=f"raised in {name}", loses=f"every {kind} of it")):
+        raised = partial(report, doing=f"raised in {name}", loses=f"every {kind} of it")
+        with report_exceptions(raised), self.plugins.guarding(plugin, f"{name} of plugin {plugin}"):
             for classes in hook():
                 if inspect.isclass(classes):
                     raise PluginError(f"it returned a class; return a list, as in [{classes.__name__}]")

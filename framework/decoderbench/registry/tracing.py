@@ -9,7 +9,7 @@ from typing import Any
 
 import pluggy
 
-from decoderbench.registry.plugin_loading import describe_error
+from decoderbench.exception_text import describe_error
 
 
 def trace_hooks(manager: pluggy.PluginManager) -> None:

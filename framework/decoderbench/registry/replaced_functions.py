@@ -1,0 +1,128 @@
+"""Functions and methods that a plugin may replace for everybody: those of torch, NumPy, Python and decoderbench.
+
+A replaced or deleted name of these modules and classes is found and put back. A new name of a module is no change,
+because modules import lazily; a new method of a class is one if it hides an inherited method.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import itertools
+import math
+import operator
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from decoderbench.registry.process_settings import Setting
+
+PYTHON = (builtins, functools, itertools, math, operator, random, time, np, np.random, np.linalg)
+TORCH = (
+    "torch",
+    "torch.amp",
+    "torch.autograd",
+    "torch.linalg",
+    "torch.nn",
+    "torch.nn.functional",
+    "torch.nn.init",
+    "torch.nn.utils",
+    "torch.optim",
+    "torch.random",
+    "torch.special",
+)
+OWN = ("decoderbench.", "decoderbench_plugins.")
+
+Names = dict[Any, dict[str, Any]]
+"""Modules and classes, and what each of their names means."""
+
+COMPILER = f"{os.sep}torch{os.sep}_dynamo{os.sep}"
+"""Where the wrappers are defined that `torch.compile` puts around functions such as `torch.manual_seed`."""
+
+_MISSING = object()
+
+
+def read_functions() -> Names:
+    """Return the names of all watched modules and classes that are imported."""
+    return {owner: dict(vars(owner)) for owner in _owners()}
+
+
+def restore_functions(before: Names) -> None:
+    """Put back what `replaced` finds."""
+    for owner, name in _replaced(before, read_functions()):
+        if name in before[owner]:
+            setattr(owner, name, before[owner][name])
+        else:
+            delattr(owner, name)
+
+
+def replaced(before: Names, now: Names) -> list[str]:
+    """Return the full names of the functions, methods and classes that differ."""
+    return sorted(f"{_full_name(owner)}.{name}" for owner, name in _replaced(before, now))
+
+
+def _replaced(before: Names, now: Names) -> Iterator[tuple[Any, str]]:
+    for owner, names in before.items():
+        current = now.get(owner, names)
+        if _equal(names, current):  # fast, and nearly always so
+            continue
+        for name, value in names.items():
+            other = current.get(name, _MISSING)
+            if other is not value and _is_code(value) and not _is_expected(owner, name, other):
+                yield owner, name
+        if isinstance(owner, type):
+            for name in current.keys() - names.keys():
+                hides = any(name in vars(base) for base in owner.__mro__[1:-1])
+                if hides and _is_code(current[name]) and not _is_expected(owner, name, current[name]):
+                    yield owner, name
+
+
+def _equal(names: dict[str, Any], current: dict[str, Any]) -> bool:
+    try:
+        return names == current
+    except Exception:  # noqa: BLE001 - some objects cannot be compared, such as arrays
+        return False
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or isinstance(value, staticmethod | classmethod | property)
+
+
+def _is_expected(owner: Any, name: str, value: Any) -> bool:
+    """Return whether torch itself has set a name: for its compiler, or because the default dtype changed."""
+    code = getattr(value, "__code__", None)
+    return COMPILER in getattr(code, "co_filename", "") or (owner.__name__, name) == ("torch", "Storage")
+
+
+def _owners() -> Iterator[Any]:
+    yield from PYTHON
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        yield from (sys.modules[name] for name in TORCH)
+        yield from (torch.Tensor, torch.optim.Optimizer, torch.optim.AdamW)
+        yield from {value: None for value in vars(torch.nn).values() if isinstance(value, type)}
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith(OWN) and isinstance(module, ModuleType):
+            yield module
+            yield from (
+                value for value in vars(module).values() if isinstance(value, type) and value.__module__ == name
+            )
+
+
+def _full_name(owner: Any) -> str:
+    return f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else str(owner.__name__)
+
+
+FUNCTIONS = Setting(
+    "functions",
+    read_functions,
+    restore_functions,
+    same=lambda before, now: next(_replaced(before, now), None) is None,
+    details=replaced,
+)
