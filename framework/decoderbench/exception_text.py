@@ -1,10 +1,9 @@
-"""An exception as text that is safe to print and to keep: printable, bounded, whatever a plugin raised. No torch here."""
+"""An exception as text that can be printed and kept: printable and bounded, whatever a plugin raised. No torch here."""
 
 from __future__ import annotations
 
 import traceback
 from pathlib import Path
-
 
 MAX_TEXT = 1000
 """The most characters of an exception's text in a reason, a table or a log; a traceback holds more."""

@@ -104,9 +104,9 @@ def _changes(before: dict[str, Any]) -> Iterator[tuple[Setting, Any]]:
 
 def _restore(before: dict[str, Any], keeping: Collection[str] = ()) -> None:
     for setting in settings():  # each is read just before, because writing one may change another
-        if setting.name in before and setting.name not in keeping:
-            if not setting.same(before[setting.name], read(setting)):
-                write(setting, before[setting.name])
+        kept = setting.name not in before or setting.name in keeping
+        if not kept and not setting.same(before[setting.name], read(setting)):
+            write(setting, before[setting.name])
 
 
 def _describe(setting: Setting, before: Any, now: Any) -> str:

@@ -1,4 +1,4 @@
-"""Settings of the whole process that a plugin may change: those of Python, the system, NumPy and Pillow. No torch here."""
+"""Settings of the process that a plugin may change: those of Python, the system, NumPy and Pillow. No torch here."""
 
 from __future__ import annotations
 

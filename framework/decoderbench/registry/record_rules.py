@@ -60,7 +60,8 @@ def _broken_rules(record: RunRecord, num_test: int) -> Iterator[str]:
             yield f"the status {record.status} and no reason, which must say why there is no result"
         return
     if record.num_test != num_test:
-        yield f"the status done and num_test = {_short(record.num_test)}, which must be {num_test}, the images of the test split"
+        given = _short(record.num_test)
+        yield f"the status done and num_test = {given}, which must be {num_test}, the images of the test split"
     if record.metrics.get("exact_match") is None:
         yield "the status done and no exact_match, which must be a fraction of 1"
 
