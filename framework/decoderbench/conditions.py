@@ -34,11 +34,11 @@ COSTLY = DECISIVE - {"timm", "sources", "dataset_source"}
 """The conditions without which times and memory cannot be compared."""
 
 
-def conditions_of(environment: Mapping[str, str], device: str = "") -> dict[str, str]:
-    """Return every condition of a record, given its environment and device."""
+def conditions_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return every condition that the environment of a record states; the device is its machine."""
     known = {name: environment.get(name, "") for name in CONDITIONS}
     # Records made before 2026-11-27 state the number of threads after the name of a CPU too.
-    return known | {"device": re.sub(r", \d+ threads?$", "", environment.get("machine") or device)}
+    return known | {"device": re.sub(r", \d+ threads?$", "", environment.get("machine", ""))}
 
 
 def differing(one: Mapping[str, str], other: Mapping[str, str], names: Collection[str]) -> list[str]:

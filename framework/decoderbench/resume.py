@@ -96,7 +96,7 @@ class Resume:
             logger.info("%d results do not state their %s, so these are not compared; %s", len(unknown), words, move)
 
     def _then(self, record: RunRecord) -> dict[str, str]:
-        return conditions_of(record.environment, record.device)
+        return conditions_of({"machine": record.device} | record.environment)
 
     def _not_stated(self, record: RunRecord) -> list[str]:
         then = self._then(record)

@@ -24,7 +24,8 @@ FIXED_COLUMNS = [
     "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs",
     "train_samples_per_sec", "infer_samples_per_sec", "latency_ms",
     "train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds",
-    "frames", "device", "cell_id", "name",
+    "frames", "device", "threads", "cpu_capability", "compute_capability", "cuda", "cudnn", "driver", "float32",
+    "torch", "timm", "sources", "dataset_source", "decoderbench", "python", "commit", "cell_id", "name",
 ]  # fmt: skip
 
 

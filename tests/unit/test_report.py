@@ -14,6 +14,7 @@ import pytest
 from helpers.recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 from markdown_it import MarkdownIt
 
+from decoderbench.conditions import CONDITIONS
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DataError
 from decoderbench.records import Cost, ResultsDirectory, append_line
@@ -25,7 +26,7 @@ COLUMNS = [
     *("exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs"),
     *("train_samples_per_sec", "infer_samples_per_sec", "latency_ms"),
     *("train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds"),
-    *("frames", "device", "cell_id", "name"),
+    *("frames", *CONDITIONS, "cell_id", "name"),
 ]
 FIGURES = ["accuracy_vs_steps.svg", "accuracy_vs_latency.svg"]
 

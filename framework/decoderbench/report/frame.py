@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from decoderbench.conditions import CONDITIONS, COSTLY, conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.kinds import AXES
 from decoderbench.metrics import BUILT_IN, Definition, built_in_definitions, sources_of
@@ -25,15 +26,16 @@ VARIANT = list(AXES)
 """The columns that identify a variant."""
 
 METRICS = list(BUILT_IN)
-COSTS = [
-    "param_count",
-    "gmacs",
+MEASURED = [
     "latency_ms",
     "train_samples_per_sec",
     "infer_samples_per_sec",
     "train_peak_memory_mb",
     "infer_peak_memory_mb",
 ]
+"""Costs that depend on the conditions of a measurement."""
+
+COSTS = ["param_count", "gmacs", *MEASURED]
 SEVERITY = ["done", "pending", "infeasible", "diverged", "oom", "failed"]
 """Statuses from best to worst; a variant has the worst status of its cells."""
 
@@ -55,7 +57,7 @@ _DTYPES = {
     "infer_peak_memory_mb": "float64",
     "train_seconds": "float64",
     "frames": "Int64",
-    "device": "str",
+    **dict.fromkeys(CONDITIONS, "str"),
     "cell_id": "str",
     "name": "str",
 }
@@ -131,11 +133,13 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
 
     `num_seeds` of `num_cells` cells are done. All numbers are over done cells and in the units of `load_frame`:
     `<metric>_mean`, `<metric>_std` (the sample standard deviation, missing for one seed), and the means of the costs.
+    Times and memory are missing for a variant whose cells were measured on several machines, or otherwise not alike.
     `name` is empty for a variant without a name, `status` is the worst status of its cells, and `reasons` explains
     why cells are not done.
     """
     done = frame["status"] == "done"
     numbers = frame[METRICS + COSTS].where(done)
+    numbers[MEASURED] = numbers[MEASURED].mask(_is_measured_differently(frame, done))
     reasons = (frame["status"] + ": " + frame["reason"]).mask(done, "").str.removesuffix(": ")
     rows = frame[[*VARIANT, "name", "status"]].assign(done=done, reasons=reasons, **numbers)
     return rows.groupby(VARIANT, sort=False, as_index=False).agg(
@@ -147,6 +151,13 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
         status=("status", lambda statuses: max(statuses, key=SEVERITY.index)),
         reasons=("reasons", lambda sentences: "; ".join(filter(None, dict.fromkeys(sentences)))),
     )
+
+
+def _is_measured_differently(frame: pd.DataFrame, done: pd.Series[bool]) -> pd.Series[bool]:
+    """Return for each cell whether the done cells of its variant were measured under several conditions."""
+    known = frame[sorted(COSTLY)].where(done, "").replace("", None)
+    variants = [frame[axis] for axis in VARIANT]
+    return known.groupby(variants, sort=False).transform("nunique").gt(1).any(axis="columns")
 
 
 def _build_frame(
@@ -178,12 +189,14 @@ def _cell_row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
         "param_count": None if cell.num_parameters is None else cell.num_parameters / 1e6,
         "gmacs": cell.gmacs,
         "frames": cell.frames,
-        "device": "",
+        **conditions_of({}),
         "cell_id": cell.cell_id,
         "name": cell.name,
     }
     if record is not None:
-        row |= record.model_dump(include={"status", "reason", "num_test", "device"}) | dict(record.cost)
+        row |= record.model_dump(include={"status", "reason", "num_test"}) | dict(record.cost)
+        device = {"machine": record.device} if record.device else {}
+        row |= conditions_of(record.environment | device)
         if record.status == "done":
             row |= {name: record.metrics.get(name) for name in METRICS}
     return row

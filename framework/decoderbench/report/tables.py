@@ -16,6 +16,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from decoderbench.config.cell import shown_axes
+from decoderbench.report.footnotes import footnotes_of
 from decoderbench.report.frame import VARIANT, Results, summarize
 
 MISSING = "n/a"
@@ -162,22 +163,21 @@ def _latex_row(texts: Sequence[str]) -> str:
 
 
 def main_table(results: Results) -> Table:
-    """Return one row per variant, with notes on the spread, cells without a result, allowed problems and pending cells.
+    """Return one row per variant, with notes on the spread, on cells without a result or made otherwise, and on data.
 
     A column of names comes first if any row has a name. The rectifier column is omitted if every rectifier is `none`.
     """
     summary = summarize(results.cells)
     axes = shown_axes(results.plan.cells)
     labels = [*(["name"] if (summary["name"] != "").any() else []), *axes]
-    notes, numbers = _notes_on_failures(results.cells, list(axes))
+    marks = footnotes_of(results.cells, axes)
     rows = []
     for row in summary.to_dict("records"):
         variant = tuple(row[axis] for axis in VARIANT)
         seeds = str(row["num_seeds"])
         if row["num_seeds"] < row["num_cells"]:
             seeds += f" of {row['num_cells']}"
-        if marks := numbers.get(variant):
-            seeds += f" ({'note' if len(marks) == 1 else 'notes'} {', '.join(map(str, marks))})"
+        costly = marks.mark_cost(variant)
         rows.append(
             {
                 **{label.capitalize(): row[label] for label in labels},
@@ -185,17 +185,17 @@ def main_table(results: Results) -> Table:
                 "CER (%)": _percent(row, "cer"),
                 "1-NED (%)": _percent(row, "one_minus_ned"),
                 "Nats/char": format_mean_std(row["nats_per_char_mean"], row["nats_per_char_std"], 3),
-                "Seeds": seeds,
+                "Seeds": seeds + marks.mark_row(variant),
                 "Params (M)": format_significant(row["param_count"]),
                 "GMACs": format_significant(row["gmacs"]),
-                "ms/image": format_significant(row["latency_ms"]),
-                "Train img/s": format_significant(row["train_samples_per_sec"]),
+                "ms/image": format_significant(row["latency_ms"]) + costly,
+                "Train img/s": format_significant(row["train_samples_per_sec"]) + costly,
             }
         )
     pending = int((results.cells["status"] == "pending").sum())
     footnotes = [
         *([_spread_note(summary["num_seeds"])] if summary["num_seeds"].any() else []),
-        *notes,
+        *marks.notes,
         *results.metric_notes,
         *results.plan.data_notes,
         *([f"pending: {pending} of {len(results.cells)} cells"] if pending else []),
@@ -220,20 +220,3 @@ def _spread_note(num_seeds: pd.Series[int]) -> str:
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     exception = "; rows with one seed show none" if counts[0] == 1 else ""
     return f"± is the sample standard deviation over the seeds of a row, here {seeds} seeds{exception}"
-
-
-def _notes_on_failures(cells: pd.DataFrame, axes: list[str]) -> tuple[list[str], dict[tuple[str, ...], list[int]]]:
-    """Return one note per reason, naming rows by their labels on `axes`, and the note numbers of each variant."""
-    notes = []
-    numbers: dict[tuple[str, ...], list[int]] = {}
-    without_result = cells[~cells["status"].isin(["done", "pending"])]
-    for number, (_, same) in enumerate(without_result.groupby(["status", "reason"], sort=False), start=1):
-        rows = []
-        for variant, cells_of_row in same.groupby(VARIANT, sort=False):
-            numbers.setdefault(tuple(map(str, variant)), []).append(number)
-            seeds = cells_of_row["seed"].tolist()
-            title = " / ".join(cells_of_row[axes].iloc[0])
-            rows.append(f"{title}, {'seed' if len(seeds) == 1 else 'seeds'} {join_distinct(seeds)}")
-        status, reason = same[["status", "reason"]].iloc[0]
-        notes.append(f"note {number}, {status}: {reason or 'no reason was recorded'} ({'; '.join(rows)})")
-    return notes, numbers

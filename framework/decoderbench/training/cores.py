@@ -20,6 +20,9 @@ logger = logging.getLogger("decoderbench")
 SAMPLE_SECONDS = 0.1
 """How long the cores are watched before training begins."""
 
+LEAST_TICKS = 5
+"""The clock ticks, of usually 10 ms, that a core must have been watched for."""
+
 FIELDS = 8
 """The first fields of a core's line in /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal."""
 
@@ -64,7 +67,7 @@ def warn_of_missing_cores(threads: int) -> None:
     time.sleep(SAMPLE_SECONDS)
     after = _read_ticks()
     total = sum(after[core][1] - before[core][1] for core in after if core in before)
-    if not total:
+    if total < LEAST_TICKS * max(1, len(after)):
         return
     idle = len(after) * sum(after[core][0] - before[core][0] for core in after if core in before) / total
     if round(idle) < min(threads, len(after)):

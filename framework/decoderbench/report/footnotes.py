@@ -1,0 +1,117 @@
+"""Footnotes on rows: cells without a result, and cells that were made under other conditions than the rest.
+
+No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from decoderbench.conditions import CONDITIONS, COSTLY, differing
+from decoderbench.report.frame import VARIANT
+
+STATED_BY_ALL = ("device", "threads", "torch", "timm", "sources")
+"""Conditions that every record states, except those of earlier versions; the others depend on the device."""
+
+Variant = tuple[str, ...]
+
+
+@dataclass
+class Footnotes:
+    """Footnotes of a table with one row per variant, and which rows they are about.
+
+    Attributes:
+        notes: the texts.
+        rows: the numbers of the notes on each variant.
+        costs: the numbers of the notes on its measured costs, which cannot be compared with those of other rows.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    rows: dict[Variant, list[int]] = field(default_factory=dict)
+    costs: dict[Variant, list[int]] = field(default_factory=dict)
+
+    def mark_row(self, variant: Variant) -> str:
+        """Return the mark behind the seeds of a row, as in " (notes 1, 3)"; empty if there is no note."""
+        return _mark(self.rows.get(variant, []))
+
+    def mark_cost(self, variant: Variant) -> str:
+        """Return the mark behind a measured cost of a row; empty if it was measured like the rest."""
+        return _mark(self.costs.get(variant, []))
+
+
+def footnotes_of(cells: pd.DataFrame, axes: Sequence[str]) -> Footnotes:
+    """Return the footnotes on a frame of cells; rows are named by their labels on `axes`.
+
+    The conditions of most cells are those of the rest, and of two that are equally frequent, those of the first cell.
+    """
+    found = Footnotes()
+    without_result = cells[~cells["status"].isin(["done", "pending"])]
+    for (status, reason), same in without_result.groupby(["status", "reason"], sort=False):
+        _add_note(found, f"{status}: {reason or 'no reason was recorded'}", same, axes)
+    done = cells[cells["status"] == "done"]
+    usual = {name: _most_common(done[name]) for name in CONDITIONS}
+    unusual = [tuple(differing(row, usual, CONDITIONS)) for row in done[list(CONDITIONS)].to_dict("records")]
+    for names in dict.fromkeys(filter(None, unusual)):
+        of_these = done[[other == names for other in unusual]]
+        for values, same in of_these.groupby(list(names), sort=False):
+            texts = (
+                f"{CONDITIONS[name]} {value}, not {usual[name]}" for name, value in zip(names, values, strict=True)
+            )
+            _add_note(found, f"made under other conditions: {'; '.join(texts)}", same, axes)
+            if COSTLY.intersection(names):
+                _mark_costs(found, same)
+    if found.costs:
+        found.notes.append(
+            "times with a note were not measured like the rest and cannot be compared with them; n/a with a note: the "
+            "seeds of the row were not measured alike, so they have no mean"
+        )
+    found.notes += _notes_on_missing(done, axes)
+    return found
+
+
+def _mark(numbers: Sequence[int]) -> str:
+    return f" ({'note' if len(numbers) == 1 else 'notes'} {', '.join(map(str, numbers))})" if numbers else ""
+
+
+def _add_note(found: Footnotes, text: str, cells: pd.DataFrame, axes: Sequence[str]) -> None:
+    number = len(found.notes) + 1
+    for variant in _variants(cells):
+        found.rows.setdefault(variant, []).append(number)
+    found.notes.append(f"note {number}, {text} ({_name_cells(cells, axes)})")
+
+
+def _most_common(values: pd.Series[str]) -> str:
+    known = [value for value in values if value]
+    return max(dict.fromkeys(known), key=known.count, default="")  # of equals the first
+
+
+def _mark_costs(found: Footnotes, cells: pd.DataFrame) -> None:
+    for variant in _variants(cells):
+        found.costs.setdefault(variant, []).append(len(found.notes))
+
+
+def _notes_on_missing(done: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """Return a note on conditions that only some of the cells state."""
+    missing = [name for name in STATED_BY_ALL if 0 < (done[name] == "").sum() < len(done)]
+    if not missing:
+        return []
+    cells = done[(done[missing] == "").any(axis="columns")]
+    words = ", ".join(CONDITIONS[name] for name in missing)
+    return [f"not compared, because an earlier version did not record it: {words} ({_name_cells(cells, axes)})"]
+
+
+def _variants(cells: pd.DataFrame) -> list[Variant]:
+    return list(dict.fromkeys(cells[VARIANT].itertuples(index=False, name=None)))
+
+
+def _name_cells(cells: pd.DataFrame, axes: Sequence[str]) -> str:
+    """Return the rows and seeds of cells, as in "ResNet / columns / CTC, seeds 0, 1"."""
+    rows = []
+    for _, cells_of_row in cells.groupby(VARIANT, sort=False):
+        seeds = list(dict.fromkeys(cells_of_row["seed"].tolist()))
+        title = " / ".join(cells_of_row[list(axes)].iloc[0])
+        rows.append(f"{title}, {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}")
+    return "; ".join(rows)
