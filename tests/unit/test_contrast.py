@@ -103,10 +103,12 @@ def test_colors_of_one_brightness_have_contrast_with_three_channels() -> None:
     assert find_lost_contrast(image, to_pixels(image, COLOR), COLOR) is None
 
 
-def test_16_bit_gray_with_a_transparent_value_is_refused() -> None:
-    image = sixteen_bits(0, 65535)
-    image.info["transparency"] = 0
-    with pytest.raises(DataError, match="16-bit gray image with a transparent brightness"):
+@pytest.mark.parametrize(
+    ("image", "transparent"), [(sixteen_bits(0, 65535), 0), (written("RGB", "red", "blue"), (65535, 0, 0))]
+)
+def test_16_bits_with_a_transparent_color_are_refused(image: Image.Image, transparent: Any) -> None:
+    image.info["transparency"] = transparent  # as Pillow gives it, not scaled to the 8 bits that it keeps
+    with pytest.raises(DataError, match="16 bits per channel and a transparent color"):
         to_pixels(image, GRAY)
 
 

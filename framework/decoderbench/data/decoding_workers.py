@@ -24,9 +24,10 @@ from queue import SimpleQueue
 
 from decoderbench.data.contrast import find_lost_contrast, is_transparent
 from decoderbench.data.dataset import Dataset
-from decoderbench.data.image_decoding import one_line, scaled_width, to_pixels
+from decoderbench.data.image_decoding import scaled_width, to_pixels
 from decoderbench.data.image_reading import collected_warnings, read_image
 from decoderbench.errors import DataError
+from decoderbench.exception_text import to_printable_line
 from decoderbench.options import ImageOptions
 
 MAX_ROWS = 64  # that a worker decodes at a time
@@ -106,7 +107,7 @@ class _RowDecoder:
                 with collected_warnings() as warned:
                     content = self._decode_row(row, decoded)
                 if warned and row not in decoded.unreadable:
-                    decoded.warned[row] = one_line(warned[0])
+                    decoded.warned[row] = to_printable_line(warned[0])
                 file.seek(self.offset + row * slot)
                 file.write(content)
         return decoded

@@ -14,13 +14,13 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from decoderbench.data.image_formats import FORMAT_OF_SUFFIX, IMAGE_FORMATS
 from decoderbench.data.width_buckets import pad_right
 from decoderbench.errors import DataError, DecoderBenchError
+from decoderbench.exception_text import text_of, type_name
 from decoderbench.options import ImageOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PIXELS = 4_000_000
-MAX_REASON = 300  # characters of what another library says about an image
 
 
 @contextmanager
@@ -39,18 +39,8 @@ def errors_of_images() -> Iterator[None]:
 
 
 def _name_cause(error: Exception) -> str:
-    try:
-        text = str(error)
-    except Exception as another:  # noqa: BLE001  # the text is made by foreign code too
-        text = f"its text cannot be read ({type(another).__name__})"
-    shown = one_line(text)
-    return shown if isinstance(error, DecoderBenchError) else f"{type(error).__name__}: {shown}".removesuffix(": ")
-
-
-def one_line(text: str) -> str:
-    """Return what another library says as a short line of printable characters."""
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
+    name, text = type_name(error), text_of(error)
+    return text if isinstance(error, DecoderBenchError) or text == name else f"{name}: {text}"
 
 
 def decode_image_file(source: Path | BinaryIO) -> Image.Image:
@@ -116,9 +106,10 @@ def scaled_width(image: Image.Image, options: ImageOptions) -> int:
 
 def to_gray_or_rgb(image: Image.Image) -> Image.Image:
     """Return an image in mode L or RGB, composited on white; raise `DataError` if its mode has no defined range."""
-    if image.mode.startswith("I;16"):
-        if "transparency" in image.info:
-            raise DataError("a 16-bit gray image with a transparent brightness is not read; save it with 8 bits")
+    wide_gray, transparent = image.mode.startswith("I;16"), image.info.get("transparency")
+    if transparent is not None and (wide_gray or (isinstance(transparent, tuple) and max(transparent) > 255)):
+        raise DataError("image has 16 bits per channel and a transparent color, which is not read; save it with 8 bits")
+    if wide_gray:
         wide = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("I", "F"):
