@@ -9,15 +9,16 @@ from PIL import Image
 from decoderbench import Experiment, Registry, prepare
 from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.planning.compare_preset import fit_preset
-from decoderbench_plugins.datasets.folder import Folder
+from decoderbench_plugins.datasets.folder import dataset as dataset_module
+from decoderbench_plugins.datasets.folder import sources
 
 
 def test_compare_reads_the_labels_once(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
-        Image.new("L", (64, 32), number).save(tmp_path / f"{number}.png")
+        Image.new("L", (64, 32), number).save(tmp_path / f"{number}ab.png")
     readings = []
-    rows = Folder._rows
-    monkeypatch.setattr(Folder, "_rows", lambda folder: readings.append(folder) or rows(folder))
+    find_labels = sources.find_labels
+    monkeypatch.setattr(dataset_module, "find_labels", lambda *given: readings.append(given) or find_labels(*given))
     data, dataset = fit_preset(tmp_path, registry, steps=1)
     prepared = prepare(Experiment(**data), registry=registry, dataset=dataset)
     assert len(prepared.inputs.samples) == 30

@@ -27,7 +27,7 @@ def label_notes(
         label_source: where the labels come from, for people.
     """
     return [
-        *doubtful_labels(samples, named_by_files="file name" in label_source),
+        *doubtful_labels(samples, named_by_files=label_source.startswith("file names")),
         *_blanks(labels),
         *_characters(samples, labels, charset),
         *_unicode_forms(labels, normalize),

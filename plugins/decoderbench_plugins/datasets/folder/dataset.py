@@ -1,31 +1,39 @@
-"""A folder of images with labels in a table, in sidecar files or in the file names."""
+"""A folder of images with labels in tables, in sidecar files, in the file names or in the names of folders."""
 
 import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, final
+from typing import Annotated, Literal, Self, final
 
 from PIL.Image import Image
-from pydantic import field_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from decoderbench import ComponentConfig, DataError, Dataset, Sample
 
-from .files import SHOWN, find_problem, first_names, hash_file, is_image, require_folder, walk
-from .labels import TAB_FILES, Row, read_csv, read_file_names, read_sidecars, read_tab
-from .splits import SPLITS, assign_splits
+from .files import count_by_suffix, hash_file, is_image, list_files, require_folder
+from .labels import PROGRESS_STEP
+from .names import ImageNames
+from .notes import list_notes, refuse_bad_names, refuse_left_out
+from .sources import Place, Source, find_labels
+from .split_lists import Lists, read_lists
+from .split_words import SPLITS
+from .splits import Assignment, assign_splits
+
+Files = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 
 
 @final
 class Folder(Dataset):
-    """Images in a folder, labeled by `labels.csv`, a tab-separated table, `.gt.txt` sidecars or their names.
+    """Images in a folder, labeled by a table, by sidecar files, by their names or by their folders.
 
     Labels are text and are not changed: `007` and `NA` are labels, and whitespace at the ends is kept. Images without a
-    label are excluded and counted; every other mismatch is an error. Links must not lead out of the folder of images.
+    label are excluded and counted; every other mismatch is an error. Links must not lead out of the folder of images,
+    unless `follow_links` allows them.
     """
 
     name = "folder"
@@ -35,20 +43,39 @@ class Folder(Dataset):
 
         path: str
         """The folder, relative to the experiment file."""
-        labels: Literal["auto", "csv", "tab", "gt_txt", "filename"] = "auto"
-        """csv: labels.csv with columns filename and label. tab: labels.txt, labels.tsv, label.txt or gt.txt, each line
-        a file name, a tab and a label. gt_txt: x.gt.txt beside x.png or x.bin.png. filename: the file names themselves.
-        auto: the first of these that exists. File names are relative to the folder of images."""
+        labels: Literal["auto", "table", "csv", "tab", "gt_txt", "txt", "filename", "folder"] = "auto"
+        """table: tables of file names and labels, wherever they are: csv, tsv, txt, json, jsonl, parquet, xlsx. csv:
+        labels.csv with columns filename and label. tab: labels.txt, labels.tsv, label.txt or gt.txt, each line a file
+        name, a tab and a label. gt_txt: x.gt.txt beside x.png or x.bin.png. txt: x.txt beside x.png. filename: the file
+        names themselves. folder: the name of the folder of each image. auto: the tables or .gt.txt files that are
+        there, else the file names if no file looks like labels."""
+        labels_file: Files = ()
+        """The table of labels, or a list of tables, relative to path."""
+        name_column: str | None = None
+        """Header of the column of file names, relative to the folder of images, the table or the root; without a
+        header, the number of the column, from 1. Default: a usual header such as file_name, if only one is there."""
+        label_column: str | None = None
+        """Header or number of the column of labels. Default: a usual header such as text, if only one is there."""
         filename_pattern: str = r"^(?P<label>[^_]+)"
         """Regular expression to search for in a file name without its suffix; its group `label` is the label. The
         default is the part before the first underscore: 226md.png and 226md_2.png both have the label 226md."""
         images: str | None = None
         """Folder of images, relative to path; default: images/ if it exists, else path itself."""
+        follow_links: bool = False
+        """Allow links that lead out of the folder, and read the folders that links lead to."""
+        split: Literal["auto", "given", "dealt"] = "auto"
+        """given: the split that names say, in this order: a column of the table (split, subset, ...), list files
+        (train.txt), names of label files (rec_gt_train.txt), folders (train/), names of images (train_1.png). dealt:
+        samples are dealt by fractions; names do not count. auto: given if names divide the samples, else dealt; a given
+        split is refused if groups, such as pages, are in several parts. In any case it is refused if names contradict
+        each other or reach only some samples. dev is val; eval is val beside a test, else it is test."""
         split_column: str | None = None
-        """Column of labels.csv with the values train, val (or valid, validation) and test. If no row has val, part of
-        train becomes val, by group, in the proportion of their fractions."""
+        """Column with the values train, val and test, in any common spelling, where its name does not say so."""
+        test_from: Literal["train", "val"] | None = None
+        """Part to deal test from, if the given split has none. A missing val is dealt from train without it. Shares are
+        those of the two parts in fractions, and groups stay together."""
         group_column: str | None = None
-        """Column of labels.csv; all samples with the same value are in the same split."""
+        """Column of the table; all samples with the same value are in the same split."""
         fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
         """Shares of train, val and test, exact to within one sample, or one group."""
         split_seed: int = 0
@@ -70,6 +97,12 @@ class Folder(Dataset):
                 raise ValueError(f"must be a regular expression such as '(?P<label>[^_]+)': {error}") from error
             return pattern
 
+        @model_validator(mode="after")
+        def _check_split(self) -> Self:
+            if self.split == "dealt" and (self.split_column is not None or self.test_from is not None):
+                raise ValueError("split = 'dealt' excludes split_column and test_from, which need a given split")
+            return self
+
     config: Config
 
     def samples(self) -> Sequence[Sample]:
@@ -79,7 +112,12 @@ class Folder(Dataset):
         return self.decode(self._folder / self._samples[index].key)
 
     def fingerprint(self) -> str:
-        return _digest([(s.key, s.label, s.split, hash_file(f"{self._folder}/{s.key}")) for s in self._samples])
+        rows, total = [], len(self._samples)
+        for number, sample in enumerate(self._samples, start=1):
+            rows.append((sample.key, sample.label, sample.split, hash_file(f"{self._folder}/{sample.key}")))
+            if number % PROGRESS_STEP == 0 or number == total:
+                self.report_progress(number, total)
+        return _digest(rows)
 
     def stamp(self) -> str | None:
         status = [os.stat(f"{self._folder}/{s.key}") for s in self._samples]  # noqa: PTH116  # faster than Path
@@ -90,9 +128,15 @@ class Folder(Dataset):
         rows = [(s.key, s.label, s.split, file) for s, file in zip(self._samples, files, strict=True)]
         return _digest([str(self._folder.resolve()), rows])
 
+    def label_source(self) -> str:
+        return self._labels.description
+
+    def split_source(self) -> str:
+        return self._assignment.source
+
     def notes(self) -> Sequence[str]:
-        others = sorted(set(filter(is_image, self._files)) - {sample.key for sample in self._samples})
-        return [f"images without a label are excluded: {len(others):,} ({first_names(others)})"] if others else []
+        keys = {sample.key for sample in self._samples}
+        return [*list_notes(self._place, self._labels, keys, self._lists), *self._assignment.notes]
 
     @cached_property
     def _root(self) -> Path:
@@ -105,17 +149,36 @@ class Folder(Dataset):
         return require_folder("images", self._root / (self.config.images or "images"))
 
     @cached_property
-    def _files(self) -> dict[str, bool]:
-        """The files in the folder of images, by relative name; true for a regular file, false for a link."""
-        return dict(walk(str(self._folder), ""))
+    def _place(self) -> Place:
+        root, folder = Path(os.path.abspath(self._root)), Path(os.path.abspath(self._folder))  # noqa: PTH100  # links stay
+        tree = list_files(str(root), follow_links=self.config.follow_links)
+        images = tree if folder == root else list_files(str(folder), follow_links=self.config.follow_links)
+        return Place(root, folder, tree, images, ImageNames(str(root), str(folder), images.files))
+
+    @cached_property
+    def _labels(self) -> Source:
+        source = find_labels(self.config, self._place, self.report_progress)
+        if not source.rows:
+            unread = count_by_suffix(name for name in self._place.tree.files if not is_image(name))
+            raise DataError(
+                f"dataset folder {self._root} has no labeled images"
+                + (f"; other files there: {unread}" if unread else "")
+            )
+        refuse_bad_names(source, self._place, follow_links=self.config.follow_links)
+        refuse_left_out(source, self._place, self.config)
+        return source._replace(rows=sorted(source.rows, key=lambda row: row.name))
+
+    @cached_property
+    def _lists(self) -> Lists:
+        return read_lists(self._place.root, self._place.tree.files, self._place.names, self._labels.files)
+
+    @cached_property
+    def _assignment(self) -> Assignment:
+        return assign_splits(self._labels.rows, self._lists, self.config, self.deal_splits)
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        rows = sorted(self._rows(), key=lambda row: row.name)
-        if not rows:
-            raise DataError(f"dataset folder {self._root} has no labeled images")
-        self._refuse_bad_names(rows)
-        splits = assign_splits(rows, self.config, self.deal_splits)
+        rows, splits = self._labels.rows, self._assignment.splits
         for split, fraction in zip(SPLITS, self.config.fractions, strict=True):
             if fraction > 0 and split not in splits:
                 raise DataError(
@@ -123,33 +186,6 @@ class Folder(Dataset):
                     "add samples or groups, or change fractions"
                 )
         return [Sample(row.name, row.label, split) for row, split in zip(rows, splits, strict=True)]
-
-    def _rows(self) -> Iterator[Row]:
-        table, kind = self._root / "labels.csv", self.config.labels
-        tables = [self._root / name for name in TAB_FILES if (self._root / name).exists()]
-        if kind == "csv" or (kind == "auto" and table.exists()):
-            return read_csv(table)
-        if self.config.split_column or self.config.group_column:
-            raise DataError(f"split_column and group_column need a labels.csv, and {self._root} has none")
-        if kind == "tab" or (kind == "auto" and tables):
-            return read_tab(tables[0] if tables else self._root / TAB_FILES[0])
-        if kind == "gt_txt" or (kind == "auto" and any(name.endswith(".gt.txt") for name in self._files)):
-            return read_sidecars(self._folder, self._files)
-        return read_file_names(filter(is_image, self._files), re.compile(self.config.filename_pattern))
-
-    def _refuse_bad_names(self, rows: Sequence[Row]) -> None:
-        problems, seen = [], dict[str, str]()
-        for row in rows:
-            if row.name in seen:
-                problems.append(f"{row.place}: {row.name!r} is already named in {seen[row.name]}")
-            elif not self._files.get(row.name) and (reason := find_problem(self._folder, row.name)):
-                problems.append(f"{row.place}: {row.name!r} {reason}")
-            seen[row.name] = row.place
-        if problems:
-            raise DataError(
-                f"{len(problems):,} names do not each denote one image in {self._folder}; "
-                "correct the names or the option images:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
-            )
 
 
 def _digest(value: object) -> str:

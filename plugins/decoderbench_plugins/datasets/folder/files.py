@@ -2,14 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from posixpath import splitext
+from typing import NamedTuple
 
-from decoderbench import DataError
+from decoderbench import IMAGE_SUFFIXES, UNSUPPORTED_IMAGE_SUFFIXES, DataError
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SHOWN = 10  # names listed in a message
+
+
+class Tree(NamedTuple):
+    """The files below a folder, without hidden ones."""
+
+    files: dict[str, bool]  # by name relative to the folder; true for a regular file, false for a link and the like
+    linked_folders: list[str]  # links to folders, which are not followed
 
 
 def require_folder(option: str, folder: Path) -> Path:
@@ -19,21 +27,49 @@ def require_folder(option: str, folder: Path) -> Path:
     return folder
 
 
-def walk(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
-    """Yield the files in a folder by relative name; true for a regular file, false for a link; no hidden ones."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from walk(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + entry.name, entry.is_file(follow_symlinks=False) and _is_utf8(entry.name)
+def list_files(folder: str, *, follow_links: bool) -> Tree:
+    """Return the files below a folder; with `follow_links`, a link counts as what it leads to."""
+    files: dict[str, bool] = {}
+    linked: list[str] = []
+    waiting: list[tuple[str, str, tuple[str, ...]]] = [(folder, "", (os.path.realpath(folder),))]
+    while waiting:
+        inner, prefix, entered = waiting.pop()
+        with os.scandir(inner) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                name = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{name}/", entered))
+                elif not _leads_to_folder(entry):
+                    files[name] = _is_file(entry, follow_links) and is_utf8(entry.name)
+                elif follow_links:
+                    target = os.path.realpath(entry.path)
+                    if any(f"{one}/".startswith(f"{target}/") for one in (*entered, os.path.realpath(inner))):
+                        raise DataError(f"{folder}: the link {name!r} leads back to a folder that holds it; remove it")
+                    waiting.append((entry.path, f"{name}/", (*entered, target)))
+                else:
+                    linked.append(name)
+    return Tree(files, sorted(linked))
 
 
-def find_problem(folder: Path, name: str) -> str | None:
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a cycle of links
+        return False
+
+
+def _is_file(entry: os.DirEntry[str], follow_links: bool) -> bool:
+    try:
+        return entry.is_file(follow_symlinks=follow_links)
+    except OSError:
+        return False
+
+
+def find_problem(folder: Path, name: str, *, follow_links: bool) -> str | None:
     """Return the reason why `name` must not be opened, or None. The file is not opened."""
-    if not _is_utf8(name):
+    if not is_utf8(name):
         return "is not valid UTF-8"
     if name.startswith(("/", "../")) or name == "..":
         return "leaves the folder"
@@ -41,8 +77,8 @@ def find_problem(folder: Path, name: str) -> str | None:
         target = (folder / name).resolve(strict=True)
     except (OSError, RuntimeError, ValueError):  # missing, a cycle of links, a NUL character
         return "does not exist"
-    if not target.is_relative_to(folder.resolve()):
-        return "is a link that leaves the folder"
+    if not follow_links and not target.is_relative_to(folder.resolve()):
+        return "is a link that leaves the folder; set follow_links = true to allow such links"
     return None if target.is_file() else "is not a regular file"
 
 
@@ -58,18 +94,47 @@ def read_text(file: Path) -> str:
         raise DataError(f"{file} line {line} is not UTF-8; save the file as UTF-8") from error
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
+    """Return whether a file name is text."""
     return name.isascii() or name.encode(errors="ignore").decode() == name
 
 
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file name in lower case, such as `.png`."""
+    return splitext(name)[1].lower()
+
+
 def is_image(name: str) -> bool:
-    """Return whether a name ends like that of an image."""
-    return splitext(name)[1].lower() in IMAGE_SUFFIXES
+    """Return whether a name ends like that of an image that is read."""
+    return suffix_of(name) in IMAGE_SUFFIXES
 
 
-def first_names(names: Sequence[str]) -> str:
+def is_unsupported_image(name: str) -> bool:
+    """Return whether a name ends like that of an image that is not read here."""
+    return suffix_of(name) in UNSUPPORTED_IMAGE_SUFFIXES
+
+
+def looks_like_image(name: str) -> bool:
+    """Return whether a name ends like that of an image, whether or not it can be read here."""
+    return is_image(name) or is_unsupported_image(name)
+
+
+def first_names(names: Sequence[str], shown: int = SHOWN) -> str:
     """Return the first names as text for a message."""
-    return ", ".join(map(repr, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(map(repr, names[:shown])) + (", ..." if len(names) > shown else "")
+
+
+def count_by_suffix(names: Iterable[str]) -> str:
+    """Return how many names have each suffix, with the first of each, such as "412 .heic ('a.heic', ...)"."""
+    names = sorted(names)
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(suffix_of(name), name)
+    counts = Counter(map(suffix_of, names))
+    return ", ".join(
+        f"{count:,} {suffix or 'without suffix'} ({first[suffix]!r}{', ...' if count > 1 else ''})"
+        for suffix, count in counts.most_common()
+    )
 
 
 def hash_file(path: str) -> str:

@@ -1,18 +1,17 @@
-"""The labels of images: read from tables, from sidecar files, or from the file names."""
+"""Labeled images: from sidecar files, from the file names, or from the names of folders."""
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from posixpath import basename, normpath, splitext
+from posixpath import basename, dirname, splitext
 from typing import NamedTuple
 
 from decoderbench import DataError
 
-from .files import first_names, is_image, read_text
+from .files import count_by_suffix, first_names, is_image, looks_like_image, read_text
 
-TAB_FILES = ("labels.txt", "labels.tsv", "label.txt", "gt.txt")
+PROGRESS_STEP = 500  # files between two reports of progress
+Progress = Callable[[int, int], None]
 
 
 class Row(NamedTuple):
@@ -26,54 +25,35 @@ class Row(NamedTuple):
     group: str = ""  # samples of one group stay together; empty: the sample is its own group
 
 
-def read_csv(file: Path) -> Iterator[Row]:
-    """Yield the rows of a table with the columns filename and label."""
-    reader = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
-    try:
-        columns = reader.fieldnames or []
-        for column in ("filename", "label"):
-            if columns.count(column) != 1:
-                raise DataError(f"{file} must have one column {column!r}; its columns: {', '.join(columns)}")
-        for record in reader:
-            place = f"{file.name} line {reader.line_num}"
-            if None in record or None in record.values():
-                raise DataError(f"{place} has a different number of fields than the header; quote fields with commas")
-            name = normpath(record["filename"])
-            yield Row(name, record["label"], place, file.name, record)
-    except csv.Error as error:
-        raise DataError(f"{file} line {reader.line_num + 1} is not CSV: {error}") from error
-
-
-def read_tab(file: Path) -> Iterator[Row]:
-    """Yield the rows of a table of file names and labels, separated by tabs."""
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        line = line.removesuffix("\r")
-        name, tab, label = line.partition("\t")
-        if not line:
-            continue
-        if not tab:
-            raise DataError(
-                f"{file} line {number} is not a file name, a tab and a label: {line!r}; check the option labels"
-            )
-        name = normpath(name)
-        yield Row(name, label, f"{file.name} line {number}", file.name)
-
-
-def read_sidecars(folder: Path, files: dict[str, bool]) -> Iterator[Row]:
-    """Yield the images that have a file `.gt.txt` beside them."""
-    unused = {name for name in files if name.endswith(".gt.txt")}
-    for name in sorted(filter(is_image, files)):
+def read_sidecars(folder: Path, files: Mapping[str, bool], suffix: str, progress: Progress) -> Iterator[Row]:
+    """Yield the images that have a file with that suffix beside them, which holds the label."""
+    sidecars = sidecars_of(files, suffix)
+    unused = set(sidecars.values())
+    images = sorted(filter(is_image, files))
+    for number, name in enumerate(images):
+        if number % PROGRESS_STEP == 0:
+            progress(number, len(images))
         inner = name.removesuffix(basename(name))
         for stem in (splitext(name)[0], inner + basename(name).split(".")[0]):
-            sidecar = f"{stem}.gt.txt"
-            if files.get(sidecar):
+            sidecar = sidecars.get(stem)
+            if sidecar and files[sidecar]:
                 unused.discard(sidecar)
                 label = read_text(folder / sidecar).removesuffix("\n").removesuffix("\r")
                 yield Row(name, label, sidecar, sidecar, group=sidecar)
                 break
-    if unused:
+    if unused and suffix == ".gt.txt":
         names = first_names(sorted(unused))
-        raise DataError(f"{len(unused):,} .gt.txt files in {folder} are links or have no image: {names}")
+        stems = {sidecar[: -len(suffix)] for sidecar in unused}
+        others = [
+            name for name in files if looks_like_image(name) and splitext(name)[0] in stems and not is_image(name)
+        ]
+        unread = f"; images that cannot be read here: {count_by_suffix(others)}" if others else ""
+        raise DataError(f"{len(unused):,} .gt.txt files in {folder} are links or have no image: {names}{unread}")
+
+
+def sidecars_of(files: Iterable[str], suffix: str) -> dict[str, str]:
+    """Return the files with a suffix, in upper or lower case, by their names without it."""
+    return {name[: -len(suffix)]: name for name in files if name.lower().endswith(suffix)}
 
 
 def read_file_names(names: Iterable[str], pattern: re.Pattern[str]) -> Iterator[Row]:
@@ -83,3 +63,12 @@ def read_file_names(names: Iterable[str], pattern: re.Pattern[str]) -> Iterator[
         if match is None or match["label"] is None:
             raise DataError(f"file name {name!r} does not match filename_pattern {pattern.pattern!r}")
         yield Row(name, match["label"], "file name")
+
+
+def read_folder_names(names: Iterable[str]) -> Iterator[Row]:
+    """Yield the images, labeled by the names of the folders that hold them."""
+    for name in sorted(names):
+        label = basename(dirname(name))
+        if not label:
+            raise DataError(f"image {name!r} is in no folder that could be its label; check the option labels")
+        yield Row(name, label, "folder")

@@ -1,0 +1,135 @@
+"""Which images the names in a label table denote."""
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from posixpath import basename, dirname, normpath, splitext
+
+from .files import looks_like_image
+
+Key = Callable[[str], str | None]  # of a name in a table: the name relative to the folder of images, or None
+
+
+class ImageNames:
+    """The images of a folder, found by the names that tables give them.
+
+    Tools write names relative to the root, to its parent, to the folder of the table or to that of the images, some
+    without suffix, some with backslashes. A name denotes the image at one of those places, else the one image whose
+    path ends in that name.
+
+    Args:
+        root: the folder of the dataset, an absolute path.
+        folder: the folder of images, an absolute path.
+        files: all files in the folder of images, by name relative to it.
+    """
+
+    def __init__(self, root: str, folder: str, files: Mapping[str, bool]) -> None:
+        self.root, self.folder, self.files = normpath(root), normpath(folder), files
+        self.images = [name for name in files if looks_like_image(name)]
+        self._keys: dict[str, list[Key]] = {}
+
+    def find(self, name: str, table: str) -> list[str]:
+        """Return the images that a name in a table may denote: one, none, or several if it is ambiguous."""
+        names = [name] if "\\" not in name else [name, name.replace("\\", "/")]
+        for one in (normpath(each) if _needs_norm(each) else each for each in names):
+            if self.folder != self.root and one in self.files:
+                return [one]  # a folder for images alone comes first
+            keys = [found for key in self._keys_of(table) if (found := key(one)) is not None]
+            end = f"/{one}"
+            for hits in (
+                [key for key in keys if key in self.files],
+                [file for file in self._by_name.get(basename(one), ()) if f"/{file}".endswith(end)],
+                [file for key in keys for file in self._by_stem.get(key, ())],
+                [file for file in self._by_name_stem.get(basename(one), ()) if f"/{splitext(file)[0]}".endswith(end)],
+            ):
+                if hits:
+                    return list(dict.fromkeys(hits))
+        return []
+
+    def similar(self, name: str) -> str | None:
+        """Return which file differs from a missing one by its way of writing only, and in what; None if none does."""
+        given = normpath(name.replace("\\", "/"))
+        found = {*(self._by_folded.get(_fold(given)) or self._by_folded.get(_fold(basename(given)), []))}
+        if len(found) != 1:
+            return None
+        (file,) = found
+        tail = "/".join(file.split("/")[-1 - given.count("/") :])
+        kind = next((kind for kind, fold in FOLDS.items() if fold(given) == fold(tail)), "its way of writing")
+        return f"did you mean {file!r}, which differs by {kind}?"
+
+    def _keys_of(self, table: str) -> list[Key]:
+        if table not in self._keys:
+            home = normpath(f"{self.root}/{dirname(table)}")
+            inside = f"{home}/".startswith(f"{self.root}/") and home != self.root
+            above = [dirname(home)] if inside else []
+            bases = [self.folder, home, f"{home}/images", f"{self.root}/{splitext(table)[0]}", *above]
+            bases += [self.root, dirname(self.root)]
+            self._keys[table] = [self._key(normpath(base)) for base in dict.fromkeys(bases)]
+        return self._keys[table]
+
+    def _key(self, base: str) -> Key:
+        folder = f"{self.folder}/"
+        if f"{base}/".startswith(folder):
+            added = f"{base}/"[len(folder) :]
+            removed = ""
+        elif folder.startswith(f"{base}/"):
+            added, removed = "", folder[len(base) + 1 :]
+        else:
+            added, removed = "", "\0"
+
+        def key(name: str) -> str | None:
+            if name.startswith("../"):
+                path = os.path.normpath(f"{base}/{name}")
+                return path[len(folder) :] if path.startswith(folder) else None
+            return added + name.removeprefix(removed) if name.startswith(removed) else None
+
+        return key
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return _grouped((basename(file), file) for file in self.images)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return _grouped((splitext(file)[0], file) for file in self.images)
+
+    @cached_property
+    def _by_name_stem(self) -> dict[str, list[str]]:
+        return _grouped((splitext(basename(file))[0], file) for file in self.images)
+
+    @cached_property
+    def _by_folded(self) -> dict[str, list[str]]:
+        return _grouped((_fold(one), file) for file in self.images for one in {file, basename(file)})
+
+
+def _needs_norm(name: str) -> bool:
+    return not name or "//" in name or "./" in name or name[-1] in "./"
+
+
+def _without_blanks(name: str) -> str:
+    return "".join(name.split())
+
+
+def _without_suffix(name: str) -> str:
+    return splitext(name)[0] if looks_like_image(name) else name
+
+
+def _fold(name: str) -> str:
+    return _without_suffix(_without_blanks(unicodedata.normalize("NFKC", name).casefold()))
+
+
+FOLDS: dict[str, Callable[[str], str]] = {
+    "its Unicode form": lambda name: unicodedata.normalize("NFC", name),
+    "upper and lower case": str.casefold,
+    "blanks": _without_blanks,
+    "its suffix": _without_suffix,
+}
+
+
+def _grouped(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key, file in pairs:
+        groups[key].append(file)
+    return groups

@@ -1,0 +1,99 @@
+"""What is in a folder beside the labeled images: refused if labels may be missing, else counted in notes."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from decoderbench import DataError
+
+from .files import (
+    SHOWN,
+    count_by_suffix,
+    find_problem,
+    first_names,
+    is_image,
+    is_unsupported_image,
+    looks_like_image,
+    suffix_of,
+)
+from .sources import Place, Source
+from .split_lists import Lists
+
+if TYPE_CHECKING:
+    from .dataset import Folder
+
+
+def refuse_bad_names(source: Source, place: Place, *, follow_links: bool) -> None:
+    """Raise `DataError` unless each label has an image of its own, which may be opened."""
+    problems, seen = [], dict[str, tuple[str, str]]()
+    for row in source.rows:
+        if row.name in seen:
+            before, label = seen[row.name]
+            other = f" with the label {label!r}, not {row.label!r}" if label != row.label else ""
+            problems.append(f"{row.place}: {row.name!r} is already named in {before}{other}")
+        elif is_unsupported_image(row.name) and row.name in place.images.files:
+            problems.append(f"{row.place}: {row.name!r} is a {suffix_of(row.name)} image, which cannot be read here")
+        elif not place.images.files.get(row.name):
+            reason = find_problem(place.folder, row.name, follow_links=follow_links)
+            if reason == "does not exist" and (similar := place.names.similar(row.name)):
+                reason += f"; {similar}"
+            elif reason == "does not exist" and place.folder != place.root and row.name in place.tree.files:
+                reason = f"is outside of the folder of images {place.folder}; set images = '.'"
+            if reason:
+                problems.append(f"{row.place}: {row.name!r} {reason}")
+        seen[row.name] = row.place, row.label
+    if problems:
+        raise DataError(
+            f"{len(problems):,} names do not each denote one image in {place.folder}; "
+            "correct the names or the option images:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+        )
+
+
+def refuse_left_out(source: Source, place: Place, config: "Folder.Config") -> None:
+    """Raise `DataError` if the images label themselves and some of them would be left out."""
+    if source.files:
+        return
+    if unsupported := sorted(filter(is_unsupported_image, place.images.files)):
+        raise DataError(
+            f"images that cannot be read here would be left out: {count_by_suffix(unsupported)}; "
+            "convert them, or move them out of the folder"
+        )
+    if place.images.linked_folders:
+        raise DataError(
+            f"links to folders in {place.folder} would be left out: {first_names(place.images.linked_folders)}; "
+            "set follow_links = true to read them, or remove the links"
+        )
+    if config.images is None and (outside := sorted(filter(looks_like_image, _outside(place)))):
+        raise DataError(
+            f"{len(outside):,} images outside of {place.folder} would be left out ({first_names(outside, 3)}); set "
+            "images = 'images' to leave them out, or images = '.' to read all of them"
+        )
+
+
+def list_notes(place: Place, source: Source, keys: Collection[str], lists: Lists) -> list[str]:
+    """Return notes on everything in the folder that is not read, for people."""
+    notes = list(source.notes)
+    unlabeled = sorted(set(filter(is_image, place.images.files)) - set(keys))
+    if unlabeled:
+        notes.append(f"images without a label are excluded: {len(unlabeled):,} ({first_names(unlabeled)})")
+    if outside := sorted(filter(is_image, _outside(place))):
+        notes.append(f"images outside of {place.folder.name}/ are not read: {len(outside):,} ({first_names(outside)})")
+    if links := sorted({*place.images.linked_folders, *place.tree.linked_folders}):
+        notes.append(f"links to folders are not followed: {first_names(links)}")
+    listed = {file for files in lists.naming.values() for file in files}
+    read = {*source.files, *listed, *keys}
+    others = [
+        file
+        for file in dict.fromkeys([*place.images.files, *_outside(place)])
+        if not is_image(file) and file not in read and not any(name.startswith(f"{file} ") for name in listed)
+    ]
+    if others:
+        notes.append(f"files not read: {count_by_suffix(others)}")
+    return notes
+
+
+def _outside(place: Place) -> list[str]:
+    """Return the files of the root that are not in the folder of images, relative to the root."""
+    if place.folder == place.root:
+        return []
+    inside = f"{place.folder}/".removeprefix(f"{place.root}/")
+    return [file for file in place.tree.files if not file.startswith(inside)]

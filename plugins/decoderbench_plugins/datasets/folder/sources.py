@@ -1,0 +1,253 @@
+"""Where the labels of a folder are: what the options ask for, or the only tables, sidecar files or names there."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from posixpath import basename, dirname, splitext
+from typing import TYPE_CHECKING, NamedTuple
+
+from decoderbench import DataError
+
+from .file_names import find_doubt, list_readings
+from .files import Tree, is_image, suffix_of
+from .formats import SUFFIXES, Number
+from .labels import Progress, Row, read_file_names, read_folder_names, read_sidecars, sidecars_of
+from .names import ImageNames
+from .split_words import word_in
+from .tables import Table, open_table, read_rows
+from .unread import (
+    DATABASES,
+    SPREADSHEETS,
+    find_sidecars,
+    is_called_labels,
+    is_list_of_names,
+    may_hold_labels,
+    mentions_images,
+)
+
+if TYPE_CHECKING:
+    from .dataset import Folder
+
+TAB_FILES = ("labels.txt", "labels.tsv", "label.txt", "gt.txt")
+USUAL_STEMS = {"labels", "label", "gt", "metadata"}  # of a table in the root that comes before all others
+SHOWN = 5  # files listed in a message
+
+
+class Place(NamedTuple):
+    """A folder of labeled images and the files in it."""
+
+    root: Path
+    folder: Path  # of images
+    tree: Tree  # of the root
+    images: Tree  # of the folder of images
+    names: ImageNames
+
+
+class Source(NamedTuple):
+    """The labeled images of a folder, and where the labels were found."""
+
+    rows: list[Row]
+    description: str  # for people
+    files: frozenset[str] = frozenset()  # that were read, relative to the root, or to the folder of images for sidecars
+    notes: tuple[str, ...] = ()
+
+
+def find_labels(config: "Folder.Config", place: Place, progress: Progress) -> Source:
+    """Return the labels that the options ask for.
+
+    Raises:
+        DataError: there are none, a table cannot be read, or with `labels = "auto"` it cannot be told which are meant.
+    """
+    kind = config.labels
+    if config.labels_file:
+        form = {"csv": "comma", "tab": "first tab"}.get(kind)
+        return _read_tables([_open(config, place, file, form=form) for file in config.labels_file], place)
+    if kind == "csv":
+        file = _actual(place, "labels.csv") or "labels.csv"
+        return _read_tables([_open(config, place, file, "filename", "label", form="comma")], place)
+    if kind == "tab":
+        file = next(filter(None, (_actual(place, name) for name in TAB_FILES)), TAB_FILES[0])
+        return _read_tables([_open(config, place, file, form="first tab")], place)
+    if kind in ("gt_txt", "txt"):
+        return _read_sidecars(place, f".{kind.replace('_', '.')}", progress)
+    if kind == "folder":
+        return Source(list(read_folder_names(filter(is_image, place.images.files))), "names of folders")
+    if kind == "filename":
+        return _read_names(config, place)
+    return _choose(config, place, progress)
+
+
+def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source:
+    sidecars = find_sidecars(place.images.files, place.names.images)
+    beside = {file for found in sidecars for file in found.files}
+    tables, unread = _find_tables(config, place, beside)
+    gt_files = sidecars_of(place.images.files, ".gt.txt")
+    if tables and gt_files:
+        raise DataError(
+            f"{place.root} has labels in {_list([table.file for table in tables])} and in {len(gt_files):,} .gt.txt "
+            'files; set labels = "table" or "gt_txt" to say which to read'
+        )
+    if tables:
+        source, others = _pick(tables, place)
+        unread = {**dict.fromkeys(others, "which names images too"), **unread}
+    elif config.labels == "table":
+        reasons = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
+        raise DataError(f"{place.root} has no table of file names and labels; set labels_file{reasons}")
+    elif gt_files:
+        source = _read_sidecars(place, ".gt.txt", progress)
+    else:
+        for suffix, files in sidecars:
+            many = f"{len(files):,} {suffix} files beside images of the same name"
+            move = '; labels = "txt" reads them' if suffix == ".txt" else ""
+            unread[files[0]] = f"one of {many}{move}"
+        if unread:
+            listed = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
+            raise DataError(
+                f"{place.root}: labels would come from the file names, but {len(unread):,} files look like labels and "
+                f'are not read; set labels_file to the table, or labels = "filename" to use the file names:{listed}'
+            )
+        return _read_names(config, place)
+    if not unread:
+        return source
+    listed = ", ".join(f"{file} ({reason})" for file, reason in list(unread.items())[:SHOWN])
+    more = f" and {len(unread) - SHOWN:,} more" if len(unread) > SHOWN else ""
+    return source._replace(notes=(*source.notes, f"files that look like labels and are not read: {listed}{more}"))
+
+
+def _find_tables(config: "Folder.Config", place: Place, beside: set[str]) -> tuple[list[Table], dict[str, str]]:
+    """Return the tables that can be read, and the other files that look like labels, each with a reason."""
+    names = place.names
+    basenames = {basename(name).encode(errors="replace"): name for name in names.images}
+    tables, unread = [], dict[str, str]()
+    prefix = _prefix(place)
+    for file in sorted(place.tree.files, key=lambda file: (file.count("/"), file)):
+        usual = _is_usual(file, prefix)
+        is_beside = bool(prefix is not None and file.startswith(prefix) and file[len(prefix) :] in beside)
+        if not place.tree.files[file] or not may_hold_labels(file) or (is_beside and not usual):
+            continue
+        suffix = suffix_of(file)
+        if file.lower().endswith(".gt.txt"):
+            continue
+        readable = suffix in SUFFIXES
+        table = _open(config, place, file) if readable else Table(file, problem=f"{suffix} files are not read")
+        few = not usual and 2 * table.named < max(table.seen, 1)
+        if not table.problem and not few:
+            tables.append(table)
+            continue
+        if is_list_of_names(place.root, file, names):
+            continue
+        if usual and readable and suffix_of(file) != "" and table.problem and splitext(basename(file))[0] != "metadata":
+            raise DataError(f"{_with_file(table)}; correct it, or set labels to say where the labels are")
+        problem = table.problem or f"{table.named} of its first {table.seen} names are images here"
+        binary = not readable or "not UTF-8" in problem
+        called = is_called_labels(file) or (binary and word_in(basename(file)) is not None)
+        certain = suffix in SPREADSHEETS | DATABASES
+        if called or certain or mentions_images(place.root, file, names, basenames):
+            unread[file] = problem.removeprefix(f"{place.root / file} ")
+    return tables, unread
+
+
+def _pick(tables: Sequence[Table], place: Place) -> tuple[Source, list[str]]:
+    """Return the labels of the one table, or the one series of tables, that labels the images, and the tables left."""
+    series: dict[tuple[object, ...], list[Table]] = {}
+    for table in tables:
+        series.setdefault(_series_of(table), []).append(table)
+    if len(series) == 1:
+        return _read_tables(tables, place), []
+    prefix = _prefix(place)
+    usual = [group for group in series.values() if any(_is_usual(table.file, prefix) for table in group)]
+    if len(usual) == 1:
+        chosen = usual[0]
+        others = [table for table in tables if table not in chosen]
+        source = _read_tables(chosen, place)
+        named = {row.name for row in source.rows}
+        told = any(word_in(basename(table.file)) for table in others)  # the split
+        if not told and all(row.name in named for table in others for row in read_rows(table, place.names)):
+            return source, [table.file for table in others]
+    raise DataError(
+        f"{place.root} has several tables of labels: {_list([table.file for table in tables])}; "
+        "set labels_file to the one to read, or to a list of them"
+    )
+
+
+def _series_of(table: Table) -> tuple[object, ...]:
+    """Return what the tables of one data set have in common: all but a split and numbers in the file names."""
+    stem = splitext(basename(table.file))[0].lower()
+    words = [word for word in re.split(r"[\W\d_]+", stem) if word_in(word) is None]
+    header = None if table.header is None else tuple(table.header)
+    return tuple(words), suffix_of(table.file), header, table.columns
+
+
+def _read_tables(tables: Sequence[Table], place: Place) -> Source:
+    for table in tables:
+        if table.problem:
+            raise DataError(_with_file(table))
+    rows = [row for table in tables for row in read_rows(table, place.names)]
+    numbers = [row for row in rows if isinstance(row.label, Number)]
+    notes: tuple[str, ...] = ()
+    if numbers:
+        notes = (
+            "labels that are numbers in the table, read as they are shown there (zeros typed at their start are lost): "
+            f"{len(numbers):,} ({numbers[0].place}: {numbers[0].label})",
+        )
+        rows = [row._replace(label=str(row.label)) for row in rows]
+    groups: dict[str, list[str]] = {}
+    for table in tables:
+        groups.setdefault(table.describe(), []).append(table.file)
+    description = "; ".join(f"{_list(files)} ({how})" for how, files in groups.items())
+    return Source(rows, description, frozenset(table.file for table in tables), notes)
+
+
+def _read_sidecars(place: Place, suffix: str, progress: Progress) -> Source:
+    rows = list(read_sidecars(place.folder, place.images.files, suffix, progress))
+    return Source(rows, f"{len(rows):,} {suffix} files beside the images", frozenset(row.table for row in rows))
+
+
+def _read_names(config: "Folder.Config", place: Place) -> Source:
+    pattern = config.filename_pattern
+    rows = list(read_file_names(filter(is_image, place.images.files), re.compile(pattern)))
+    chosen = config.labels == "filename" or "filename_pattern" in config.model_fields_set
+    if not chosen and (doubt := find_doubt(rows)):
+        ways = "".join(f"\n  {line}" for line in list_readings(rows))
+        raise DataError(
+            f"{place.root}: no table of labels is there, and with names such as {rows[0].name!r} {doubt}; choose a "
+            f'way to read them, or set labels = "filename" to keep these labels:{ways}'
+        )
+    return Source(rows, f"file names (pattern {pattern!r})")
+
+
+def _open(
+    config: "Folder.Config",
+    place: Place,
+    file: str,
+    name_column: str | None = None,
+    label_column: str | None = None,
+    *,
+    form: str | None = None,
+) -> Table:
+    name_column, label_column = config.name_column or name_column, config.label_column or label_column
+    return open_table(place.root, file, place.names, name_column=name_column, label_column=label_column, form=form)
+
+
+def _actual(place: Place, name: str) -> str | None:
+    """Return the file in the root that has this name in upper or lower case."""
+    return next((file for file in sorted(place.tree.files) if file.lower() == name), None)
+
+
+def _is_usual(file: str, prefix: str | None) -> bool:
+    return dirname(file) in {"", (prefix or "").rstrip("/")} and splitext(basename(file))[0].lower() in USUAL_STEMS
+
+
+def _prefix(place: Place) -> str | None:
+    """Return the folder of images relative to the root, with a slash at its end; None if it is elsewhere."""
+    root, folder = place.names.root, place.names.folder
+    return f"{folder}/"[len(root) + 1 :] if f"{folder}/".startswith(f"{root}/") else None
+
+
+def _with_file(table: Table) -> str:
+    return table.problem if table.file in table.problem else f"{table.file}: {table.problem}"
+
+
+def _list(files: Sequence[str]) -> str:
+    more = f" and {len(files) - SHOWN:,} more" if len(files) > SHOWN else ""
+    return ", ".join(files[:SHOWN]) + more

@@ -1,0 +1,165 @@
+"""Tables of file names and labels: how one is recognized, and its rows."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from posixpath import normpath
+from typing import NamedTuple
+
+from decoderbench import DataError
+
+from .columns import HEAD, Columns, find_columns, is_header
+from .files import looks_like_image
+from .formats import Content, Field, NotText, Record, read_contents
+from .labels import Row
+from .names import ImageNames
+
+TWO_FIELDS = {
+    "first tab": "file name, tab, label",
+    "quotes": "file name, comma, label in quotes",
+    "blank": "file name, blank, label",
+    "json": "file name: label",
+}
+
+
+class Table(NamedTuple):
+    """A file of labels: how to read it, or why it cannot be read."""
+
+    file: str  # relative to the root
+    content: Content | None = None
+    header: Sequence[str] | None = None
+    columns: Columns = Columns(None, None)
+    named: int = 0  # how many of the first records name an image
+    seen: int = 0  # number of those first records
+    problem: str = ""  # why it cannot be read; empty if it can
+
+    def describe(self) -> str:
+        """Return how the file is read, for people, such as "columns file and text"."""
+        assert self.content is not None
+        if self.header is not None:
+            return f"columns {self._column(self.columns.name)} and {self._column(self.columns.label)}"
+        return TWO_FIELDS.get(self.content.form, f"file name, {self.content.form}, label")
+
+    def _column(self, at: int | None) -> str:
+        return self.header[at] if self.header is not None and at is not None else "?"
+
+
+def open_table(
+    root: Path,
+    file: str,
+    names: ImageNames,
+    *,
+    name_column: str | None = None,
+    label_column: str | None = None,
+    form: str | None = None,
+) -> Table:
+    """Return how to read a file of labels; if that cannot be told, a `Table` with a `problem`.
+
+    Of all ways to split the file into fields, the one is chosen by which its first records name most images.
+
+    Args:
+        root: the folder of the dataset.
+        file: name of the file, relative to the root.
+        names: the images.
+        name_column: the option of the same name.
+        label_column: the option of the same name.
+        form: the only way to read it, if given: "first tab" for example.
+    """
+
+    try:
+        contents = read_contents(root / file)
+    except DataError as error:
+        return Table(file, problem=str(error))
+    found = [
+        (rank, table)
+        for content in contents
+        if form in (None, content.form)
+        for rank, table in [_interpret(file, content, names, name_column, label_column, forced=form is not None)]
+    ]
+    return max(found, key=lambda pair: pair[0])[1] if found else Table(file, problem="it is not read")
+
+
+def read_rows(table: Table, names: ImageNames) -> Iterator[Row]:
+    """Yield the labeled images of a table.
+
+    Raises:
+        DataError: a record has another number of fields, a name or label is not text, or a name is ambiguous.
+    """
+    file, header, (name_at, label_at, _) = table.file, table.header, table.columns
+    assert table.content is not None
+    assert name_at is not None
+    assert label_at is not None
+    width = None if header is None else len(header)
+    records = iter(table.content.read())
+    if header is not None:
+        if twice := [column for column in header if column and header.count(column) > 1]:
+            raise DataError(f"{file} has several columns {twice[0]!r}; its columns: {', '.join(header)}; rename one")
+        next(records)
+    for number, fields in records:
+        place = f"{file} {number}"
+        width = width or len(fields)
+        if len(fields) != width:
+            other = "the header" if header is not None else "the first line"
+            raise DataError(f"{place} has a different number of fields than {other}; quote fields with delimiters")
+        name, label = fields[name_at], fields[label_at]
+        if isinstance(name, NotText) or isinstance(label, NotText):
+            what, field = ("file name", name) if isinstance(name, NotText) else ("label", label)
+            raise DataError(f"{place}: the {what} is {field}, not text; correct the table")
+        images = names.find(name, file)
+        if len(images) > 1:
+            raise DataError(
+                f"{place}: {name!r} could be {' or '.join(map(repr, images[:3]))}; "
+                "write the folder too, or set the option images"
+            )
+        columns = {} if header is None else dict(zip(header, map(str, fields), strict=True))
+        yield Row(images[0] if images else normpath(name), label, place, file, columns)
+
+
+def _interpret(
+    file: str, content: Content, names: ImageNames, name_column: str | None, label_column: str | None, *, forced: bool
+) -> tuple[tuple[int, bool, bool], Table]:
+    """Return one way to read a file, and its rank: by the images named, by a known start, by fields of equal number."""
+
+    def image_of(field: Field) -> str | None:
+        found = names.find(field, file) if isinstance(field, str) else []
+        return found[0] if found and looks_like_image(found[0]) else None
+
+    records, error = _read_head(content)
+    if error and not records:
+        return (0, False, False), Table(file, content, problem=error)
+    if not records or len(records[0].fields) < 2:
+        return (-1, False, False), Table(file, content, problem="it is no table of file names and labels")
+    first = records[0].fields
+    starts_with_image = image_of(first[0]) is not None or looks_like_image(str(first[0]))
+    has_header = content.header
+    if has_header is None:
+        has_header = content.form not in TWO_FIELDS and not starts_with_image
+    header = [field if isinstance(field, str) else "" for field in first] if has_header else None
+    body = records[1:] if has_header else records
+    columns = find_columns(header, body, image_of, name_column, label_column) if body or header else Columns(0, 1)
+    at = range(len(first)) if columns.name is None else [columns.name]
+    named = max(sum(image_of(field) is not None for field in _column(body, each)) for each in at)
+    problem = error or columns.problem
+    if content.form == "first tab" and not forced and len(body) > 1:
+        tabs = {str(record.fields[1]).count("\t") for record in body}
+        named = 0 if len(tabs) == 1 and tabs != {0} else named  # more than two columns
+    labels = [] if columns.label is None else _column(body, columns.label)
+    if labels and all(str(label).startswith(('[{"', "[[")) for label in labels):
+        problem = "its labels are lists, as of text detection; crop the words first"
+    known = starts_with_image if header is None else is_header(first)
+    even = not error and len({len(record.fields) for record in records}) == 1
+    return (named, known, even), Table(file, content, header, columns, named, len(body), problem)
+
+
+def _column(records: Sequence[Record], at: int) -> list[Field]:
+    return [record.fields[at] for record in records if len(record.fields) > at]
+
+
+def _read_head(content: Content) -> tuple[list[Record], str]:
+    """Return the first records, up to the first that cannot be read, and why it cannot."""
+    records: list[Record] = []
+    try:
+        records.extend(islice(content.read(), HEAD + 1))  # keeps what comes before an error
+    except DataError as error:
+        return records, str(error)
+    return records, ""
