@@ -116,7 +116,9 @@ def test_single_table_is_divided_into_splits(tmp_path):
     assert shares(samples) == {"train": 20, "val": 10, "test": 10}
     assert samples == opened(tmp_path, **options).samples()
     assert samples != opened(tmp_path, split_seed=1, **options).samples()
-    with pytest.raises(DataError, match=r"has no split 'test'; it has: train; check the options .*test_fraction"):
+    source = "given by split train; val (0.25) and test (0.25) dealt from train, seed 0"
+    assert opened(tmp_path, **options).split_source() == source
+    with pytest.raises(DataError, match=r"has no split for test; it has: train; check the options .*test_fraction"):
         opened(tmp_path).samples()
 
 
@@ -124,7 +126,7 @@ def test_missing_validation_is_taken_from_train_but_misspelled_split_is_refused(
     tables({"train": 30, "test": 10}).save_to_disk(tmp_path / "set")
     dataset = opened(tmp_path)
     assert shares(dataset.samples()) == {"train": 27, "val": 3, "test": 10}
-    assert dataset.notes() == ["there is no split 'validation': 3 samples of train are used instead"]
+    assert dataset.split_source() == "given by splits train and test; val (0.1) dealt from train, seed 0"
     with pytest.raises(DataError, match=r"has no split 'tests'; it has: train, test; did you mean 'test'\?"):
         opened(tmp_path, val_split="tests").samples()
 
@@ -139,14 +141,45 @@ def test_stamp_depends_on_the_image_column(tmp_path, monkeypatch):
     assert None is not clean.stamp() != noisy.stamp()
 
 
-def test_unused_split_is_noted(tmp_path):
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("train", "validation", "test"), "given by splits train, validation and test"),
+        (("training", "valid", "testing"), "given by splits training, valid and testing"),
+        (("train", "dev", "eval"), "given by splits train, dev and eval"),
+        (("train", "eval", "test"), "given by splits train, eval and test"),
+        (("Train", "VAL", "Test"), "given by splits Train, VAL and Test"),
+    ],
+)
+def test_splits_are_found_by_their_names_in_common_spellings(tmp_path, names, expected):
     content = tables({"train": 30, "validation": 6, "test": 10})
-    content["valid"] = content.pop("validation")
-    content.save_to_disk(tmp_path / "set")
+    renamed = {name: content[split] for name, split in zip(names, ("train", "validation", "test"), strict=True)}
+    datasets.DatasetDict(renamed).save_to_disk(tmp_path / "set")
     dataset = opened(tmp_path)
-    assert shares(dataset.samples()) == {"train": 27, "val": 3, "test": 10}
-    assert dataset.notes()[0] == "unused splits (see val_split and test_split): valid (6 samples)"
-    assert opened(tmp_path, val_split="valid").notes() == []
+    assert shares(dataset.samples()) == {"train": 30, "val": 6, "test": 10}
+    assert dataset.split_source() == expected
+    assert dataset.label_source() == "column 'label' of set"
+    assert dataset.notes() == []
+
+
+def test_several_splits_for_one_part_are_refused_until_one_is_set(tmp_path):
+    content = tables({"train": 30, "validation": 6, "test": 10})
+    content["test_hard"] = content["test"]
+    content["dev"] = content["validation"]
+    content.save_to_disk(tmp_path / "set")
+    with pytest.raises(DataError, match="has several splits for val: validation, dev; set the option val_split"):
+        opened(tmp_path).samples()
+    dataset = opened(tmp_path, val_split="dev")
+    assert dataset.split_source() == "given by splits train, dev and test"
+    unused = "validation (6 samples), test_hard (10 samples)"
+    assert dataset.notes() == [f"unused splits (see val_split and test_split): {unused}"]
+
+
+def test_progress_of_the_fingerprint_is_reported(saved):
+    dataset, reports = opened(saved), []
+    dataset.report_progress = lambda done, total: reports.append((done, total))
+    dataset.fingerprint()
+    assert reports == [(done, 48) for done in range(48)]
 
 
 @pytest.mark.parametrize("where", ["parquet", "folder"])
@@ -253,7 +286,7 @@ def test_wrong_path_or_column_is_refused_by_name(saved, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_split": "test"}, "must differ"),
+        ({"val_split": "test", "test_split": "test"}, "must differ"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
     ],
 )

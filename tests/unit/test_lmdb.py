@@ -16,6 +16,7 @@ from decoderbench import ConfigError, DataError
 from decoderbench.data.image_cache import open_store
 from decoderbench.data.image_decoding import to_pixels
 from decoderbench.options import ImageOptions
+from decoderbench_plugins.datasets import forked
 from decoderbench_plugins.datasets.lmdb import LMDB
 
 lmdb = pytest.importorskip("lmdb")
@@ -83,6 +84,36 @@ def test_labels_splits_and_pixels_are_read_unchanged(three):
     expected = [to_pixels(Image.open(io.BytesIO(png(seed))), SMALL) for seed in seeds]
     assert np.array_equal(store.images, np.stack(expected))
     assert dataset.notes() == []
+
+
+def test_sources_of_labels_and_splits_are_named(three):
+    given = opened(three, train=["MJ"], val="ST", test="real")
+    assert given.label_source() == "the keys label-000000001 and so on of MJ, ST, real"
+    assert given.split_source() == "given by options: train MJ, val ST, test real"
+    dealt = opened(three, train=["MJ", "ST"], test="real", split_seed=3)
+    expected = "given by options: train MJ and ST, test real; val (0.05) dealt from train, seed 3"
+    assert dealt.split_source() == expected
+
+
+def test_progress_of_another_process_is_reported_and_can_end_it(three, monkeypatch):
+    monkeypatch.setattr(forked, "SECONDS_BETWEEN_REPORTS", 0)
+    dataset, reports = opened(three, train="MJ", val="ST", test="real"), []
+    dataset.report_progress = lambda done, total: reports.append((done, total))
+    dataset.samples()
+    assert reports[:3] == [(1, 80), (2, 80), (3, 80)]
+    reports.clear()
+    dataset.fingerprint()
+    assert reports == [(done, 70) for done in range(70)]
+
+    class EndError(Exception):
+        pass
+
+    def end(done, total):
+        raise EndError
+
+    dataset.report_progress = end
+    with pytest.raises(EndError):
+        dataset.fingerprint()
 
 
 def test_workers_can_read_after_an_image_was_read_before_the_fork(three):

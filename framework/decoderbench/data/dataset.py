@@ -91,8 +91,8 @@ class Dataset(ABC):
         return f"dataset {self.name}"
 
     def split_source(self) -> str:
-        """Return how samples were assigned to train, val and test, for people, such as "folders train, val, test"."""
-        return f"dataset {self.name}"
+        """Return how samples got their splits, for people, such as "given by folders train, val, test"."""
+        return f"given by dataset {self.name}"
 
     def notes(self) -> Sequence[str]:
         """Return sentences about the data for people to read, such as the number of images without a label."""

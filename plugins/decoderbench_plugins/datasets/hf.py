@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, cast, final
 
 from PIL.Image import Image
 from pydantic import Field, model_validator
 
-from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split, did_you_mean, hookimpl
+from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split, hookimpl
+
+from .named_splits import choose_splits, describe_splits
 
 if TYPE_CHECKING:
     import datasets
@@ -46,16 +48,18 @@ class HuggingFace(Dataset):
         """Configuration (subset) of the dataset, if it has several."""
         revision: str | None = None
         """Branch, tag or commit, for a name on the hub; default: the current main branch."""
-        train_split: str = "train"
-        """Split to train on."""
-        val_split: str = "validation"
-        """Split to validate on. If the dataset has no `validation`, part of train is used."""
-        test_split: str = "test"
-        """Split to test on. If the dataset has none and test_fraction is above 0, that share of train is used."""
+        train_split: str | None = None
+        """Split to train on; if not set, the one that is named so in a common spelling, such as train or training."""
+        val_split: str | None = None
+        """Split to validate on; if not set, the one named validation, valid, val or dev. If there is none, part of
+        train is used."""
+        test_split: str | None = None
+        """Split to test on; if not set, the one named test or testing, or eval if there is no test. If there is none
+        and test_fraction is above 0, that share of train is used."""
         val_fraction: float = Field(default=0.1, gt=0, lt=1)
-        """Share of the training split to validate on if val_split is missing."""
+        """Share of the training split to validate on if there is no split for it."""
         test_fraction: float = Field(default=0.0, ge=0, lt=1)
-        """Share of the training split to test on if test_split is missing."""
+        """Share of the training split to test on if there is no split for it."""
         split_seed: int = 0
         """Another seed takes other samples of the training split."""
         image_column: str = "image"
@@ -65,7 +69,8 @@ class HuggingFace(Dataset):
 
         @model_validator(mode="after")
         def _check_options(self) -> Self:
-            if len({self.train_split, self.val_split, self.test_split}) < 3:
+            given = list(filter(None, (self.train_split, self.val_split, self.test_split)))
+            if len(set(given)) < len(given):
                 raise ValueError("train_split, val_split and test_split must differ")
             if self.image_column == self.label_column:
                 raise ValueError("image_column and label_column must differ")
@@ -86,11 +91,14 @@ class HuggingFace(Dataset):
             f"{name} ({len(table):,} samples)" for name, table in self._loaded.items() if name not in self._splits
         ]:
             notes.append(f"unused splits (see val_split and test_split): {', '.join(others)}")
-        for role, split in (("val", self.config.val_split), ("test", self.config.test_split)):
-            if split not in self._splits:
-                count = sum(sample.split == role for sample in self._samples)
-                notes.append(f"there is no split {split!r}: {count:,} samples of train are used instead")
         return notes
+
+    def label_source(self) -> str:
+        classes = ", the names of its classes" if self._has_classes else ""
+        return f"column {self.config.label_column!r} of {self.config.path}{classes}"
+
+    def split_source(self) -> str:
+        return describe_splits(self._roles, self._dealt, self.config.split_seed)
 
     def load_image(self, index: int) -> Image:
         split, _, row = self._samples[index].key.rpartition("/")
@@ -99,8 +107,11 @@ class HuggingFace(Dataset):
     def fingerprint(self) -> str:
         # The library's own fingerprint depends on how a table was made, not on the content of its files.
         digest = hashlib.sha256(self._rows_digest.encode())
+        done = 0
         for table in self._splits.values():
             for row in self._images(table):
+                self.report_progress(done, len(self._samples))
+                done += 1
                 try:
                     content = self._content(row)
                 except (DataError, OSError) as error:  # reported when the image is decoded
@@ -142,7 +153,7 @@ class HuggingFace(Dataset):
                 if path is None:
                     found = library.load_dataset(config.path, config.config_name, revision=revision)
                 elif path.is_file():
-                    found = library.load_dataset("parquet", data_files={config.train_split: str(path)})
+                    found = library.load_dataset("parquet", data_files={config.train_split or "train": str(path)})
                 elif (path / "dataset_dict.json").exists() or (path / "state.json").exists():
                     found = library.load_from_disk(str(path), keep_in_memory=False)
                 else:
@@ -153,7 +164,7 @@ class HuggingFace(Dataset):
                 f"dataset {config.path!r} cannot be loaded: {type(error).__name__}: {lines[0]}; check the options "
                 "path, config_name and revision"
             ) from error
-        return dict(found) if isinstance(found, dict) else {config.train_split: found}
+        return dict(found) if isinstance(found, dict) else {config.train_split or "train": found}
 
     @cached_property
     def _revision(self) -> str | None:
@@ -182,20 +193,31 @@ class HuggingFace(Dataset):
         return info.sha
 
     @cached_property
+    def _roles(self) -> dict[Split, str]:
+        """The name of the split that train, val and test each are, without those that are dealt from train."""
+        config, names = self.config, list(self._loaded)
+        given = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
+        roles = choose_splits(names, cast("dict[Split, str | None]", given), what=f"dataset {config.path!r}")
+        needed: tuple[Split, ...] = ("train",) if config.test_fraction else ("train", "test")
+        if missing := [role for role in needed if role not in roles]:
+            raise DataError(
+                f"dataset {config.path!r} has no split for {missing[0]}; it has: {', '.join(names)}; check the options "
+                "train_split, val_split, test_split and test_fraction"
+            )
+        return roles
+
+    @property
+    def _dealt(self) -> dict[Split, float]:
+        """The share of train that val and test each get where the dataset has no split for them."""
+        shares: dict[Split, float] = {"val": self.config.val_fraction, "test": self.config.test_fraction}
+        return {role: share for role, share in shares.items() if role not in self._roles}
+
+    @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
         """The splits in use, reduced to two columns, with images not decoded."""
         library, config = _library(), self.config
         found, tables = self._loaded, {}
-        may_be_missing = {config.val_split: config.val_split == "validation", config.test_split: config.test_fraction}
-        for split in (config.train_split, config.val_split, config.test_split):
-            if split not in found:
-                if may_be_missing.get(split):
-                    continue
-                raise DataError(
-                    f"dataset {config.path!r} has no split {split!r}; it has: {', '.join(found)}"
-                    f"{did_you_mean(split, list(found))}; check the options train_split, val_split, test_split and "
-                    "test_fraction"
-                )
+        for split in self._roles.values():
             table = found[split].with_format(None)
             for column in (config.image_column, config.label_column):
                 if column not in table.column_names:
@@ -237,14 +259,12 @@ class HuggingFace(Dataset):
     @cached_property
     def _samples(self) -> list[Sample]:
         config, samples = self.config, list[Sample]()
-        roles: dict[str, Split] = {config.train_split: "train", config.val_split: "val", config.test_split: "test"}
-        val = 0.0 if config.val_split in self._splits else config.val_fraction
-        test = 0.0 if config.test_split in self._splits else config.test_fraction
-        for split in self._splits:
+        val, test = self._dealt.get("val", 0.0), self._dealt.get("test", 0.0)
+        for role, split in self._roles.items():
             labels = self._labels(split)
             keys = [f"{split}/{row:09d}" for row in range(len(labels))]
-            dealt: list[Split] = [roles[split]] * len(keys)
-            if roles[split] == "train" and val + test:
+            dealt: list[Split] = [role] * len(keys)
+            if role == "train" and val + test:
                 dealt = self.deal_splits(keys, (1 - val - test, val, test), seed=config.split_seed)
             samples += map(Sample, keys, labels, dealt)
         return samples

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import faulthandler
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
 import struct
-import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self, TypeVar, cast, final
+from typing import Annotated, Any, NamedTuple, Self, final
 
 from PIL.Image import Image
 from pydantic import BeforeValidator, Field, model_validator
 
 from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split, hookimpl
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+from .forked import Report, call_forked
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Folders = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
-Result = TypeVar("Result")
 
 MAGIC = 0xBEEFC0DE
 META = struct.Struct("=I4x16xI92xQQ")  # MDB_meta: magic, page size, last page, transaction; in the host's byte order
@@ -99,6 +92,16 @@ class LMDB(Dataset):
     def notes(self) -> Sequence[str]:
         return self._listed[1]
 
+    def label_source(self) -> str:
+        return f"the keys label-000000001 and so on of {', '.join(self._files)}"
+
+    def split_source(self) -> str:
+        config = self.config
+        names = {split: [name for name, file in self._files.items() if file.split == split] for split in SPLITS}
+        given = ", ".join(f"{split} {' and '.join(its)}" for split, its in names.items() if its)
+        dealt = "" if config.val else f"; val ({config.val_fraction:g}) dealt from train, seed {config.split_seed}"
+        return f"given by options: {given}{dealt}"
+
     def load_image(self, index: int) -> Image:
         name, _, key = self._listed[0][index].key.rpartition("/")
         file = self._files[name]
@@ -114,7 +117,11 @@ class LMDB(Dataset):
             name, _, key = sample.key.rpartition("/")
             keys[name].append(key)
         # Images in use only. A separate process reads them before any worker does, so a crash does no harm.
-        images = [_run_in_process(_hash_images, file, keys[name]) for name, file in self._files.items()]
+        images, total, before = list[str](), len(self._listed[0]), 0
+        for name, file in self._files.items():
+            report = partial(self._report_hashed, before, total)
+            images.append(call_forked(_hash_images, file, keys[name], report=report, what=str(file.path)))
+            before += len(keys[name])
         return _digest([self._rows_digest, images])
 
     def stamp(self) -> str | None:
@@ -149,7 +156,7 @@ class LMDB(Dataset):
         _library()  # raises here if it is missing, and not in another process
         config, notes, labels = self.config, list[str](), dict[str, list[str]]()
         for name, file in self._files.items():
-            labels[name], others = _run_in_process(_list_labels, file)
+            labels[name], others = call_forked(_list_labels, file, report=self.report_progress, what=str(file.path))
             if others:
                 notes.append(f"{name}: keys that are neither images nor labels are ignored: {others:,}")
         numbers = {name: list(range(1, len(texts) + 1)) for name, texts in labels.items()}
@@ -176,6 +183,9 @@ class LMDB(Dataset):
                 notes.append(f"limit: {config.limit:,} of {len(places):,} {split} samples are used")
         return samples, notes
 
+    def _report_hashed(self, before: int, total: int, done: int, _of_file: int) -> None:
+        self.report_progress(before + done, total)
+
     def _draw_sample(self, items: list[int], count: int, purpose: str) -> list[int]:
         # Python promises to keep the sequence of `random()` across versions, but not that of `sample`.
         random = Random(f"{self.config.split_seed} {purpose}")
@@ -186,7 +196,7 @@ class LMDB(Dataset):
         return _digest([(sample.key, sample.label, sample.split) for sample in self._listed[0]])
 
 
-def _list_labels(file: _File) -> tuple[list[str], int]:
+def _list_labels(file: _File, report: Report) -> tuple[list[str], int]:
     """Return the labels 1 to n, and the number of keys that are neither image, label nor count."""
     path = file.path
     with _reading(file) as transaction:
@@ -202,11 +212,13 @@ def _list_labels(file: _File) -> tuple[list[str], int]:
                 unexpected = key
                 break
             images += 1
+            report(images, 2 * int(count))
         labels = list[str]()
         for key, value in _items(transaction, b"label-"):
             if key != b"label-%09d" % (len(labels) + 1):
                 unexpected = unexpected or key
                 break
+            report(images + len(labels), 2 * int(count))
             try:
                 labels.append(str(value, "utf-8"))
             except UnicodeDecodeError as error:
@@ -234,10 +246,11 @@ def _items(transaction: Any, prefix: bytes) -> Iterator[tuple[bytes, memoryview]
         yield bytes(key), value
 
 
-def _hash_images(file: _File, keys: Sequence[str]) -> str:
+def _hash_images(file: _File, keys: Sequence[str], report: Report) -> str:
     digest = hashlib.sha256()
     with _reading(file) as transaction:
-        for key in keys:
+        for done, key in enumerate(keys):
+            report(done, len(keys))
             value = transaction.get(key.encode(), b"")
             digest.update(len(value).to_bytes(8))
             digest.update(value)
@@ -288,43 +301,6 @@ def _refuse_truncated(path: Path) -> None:
             f"{path} is truncated: {size:,} bytes found, {needed:,} needed; copy it again, and if the source is as "
             "short, run mdb_copy -c there"
         )
-
-
-def _run_in_process(function: Callable[..., Result], file: _File, *arguments: object) -> Result:
-    """Call a function that reads an LMDB in a forked process, which it may end, and return its result."""
-    if sys.platform != "linux" or multiprocessing.current_process().daemon:
-        return function(file, *arguments)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_result, args=(sender, function, file, *arguments), daemon=True)
-    with warnings.catch_warnings():
-        # This process may have threads, such as those of torch; the forked process does not use them.
-        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-        process.start()
-    sender.close()
-    try:
-        result, error = receiver.recv()
-    except EOFError as end:
-        process.join()
-        raise DataError(
-            f"{file.path} is corrupt: reading it ended a process (status {process.exitcode}); copy it again"
-        ) from end
-    finally:
-        receiver.close()
-        process.kill()
-        process.join()
-    if error is not None:
-        raise error
-    return cast("Result", result)
-
-
-def _send_result(sender: Connection, function: Callable[..., object], *arguments: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
-    faulthandler.disable()  # the parent reports the error
-    try:
-        sender.send((function(*arguments), None))
-    except Exception as error:  # noqa: BLE001 - the parent raises it
-        sender.send((None, error))
 
 
 def _library() -> Any:

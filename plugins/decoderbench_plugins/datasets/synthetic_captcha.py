@@ -139,6 +139,12 @@ class SyntheticCaptcha(Dataset):
     def samples(self) -> Sequence[Sample]:
         return self._samples
 
+    def label_source(self) -> str:
+        return f"random texts over the option charset, seed {self.config.seed}, which are drawn as images"
+
+    def split_source(self) -> str:
+        return "drawn separately: options train, val and test"
+
     def load_image(self, index: int) -> Image:
         sample = self._samples[index]
         with _seeded(f"{self.config.seed}/{sample.key}/image"):
