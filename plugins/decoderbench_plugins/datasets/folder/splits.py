@@ -1,55 +1,182 @@
-"""How the images of a folder are assigned to train, val and test."""
+"""How the images of a folder are assigned to train, val and test: by the split that is given, or dealt."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from decoderbench import DataError, Split
 
 from .files import first_names
+from .groups import Grouping, chosen_grouping, likely_groupings, require_column
 from .labels import Row
+from .split_lists import Lists
+from .split_signs import Sign, column_sign, find_signs, split_columns, word_of_value
+from .split_words import SPLITS
 
 if TYPE_CHECKING:
     from .dataset import Folder
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SPLIT_NAMES: dict[str, Split] = {**{split: split for split in SPLITS}, "valid": "val", "validation": "val"}
+DEAL_ANEW = "'dealt' to deal all samples anew"
 
 
-def assign_splits(rows: Sequence[Row], config: "Folder.Config", deal: Callable[..., list[Split]]) -> list[Split]:
-    """Return the split of each row; `deal` is `Dataset.deal_splits`."""
-    column, groups = config.split_column, _groups_of(rows, config.group_column)
-    if column is None:
-        return deal(groups, config.fractions, seed=config.split_seed)
-    _refuse_missing_column(rows, column)
+class Assignment(NamedTuple):
+    """The part of each sample, how it was found, and notes, for people."""
+
+    splits: Sequence[Split]
+    source: str
+    notes: Sequence[str]
+
+
+def assign_splits(
+    rows: Sequence[Row], lists: Lists, config: "Folder.Config", deal: Callable[..., list[Split]]
+) -> Assignment:
+    """Return the split of each row; `deal` is `Dataset.deal_splits`.
+
+    Raises:
+        DataError: signs contradict each other or do not reach every sample, groups are in several parts, a part is
+            missing and cannot be dealt, or options do not fit.
+    """
+    grouping = chosen_grouping(rows, config.group_column)
+    likely = likely_groupings(rows) if config.group_column is None else []
+    signs, notes = _choose_signs(rows, lists, config)
+    if signs:
+        splits, source = _follow(rows, signs)
+        notes += _note_divided(splits, source, [*likely, grouping], config)
+        return _complete(Assignment(splits, source, notes), [*likely, grouping], config, deal)
+    notes += [_note_likely(one) for one in likely]
+    if grouping.column and (empty := sum(not group for group in grouping.of)) > 1:
+        notes.append(f"column {grouping.column} is empty for {empty:,} samples, which are one group")
+    shares = ", ".join(f"{share:g} {split}" for split, share in zip(SPLITS, config.fractions, strict=True))
+    splits = deal(grouping.of, config.fractions, seed=config.split_seed)
+    return Assignment(splits, f"dealt by {grouping.name}, seed {config.split_seed}: {shares}", notes)
+
+
+def _choose_signs(rows: Sequence[Row], lists: Lists, config: "Folder.Config") -> tuple[list[Sign], list[str]]:
+    """Return the signs to follow, none if samples are to be dealt, and notes on what is not followed."""
+    found = find_signs(rows, lists.naming)
+    signs, alone = [sign for sign in found if sign.divides], [sign for sign in found if not sign.divides]
+    if config.split == "dealt":
+        return [], [f"the split given by {sign.source} is not used, as dataset.split is 'dealt'" for sign in signs]
+    if config.split_column is not None:
+        return _choose_column(rows, signs, config.split_column)
+    if lists.problem:
+        raise DataError(f"{lists.problem}, or set dataset.split = {DEAL_ANEW}")
+    notes = list(lists.notes)
+    for column in split_columns(rows):
+        if column_sign(rows, column) is None:
+            values = sorted({row.columns.get(column, "") for row in rows})
+            notes.append(f"column {column} names no part, so it does not count as a split: {first_names(values, 3)}")
+    if not signs:
+        of = f"; {alone[0].source} alone is no split" if alone else ""
+        if config.split == "given" or config.test_from:
+            option = "test_from is set" if config.test_from else "split is 'given'"
+            raise DataError(f"dataset.{option}, but no folders, columns or lists name train and test{of}")
+        notes += [f"all samples are in {sign.source}, which alone is no split: they are dealt" for sign in alone]
+    return signs, notes
+
+
+def _choose_column(rows: Sequence[Row], signs: Sequence[Sign], column: str) -> tuple[list[Sign], list[str]]:
+    require_column(rows, column)
     for row in rows:
-        if row.columns[column].lower() not in SPLIT_NAMES:
-            allowed = ", ".join(SPLIT_NAMES)
+        if word_of_value(row.columns[column]) is None:
+            allowed = "train, val and test, also as training, valid, validation, dev, testing, eval"
             raise DataError(f"{row.place}: column {column!r} has value {row.columns[column]!r}; allowed: {allowed}")
-    given = [SPLIT_NAMES[row.columns[column].lower()] for row in rows]
-    train, val, _ = config.fractions
-    if "val" not in given and val > 0:
-        of_train = [group for group, split in zip(groups, given, strict=True) if split == "train"]
-        shares = (train / (train + val), val / (train + val), 0.0)
-        dealt = iter(deal(of_train, shares, seed=config.split_seed))
-        given = [next(dealt) if split == "train" else split for split in given]
-    first: dict[str, Split] = {}  # the first split of each group
-    pairs = zip(groups, given, strict=True)
-    if divided := sorted({group for group, split in pairs if first.setdefault(group, split) != split}):
+    chosen = column_sign(rows, column)
+    assert chosen is not None  # every value names a part
+    notes = []
+    for sign in signs:
+        pairs = zip(sign.splits, chosen.splits, strict=True)
+        if differing := sum(split not in (None, own) for split, own in pairs):
+            notes.append(f"{sign.source} contradict split_column for {differing:,} samples, and are not used")
+    return [chosen], notes
+
+
+def _follow(rows: Sequence[Row], signs: Sequence[Sign]) -> tuple[list[Split], str]:
+    """Return the part of each sample, which all signs agree on, and the source."""
+    for sign in signs:
+        if sign.problem:
+            raise DataError(f"{sign.source}: {sign.problem}, or set dataset.split = {DEAL_ANEW}")
+    splits: list[Split] = []
+    untold, contradicting = [], []
+    for at, row in enumerate(rows):
+        told = {split: sign for sign in signs if (split := sign.splits[at])}
+        splits += list(told)[:1]
+        if not told:
+            untold.append(row.name)
+        if len(told) > 1:
+            said = ", but ".join(f"{split} by {sign.kind} ({sign.names[at]})" for split, sign in told.items())
+            contradicting.append(f"{row.name!r} is {said}")
+    if contradicting:
         raise DataError(
-            f"{len(divided):,} groups of column {config.group_column!r} are in several splits of column "
-            f"{column!r}: {first_names(divided)}; set only one of split_column and group_column"
+            f"two signs of a split disagree for {len(contradicting):,} of {len(rows):,} samples: {contradicting[0]}; "
+            f"correct one, set dataset.split_column if it is a column, or set dataset.split = {DEAL_ANEW}"
         )
-    return given
+    complete = next((sign.source for sign in signs if None not in sign.splits), None)
+    source = complete or " and ".join(sign.source for sign in signs)
+    if untold:
+        raise DataError(
+            f"the split given by {source} has no part for {len(untold):,} of {len(rows):,} samples "
+            f"({first_names(untold, 3)}); complete it, or set dataset.split = {DEAL_ANEW}"
+        )
+    return splits, f"given by {source}"
 
 
-def _groups_of(rows: Sequence[Row], column: str | None) -> list[str]:
-    if column is None:
-        return [row.group or row.name for row in rows]
-    _refuse_missing_column(rows, column)
-    return [row.columns[column] for row in rows]
+def _note_divided(
+    splits: Sequence[Split], source: str, groupings: Sequence[Grouping], config: "Folder.Config"
+) -> list[str]:
+    """Return notes on groups that are in several parts of a given split; raise `DataError` if nobody decided on it."""
+    texts = []
+    for one in groupings:
+        if divided := one.divided(splits):
+            of = f"of column {one.column}" if one.column else "with one sidecar file each"
+            texts.append(
+                f"{len(divided):,} of {len(set(one.of)):,} groups {of} are in several parts of the split {source} "
+                f"({first_names(divided, 3)})"
+            )
+    if texts and config.split == "auto":
+        raise DataError(f"{'; '.join(texts)}: set dataset.split = 'given' to keep it as it is, or {DEAL_ANEW}")
+    return texts
 
 
-def _refuse_missing_column(rows: Sequence[Row], column: str) -> None:
-    if missing := next((row for row in rows if column not in row.columns), None):
-        known = ", ".join(missing.columns) or "none"
-        raise DataError(f"{missing.place}: there is no column {column!r}; columns: {known}")
+def _complete(
+    given: Assignment, groupings: Sequence[Grouping], config: "Folder.Config", deal: Callable[..., list[Split]]
+) -> Assignment:
+    """Return an assignment with the parts that are missing in a given split: dealt from another part."""
+    shares = dict(zip(SPLITS, config.fractions, strict=True))
+    missing = [split for split in SPLITS if split not in given.splits and shares[split] > 0]
+    origin: Split = config.test_from or "train"
+    if "train" not in given.splits:
+        raise DataError(f"the split {given.source} has no train; set dataset.split = {DEAL_ANEW}")
+    if config.test_from and ("test" in given.splits or origin not in given.splits):
+        raise DataError(f"test_from is {origin!r}, but the split {given.source} has parts: {_parts(given)}")
+    if "test" in missing and not config.test_from:
+        raise DataError(
+            f"the split {given.source} has no test: set dataset.test_from = 'val' or 'train' to deal one from that "
+            f"part, or dataset.split = {DEAL_ANEW}"
+        )
+    stated = [option for option in ("fractions", "split_seed") if option in config.model_fields_set]
+    if not missing:
+        verb = "has" if stated == ["split_seed"] else "have"
+        text = f"{' and '.join(stated)} {verb} no effect, as the split is {given.source}"
+        if stated and config.split == "auto":
+            raise DataError(f"{text}; remove them, or set dataset.split = 'given' to allow that, or {DEAL_ANEW}")
+        return given._replace(notes=[*given.notes, *([text] if stated else [])])
+    (new,) = missing
+    by = groupings[0]
+    notes = list(given.notes)
+    if "fractions" in stated:
+        notes.append(f"fractions apply to {origin} and {new} only, {shares[origin]:g} to {shares[new]:g}")
+    notes += [_note_likely(other) for other in groupings[1:] if other.column]
+    of = [group for group, split in zip(by.of, given.splits, strict=True) if split == origin]
+    total = shares[origin] + shares[new]
+    dealt = iter(deal(of, [shares[s] / total if s in (origin, new) else 0.0 for s in SPLITS], seed=config.split_seed))
+    splits = [next(dealt) if split == origin else split for split in given.splits]
+    source = f"{given.source}; {new} dealt from {origin} by {by.name}, seed {config.split_seed}"
+    return Assignment(splits, source, notes)
+
+
+def _parts(given: Assignment) -> str:
+    return ", ".join(split for split in SPLITS if split in given.splits)
+
+
+def _note_likely(one: Grouping) -> str:
+    return f"column {one.column} may be groups: set dataset.group_column = {one.column!r} to keep them together"

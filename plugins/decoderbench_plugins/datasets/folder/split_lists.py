@@ -1,0 +1,101 @@
+"""List files, such as `train.txt`: the names of the images of one part, and no labels."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from posixpath import basename, splitext
+from typing import NamedTuple
+
+from decoderbench import DataError
+
+from .files import first_names, read_text, suffix_of
+from .names import ImageNames
+from .split_words import word_in
+
+SUFFIXES = {".txt", ".lst", ".list", ".csv", ".tsv", ".json", ""}
+
+
+class Lists(NamedTuple):
+    """What list files say about images."""
+
+    naming: Mapping[str, Sequence[str]] = {}  # for each image, the lists that name it
+    notes: Sequence[str] = ()
+    problem: str = ""  # why the lists cannot be followed
+
+
+def read_lists(root: Path, files: Iterable[str], names: ImageNames, tables: Collection[str]) -> Lists:
+    """Return which images are named in the list files of a folder.
+
+    A list file has the name of a part, holds no labels, and names at least one image, by name or without suffix.
+
+    Args:
+        root: the folder of the dataset.
+        files: all files in it, by name relative to it.
+        names: the images.
+        tables: the files that hold labels.
+    """
+    entries: dict[str, list[str]] = {}
+    notes, problem = [], ""
+    for file in sorted(files):
+        stem = splitext(basename(file))[0]
+        if suffix_of(file) in SUFFIXES and _says_split(stem) and file not in tables and not names.find(stem, file):
+            try:
+                entries |= _entries_of(root / file, file)
+            except DataError as error:
+                notes.append(f"not read as the list of a split: {error}")
+    naming, unknown = defaultdict[str, list[str]](list), []
+    words = {word_in(basename(file)) for file in entries}
+    for file, listed in entries.items():
+        if word_in(basename(file)) == "trainval" and {"train", "val"} <= words:
+            continue  # the union of the others
+        found = {entry: names.find(entry, file) for entry in listed}
+        several = [f"{entry!r} may be {' or '.join(sorted(images)[:3])}" for entry, images in found.items() if len(images) > 1]
+        if several:
+            problem = problem or f"{file}: {several[0]}; write the folder too"
+        if missing := [entry for entry, images in found.items() if not images]:
+            inside = _images_in(missing, names.images)
+            found |= inside
+            missing = [entry for entry in missing if not inside[entry]]
+        if len(missing) == len(found):
+            unknown.append(file)
+        elif missing:
+            notes.append(f"{file} names {len(missing):,} files that are not there ({first_names(missing, 3)})")
+        for image in {image for images in found.values() for image in images}:
+            naming[image].append(file)
+    if len({word_in(basename(file)) for file in unknown}) > 1:
+        lists = " and ".join(unknown)
+        problem = problem or f"{lists} are called like lists of a split, but name no image; correct them"
+    notes += [f"{file} is called like the list of a split, but names no image" for file in unknown]
+    return Lists(naming, notes, problem)
+
+
+def _images_in(folders: Collection[str], images: Iterable[str]) -> dict[str, list[str]]:
+    """Return the images in each folder, given by its name or its path."""
+    found: dict[str, list[str]] = {folder: [] for folder in folders}
+    for image in images:
+        parts = image.split("/")[:-1]
+        for name in {*parts, *("/".join(parts[: end + 1]) for end in range(len(parts)))} & found.keys():
+            found[name].append(image)
+    return found
+
+
+def _says_split(stem: str) -> bool:
+    return word_in(stem) is not None or stem.lower() in ("split", "splits")
+
+
+def _entries_of(path: Path, file: str) -> dict[str, list[str]]:
+    """Return the entries of a file by the name of their list: that of the file, or a key in a JSON file."""
+    text = read_text(path)
+    if suffix_of(file) != ".json":
+        return {file: [line.split("\t")[0].strip() for line in text.split("\n") if line.strip()]}
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    keyed = {f"{file} {key}": one for key, one in value.items()} if isinstance(value, dict) else {file: value}
+    return {
+        name: entries
+        for name, entries in keyed.items()
+        if word_in(basename(name)) and isinstance(entries, list) and all(isinstance(entry, str) for entry in entries)
+    }
