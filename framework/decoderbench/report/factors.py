@@ -5,14 +5,19 @@ The stages are the factors of a factorial design; the labels of a stage are its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from decoderbench.config.cell import shown_axes
+from decoderbench.report.footnotes import footnotes_of
 from decoderbench.report.frame import VARIANT, Results
 from decoderbench.report.tables import MISSING, Table, format_fixed, format_mean_std
 
 EFFECT_METRICS = ["exact_match", "cer"]
 """The metrics that effects are computed for."""
+
+NOT_ALIKE = "some of these cells were made under other conditions than the rest: see the notes of the main table"
 
 
 def factor_effects(frame: pd.DataFrame) -> pd.DataFrame:
@@ -54,10 +59,12 @@ def factor_tables(results: Results) -> list[Table]:
     varying = _varying_stages(results.cells)
     if len(varying) < 2:
         return []
-    return [_stage_table(results.cells), *([_decoder_table(results)] if "decoder" in varying else [])]
+    notes = [NOT_ALIKE] if footnotes_of(results.cells, shown_axes(results.plan.cells)).unlike else []
+    decoders = [_decoder_table(results, notes)] if "decoder" in varying else []
+    return [_stage_table(results.cells, notes), *decoders]
 
 
-def _stage_table(cells: pd.DataFrame) -> Table:
+def _stage_table(cells: pd.DataFrame, notes: Sequence[str]) -> Table:
     rows = []
     for (stage, level), metrics in factor_effects(cells).groupby(["stage", "level"], sort=False):
         row = [str(stage), str(level)]
@@ -77,11 +84,12 @@ def _stage_table(cells: pd.DataFrame) -> Table:
             "which every level is done; combinations have equal weight in a mean",
             "± is the sample standard deviation of the difference over these combinations: it shows how much the "
             "difference depends on the other stages and on chance; it is not a confidence interval",
+            *notes,
         ],
     )
 
 
-def _decoder_table(results: Results) -> Table:
+def _decoder_table(results: Results, notes: Sequence[str]) -> Table:
     cells = results.cells
     preceding = VARIANT[:-1]
     shown = [axis for axis in shown_axes(results.plan.cells) if axis in preceding]
@@ -106,7 +114,8 @@ def _decoder_table(results: Results) -> Table:
         num_labels=len(shown),
         notes=[
             f"means are over all seeds that are done; in brackets the difference to {decoders[0]}, over the seeds that "
-            f"are done for both, {MISSING} if there are none"
+            f"are done for both, {MISSING} if there are none",
+            *notes,
         ],
     )
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from decoderbench.config.cell import shown_axes
 from decoderbench.records import read_lines
+from decoderbench.report.footnotes import footnotes_of
 from decoderbench.report.frame import VARIANT, Results, summarize
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ CAPTIONS = {
     "with more than 12 rows, only named rows and the Pareto front (gray line) are labeled",
 }
 
+NOT_ALIKE = (
+    "Times were not all measured alike: those with a note of the table cannot be compared with the rest;\n"
+    "rows whose seeds were measured differently are not shown"
+)
 _MANY_ROWS = 12
 """With more rows, curves are split into panels, and a legend replaces most of the labels at points."""
 
@@ -54,7 +60,10 @@ def draw_figures(results: Results) -> dict[str, str]:
     rows = _with_styles(summary, varying)
     points = rows[rows["exact_match_mean"].notna() & (rows["latency_ms"] > 0)]
     if not points.empty:
-        figures[LATENCY] = _to_svg(lambda figure: _draw_latency(figure, points))
+        marks = footnotes_of(results.cells, shown_axes(results.plan.cells))
+        noted = [marks.mark_cost(variant) for variant in points[VARIANT].itertuples(index=False, name=None)]
+        points = points.assign(label=points["label"] + noted, alike=[not note for note in noted])
+        figures[LATENCY] = _to_svg(lambda figure: _draw_latency(figure, points, alike=not marks.costs))
     return figures
 
 
@@ -154,12 +163,12 @@ def _add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]
         text.set(text=label, parse_math=False)
 
 
-def _draw_latency(figure: Figure, points: pd.DataFrame) -> None:
+def _draw_latency(figure: Figure, points: pd.DataFrame, *, alike: bool) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes = figure.add_subplot()
     many = len(points) > _MANY_ROWS
-    front = _pareto_front(points)
+    front = _pareto_front(points[points["alike"]])
     points = points.assign(labeled=not many or (points["name"] != "") | points.index.isin(front.index))
     if many:
         axes.plot(front["latency_ms"], 100 * front["exact_match_mean"], color="0.7", linewidth=1, zorder=1)
@@ -175,6 +184,8 @@ def _draw_latency(figure: Figure, points: pd.DataFrame) -> None:
         xlabel="Time to transcribe one image (ms, log scale)",
         ylabel="Exact match on the test split (%)",
     )
+    if not alike:
+        axes.set_title(NOT_ALIKE)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

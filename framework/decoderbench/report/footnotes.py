@@ -26,12 +26,14 @@ class Footnotes:
     Attributes:
         notes: the texts.
         rows: the numbers of the notes on each variant.
+        unlike: whether any cell was made under other conditions than the rest.
         costs: the numbers of the notes on its measured costs, which cannot be compared with those of other rows.
     """
 
     notes: list[str] = field(default_factory=list)
     rows: dict[Variant, list[int]] = field(default_factory=dict)
     costs: dict[Variant, list[int]] = field(default_factory=dict)
+    unlike: bool = False
 
     def mark_row(self, variant: Variant) -> str:
         """Return the mark behind the seeds of a row, as in " (notes 1, 3)"; empty if there is no note."""
@@ -61,6 +63,7 @@ def footnotes_of(cells: pd.DataFrame, axes: Sequence[str]) -> Footnotes:
                 f"{CONDITIONS[name]} {value}, not {usual[name]}" for name, value in zip(names, values, strict=True)
             )
             _add_note(found, f"made under other conditions: {'; '.join(texts)}", same, axes)
+            found.unlike = True
             if COSTLY.intersection(names):
                 _mark_costs(found, same)
     if found.costs:
