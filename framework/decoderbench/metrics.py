@@ -134,8 +134,8 @@ def built_in_definitions() -> Mapping[str, Definition]:
 
 
 def sources_of(definitions: Iterable[Definition]) -> dict[str, str]:
-    """Return the digest of each metric's source, by name."""
-    return {definition.name: definition.source for definition in definitions}
+    """Return the digest of each metric's source, by name, without the metrics that have no source file."""
+    return {definition.name: definition.source for definition in definitions if definition.source}
 
 
 def _of_texts(name: str, rate: Callable[[Sequence[str], Sequence[str]], float | None]) -> Definition:

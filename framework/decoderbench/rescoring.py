@@ -17,7 +17,7 @@ import pandas as pd
 
 from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
-from decoderbench.metrics import BUILT_IN, Definition, Transcriptions, built_in_definitions
+from decoderbench.metrics import BUILT_IN, Definition, Transcriptions, built_in_definitions, sources_of
 from decoderbench.records import ResultsDirectory, RunRecord
 from decoderbench.sources import content_digest
 
@@ -50,19 +50,15 @@ def rescore(directory: ResultsDirectory, cells: Sequence[Cell], definitions: Map
                     kept.setdefault(str(error), []).append((cell, names))
                 continue
             scores = {name: definitions[name].score(texts) for name in stale}
-            sources = {name: definitions[name].source for name in stale}
-            changed = record.model_copy(
-                update={
-                    "metrics": record.metrics | scores,
-                    "metric_sources": {
-                        name: source for name, source in (record.metric_sources | sources).items() if source
-                    },
-                }
-            )
+            sources = {name: source for name, source in record.metric_sources.items() if name not in stale}
+            sources |= sources_of(definitions[name] for name in stale)
+            changed = record.model_copy(update={"metrics": record.metrics | scores, "metric_sources": sources})
             if changed != record:
                 directory.publish(changed)
             computed.update(
-                name for name in stale if record.metric_sources.get(name) or not _has_number(record, name, scores[name])
+                name
+                for name in stale
+                if _is_known_to_be_stale(record, definitions[name]) or not _has_number(record, name, scores[name])
             )
     for name, number in computed.items():
         logger.info("metric %s: computed again for %s from their predictions", name, _count(number))
@@ -111,20 +107,22 @@ def _refuse_other_numbers(texts: Transcriptions, record: RunRecord) -> None:
 
 
 def _stale(record: RunRecord, definitions: Mapping[str, Definition]) -> list[str]:
-    """Return the metrics of a record that are missing, or not known to be of the given definition."""
+    """Return the metrics of a record that have no number, or one that is not known to be of the given definition."""
     if record.status != "done":
         return []
     return [
         name
         for name, definition in definitions.items()
-        if name not in record.metrics or not definition.source or record.metric_sources.get(name) != definition.source
+        if record.metrics.get(name) is None  # or it failed, for want of a file that is there now
+        or not definition.source
+        or record.metric_sources.get(name) != definition.source
     ]
 
 
 def _is_known_to_be_stale(record: RunRecord, definition: Definition) -> bool:
     if definition.name not in record.metrics:
         return definition.name not in BUILT_IN  # a trainer of its own may have left out a built-in one
-    return bool(definition.source and record.metric_sources.get(definition.name))
+    return bool(definition.source) and record.metric_sources.get(definition.name) not in (None, definition.source)
 
 
 def _has_number(record: RunRecord, name: str, value: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""Metrics of done cells are computed again where their source changed; else a column of two definitions is footnoted."""
+"""Metrics of done cells are computed again where their source changed; else two definitions in a column are noted."""
 
 import logging
 import subprocess
@@ -178,6 +178,24 @@ def test_metric_that_fails_has_no_score_whatever_it_was(
     assert "metric word_accuracy failed and has no score: ZeroDivisionError" in caplog.text
 
 
+def test_metric_that_failed_is_tried_again_without_an_edit(directory: ResultsDirectory, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    definitions = definitions_from(write_plugin(tmp_path, f"len(open({str(words)!r}).read())"))
+    assert update(directory, definitions).cells["word_accuracy"].isna().all()
+    words.write_text("three")
+    assert list(update(directory, definitions).cells["word_accuracy"]) == [5.0, 5.0]
+
+
+def test_metric_without_a_source_file_is_computed_each_time(
+    directory: ResultsDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    def update_with(value: float) -> list[float]:
+        return list(update(directory, {"typed_in": Definition("typed_in", "", lambda texts: value)}).cells["typed_in"])
+
+    assert [update_with(value) for value in (1.0, 2.0, 2.0)] == [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]
+    assert caplog.messages == ["metric typed_in: computed again for 2 cells from their predictions"] * 2
+
+
 def test_metric_that_sorts_its_arguments_changes_no_other_number(directory: ResultsDirectory, tmp_path: Path) -> None:
     before = records_of(directory)[1].metrics
     change_record(directory, 1, metric_sources={})
@@ -294,9 +312,7 @@ def test_column_of_another_definition_alone_is_footnoted_as_outdated(directory: 
         predictions(directory, cell).unlink()
         outdate(directory, "cer", 0.25, seed)
     results = update(directory, dict(built_in_definitions()))
-    assert results.metric_notes == (
-        "cer: outdated, all numbers are of another definition than the one that is loaded",
-    )
+    assert results.metric_notes == ("cer: outdated, all numbers are of another definition than the one that is loaded",)
     assert results.cells["cer_source"].tolist() == [OUTDATED] * 2
     assert results.metric_notes[0] in markdown_table(results)
 
@@ -341,7 +357,10 @@ def test_report_computes_metric_of_named_plugin_and_footnotes_one_that_is_not_lo
     assert "word_accuracy: numbers of different definitions, do not compare them" in page
     table = pd.read_csv(directory.path / "cells.csv", dtype={"word_accuracy_source": str})
     assert table["word_accuracy"].tolist() == [7.0, 0.5]
-    assert table["word_accuracy_source"].tolist() == [OUTDATED, records_of(directory)[1].metric_sources["word_accuracy"]]
+    assert table["word_accuracy_source"].tolist() == [
+        OUTDATED,
+        records_of(directory)[1].metric_sources["word_accuracy"],
+    ]
 
     assert call(capfd, "report", folder, "-p", str(plugin))[0] == 0
     table = pd.read_csv(directory.path / "cells.csv")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from decoderbench.metrics import Definition, Transcriptions
 from decoderbench.records import Cost, ResultsDirectory, RunRecord
+from decoderbench.registry.record_rules import accept_record
 from decoderbench.report import load_frame, load_results
 from decoderbench.report.tables import cells_csv
 from decoderbench.scalars import to_number, to_plain
@@ -73,7 +74,9 @@ def test_whole_number_of_any_class_is_a_score_and_stays_whole_in_a_column(value:
     assert (to_plain(value), type(to_plain(value))) == (2, int)
 
 
-@pytest.mark.parametrize("value", [*TRUTH_VALUES, *NO_NUMBERS, *NOT_FINITE, "1", np.str_("1"), Word.NO_NUMBER], ids=kind_of)
+@pytest.mark.parametrize(
+    "value", [*TRUTH_VALUES, *NO_NUMBERS, *NOT_FINITE, "1", np.str_("1"), Word.NO_NUMBER], ids=kind_of
+)
 def test_other_value_is_no_score_and_is_reported(value: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert Definition("word_accuracy", "", lambda texts: value).score(TEXTS) is None
     assert "metric word_accuracy failed and has no score: ValueError: " in caplog.text
@@ -100,6 +103,25 @@ def test_record_holds_numbers_of_any_class_as_floats(value: Any, tmp_path: Path)
         assert (one.metrics["x"], type(one.metrics["x"])) == (to_number(value), float)
         assert (one.cost.latency_ms, type(one.cost.latency_ms)) == (to_number(value), float)
     assert directory.path == tmp_path
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), torch.tensor(0.5), Fraction(1, 2)], ids=kind_of)
+def test_record_that_a_trainer_changed_holds_plain_numbers(value: Any) -> None:
+    record = make_record(make_cell(), num_test=20)
+    changes = {"metrics": record.metrics | {"x": value}, "cost": record.cost.model_copy(update={"latency_ms": value})}
+    accepted = accept_record(record.model_copy(update=changes | {"kept_step": np.int64(3)}), record.cell, 20)
+    assert [(number, type(number)) for number in (accepted.metrics["x"], accepted.cost.latency_ms)] == [
+        (0.5, float)
+    ] * 2
+    assert (accepted.kept_step, type(accepted.kept_step)) == (3, int)
+
+
+@pytest.mark.parametrize("value", [*TRUTH_VALUES, torch.tensor([0.5]), "0.5", float("nan")], ids=kind_of)
+def test_record_that_a_trainer_changed_to_hold_no_number_is_refused(value: Any) -> None:
+    record = make_record(make_cell(), num_test=20)
+    changed = record.model_copy(update={"metrics": record.metrics | {"x": value}})
+    with pytest.raises(ValueError, match=r"a record with x = .*, which must be a finite number or None"):
+        accept_record(changed, record.cell, 20)
 
 
 @pytest.mark.parametrize("value", WHOLE_NUMBERS, ids=kind_of)

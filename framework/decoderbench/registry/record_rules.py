@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 
 from decoderbench.config.cell import Cell
-from decoderbench.exception_text import MAX_TEXT, to_printable_line
+from decoderbench.exception_text import MAX_TEXT, describe_error, to_printable_line
 from decoderbench.records import Cost, RunRecord
+from decoderbench.scalars import to_plain
 
 FRACTIONS = ("exact_match", "one_minus_ned")
 
@@ -23,16 +24,36 @@ def accept_record(record: object, cell: Cell, num_test: int) -> RunRecord:
             f"{_short(record)} instead of this cell's record; return this cell's RunRecord, or None to let another "
             f"plugin run it; a wrapper returns the result of its `yield`"
         )
-    record = record.model_copy(update={"reason": to_printable_line(str(record.reason))})
+    record = _with_plain_numbers(record).model_copy(update={"reason": to_printable_line(str(record.reason))})
     if broken := next(_broken_rules(record, num_test), None):
         raise ValueError(f"a record with {broken}; return context.finish(...)")
     try:
         again = RunRecord.model_validate_json(record.model_dump_json(warnings="error"))
     except Exception as error:
-        raise ValueError(f"a record that cannot be written and read: {type(error).__name__}: {error}") from error
-    if again.cell != cell:
+        raise ValueError(f"a record that cannot be written and read: {describe_error(error)}") from error
+    if record.cell != cell:
         raise ValueError("the record of another cell; return the record of the cell that it was called with")
     return again
+
+
+def _with_plain_numbers(record: RunRecord) -> RunRecord:
+    """Return the record with numbers of any class as Python's; a value that is no number stays, to be refused."""
+    costs = {name: _plain_or_same(getattr(record.cost, name)) for name in Cost.model_fields}
+    return record.model_copy(
+        update={
+            "metrics": {name: _plain_or_same(value) for name, value in record.metrics.items()},
+            "cost": record.cost.model_copy(update=costs),
+            "num_test": _plain_or_same(record.num_test),
+            "kept_step": _plain_or_same(record.kept_step),
+        }
+    )
+
+
+def _plain_or_same(value: object) -> object:
+    try:
+        return to_plain(value)
+    except ValueError:
+        return value
 
 
 def _broken_rules(record: RunRecord, num_test: int) -> Iterator[str]:
@@ -74,5 +95,7 @@ def _short(value: object) -> str:
     """Return the start of a value's `repr`; a plugin's object may raise in it."""
     try:
         return to_printable_line(repr(value), 80)
-    except Exception:  # noqa: BLE001 - as above
-        return f"a {type(value).__name__}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - as above
+        return f"an object of class {type(value).__name__}"

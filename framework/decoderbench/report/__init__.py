@@ -31,7 +31,8 @@ __all__ = [
 def write_report(path: str | Path, *, command: str, extra_columns: ExtraColumns | None = None) -> Path:
     """Write the report of a results directory into that directory and return the path of `report.md`.
 
-    `command` is the command line that creates this report; the files quote it.
+    `command` is the command line that creates this report; the files quote it. Numbers are those of the records:
+    metrics that changed are computed again by a run, and by the command `decoderbench report`.
 
     Raises:
         DataError: the directory has no plan, or its plan is corrupt.
