@@ -155,6 +155,20 @@ class OrderOfASet(Digits):
         return sorted(super().samples(), key=lambda sample: hash(sample.key))
 
 
+class SourceOfSeveralLines(Digits):
+    """Says where its labels come from in two lines."""
+
+    def label_source(self) -> str:
+        return "labels.csv\nand labels.txt"
+
+
+class SplitsOfNone(Digits):
+    """Does not say how samples got their splits."""
+
+    def split_source(self) -> str:
+        return None  # type: ignore[return-value]
+
+
 fault = partial(Fault, "dataset")
 FAULTS = [
     fault(WithoutDocstring, "can_be_registered", "option 'count' of dataset 'digits' without a docstring"),
@@ -178,6 +192,8 @@ FAULTS = [
     fault(FingerprintOfTheTime, "fingerprint_is_stable_digest", "exclude times of reading"),
     fault(FingerprintInWords, "fingerprint_is_stable_digest", "got fingerprint 'version 2'; return hashlib"),
     fault(NoteOfOneWord, "notes_are_sentences", "got 'hm'; return sentences, or nothing"),
+    fault(SourceOfSeveralLines, "sources_are_text", r"got label_source 'labels.csv.nand labels.txt'; return a line"),
+    fault(SplitsOfNone, "sources_are_text", "got split_source None; return a line for people"),
     fault(SeedsPython, "global_state_is_unchanged", "a change of the random state of Python"),
     fault(OrderOfASet, "fresh_processes_agree", "two different results from one seed"),
 ]

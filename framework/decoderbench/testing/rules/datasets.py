@@ -25,6 +25,7 @@ def rules_of_datasets(subject: DatasetSubject) -> list[Rule]:
         images_load_in_threads,
         fingerprint_is_stable_digest,
         notes_are_sentences,
+        sources_are_text,
         global_state_is_unchanged,
         fresh_processes_agree,
     ]
@@ -130,6 +131,19 @@ def notes_are_sentences(subject: DatasetSubject) -> None:
     dataset.samples()
     for note in dataset.notes():
         expect(isinstance(note, str) and " " in note, got=f"{note!r}", do="return sentences, or nothing")
+
+
+def sources_are_text(subject: DatasetSubject) -> None:
+    """`label_source` and `split_source` are text for a person to read: printable, in one line."""
+    dataset = subject.build()
+    dataset.samples()
+    for name in ("label_source", "split_source"):
+        text = getattr(dataset, name)()
+        expect(
+            isinstance(text, str) and text.strip() == text != "" and text.isprintable(),
+            got=f"{name} {text!r}",
+            do="return a line for people, such as 'labels.csv, columns filename and label'",
+        )
 
 
 def global_state_is_unchanged(subject: DatasetSubject) -> None:
