@@ -55,11 +55,7 @@ def rescore(directory: ResultsDirectory, cells: Sequence[Cell], definitions: Map
             changed = record.model_copy(update={"metrics": record.metrics | scores, "metric_sources": sources})
             if changed != record:
                 directory.publish(changed)
-            computed.update(
-                name
-                for name in stale
-                if _is_known_to_be_stale(record, definitions[name]) or not _has_number(record, name, scores[name])
-            )
+            computed.update(name for name in stale if _is_news(record, definitions[name], scores[name]))
     for name, number in computed.items():
         logger.info("metric %s: computed again for %s from their predictions", name, _count(number))
     for reason, cases in kept.items():
@@ -123,6 +119,13 @@ def _is_known_to_be_stale(record: RunRecord, definition: Definition) -> bool:
     if definition.name not in record.metrics:
         return definition.name not in BUILT_IN  # a trainer of its own may have left out a built-in one
     return bool(definition.source) and record.metric_sources.get(definition.name) not in (None, definition.source)
+
+
+def _is_news(record: RunRecord, definition: Definition, score: float | None) -> bool:
+    """Return whether a score replaces a number of another definition, or differs from what the record has."""
+    if score is None and record.metrics.get(definition.name) is None:
+        return False
+    return _is_known_to_be_stale(record, definition) or not _has_number(record, definition.name, score)
 
 
 def _has_number(record: RunRecord, name: str, value: float | None) -> bool:

@@ -178,10 +178,15 @@ def test_metric_that_fails_has_no_score_whatever_it_was(
     assert "metric word_accuracy failed and has no score: ZeroDivisionError" in caplog.text
 
 
-def test_metric_that_failed_is_tried_again_without_an_edit(directory: ResultsDirectory, tmp_path: Path) -> None:
+def test_metric_that_failed_is_tried_again_without_an_edit(
+    directory: ResultsDirectory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     words = tmp_path / "words.txt"
-    definitions = definitions_from(write_plugin(tmp_path, f"len(open({str(words)!r}).read())"))
+    definitions = definitions_from(
+        write_plugin(tmp_path, f"len(__import__('pathlib').Path({str(words)!r}).read_text())")
+    )
     assert update(directory, definitions).cells["word_accuracy"].isna().all()
+    assert "computed again" not in caplog.text
     words.write_text("three")
     assert list(update(directory, definitions).cells["word_accuracy"]) == [5.0, 5.0]
 
