@@ -67,6 +67,11 @@ class FigureWriter:
             append_synced(self.path, line)
 
 
+def with_threads(device: str, threads: object, kind: str) -> str:
+    """Return the name of a device, on a CPU with the number of threads."""
+    return f"{device}, {threads} thread{'s' * (str(threads) != '1')}" if kind == "cpu" else device
+
+
 VERDICTS = {None: "", True: "pass", False: "FAIL"}
 
 

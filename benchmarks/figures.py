@@ -10,8 +10,9 @@ from pathlib import Path
 
 import timm
 import torch
-from figure_file import FigureWriter, append_synced, parser
+from figure_file import FigureWriter, append_synced, parser, with_threads
 
+from decoderbench.training.cores import choose_threads
 from decoderbench.training.devices import choose_device, device_name, start_device, synchronize
 
 __all__ = ["Figures", "append_synced", "parser", "seconds", "start", "versions"]
@@ -25,7 +26,8 @@ class Figures(FigureWriter):
     """
 
     def __init__(self, part: str, device: torch.device, path: Path | None = None) -> None:
-        super().__init__(part, path, device_name(device), versions())
+        name = with_threads(device_name(device), torch.get_num_threads(), device.type)
+        super().__init__(part, path, name, versions())
         self.device = device
 
 
@@ -36,8 +38,10 @@ def versions() -> str:
 
 
 def start(part: str, given: argparse.Namespace) -> Figures:
-    """Start the device and return the writer of a part's figures."""
+    """Start the device, with as many threads as a cell gets there, and return the writer of a part's figures."""
     device = choose_device(given.device)
+    if (threads := choose_threads(None, device)) is not None:
+        torch.set_num_threads(threads)
     start_device(device)
     return Figures(part, device, given.out)
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from figure_file import FigureWriter, installed_versions, parser
+from figure_file import FigureWriter, installed_versions, parser, with_threads
 
 from decoderbench.errors import DataError, PendingCellsError
 from decoderbench.records import ResultsDirectory, RunRecord, write_atomically
@@ -167,7 +167,8 @@ def report_cell(record: RunRecord, band: float | None, figures: FigureWriter) ->
     """Record accuracy and costs of a cell, measured where and with what its record says."""
     title = record.cell.name or record.cell.variant_title
     known = {name: record.environment.get(name, "") for name in ("python", "torch", "timm", "cuda", "commit")}
-    figures.measured_on = record.device
+    kind = "cpu" if "cpu_capability" in record.environment else "cuda"
+    figures.measured_on = with_threads(record.device, record.environment.get("threads"), kind)
     figures.versions = ", ".join(f"{name} {value}" for name, value in known.items() if value)
     done = record.status == "done"
     figures.add(f"{title}: status", record.status if done else f"{record.status}: {record.reason}", ok=done)

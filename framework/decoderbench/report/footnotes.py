@@ -55,7 +55,8 @@ def footnotes_of(cells: pd.DataFrame, axes: Sequence[str]) -> Footnotes:
         _add_note(found, f"{status}: {reason or 'no reason was recorded'}", same, axes)
     done = cells[cells["status"] == "done"]
     usual = {name: _most_common(done[name]) for name in CONDITIONS}
-    unusual = [tuple(differing(row, usual, CONDITIONS)) for row in done[list(CONDITIONS)].to_dict("records")]
+    conditions = done[list(CONDITIONS)].itertuples(index=False, name=None)
+    unusual = [tuple(differing(dict(zip(CONDITIONS, row, strict=True)), usual, CONDITIONS)) for row in conditions]
     for names in dict.fromkeys(filter(None, unusual)):
         of_these = done[[other == names for other in unusual]]
         for values, same in of_these.groupby(list(names), sort=False):
