@@ -63,5 +63,6 @@ class DeviceLostError(PendingCellsError):
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known name, or an empty string if none is close."""
-    near = get_close_matches(given.lower(), known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    names = {name.lower(): name for name in known}
+    near = get_close_matches(given.lower(), names, n=1, cutoff=0.6)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""

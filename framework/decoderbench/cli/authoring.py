@@ -90,6 +90,7 @@ def check(
         )
     if options:
         (one,) = chosen
+        options = registry[one.kind].decide_options(one.name, options)
         if problems := registry[one.kind].mistakes(ComponentChoice.model_validate({**options, "use": one.name})):
             raise ConfigError([f"--set {'.'.join(map(str, place))}: {text}" for place, text in problems])
     started = time.monotonic()

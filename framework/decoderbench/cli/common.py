@@ -88,7 +88,8 @@ def load(
 ) -> tuple[Experiment, Registry]:
     """Check an experiment in two passes: its own keys (no torch), then component names and options.
 
-    Both passes are always made, so one run reports every mistake.
+    Both passes are always made, so one run reports every mistake. Options that were typed are text or numbers only
+    once their component is known.
     """
     data, text = read_toml(path)
     data = add_variants(merge(data, changes), additions or [])
@@ -99,13 +100,14 @@ def load(
         err.print(f"{error}", markup=False)
         count = len(error.mistakes)
     registry = load_registry(plugin, folders)
+    data = registry.decide_options(data)
     if mistakes := [describe_mistake(str(path), text, *mistake) for mistake in registry.mistakes(data)]:
         err.print("\n".join(mistakes), markup=False)
     count += len(mistakes)
     if count or experiment is None:
         err.print(f"{count} mistake{'s' * (count != 1)} in {path}; nothing was trained", markup=False)
         raise typer.Exit(ConfigError.exit_code)
-    return experiment, registry
+    return parse_experiment(data, source=str(path), text=text), registry
 
 
 def load_plugins(names: list[str] | None, folders: list[Path] | None, *, builtin: bool = True) -> Plugins:

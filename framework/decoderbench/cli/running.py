@@ -36,6 +36,7 @@ from decoderbench.cli.common import (
 )
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
+from decoderbench.config.typed_values import value_of
 from decoderbench.records import FAILED
 from decoderbench.resume import Repeat
 
@@ -96,9 +97,10 @@ def compare(
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
     registry = load_registry(plugin, plugins_dir)
     with _showing_progress(registry, "nothing is written yet"):
-        options = changes.get("dataset", {})
+        options = value_of(changes.get("dataset", {}))
         data, dataset = fit_preset(images, registry, steps=steps, options=options, deadline=deadline)
-    checked = parse_experiment(add_variants(merge(data, changes), add or []), source="compare")
+    data = registry.decide_options(add_variants(merge(data, changes), add or []))
+    checked = parse_experiment(data, source="compare")
     repeat, where = Repeat(retry_failed, retrain_changed), Path()
     _prepare_and_execute(checked, registry, where, results, device, select, repeat, threads, deadline, dataset)
 
@@ -208,6 +210,7 @@ def _prepare_and_execute(
     dataset: Dataset | None = None,
 ) -> None:
     from decoderbench.planning.prepare import prepare
+    from decoderbench.planning.selection import select_cells
     from decoderbench.report import markdown_table
     from decoderbench.runner import execute, open_results
     from decoderbench.training.devices import choose_device
@@ -229,7 +232,8 @@ def _prepare_and_execute(
         )
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'}", markup=False)
-    statuses = finished.recorded["status"]
+    selected = {cell.cell_id for cell in select_cells(prepared.cells, select)}
+    statuses = finished.recorded.loc[finished.recorded["cell_id"].isin(selected), "status"]
     if failed := int(statuses.isin(FAILED).sum()):
         err.print(f"{failed} of {len(statuses)} cells failed; the report gives the reasons", markup=False)
         raise typer.Exit(1)

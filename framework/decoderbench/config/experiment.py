@@ -14,13 +14,14 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from decoderbench.config.mistakes import describe_mistake, explain_mistakes
+from decoderbench.config.typed_values import decide
 from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.errors import ConfigError, DataError, did_you_mean
 from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Names that are safe as a folder, in HTML, in CSV and on a command line."""
 
 
@@ -238,17 +239,17 @@ def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
         return tomllib.loads(text), text
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file; give the path of an experiment's .toml file"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"{path}: not valid TOML: {error}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read as UTF-8 text: {error}"]) from None
+    except (ValueError, RecursionError) as error:  # also raised for numbers of thousands of digits
+        raise ConfigError([f"{path}: not valid TOML: {error}"]) from None
 
 
 def parse_experiment(data: Mapping[str, Any], *, source: str, text: str = "") -> Experiment:
     """Validate plain data.
 
     Args:
-        data: the experiment, as in a TOML file.
+        data: the experiment, as in a TOML file; values typed on a command line may be `Typed`.
         source: path of the file, for messages.
         text: contents of the file, to find line numbers for messages.
 
@@ -256,7 +257,7 @@ def parse_experiment(data: Mapping[str, Any], *, source: str, text: str = "") ->
         ConfigError: listing every mistake in keys and values.
     """
     try:
-        return Experiment.model_validate(data)
+        return Experiment.model_validate(decide(data, Experiment))
     except ValidationError as error:
         mistakes = [describe_mistake(source, text, *mistake) for mistake in explain_mistakes(error, Experiment)]
         raise ConfigError(mistakes) from None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from decoderbench.config.experiment import Grid
+from decoderbench.config.toml_lines import split_assignment
+from decoderbench.config.typed_values import Typed, read_typed, text_of, value_of
 from decoderbench.errors import ConfigError, did_you_mean
 from decoderbench.kinds import AXES
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return overrides such as `training.steps=500` as nested data; a value that is not TOML is taken as a string.
+    """Return overrides such as `training.steps=500` as nested data, whose values are text or `Typed`.
 
     Raises:
         ConfigError: listing every override that is not of the form key=value.
@@ -20,17 +22,18 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     mistakes = []
     for override in overrides:
-        key, equals, value = override.partition("=")
-        for line in (f"{key} = {value}", f'{key} = "{value}"'):
-            try:
-                data = merge(data, tomllib.loads(line))
-                break
-            except tomllib.TOMLDecodeError:
-                continue
-        else:
-            equals = ""
-        if not equals:
-            mistakes.append(f"--set {override}: must be key=value, as in training.steps=500")
+        assignment = split_assignment(override)
+        if assignment is None:
+            mistakes.append(
+                f"--set {override}: must be key=value, as in training.steps=500; quote labels that hold other "
+                f'characters than letters, digits, _ and -, as in grid.decoder."my own".hidden_dim=500'
+            )
+            continue
+        keys, text = assignment
+        change: Any = read_typed(text)
+        for key in reversed(keys):
+            change = {key: change}
+        data = merge(data, change)
     if mistakes:
         raise ConfigError(mistakes)
     return data
@@ -47,10 +50,11 @@ def add_variants(data: Mapping[str, Any], additions: Sequence[str]) -> dict[str,
     """
     mistakes = []
     for addition in additions:
-        key, equals, value = addition.partition("=")
+        key, equals, text = addition.partition("=")
         axis, dot, label = key.strip().partition(".")
-        label = label.strip().strip("\"'")
-        if not (equals and dot and label and value.strip()):
+        label, text = label.strip().strip("\"'"), text.strip()
+        choice = read_typed(text)
+        if not (equals and dot and label and text):
             mistakes.append(f"--add {addition}: must be axis.label=component, as in decoder.mine=my_decoder")
         elif axis not in AXES:
             mistakes.append(
@@ -58,9 +62,12 @@ def add_variants(data: Mapping[str, Any], additions: Sequence[str]) -> dict[str,
             )
         elif label in _variants_of(data, axis):
             mistakes.append(f"--add {addition}: {axis} {label!r} already exists; choose another label, or use --set")
+        elif text.startswith("{") and isinstance(choice, str):
+            mistakes.append(
+                f'--add {addition}: is not a TOML table; put texts in quotes, as in {{use="my_decoder", letters="012"}}'
+            )
         else:
-            variants = {**_variants_of(data, axis), label: _parse_value(value.strip())}
-            data = merge(data, {"grid": {axis: variants}})
+            data = merge(data, {"grid": {axis: {**_variants_of(data, axis), label: choice}}})
     if mistakes:
         raise ConfigError(mistakes)
     return dict(data)
@@ -70,29 +77,21 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     """Return `base` with `changes` applied, table by table; a replaced component loses the options of the old one."""
     merged = dict(base)
     for key, value in changes.items():
-        inner = merged.get(key)
-        if isinstance(inner, str) and isinstance(value, Mapping):
+        inner, table = value_of(merged.get(key)), value_of(value)
+        if isinstance(inner, str) and isinstance(table, Mapping):
             inner = {"use": inner}  # a component may be given by its name alone
-        if isinstance(value, Mapping) and isinstance(inner, Mapping):
-            same_component = value.get("use", inner.get("use")) == inner.get("use")
-            merged[key] = merge(inner, value) if same_component else value
-        else:
-            merged[key] = value
+        if isinstance(table, Mapping) and isinstance(inner, Mapping):
+            same_component = text_of(table.get("use", inner.get("use"))) == text_of(inner.get("use"))
+            table = merge(inner, table) if same_component else table
+            value = replace(value, value=table) if isinstance(value, Typed) else table
+        merged[key] = value
     return merged
 
 
 def _variants_of(data: Mapping[str, Any], axis: str) -> Mapping[str, Any]:
     """Return the variants of an axis in `data`, or the default ones, which an addition keeps."""
-    grid = data.get("grid")
-    variants = grid.get(axis) if isinstance(grid, Mapping) else None
+    grid = value_of(data.get("grid"))
+    variants = value_of(grid.get(axis)) if isinstance(grid, Mapping) else None
     if variants is None and not Grid.model_fields[axis].is_required():
         return {label: {"use": choice.use} for label, choice in Grid.model_fields[axis].get_default().items()}
     return variants if isinstance(variants, Mapping) else {}
-
-
-def _parse_value(text: str) -> Any:
-    """Return a TOML value, or `text` itself if it is not TOML."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

@@ -11,8 +11,8 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith("["):
             path = table = _keys_of(line) or table
-        elif key := _assigned_key(line):
-            path = table + key
+        elif assignment := split_assignment(line):
+            path = table + assignment[0]
         else:
             continue
         if path and wanted[: len(path)] == path and (best is None or len(path) > best[0]):
@@ -20,12 +20,15 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
     return best[1] if best else None
 
 
-def _assigned_key(line: str) -> tuple[str, ...]:
-    """Return the key that a line assigns to: the text before the first `=` that is not part of a quoted key."""
+def split_assignment(line: str) -> tuple[tuple[str, ...], str] | None:
+    """Return the key that a line assigns to, as nested keys, and the text behind it; None if it is no assignment.
+
+    The first `=` that is not part of a quoted key separates them.
+    """
     for position, character in enumerate(line):
-        if character == "=" and (path := _keys_of(line[:position] + "= 0")):
-            return path
-    return ()
+        if character == "=" and (keys := _keys_of(line[:position] + "= 0")):
+            return keys, line[position + 1 :]
+    return None
 
 
 def _keys_of(line: str) -> tuple[str, ...]:
@@ -33,7 +36,7 @@ def _keys_of(line: str) -> tuple[str, ...]:
     keys: list[str] = []
     try:
         inner: object = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also raised for numbers of thousands of digits
         return ()
     while inner and isinstance(inner, dict | list):
         if isinstance(inner, dict):

@@ -49,7 +49,8 @@ def fit_preset(
     if not isinstance(options, Mapping) or options.keys() & {"use", "path"}:
         raise ConfigError(["--set dataset: set options of the dataset one by one; its path is the given folder"])
     preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
-    choice = ComponentChoice.model_validate({**options, **preset["dataset"], "path": str(folder)})
+    given = registry["dataset"].decide_options(preset["dataset"]["use"], options)
+    choice = ComponentChoice.model_validate({**given, **preset["dataset"], "path": str(folder)})
     if mistakes := registry["dataset"].mistakes(choice):
         raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in mistakes])
     registered, config = registry["dataset"].configure(choice)

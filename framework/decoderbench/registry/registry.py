@@ -11,13 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from decoderbench import __version__
 from decoderbench.config.experiment import NAME_PATTERN, ComponentChoice
 from decoderbench.config.mistakes import Location, explain_mistakes
+from decoderbench.config.typed_values import decide, put, text_of, value_of
 from decoderbench.data.dataset import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
+from decoderbench.exception_text import describe_error
 from decoderbench.kinds import AXES, KINDS
 from decoderbench.metrics import BUILT_IN, Metric
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
@@ -112,7 +114,9 @@ class Components(Mapping[str, Registered[T]]):
             raise PluginError(f"{what} does not implement {', '.join(missing)}")
         name = getattr(component, "name", None)
         if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
-            raise PluginError(f"{what} has the name {name!r}; use a-z, 0-9, _ . - and begin with a-z or 0-9")
+            raise PluginError(
+                f"{what} has the name {name!r}; use A-Z, a-z, 0-9, _ . - and begin with a letter or a digit"
+            )
         if self.kind == "decoder" and hasattr(component, "infeasible"):
             raise PluginError(
                 f"decoder {name!r} defines infeasible, which nothing calls since plugin API version 2; raise "
@@ -142,12 +146,18 @@ class Components(Mapping[str, Registered[T]]):
         """Return what is wrong with a choice, each with its location within the choice."""
         if choice.use not in self:
             return [(("use",), self.explain_unknown(choice.use))]
+        component = f"{self.kind} {choice.use!r}: "
         try:
             self.configure(choice)
         except ValidationError as error:
-            component = f"{self.kind} {choice.use!r}: "
             return [(place, component + text) for place, text in explain_mistakes(error, self[choice.use].config_class)]
+        except Exception as error:  # noqa: BLE001 - a validator of a plugin may raise anything
+            return [((), f"{component}its options raised {describe_error(error)}; raise ValueError with a reason")]
         return []
+
+    def decide_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return plain options: those typed on a command line are text where the component wants text."""
+        return decide(options, self[name].config_class if name in self else BaseModel)
 
     def _refuse_other_than_options(self, component: type, name: str) -> None:
         config = getattr(component, "Config", None)
@@ -224,21 +234,35 @@ class Registry(Mapping[str, Components[Any]]):
 
         Works on data with other mistakes too, so one run reports every mistake.
         """
-        grid = data.get("grid")
-        variants_of = grid if isinstance(grid, Mapping) else {}
-        choices: list[tuple[str, Location, Any]] = [("dataset", ("dataset",), data.get("dataset"))]
-        for axis in AXES:
-            variants = variants_of.get(axis)
-            if isinstance(variants, Mapping):
-                choices += [(axis, ("grid", axis, label), given) for label, given in variants.items()]
         found: list[Mistake] = []
-        for kind, place, given in choices:
+        for kind, place, given in _choices(data):
             try:
                 choice = ComponentChoice.model_validate(given)
             except ValidationError:
                 continue  # the check of the experiment itself reports it
             found += [(place + below, text) for below, text in self[kind].mistakes(choice)]
         return found
+
+    def decide_options(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an experiment, given as data, in which the options of its components are plain: as `decide` does."""
+        for kind, place, given in _choices(data):
+            choice = value_of(given)
+            choice = choice if isinstance(choice, Mapping) else {"use": given}
+            use = text_of(choice.get("use"))
+            if isinstance(use, str):
+                options = {name: value for name, value in choice.items() if name != "use"}
+                data = put(data, place, {"use": use, **self[kind].decide_options(use, options)})
+        return data
+
+
+def _choices(data: Mapping[str, Any]) -> Iterator[tuple[str, Location, Any]]:
+    """Yield the kind, the place and the description of each component in an experiment that is given as data."""
+    yield "dataset", ("dataset",), data.get("dataset")
+    grid = value_of(data.get("grid"))
+    for axis in AXES:
+        variants = value_of(grid.get(axis)) if isinstance(grid, Mapping) else None
+        if isinstance(variants, Mapping):
+            yield from ((axis, ("grid", axis, label), given) for label, given in variants.items())
 
 
 def _qualified_name(component: type) -> str:
