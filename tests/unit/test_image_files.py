@@ -3,9 +3,11 @@
 import random
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import permutations
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -346,31 +348,52 @@ def test_damaged_image_is_a_data_error_of_a_plan_with_images(
 
 
 class Warned(Dataset):
-    """Three images, two of which are loaded with a warning; these differ in numbers only."""
+    """Twelve images, most of which are loaded with a warning of one of five kinds."""
 
     name = "warned"
     Config = ComponentConfig
 
     def samples(self) -> list[Sample]:
-        return [Sample(f"{i}.tif", "a", split) for i, split in enumerate(("train", "val", "test"))]  # type: ignore[arg-type]
+        return [Sample(f"{i}.tif", "a", ("train", "val", "test")[i % 3]) for i in range(12)]  # type: ignore[arg-type]
 
     def load_image(self, index: int) -> Image.Image:
-        if index < 2:
-            warnings.warn(f"tag {index} has {index + 2} entries", stacklevel=1)
-        return COLORS.rotate(60 * index)
+        if index > 0:
+            warnings.warn(f"tag {index} is {'abcde'[index.bit_length()]}", stacklevel=1)
+        return COLORS.rotate(30 * index)
 
     def fingerprint(self) -> str:
         return "warned"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_warnings_are_notes_of_the_audit(
+def test_warnings_are_counted_by_kind_in_notes_and_shown_nowhere_else(
     tmp_path: Path, workers: int, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     dataset = Warned(ComponentConfig(), tmp_path)
     samples = dataset.samples()
     store = open_store(dataset, samples, ImageOptions(), cache_dir=tmp_path, workers=workers)
-    notes = audit(samples).with_images(store).notes
-    assert "read with a warning: 2 of 3 images: 2 such as '0.tif' (tag 0 has 2 entries)" in notes
+    assert [note for note in audit(samples).with_images(store).notes if "warning" in note] == [
+        "read with a warning: 4 of 12 images, such as '4.tif': tag 4 is d",
+        "read with a warning: 4 of 12 images, such as '8.tif': tag 8 is e",
+        "read with a warning: 2 of 12 images, such as '2.tif': tag 2 is c",
+        "read with other warnings: 1 of 12 images",
+    ]
     assert not recwarn.list
     assert capfd.readouterr().err == ""
+
+
+def test_each_thread_collects_its_own_warnings_and_others_are_shown(recwarn: pytest.WarningsRecorder) -> None:
+    met = Barrier(2)
+
+    def warn(name: str) -> list[str]:
+        with collected_warnings() as collected:
+            met.wait()
+            warnings.warn(name, stacklevel=1)
+            met.wait()
+        return collected
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(warn, ["one", "other"])) == [["one"], ["other"]]
+    assert not recwarn.list
+    warnings.warn("mine", stacklevel=1)
+    assert [str(shown.message) for shown in recwarn.list] == ["mine"]

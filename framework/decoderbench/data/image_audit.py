@@ -12,7 +12,7 @@ from decoderbench.data.problems import Findings
 if TYPE_CHECKING:
     from decoderbench.data.image_store import ImageStore
 
-MAX_WARNINGS = 3  # kinds that a note lists
+MAX_WARNINGS = 3  # kinds that are noted one by one
 
 
 def check_images(found: Findings, store: ImageStore, labels: Sequence[str], unspellable: Collection[int]) -> None:
@@ -52,17 +52,20 @@ def image_notes(store: ImageStore) -> list[str]:
             f"transparent images are composited on white: {len(store.transparent):,} of {total}, such as "
             f"{store.keys[store.transparent[0]]!r}"
         )
-    if store.warned:
-        notes.append(f"read with a warning: {len(store.warned):,} of {total}: {_list_warnings(store)}")
-    return notes
+    return notes + _notes_of_warnings(store)
 
 
-def _list_warnings(store: ImageStore) -> str:
-    """Return the most frequent kinds of warnings, as text; warnings that differ in numbers only are of one kind."""
+def _notes_of_warnings(store: ImageStore) -> list[str]:
+    """Return a note for each of the most frequent warnings; those that differ in numbers only are counted as one."""
     rows_of_kind: defaultdict[str, list[int]] = defaultdict(list)
     for row, warning in store.warned.items():
         rows_of_kind[re.sub(r"\d+", "0", warning)].append(row)
     kinds = sorted(rows_of_kind.values(), key=len, reverse=True)
-    listed = [f"{len(rows):,} such as {store.keys[rows[0]]!r} ({store.warned[rows[0]]})" for rows in kinds]
-    more = [f"and {len(kinds) - MAX_WARNINGS:,} other kinds"] if len(kinds) > MAX_WARNINGS else []
-    return ", ".join(listed[:MAX_WARNINGS] + more)
+    notes = [
+        f"read with a warning: {len(rows):,} of {len(store):,} images, such as {store.keys[rows[0]]!r}: "
+        f"{store.warned[rows[0]]}"
+        for rows in kinds[:MAX_WARNINGS]
+    ]
+    if others := sum(map(len, kinds[MAX_WARNINGS:])):
+        notes.append(f"read with other warnings: {others:,} of {len(store):,} images")
+    return notes
