@@ -158,6 +158,30 @@ GIVEN = [
         "given by lists splits.json train, splits.json val, splits.json test",
     ),
     (
+        ABC,
+        {"split.json": {"a.png": "train", "b.png": "val", "c.png": "test"}},
+        {},
+        "given by lists split.json train, split.json val, split.json test",
+    ),
+    (
+        ABC,
+        {"splits.csv": "filename,split\na.png,Train\nb.png,dev\nc.png,test\n"},
+        {},
+        "given by lists splits.csv Train, splits.csv dev, splits.csv test",
+    ),
+    (
+        "训练集/a train|验证集/b val|测试集/c test",
+        {},
+        BY_NAME,
+        "given by folders 训练集, 验证集, 测试集",
+    ),
+    (
+        "imgs/a train|imgs/b val|imgs/c test",
+        {"train.txt": "/home/x/set/imgs/a.png", "val.txt": "D:\\set\\imgs\\b.png", "test.txt": "./imgs/c.png"},
+        {},
+        "given by lists train.txt, val.txt, test.txt",
+    ),
+    (
         "train_1 train|val_2 val|test_3 test",
         {},
         {"labels": "filename", "filename_pattern": r"_(?P<label>\d)"},
@@ -417,6 +441,13 @@ REFUSED = [
     ),
     (AB, {}, {"group_column": "book"}, "must have one column 'book'; its columns: none"),
     (AB, table_of("split,split", "train,test", "test,train"), CSV, "labels.csv has several columns 'split'"),
+    (
+        AB,
+        table_of("split", "0", "1"),
+        CSV,
+        "column split is called like a split, but its values are '0', '1'; write",
+    ),
+    (["train_1.png", "test_2.png", "x.png"], {}, {}, "given by names of images train and test has no part for 1 of 3"),
     (
         TVT,
         {},

@@ -1,11 +1,12 @@
 """List files, such as `train.txt`: the names of the images of one part, and no labels."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from posixpath import basename, splitext
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from decoderbench import DataError
 
@@ -39,7 +40,12 @@ def read_lists(root: Path, files: Iterable[str], names: ImageNames, tables: Coll
     notes, problem = [], ""
     for file in sorted(files):
         stem = splitext(basename(file))[0]
-        if suffix_of(file) in SUFFIXES and _says_split(stem) and file not in tables and not names.find(stem, file):
+        if (
+            suffix_of(file) in SUFFIXES
+            and (word_in(stem) or _is_called_splits(file))
+            and file not in tables
+            and not names.find(stem, file)
+        ):
             try:
                 entries |= _entries_of(root / file, file)
             except DataError as error:
@@ -50,7 +56,9 @@ def read_lists(root: Path, files: Iterable[str], names: ImageNames, tables: Coll
         if word_in(basename(file)) == "trainval" and {"train", "val"} <= words:
             continue  # the union of the others
         found = {entry: names.find(entry, file) for entry in listed}
-        several = [f"{entry!r} may be {' or '.join(sorted(images)[:3])}" for entry, images in found.items() if len(images) > 1]
+        several = [
+            f"{entry!r} may be {' or '.join(sorted(images)[:3])}" for entry, images in found.items() if len(images) > 1
+        ]
         if several:
             problem = problem or f"{file}: {several[0]}; write the folder too"
         if missing := [entry for entry, images in found.items() if not images]:
@@ -80,22 +88,58 @@ def _images_in(folders: Collection[str], images: Iterable[str]) -> dict[str, lis
     return found
 
 
-def _says_split(stem: str) -> bool:
-    return word_in(stem) is not None or stem.lower() in ("split", "splits")
+def assigns_parts(path: Path) -> bool:
+    """Return whether a file, called `splits` or the like, says the part of each image and nothing else."""
+    if not _is_called_splits(path.stem) or suffix_of(path.name) not in SUFFIXES:
+        return False
+    try:
+        return bool(_by_part(read_text(path), path.name))
+    except DataError:
+        return False
+
+
+def _is_called_splits(stem: str) -> bool:
+    return bool({"split", "splits", "partition", "partitions"} & {*re.findall("[a-z]+", stem.lower())})
 
 
 def _entries_of(path: Path, file: str) -> dict[str, list[str]]:
-    """Return the entries of a file by the name of their list: that of the file, or a key in a JSON file."""
+    """Return the names in a file by the list that they are in: the file, or a part in it."""
     text = read_text(path)
-    if suffix_of(file) != ".json":
-        return {file: [line.split("\t")[0].strip() for line in text.split("\n") if line.strip()]}
+    if _is_called_splits(path.stem) and (lists := _by_part(text, file)):
+        return lists
+    if suffix_of(file) == ".json":
+        value = _parse_json(text, file)
+        return {file: value} if _is_names(value) else {}
+    return {file: [line.split("\t")[0].strip() for line in text.split("\n") if line.strip()]}
+
+
+def _by_part(text: str, file: str) -> dict[str, list[str]]:
+    """Return the names that a text assigns to parts, in lines such as `a.png,train` or in JSON, by file and part."""
+    lists: dict[str, list[str]] = {}
+    if suffix_of(file) == ".json":
+        value = _parse_json(text, file)
+        if not isinstance(value, dict):
+            return {}
+        if all(isinstance(part, str) and word_in(part) for part in value.values()):
+            for name, part in value.items():
+                lists.setdefault(f"{file} {part}", []).append(name)
+            return lists
+        return {f"{file} {part}": names for part, names in value.items() if word_in(part) and _is_names(names)}
+    for number, line in enumerate(filter(None, map(str.strip, text.split("\n")))):
+        match = re.fullmatch(r'"?(.+?)"?[,;\t ]\s*"?([^,;\t"]+)"?', line)
+        if match and word_in(match[2]):
+            lists.setdefault(f"{file} {match[2]}", []).append(match[1])
+        elif number > 0:  # the first line may be a header
+            return {}
+    return lists
+
+
+def _parse_json(text: str, file: str) -> object:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{file} is not JSON: {error}") from error
-    keyed = {f"{file} {key}": one for key, one in value.items()} if isinstance(value, dict) else {file: value}
-    return {
-        name: entries
-        for name, entries in keyed.items()
-        if word_in(basename(name)) and isinstance(entries, list) and all(isinstance(entry, str) for entry in entries)
-    }
+
+
+def _is_names(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)

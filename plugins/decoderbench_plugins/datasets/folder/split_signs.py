@@ -11,6 +11,7 @@ from decoderbench import Split
 from .labels import Row
 from .split_words import SPLITS, Word, meaning, short_word, word_in
 
+CERTAIN = {"split", "partition"}  # columns that cannot be anything else
 COLUMNS = {"split", "subset", "partition", "fold", "set", "usage", "mode", "phase", "part", "stage", "traintest"}
 TRUE, FALSE = {"1", "true", "yes", "x"}, {"0", "false", "no", ""}
 MOST_NAMED = 6
@@ -85,12 +86,22 @@ def split_columns(rows: Sequence[Row]) -> list[str]:
     found = []
     for column in _columns(rows):
         values = [row.columns.get(column, "") for row in rows]
-        by_name = bool(COLUMNS & {*re.findall("[a-z]+", column.lower()), re.sub("[^a-z]", "", column.lower())})
+        by_name = bool(COLUMNS & _tokens(column))
         different = {value.strip() for value in values}
         by_values = len(different) > 1 and all(value.isalpha() and word_in(value) for value in different)
         if (by_name or by_values) and values != labels:
             found.append(column)
     return found
+
+
+def unread_split_columns(rows: Sequence[Row]) -> list[tuple[str, bool]]:
+    """Return the columns that are called like a split, but name no part; true if they cannot be anything else."""
+    found = [column for column in split_columns(rows) if column_sign(rows, column) is None]
+    return [(column, bool(CERTAIN & _tokens(column))) for column in found]
+
+
+def _tokens(column: str) -> set[str]:
+    return {*re.findall("[a-z]+", column.lower()), re.sub("[^a-z]", "", column.lower())}
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
@@ -117,15 +128,12 @@ def _folder_sign(kind: str, paths: Sequence[str]) -> Sign | None:
 
 
 def _file_name_sign(rows: Sequence[Row]) -> Sign | None:
-    """Return the sign that every image is named after a part, such as `train_001.png`; else None."""
-    words: list[Word] = []
-    for row in rows:
-        word = word_in(splitext(basename(row.name))[0])
-        if word is None:
-            return None
-        words.append(word)
-    sign = _sign("names of images", [(word,) for word in words])
-    return sign if sign and sign.divides else None
+    """Return the sign that most images are named after a part, such as `train_001.png`; else None."""
+    words = [word_in(splitext(basename(row.name))[0]) for row in rows]
+    if 2 * sum(word is not None for word in words) < len(words):
+        return None
+    sign = _sign("names of images", [[word] if word else [] for word in words])
+    return sign if sign and len(sign.parts) > 1 else None
 
 
 def _is_sidecar(row: Row) -> bool:

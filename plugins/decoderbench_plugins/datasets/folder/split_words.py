@@ -11,14 +11,15 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 Word = Literal["train", "val", "test", "eval", "trainval"]
 SPELLINGS: dict[Word, str] = {
-    "train": "train|training|trn",
-    "val": "val|valid|validation|validate|validating|dev|devel|development",
-    "test": "test|testing|tst|holdout",
+    "train": "train|training|trn|训练",
+    "val": "val|valid|validation|validate|validating|dev|devel|development|验证",
+    "test": "test|testing|tst|holdout|测试",
     "eval": "eval|evaluation",
     "trainval": "trainval|trainvalid|trainvalidation|traindev",
 }
 SHORT: dict[str, Word] = {"tr": "train", "va": "val", "vl": "val", "te": "test", "ts": "test"}
-ENDINGS = "s|sets?|data|datasets?|lists?|files?|labels?|images?|imgs?|gt|splits?|parts?"
+ENDINGS = "s|sets?|data|datasets?|lists?|files?|labels?|images?|imgs?|gt|splits?|parts?|集"
+ANY = re.compile("tr(ai)?n|val|dev|te?st|hold|held|eval|训练|验证|测试", re.IGNORECASE)  # rules most names out, fast
 PATTERNS = {word: re.compile(f"({spellings})({ENDINGS})?") for word, spellings in SPELLINGS.items()}
 
 
@@ -34,6 +35,8 @@ def word_in(name: str) -> Word | None:
     A word ends at a character that is no letter, or where small letters change to capitals. A name with two words names
     none (`train_test_split`), except that train and val together are what val is dealt from (`train_val`).
     """
+    if not ANY.search(name):
+        return None
     name = re.sub("hold[^a-z]*out|held[^a-z]*out", "holdout", name, flags=re.IGNORECASE)
     tokens = {*re.findall(r"[^\W\d_]+", name), *re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
     texts = {token.lower() for token in tokens}

@@ -9,7 +9,7 @@ from .files import first_names
 from .groups import Grouping, chosen_grouping, likely_groupings, require_column
 from .labels import Row
 from .split_lists import Lists
-from .split_signs import Sign, column_sign, find_signs, split_columns, word_of_value
+from .split_signs import Sign, column_sign, find_signs, unread_split_columns, word_of_value
 from .split_words import SPLITS
 
 if TYPE_CHECKING:
@@ -61,10 +61,14 @@ def _choose_signs(rows: Sequence[Row], lists: Lists, config: "Folder.Config") ->
     if lists.problem:
         raise DataError(f"{lists.problem}, or set dataset.split = {DEAL_ANEW}")
     notes = list(lists.notes)
-    for column in split_columns(rows):
-        if column_sign(rows, column) is None:
-            values = sorted({row.columns.get(column, "") for row in rows})
-            notes.append(f"column {column} names no part, so it does not count as a split: {first_names(values, 3)}")
+    for column, certain in unread_split_columns(rows):
+        values = sorted({row.columns.get(column, "") for row in rows})
+        if certain and len(values) > 1 and not signs:
+            raise DataError(
+                f"column {column} is called like a split, but its values are {first_names(values, 3)}; write train, "
+                f"val and test, name another column by dataset.split_column, or set dataset.split = {DEAL_ANEW}"
+            )
+        notes.append(f"column {column} names no part, so it does not count as a split: {first_names(values, 3)}")
     if not signs:
         of = f"; {alone[0].source} alone is no split" if alone else ""
         if config.split == "given" or config.test_from:
