@@ -12,12 +12,12 @@ MAX_TRACEBACK = 10_000_000
 """The most characters of a traceback in a file."""
 
 
-def text_of(error: BaseException) -> str:
-    """Return what an exception says: one printable line of bounded length. Never raises.
+def text_of(error: BaseException, limit: int = MAX_TEXT) -> str:
+    """Return what an exception says, its class if that is nothing: one printable line of bounded length. Never raises.
 
     Exceptions of plugins may raise in `__str__`, hold megabytes, escape sequences of terminals or lone surrogates.
     """
-    return _read_text(error) or type_name(error)
+    return _read_text(error, limit) or type_name(error)
 
 
 def describe_error(error: BaseException) -> str:
@@ -34,9 +34,9 @@ def type_name(error: BaseException) -> str:
     return to_printable_line(type.__dict__["__name__"].__get__(type(error)), 100)
 
 
-def _read_text(error: BaseException) -> str | None:
+def _read_text(error: BaseException, limit: int = MAX_TEXT) -> str | None:
     try:
-        return to_printable_line(str(error))
+        return to_printable_line(str(error), limit)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - a plugin's `__str__` may raise anything

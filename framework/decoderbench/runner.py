@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ from decoderbench.data.audit import Audit
 from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import Deadline
 from decoderbench.errors import DeviceLostError, PendingCellsError
+from decoderbench.exception_text import format_traceback
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
 from decoderbench.records import FAILED, Plan, ResultsDirectory, RunRecord, write_atomically
-from decoderbench.registry.global_state import preserving_global_state
+from decoderbench.registry.global_state import preserving_global_state, undoing_changes
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.metric_definitions import definitions_with
@@ -37,7 +39,7 @@ from decoderbench.training.devices import (
     still_works,
     use_ieee_float32,
 )
-from decoderbench.training.failures import classify
+from decoderbench.training.failures import classify, end_behind
 from decoderbench.training.local_context import LocalContext
 from decoderbench.training.provenance import describe_environment
 
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger("decoderbench")
+
+TRAINING_CHANGES = ("the seed of torch", "the random state of torch", "the random state of CUDA")
+"""Global state that training a cell changes, and that is restored without a word."""
 
 
 def run(
@@ -233,6 +238,9 @@ class Runner:
                     self.deadline.check(f"waiting for {cell.title}, which another process is training")
         except PendingCellsError as error:
             raise _with_progress(error, resume, finished) from None
+        if missing := len(cells) - len(resume.records()):
+            ended = PendingCellsError(f"the records of {missing} cells are gone again, or cannot be read")
+            raise _with_progress(ended, resume, finished)
 
     def _describe_conditions(self) -> None:
         threads = torch.get_num_threads()
@@ -269,7 +277,7 @@ class Runner:
         if cell.infeasible:
             return RunRecord(cell=cell, status="infeasible", reason=cell.infeasible)
         context = LocalContext(
-            cell=cell,
+            cell=copy.deepcopy(cell),  # a trainer that changes it changes no other cell, and not where results go
             registry=self.registry,
             dataset=self.dataset,
             directory=self.directory.cell_directory(cell),
@@ -279,13 +287,14 @@ class Runner:
         try:
             with preserving_global_state():
                 use_ieee_float32()
-                return self.registry.plugins.run_cell(cell, context)
-        except (KeyboardInterrupt, GeneratorExit):
+                with undoing_changes(partial(_name_changes, cell), keeping=TRAINING_CHANGES):
+                    return self.registry.plugins.run_cell(cell, context)
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
-            if (end := _end_behind(error)) is not None:
+            if self.deadline.remaining() <= 0 and (end := end_behind(error)) is not None:
                 raise PendingCellsError(f"{end.reason} of {cell.title}, which is dropped") from None
-            details = "".join(traceback.format_exception(error))
+            details = format_traceback(error)
             status, reason = classify(error)
         # Outside of the except block, which keeps the exception and with it the tensors of the cell.
         release_memory(self.dataset.device)
@@ -297,6 +306,10 @@ class Runner:
             device=self.environment["machine"],  # not from CUDA, which may have failed
             environment=dict(context.environment),
         )
+
+
+def _name_changes(cell: Cell, change: str) -> None:
+    logger.warning("%s %s", cell.title, change)
 
 
 def _with_progress(error: PendingCellsError, resume: Resume, finished: int) -> PendingCellsError:
@@ -311,11 +324,3 @@ def _with_progress(error: PendingCellsError, resume: Resume, finished: int) -> P
     ended = type(error)(f"{error.reason}; {progress}")
     ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed
     return ended
-
-
-def _end_behind(error: BaseException) -> PendingCellsError | None:
-    """Return the early end of the run, also if a trainer has turned it into an exception of its own; else None."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, PendingCellsError):
-        cause = cause.__cause__ or cause.__context__
-    return cause

@@ -167,7 +167,7 @@ def test_invalid_hook_results_fail_at_most_their_own_cell(
     tiny_registry.plugins.add(Invalid(), "invalid")
     frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
     assert list(frame["status"]) == ["failed", "done", "done"]
-    assert "run_cell returned 'done' instead of this cell's record" in frame.loc["loop", "reason"]
+    assert "run_cell of plugin invalid returned 'done' instead of this cell's record" in frame.loc["loop", "reason"]
     assert "plugin invalid raised in report_columns" in caplog.text
     assert "plugin invalid raised in cell_finished: SystemExit: 9" in caplog.text
 
@@ -229,9 +229,7 @@ def test_plugin_named_trainer_trains_cells_of_its_own(tiny: dict[str, Any], tmp_
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"environment": {"gpu_hours": 0.5}}, "PydanticSerializationError"),
-        ({"num_test": None}, "done with num_test = None"),
-        ({"metrics": {"exact_match": 150.0}}, "exact_match = 150.0, a fraction of 1"),
+        ({"num_test": None}, "num_test = None, which must be 20"),
     ],
 )
 def test_invalid_record_fails_its_cell(

@@ -47,7 +47,8 @@ def _set_cuda_random(states: list[bytes]) -> None:
 def _read_function_modes() -> tuple[Any, ...]:
     """Return the modes that see every call of torch; the default device is one of them."""
     default = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
-    return default, _device.CURRENT_DEVICE, tuple(_get_current_function_mode_stack())
+    stack = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return default, _device.CURRENT_DEVICE, tuple(stack)
 
 
 def _set_function_modes(state: tuple[Any, ...]) -> None:
@@ -67,7 +68,7 @@ def _set_dispatch_modes(stack: list[Any]) -> None:
 
 
 def _set_inference_mode(enabled: bool) -> None:
-    guard = torch._C._InferenceMode(enabled)
+    guard: Any = torch._C._InferenceMode(enabled)
     guard.__enter__()
     _entered.append(guard)
 
@@ -109,12 +110,12 @@ def _flushes_denormals() -> bool:
 
 
 def _read_attention_kernels() -> tuple[bool, ...]:
-    backend = torch.backends.cuda
+    backend: Any = torch.backends.cuda
     return backend.flash_sdp_enabled(), backend.mem_efficient_sdp_enabled(), backend.math_sdp_enabled()
 
 
 def _set_attention_kernels(enabled: tuple[bool, ...]) -> None:
-    backend = torch.backends.cuda
+    backend: Any = torch.backends.cuda
     for enable, wanted in zip(
         (backend.enable_flash_sdp, backend.enable_mem_efficient_sdp, backend.enable_math_sdp), enabled, strict=True
     ):

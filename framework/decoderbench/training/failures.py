@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
-from decoderbench.errors import DivergedError
+from decoderbench.errors import DivergedError, PendingCellsError
+from decoderbench.exception_text import describe_error, text_of
 from decoderbench.records import Status
 
 # The CUDA allocator's own error has a class. Those of CUDA, its libraries and the CPU's allocators have only a text.
@@ -22,15 +21,18 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def classify(error: BaseException) -> tuple[Status, str]:
-    """Return the status of a cell that raised an exception, and the reason."""
-    text = " ".join(str(error).split())
+    """Return the status of a cell that raised an exception, and the reason; never raises, whatever a plugin raised."""
     if isinstance(error, DivergedError):
-        return "diverged", text
-    if any(map(is_out_of_memory, _with_causes(error))):
-        return "oom", f"out of memory: {text}; make training.batch_size or the image smaller"
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return "failed", f"{type(error).__name__}: {text}{where}"
+        return "diverged", text_of(error)
+    if any(map(is_out_of_memory, _with_causes(error, contexts=False))):
+        return "oom", f"out of memory: {text_of(error)}; make training.batch_size or the image smaller"
+    return "failed", describe_error(error)
+
+
+def end_behind(error: BaseException) -> PendingCellsError | None:
+    """Return the early end of the run, also if a trainer has turned it into an exception of its own; else None."""
+    causes = _with_causes(error, contexts=True)
+    return next((cause for cause in causes if isinstance(cause, PendingCellsError)), None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -39,14 +41,17 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(text_of(error)))
 
 
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that it was raised from, as in `raise ValueError(...) from error`."""
+def _with_causes(error: BaseException, *, contexts: bool) -> Iterator[BaseException]:
+    """Yield an exception and those that it was raised from, each once, as in `raise ValueError(...) from error`.
+
+    With `contexts` also those that were being handled when it was raised. `raise error from error` is a circle.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         yield current
         seen.add(id(current))
-        current = current.__cause__
+        current = current.__cause__ or (current.__context__ if contexts else None)
