@@ -1,6 +1,7 @@
 """Image files: which are read, and that every other one is a `DataError` that names the cause."""
 
 import random
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,8 +56,8 @@ def turned() -> Image.Exif:
     return exif
 
 
-def two_frames(kind: str) -> bytes:
-    return converted("RGB", kind, save_all=True, append_images=[COLORS.convert("RGB").rotate(180)])
+def two_frames(kind: str, **options: Any) -> bytes:
+    return converted("RGB", kind, save_all=True, append_images=[COLORS.convert("RGB").rotate(180)], **options)
 
 
 def with_header_of_five_bytes() -> bytes:
@@ -76,6 +77,7 @@ FILES = {
     "a.jpe": converted("RGB", "JPEG"),
     "phone.jpeg": two_frames("MPO"),
     "phone.mpo": two_frames("MPO"),
+    "turned.mpo": two_frames("MPO", exif=turned()),
     **{f"{mode}.bmp": converted(mode, "BMP") for mode in ("1", "L", "P", "RGB")},
     "a.dib": converted("RGB", "DIB"),
     "named.dib": converted("RGB", "BMP"),
@@ -154,9 +156,10 @@ def test_first_frame_of_a_phone_image_is_read_with_a_warning(saved: Callable[[st
     assert warned == ["an MPO container of several frames, of which the first is read"]
 
 
-@pytest.mark.parametrize("name", ["turned.png", "RGB.jpg", "lossless.webp"])
+@pytest.mark.parametrize("name", ["turned.png", "RGB.jpg", "lossless.webp", "turned.mpo"])
 def test_decode_applies_exif_orientation(name: str) -> None:
-    assert Dataset.decode(BytesIO(FILES[name])).size == (11, 17)
+    with collected_warnings():
+        assert Dataset.decode(BytesIO(FILES[name])).size == (11, 17)
 
 
 def one_bit_png(size: int) -> bytes:
@@ -248,7 +251,25 @@ def test_damaged_file_is_an_image_or_a_data_error(
     assert images > 50
     assert len(messages) > 200
     assert all(message.isprintable() and 0 < len(message) < 400 for message in messages)
-    capfd.readouterr()  # libraries of TIFF print what they find
+    assert capfd.readouterr().err == ""
+
+
+def test_message_of_libtiff_about_a_damaged_fax_is_a_warning(capfd: pytest.CaptureFixture[str]) -> None:
+    damaged = bytearray(FILES["fax.tiff"])
+    damaged[12:16] = b"\xff\x00\xff\x00"
+    with collected_warnings() as warned:
+        assert Dataset.decode(BytesIO(damaged)).size == (17, 11)
+    (warning,) = warned
+    assert re.match(r"libtiff: Fax4Decode: .* at line \d+", warning)
+    assert capfd.readouterr().err == ""
+
+
+def test_error_of_a_damaged_tiff_gives_the_reason_of_libtiff(capfd: pytest.CaptureFixture[str]) -> None:
+    damaged = bytearray(converted("RGB", "TIFF", compression="tiff_deflate"))
+    damaged[20:40] = bytes(20)
+    with pytest.raises(DataError, match=r"decoder error -2: ZIPDecode: Decoding error at scanline 0"):
+        Dataset.decode(BytesIO(damaged))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from decoderbench.data.image_formats import FORMAT_OF_SUFFIX, IMAGE_FORMATS
+from decoderbench.data.libtiff_messages import collected_libtiff_messages
 from decoderbench.data.width_buckets import pad_right
 from decoderbench.errors import DataError, DecoderBenchError
 from decoderbench.exception_text import text_of, type_name
@@ -74,10 +75,23 @@ def decode_image_file(source: Path | BinaryIO) -> Image.Image:
             frames = getattr(image, "n_frames", 1)
             if frames != 1 and image.format != "MPO":
                 raise DataError(f"image has {frames} frames, a sample needs one; save the labeled frame alone")
-            image.load()
+            _load(image)
             if frames != 1:
                 warnings.warn("an MPO container of several frames, of which the first is read", stacklevel=2)
             return ImageOps.exif_transpose(image)
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    """Decode an image; what libtiff says of a damaged one is a warning, or a part of the error."""
+    try:
+        with collected_libtiff_messages(image) as messages:
+            image.load()
+    except OSError as error:
+        if messages:
+            raise OSError(f"{error}: {'; '.join(messages)}") from error  # Pillow says no more than "decoder error -2"
+        raise
+    if messages:
+        warnings.warn(f"libtiff: {'; '.join(messages)}", stacklevel=4)
 
 
 @errors_of_images()
