@@ -31,7 +31,9 @@ def count_gmacs(call: Callable[..., object], *inputs: Tensor) -> float | None:
     try:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             call(*inputs)
-    except Exception:  # noqa: BLE001 - a plugin may raise anything when it reads values that do not exist
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a plugin may raise anything when it reads values that do not exist
         return None
     flops: int = counter.get_total_flops()
     return flops / 2 / 1e9  # a multiply and an add are two operations
