@@ -50,7 +50,8 @@ def plugin_digest(file: Path) -> str:
     The own folder is that of the file, or of the outermost package that contains it. Below it lie helper modules and
     packages beside a single file, and all modules of the plugin's package. In `site-packages`, where everybody's
     packages lie side by side, only those of the same distribution count. Other libraries never do, nor do data files
-    and modules whose names are computed while the program runs. A file that imports nothing of its own has the digest
+    and modules whose names are computed while the program runs, nor those in further folders that it adds to the search
+    path, unless they are below its own and loaded. A file that imports nothing of its own has the digest
     that `source_digest` returns.
 
     Raises:
@@ -186,21 +187,19 @@ def _files_of(parts: list[str], members: Iterable[str], base: Path, package: tup
     A package that contains the importing file is loaded before it in any case, often to register every plugin of it,
     so its `__init__.py` counts only if something is taken from there.
     """
-    for place in (base, *_search_places_below(base)):
-        walked = list(_walk(parts, place))
-        if not walked:
-            continue
-        if place in map(Path, sys.path):
-            _refuse_other_module(parts[0], walked[0][1], place)
-        for depth, file in walked[:-1]:
-            if tuple(parts[:depth]) != package[:depth] and file is not None:
-                yield file
-        depth, last = walked[-1]
-        submodules = [list(_walk([*parts, member], place))[len(parts) :] for member in members]
-        if last is not None and (not submodules or not all(submodules) or tuple(parts[:depth]) != package[:depth]):
-            yield last
-        yield from (file for found in submodules for _, file in found if file is not None)
+    walked = list(_walk(parts, base))
+    if not walked:
+        yield from _loaded_below(base, parts)
         return
+    _refuse_other_module(parts[0], walked[0][1])
+    for depth, file in walked[:-1]:
+        if tuple(parts[:depth]) != package[:depth] and file is not None:
+            yield file
+    depth, last = walked[-1]
+    submodules = [list(_walk([*parts, member], base))[len(parts) :] for member in members]
+    if last is not None and (not submodules or not all(submodules) or tuple(parts[:depth]) != package[:depth]):
+        yield last
+    yield from (file for found in submodules for _, file in found if file is not None)
 
 
 def _walk(parts: list[str], place: Path) -> Iterator[tuple[int, Path | None]]:
@@ -218,19 +217,24 @@ def _walk(parts: list[str], place: Path) -> Iterator[tuple[int, Path | None]]:
         place = folder
 
 
-def _search_places_below(base: Path) -> list[Path]:
-    """Return the folders below a plugin's folder that it has put on the module search path."""
-    return [place for place in map(Path, sys.path) if base in place.parents]
+def _loaded_below(base: Path, parts: list[str]) -> Iterator[Path]:
+    """Yield the files of a loaded module and its packages that lie in another folder below `base`, such as `lib`."""
+    for depth in range(1, len(parts) + 1):
+        file = getattr(sys.modules.get(".".join(parts[:depth])), "__file__", None)
+        if file is not None and base in Path(file).resolve().parents:
+            yield Path(file).resolve()
 
 
-def _refuse_other_module(name: str, file: Path | None, place: Path) -> None:
+def _refuse_other_module(name: str, file: Path | None) -> None:
+    """Raise if the module of a name is another one than that of the plugin's folder, but for installed libraries."""
     loaded = getattr(sys.modules.get(name), "__file__", None)
     if file is None or loaded is None or name in sys.stdlib_module_names or Path(loaded).resolve() == file.resolve():
         return
-    raise PluginError(
-        f"a plugin in {place} imports {name}, which is {loaded} in this process and not the {file.name} in its folder; "
-        f"rename one of the two, since a process has one module of each name"
-    )
+    if _site_packages().isdisjoint(Path(loaded).resolve().parents):
+        raise PluginError(
+            f"a plugin beside {file} imports {name}, which in this process is {loaded}, since a process has one module "
+            f"of each name; rename one of the two"
+        )
 
 
 def _canonical(node: Any) -> Any:

@@ -3,6 +3,7 @@
 import inspect
 import shutil
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,13 @@ def test_only_modules_of_the_same_distribution_count_in_site_packages(
     assert plugin_digest(tmp_path / "mine.py") != before
 
 
-def test_helper_in_a_folder_that_the_plugin_puts_on_the_search_path_counts(
+def test_helper_that_was_loaded_from_a_folder_below_that_of_the_plugin_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, {"mine.py": "import helper_below", "lib/helper_below.py": HELPER.format(1)})
     alone = plugin_digest(tmp_path / "mine.py")
-    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    loaded = types.SimpleNamespace(__file__=str(tmp_path / "lib" / "helper_below.py"))
+    monkeypatch.setitem(sys.modules, "helper_below", loaded)  # type: ignore[arg-type]
     before = plugin_digest(tmp_path / "mine.py")
     write(tmp_path, {"lib/helper_below.py": HELPER.format(7)})
     assert len({alone, before, plugin_digest(tmp_path / "mine.py")}) == 3
@@ -128,7 +130,7 @@ def test_helpers_of_one_name_in_two_folders_are_refused(tmp_path: Path, monkeypa
     assert Path(shared_helper.__file__).parent.name == "two"
     try:
         plugin_digest(tmp_path / "two" / "mine.py")
-        with pytest.raises(PluginError, match=r"imports shared_helper, which is .*two.shared_helper.py in this"):
+        with pytest.raises(PluginError, match=r"imports shared_helper, which in this process is .*two.shared"):
             plugin_digest(tmp_path / "one" / "mine.py")
     finally:
         del sys.modules["shared_helper"]
@@ -204,3 +206,13 @@ def test_package_digest_depends_on_the_model_and_not_on_the_report(
     monkeypatch.setattr(sources, "PACKAGE", copy.rename(tmp_path / "moved"))
     assert digest() == last
     package_digest.cache_clear()
+
+
+def test_installed_library_may_have_the_name_of_a_file_beside_a_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"here/mine.py": "import drawing", "here/drawing.py": HELPER, "installed/drawing.py": HELPER})
+    monkeypatch.setattr(sources, "_site_packages", lambda: {tmp_path / "installed"})
+    loaded = types.SimpleNamespace(__file__=str(tmp_path / "installed" / "drawing.py"))
+    monkeypatch.setitem(sys.modules, "drawing", loaded)  # type: ignore[arg-type]
+    plugin_digest(tmp_path / "here" / "mine.py")
