@@ -9,6 +9,9 @@ from .data.dataset import Split as Split
 from .data.image_formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .data.image_formats import UNSUPPORTED_IMAGE_SUFFIXES as UNSUPPORTED_IMAGE_SUFFIXES
 from .data.resident_dataset import ResidentDataset as ResidentDataset
+from .data.split_words import SplitWord as SplitWord
+from .data.split_words import split_word_in as split_word_in
+from .data.split_words import splits_meant_by as splits_meant_by
 from .deadline import Deadline as Deadline
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError

@@ -40,7 +40,8 @@ def test_rejected_labels_are_counted_and_accepted_ones_normalized_on_both_sides(
         folder = tmp_path / "results" / "cells" / str(row.cell_id)
         labels = json.loads((folder / "cell.json").read_text())["labels"]
         assert labels["charset"] == "a"
-        assert labels["normalize"] == {"case": "lower", "alphanumeric_only": True, "unicode_form": "none"}
+        normalize = {"strip": False, "case": "lower", "alphanumeric_only": True, "unicode_form": "none"}
+        assert labels["normalize"] == normalize
         predictions = pd.read_parquet(folder / "predictions.parquet").set_index("sample")
         assert set("".join(predictions["hypothesis"])) <= {"a"}
         for key, label in in_data.items():

@@ -164,14 +164,14 @@ def test_splits_are_found_by_their_names_in_common_spellings(tmp_path, names, ex
 
 def test_several_splits_for_one_part_are_refused_until_one_is_set(tmp_path):
     content = tables({"train": 30, "validation": 6, "test": 10})
+    content["valid"] = content["dev"] = content.pop("validation")
     content["test_hard"] = content["test"]
-    content["dev"] = content["validation"]
     content.save_to_disk(tmp_path / "set")
-    with pytest.raises(DataError, match="has several splits for val: validation, dev; set the option val_split"):
+    with pytest.raises(DataError, match="has several splits for val: valid, dev; set the option val_split"):
         opened(tmp_path).samples()
     dataset = opened(tmp_path, val_split="dev")
     assert dataset.split_source() == "given by splits train, dev and test"
-    unused = "validation (6 samples), test_hard (10 samples)"
+    unused = "valid (6 samples), test_hard (10 samples)"
     assert dataset.notes() == [f"unused splits (see val_split and test_split): {unused}"]
 
 

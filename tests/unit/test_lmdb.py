@@ -16,8 +16,7 @@ from decoderbench import ConfigError, DataError
 from decoderbench.data.image_cache import open_store
 from decoderbench.data.image_decoding import to_pixels
 from decoderbench.options import ImageOptions
-from decoderbench_plugins.datasets import forked
-from decoderbench_plugins.datasets.lmdb import LMDB
+from decoderbench_plugins.datasets.lmdb import LMDB, forked
 
 lmdb = pytest.importorskip("lmdb")
 

@@ -144,12 +144,15 @@ def read_inputs(
 
 def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:
     for sample in samples:
-        valid = isinstance(sample, Sample) and isinstance(sample.key, str) and isinstance(sample.label, str)
-        if not valid or sample.split not in SPLITS:
+        if not (isinstance(sample, Sample) and sample.split in SPLITS and _are_texts(sample.key, sample.label)):
             raise DataError(
                 f"dataset {dataset!r} lists {sample!r:.80}; list Sample(key, label, split), key and label as str, "
                 f"split one of {', '.join(SPLITS)}; decoderbench check dataset/{dataset} finds what else is wrong"
             )
+
+
+def _are_texts(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _refuse_other_than_text(dataset: str, sentences: Sequence[object]) -> None:

@@ -8,7 +8,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from io import BytesIO
@@ -19,7 +19,7 @@ from typing import Annotated, Any, NamedTuple, Self, final
 from PIL.Image import Image
 from pydantic import BeforeValidator, Field, model_validator
 
-from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split, hookimpl
+from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split
 
 from .forked import Report, call_forked
 
@@ -313,9 +313,3 @@ def _library() -> Any:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-@hookimpl
-def register_datasets() -> Iterable[type[Dataset]]:
-    """Register `lmdb`."""
-    return [LMDB]

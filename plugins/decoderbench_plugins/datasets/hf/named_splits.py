@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from decoderbench import DataError, Split, did_you_mean
+from decoderbench import DataError, Split, did_you_mean, split_word_in, splits_meant_by
 
-from .folder.split_words import SPELLINGS, SPLITS, meaning, word_in
+USUAL_NAMES: dict[Split, str] = {"train": "train", "val": "validation", "test": "test"}
+"""The names that the library itself gives; they count before other spellings."""
 
 
 def choose_splits(names: Sequence[str], given: Mapping[Split, str | None], *, what: str) -> dict[Split, str]:
-    """Return the name of each part that there is: the given one, else the one that common spellings say.
+    """Return the name of each part that there is: the given one, else the usual one, else the one that says so.
 
     Args:
         names: the splits of the dataset.
@@ -20,9 +21,9 @@ def choose_splits(names: Sequence[str], given: Mapping[Split, str | None], *, wh
     """
     chosen: dict[Split, str] = {}
     taken = {name for name in given.values() if name is not None}
-    words = {name: word for name in names if (word := word_in(name)) and name not in taken}
-    meant = meaning({word for name in names if (word := word_in(name))})
-    for split in SPLITS:
+    words = {name: word for name in names if (word := split_word_in(name))}
+    meant = splits_meant_by(set(words.values()))
+    for split, usual in USUAL_NAMES.items():
         name = given[split]
         if name is not None:
             if name not in names:
@@ -32,14 +33,13 @@ def choose_splits(names: Sequence[str], given: Mapping[Split, str | None], *, wh
                 )
             chosen[split] = name
             continue
-        found = [name for name, word in words.items() if meant[word] == split]
-        exact = [name for name in found if name.lower() in SPELLINGS[words[name]].split("|")]
-        if len(exact or found) > 1:
-            raise DataError(
-                f"{what} has several splits for {split}: {', '.join(exact or found)}; set the option {split}_split"
-            )
+        found = [name for name, word in words.items() if meant[word] == split and name not in taken]
+        if usual in found:
+            found = [usual]
+        if len(found) > 1:
+            raise DataError(f"{what} has several splits for {split}: {', '.join(found)}; set the option {split}_split")
         if found:
-            chosen[split] = (exact or found)[0]
+            chosen[split] = found[0]
     return chosen
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast, final
 from PIL.Image import Image
 from pydantic import Field, model_validator
 
-from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split, hookimpl
+from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split
 
 from .named_splits import choose_splits, describe_splits
 
@@ -328,9 +328,3 @@ def _no_progress_bars(library: Any) -> Iterator[None]:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-@hookimpl
-def register_datasets() -> Iterable[type[Dataset]]:
-    """Register `hf`."""
-    return [HuggingFace]
