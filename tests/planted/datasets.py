@@ -36,6 +36,10 @@ class Digits(Dataset):
         return hashlib.sha256(f"digits {self.config.count}".encode()).hexdigest()
 
 
+class NameWithSpaces(Digits):
+    name = "the digits"
+
+
 class WithoutDocstring(Digits):
     class Config(ComponentConfig):
         count: int = 30
@@ -171,7 +175,8 @@ class SplitsOfNone(Digits):
 
 fault = partial(Fault, "dataset")
 FAULTS = [
-    fault(WithoutDocstring, "can_be_registered", "option 'count' of dataset 'digits' without a docstring"),
+    fault(NameWithSpaces, "can_be_registered", "has the name 'the digits'; use A-Z, a-z, 0-9"),
+    fault(WithoutDocstring, "options_are_described", "option 'count' of dataset 'digits' without a docstring"),
     fault(
         ReadsInConstructor,
         "constructor_opens_no_files",

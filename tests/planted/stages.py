@@ -309,6 +309,10 @@ class RunningMean(SmallBridge):
         return super().forward(features)
 
 
+class NameWithSpaces(SmallBridge):
+    name = "small bridge"
+
+
 class WithoutDocstring(SmallBridge):
     class Config(ComponentConfig):
         width: int = 8
@@ -377,7 +381,8 @@ FAULTS = [
     *(
         Fault("bridge", cls, rule, message)
         for cls, rule, message in [
-            (WithoutDocstring, "can_be_registered", "option 'width' of bridge 'small' without a docstring"),
+            (NameWithSpaces, "can_be_registered", "has the name 'small bridge'; use A-Z, a-z, 0-9"),
+            (WithoutDocstring, "options_are_described", "option 'width' of bridge 'small' without a docstring"),
             (
                 WrongLength,
                 "output_matches_declaration",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from decoderbench.registry.registry import Registered
     from decoderbench.testing import Check
 
-PASS, FAIL, SKIP = "pass", "FAIL", "skip"
+PASS, FAIL, WARN, SKIP = "pass", "FAIL", "warn", "skip"
 
 
 def new(
@@ -96,11 +96,12 @@ def check(
     started = time.monotonic()
     counts = Counter[str]()
     for component in chosen:
-        counts += _run_checks(component, checks_of(component.component, options), verbose=verbose)
+        changes = registry.plugins.changes.get(component.plugin, [])
+        counts += _run_checks(component, checks_of(component.component, options, changes=changes), verbose=verbose)
     seconds = time.monotonic() - started
     verdicts = [_count(counts[FAIL], "rule") + " FAIL"] if counts[FAIL] else []
     verdicts += [f"{counts[PASS]} pass" if counts[FAIL] else _count(counts[PASS], "rule") + " pass"]
-    verdicts += [f"{counts[SKIP]} skip"] if counts[SKIP] else []
+    verdicts += [f"{counts[verdict]} {verdict}" for verdict in (WARN, SKIP) if counts[verdict]]
     out.print(f"{_count(len(chosen), 'component')}, {', '.join(verdicts)}, {seconds:.1f} s", markup=False)
     if counts[FAIL]:
         raise typer.Exit(1)
@@ -149,7 +150,7 @@ def _run_checks(component: Registered[Any], checks: list[Check], *, verbose: boo
         except RuleSkipped as reason:
             verdict, lines = SKIP, [str(reason)]
         except ConformanceError as failure:
-            verdict, again = FAIL, failure.got in reported
+            verdict, again = WARN if check.advisory else FAIL, failure.got in reported
             reported.add(failure.got)
             lines = [f"got {failure.got}" + ", as above" * again, *([failure.do] if failure.do and not again else [])]
             if verbose and failure.__cause__ is not None and not again:

@@ -75,8 +75,8 @@ class LabelOptions(Options):
     def _refuse_two_lists_of_characters(self) -> Self:
         if self.charset is not None and self.extra_characters:
             raise ValueError(
-                f"extra_characters {self.extra_characters!r} are added to the characters in the data, and charset lists "
-                f"all that labels may contain; add them to charset, and remove extra_characters"
+                f"extra_characters {self.extra_characters!r} are added to the characters in the data, and charset "
+                f"lists all that labels may contain; add them to charset, and remove extra_characters"
             )
         return self
 

@@ -138,7 +138,7 @@ def _split(text: str, kind: type) -> list[str]:
     for part in text.strip()[1:-1].split(","):
         item = f"{item},{part}" if item else part
         value = _parse(f"{opening}{item}{closing}")
-        if isinstance(value, kind) and len(value) == 1:
+        if isinstance(value, list | dict) and len(value) == 1:
             items.append(item)
             item = ""
     return items

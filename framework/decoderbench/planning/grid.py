@@ -37,7 +37,7 @@ def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tu
         digest=found.digest,
     )
     trainers = registry.plugins.trainers()
-    probe = MetaProbe(image, labels.spec(), inputs.buckets())
+    probe = MetaProbe(image, labels.spec(), batch_size=experiment.training.batch_size, buckets=inputs.buckets())
     cells = []
     for variant in grid.variants():
         chosen = {axis: parts[axis][variant[axis]] for axis in AXES}

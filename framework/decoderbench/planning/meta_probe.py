@@ -6,7 +6,9 @@ All stages are built on the meta device, where weights take no memory and a forw
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -14,8 +16,11 @@ from torch import Tensor, nn
 
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DecoderBenchError, InfeasibleError
+from decoderbench.exception_text import describe_error, text_of
+from decoderbench.labels import Labels
 from decoderbench.model.complexity import count_gmacs, count_parameters
 from decoderbench.model.recognizer import encode_to_memory
+from decoderbench.model.regular_width import PROJECT_MEMORY, REGULAR_WIDTH
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig
 from decoderbench.registry.global_state import preserving_global_state
@@ -70,18 +75,27 @@ class MetaProbe:
     Args:
         image: the image size that recognizers are built for.
         labels: the labels to read.
+        batch_size: images per training step; every batch is full, whatever the size of the split or of a bucket.
         buckets: if widths vary, the images by width; frames and MACs are then those of the widest bucket.
     """
 
-    def __init__(self, image: ImageSpec, labels: LabelSpec, buckets: Sequence[Bucket] = ()) -> None:
-        self.image, self.labels, self.buckets = image, labels, buckets
+    def __init__(self, image: ImageSpec, labels: LabelSpec, *, batch_size: int, buckets: Sequence[Bucket] = ()) -> None:
+        self.image, self.labels, self.batch_size, self.buckets = image, labels, batch_size, buckets
         self.mistakes: list[str] = []
         """Errors of components that are mistakes in the experiment, each with its place."""
         self._encoders: dict[tuple[str, str], tuple[Rectifier, Encoder] | Size] = {}
         self._trunks: dict[tuple[str, str, str], Trunk | Size] = {}
 
     def measure(self, rectifier: Part, encoder: Part, bridge: Part, decoder: Part) -> Size:
-        """Build a combination; return its size, or why it is infeasible."""
+        """Build a combination; return its size, or why it is infeasible; nothing is known of one that raises."""
+        try:
+            return self._measure(rectifier, encoder, bridge, decoder)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - a plugin may raise anything, or have specs of another type
+            return Size()
+
+    def _measure(self, rectifier: Part, encoder: Part, bridge: Part, decoder: Part) -> Size:
         labels = rectifier.resolved.label, encoder.resolved.label, bridge.resolved.label
         if labels not in self._trunks:
             self._trunks[labels] = self._build_trunk(rectifier, encoder, bridge)
@@ -92,15 +106,18 @@ class MetaProbe:
         try:
             built = _build_decoder(decoder, memory, self.labels)
         except InfeasibleError as error:
-            return Size(frames=trunk.frames, infeasible=str(error))
-        except Exception:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it and the others run
-            return Size()
+            return Size(frames=trunk.frames, infeasible=text_of(error))
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it, the others run
+            if not _works_at_regular_width(decoder, memory, self.labels):
+                return Size()
+            reason = f"{decoder.kind} {decoder.resolved.use!r} cannot be built for D = {memory.dim}: {text_of(error)}"
+            return Size(frames=trunk.frames, infeasible=f"{reason}; {PROJECT_MEMORY}")
         gmacs = count_gmacs(built.transcribe, torch.empty(1, trunk.frames, memory.dim, device="meta"))
         return Size(
             frames=trunk.frames,
             num_parameters=sum(map(count_parameters, (trunk.rectifier, trunk.encoder, trunk.bridge, built))),
             gmacs=None if trunk.gmacs is None or gmacs is None else trunk.gmacs + gmacs,
-            infeasible=self._find_infeasible_width(trunk, decoder, built),
+            infeasible=self._find_infeasible_width(trunk, decoder, built) or self._find_single_values(trunk, built),
         )
 
     def _build_trunk(self, rectifier: Part, encoder: Part, bridge: Part) -> Trunk | Size:
@@ -115,7 +132,7 @@ class MetaProbe:
         try:
             built: Bridge = _build_on_meta(lambda: bridge.component(bridge.config, built_encoder.features))
         except InfeasibleError as error:
-            return Size(infeasible=str(error))
+            return Size(infeasible=text_of(error))
         except Exception:  # noqa: BLE001 - as above
             return Size()
         trunk = built_rectifier, built_encoder, built
@@ -127,10 +144,10 @@ class MetaProbe:
                 with torch.inference_mode():
                     memories[width] = encode_to_memory(*trunk, self._empty_image(width))
             except Exception as error:  # noqa: BLE001 - a stage that works for one width only may raise anything
-                memories[width] = f"{type(error).__name__}: {error}"
+                memories[width] = describe_error(error)
         widest_memory = memories.get(widest)
         frames = widest_memory.shape[1] if isinstance(widest_memory, Tensor) else built.memory.length
-        return Trunk(*trunk, frames, gmacs, memories)
+        return Trunk(*trunk, index(frames), gmacs, memories)
 
     def _build_encoder(self, rectifier: Part, encoder: Part) -> tuple[Rectifier, Encoder] | Size:
         part = rectifier
@@ -139,9 +156,9 @@ class MetaProbe:
             part = encoder
             return built_rectifier, _build_on_meta(lambda: encoder.component(encoder.config, built_rectifier.image))
         except InfeasibleError as error:
-            return Size(infeasible=str(error))
+            return Size(infeasible=text_of(error))
         except DecoderBenchError as error:
-            self.mistakes.append(f"grid.{part.kind}.{part.resolved.label}: {error}")
+            self.mistakes.append(f"grid.{part.kind}.{part.resolved.label}: {text_of(error)}")
         except Exception:  # noqa: BLE001 - as above
             pass
         return Size()
@@ -163,15 +180,45 @@ class MetaProbe:
                     with torch.inference_mode():
                         built.transcribe(memory)
             except InfeasibleError as error:
-                return f"{error} ({where})"
+                return f"{text_of(error)} ({where})"
             except Exception as error:  # noqa: BLE001 - a decoder that works for one width only may raise anything
-                return f"it reads one width only: {where}, {type(error).__name__}: {error}"
+                return f"it reads one width only: {where}, {describe_error(error)}"
+        return None
+
+    def _find_single_values(self, trunk: Trunk, built: Decoder) -> str | None:
+        """Return why BatchNorm cannot be trained on batches of one image; None if it can, or batches are larger."""
+        if self.batch_size > 1:
+            return None  # a channel has a value per image at least
+        labels = Labels.from_texts([self.labels.charset.characters[:1]], self.labels.charset, device="meta")
+        before = trunk.rectifier, trunk.encoder, trunk.bridge
+        stages = nn.ModuleList([*before, built]).train()
+        try:
+            for width in [width for width, _ in self.buckets] or [self.image.width]:
+                with suppress(NotImplementedError, RuntimeError), torch.no_grad():
+                    built.nll(encode_to_memory(*before, self._empty_image(width)), labels)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it
+            if "more than 1 value per channel" in text_of(error):
+                return (
+                    f"BatchNorm needs more than one value per channel in training, and a batch of one image {width} "
+                    f"wide gives it one; set training.batch_size to 2 or more"
+                )
+        finally:
+            stages.eval()
         return None
 
 
 def _build_decoder(decoder: Part, memory: SequenceSpec, labels: LabelSpec) -> Decoder:
     built: Decoder = _build_on_meta(lambda: decoder.component(decoder.config, memory, labels))
     return built
+
+
+def _works_at_regular_width(decoder: Part, memory: SequenceSpec, labels: LabelSpec) -> bool:
+    """Return whether a decoder that raised can be built for frames of another width."""
+    try:
+        _build_decoder(decoder, replace(memory, dim=REGULAR_WIDTH), labels)
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True
 
 
 def _build_on_meta(build: Callable[[], Module]) -> Module:

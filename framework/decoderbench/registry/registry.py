@@ -60,9 +60,12 @@ class Registered(Generic[T]):
     def source_digest(self) -> str:
         """Return a digest of the file that defines the class and of what it imports from its own folder.
 
-        An edited component is another component.
+        The same of the components that it derives from counts too, so an edited component is another component.
         """
-        return plugin_digest(Path(inspect.getfile(self.component)))
+        contract = BASES[self.kind]
+        components = [base for base in self.component.__mro__[1:] if issubclass(base, contract)]
+        derived_from = [base for base in components if base.__module__.partition(".")[0] != PROJECT]
+        return plugin_digest(*(Path(inspect.getfile(one)) for one in (self.component, *derived_from)))
 
 
 class Components(Mapping[str, Registered[T]]):
@@ -243,7 +246,7 @@ class Registry(Mapping[str, Components[Any]]):
             found += [(place + below, text) for below, text in self[kind].mistakes(choice)]
         return found
 
-    def decide_options(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def decide_options(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return an experiment, given as data, in which the options of its components are plain: as `decide` does."""
         for kind, place, given in _choices(data):
             choice = value_of(given)
@@ -252,7 +255,7 @@ class Registry(Mapping[str, Components[Any]]):
             if isinstance(use, str):
                 options = {name: value for name, value in choice.items() if name != "use"}
                 data = put(data, place, {"use": use, **self[kind].decide_options(use, options)})
-        return data
+        return dict(data)
 
 
 def _choices(data: Mapping[str, Any]) -> Iterator[tuple[str, Location, Any]]:

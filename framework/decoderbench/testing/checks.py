@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from decoderbench.exception_text import text_of, type_name
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.testing.assertions import ConformanceError, RuleSkipped
 from decoderbench.testing.subjects.base import Subject
@@ -31,6 +32,8 @@ class Check:
 
     subject: Subject
     rule: Rule
+    advisory: bool = False
+    """Whether a component that breaks the rule works all the same; `decoderbench check` then warns."""
 
     @property
     def name(self) -> str:
@@ -61,8 +64,11 @@ class Check:
                 raise self._failure(str(failure), failure.got, failure.do) from None
             except RuleSkipped:
                 raise
-            except (Exception, SystemExit) as error:
-                got, do = f"{type(error).__name__}: {error}", _point_to_source(error, self.subject.cls)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                got, do = f"{type_name(error)}: {text_of(error)}", self.subject.advice
+                do = do or _point_to_source(error, self.subject.cls)
                 raise self._failure(f"got {got}; {do}", got, do) from error
 
     def _failure(self, details: str, got: str, do: str) -> ConformanceError:

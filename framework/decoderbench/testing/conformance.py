@@ -29,7 +29,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             raise pytest.UsageError(f"--decoderbench {' '.join(plugins)}: registers no component to check")
     # Options without a default, such as the path of a dataset, are known to the user only.
     ready = [one for one in components if not any(o.is_required() for o in one.config_class.model_fields.values())]
-    checks = [check for registered in ready for check in checks_of(registered.component)]
+    changes = registry.plugins.changes
+    checks = [check for one in ready for check in checks_of(one.component, changes=changes.get(one.plugin, []))]
     metafunc.parametrize("check", parameters_of(checks))
 
 

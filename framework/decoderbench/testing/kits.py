@@ -1,6 +1,6 @@
 """The kits: for each kind of component, the subject class and the rules. This is the one place that knows all kinds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from decoderbench.registry.registry import BASES
 from decoderbench.testing.checks import Check, Rule
 from decoderbench.testing.rules.datasets import rules_of_datasets
 from decoderbench.testing.rules.decoders import rules_of_decoders
+from decoderbench.testing.rules.imports import rule_of_import
 from decoderbench.testing.rules.metrics import rules_of_metrics
-from decoderbench.testing.rules.registration import can_be_registered
+from decoderbench.testing.rules.registration import can_be_registered, options_are_described
 from decoderbench.testing.rules.stages import rules_of_stages
 from decoderbench.testing.subjects.base import Subject
 from decoderbench.testing.subjects.dataset import DatasetSubject
@@ -51,7 +52,12 @@ def subject_of(kind: str, cls: Any, options: Mapping[str, object], base_dir: Pat
 
 
 def checks_of(
-    cls: Any, options: Mapping[str, object] | None = None, *, kind: str | None = None, base_dir: Path = Path()
+    cls: Any,
+    options: Mapping[str, object] | None = None,
+    *,
+    kind: str | None = None,
+    base_dir: Path = Path(),
+    changes: Sequence[str] | None = None,
 ) -> list[Check]:
     """Return all checks of a component class; call each to run it.
 
@@ -60,6 +66,7 @@ def checks_of(
         options: of a variant that is small enough to check in seconds; default: the default options.
         kind: the intended kind; default: the kind of the base class.
         base_dir: where relative paths in the options of a dataset start.
+        changes: how the import of its plugin changed global state, as in `Plugins.changes`; default: not checked.
 
     Raises:
         TypeError: the class is not a component.
@@ -69,4 +76,10 @@ def checks_of(
         bases = ", ".join(base.__name__ for base in BASES.values())
         raise TypeError(f"{cls!r} is not a component; pass a class derived from one of {bases}")
     subject = subject_of(kind, cls, options or {}, base_dir)
-    return [Check(subject, rule) for rule in (can_be_registered, *KITS[kind].rules_of(subject))]
+    described = [] if kind == "metric" else [Check(subject, options_are_described, advisory=True)]
+    return [
+        Check(subject, can_be_registered),
+        *([] if changes is None else [Check(subject, rule_of_import(changes))]),
+        *described,
+        *(Check(subject, rule) for rule in KITS[kind].rules_of(subject)),
+    ]

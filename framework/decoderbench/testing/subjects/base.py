@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from decoderbench.errors import InfeasibleError
 from decoderbench.model.recognizer import weights_of
 from decoderbench.options import ComponentConfig
 from decoderbench.testing.fake_cuda import Wait, fake_cuda
@@ -46,6 +47,11 @@ class Subject(ABC):
         """The options, including all defaults."""
         config_class: type[ComponentConfig] = self.cls.Config
         return config_class.model_validate(self.options)
+
+    @cached_property
+    def advice(self) -> str | None:
+        """What to do about an exception, if it comes from the sizes that the kit offers; else None."""
+        return None
 
     @abstractmethod
     def outcomes(self) -> Iterator[bytes]:
@@ -125,6 +131,17 @@ class ModuleSubject(Subject):
                 optimizer.step()
         yield from (f"{name} {value.tolist()}".encode() for name, value in weights_of(module).items())
         yield from (str(value.tolist()).encode() for value in self.infer(module.eval(), inputs))
+
+
+def works(use: Callable[[], object]) -> bool:
+    """Return whether a component can be used in some way, or says that it cannot by `InfeasibleError`."""
+    try:
+        use()
+    except InfeasibleError:
+        return True
+    except Exception:  # noqa: BLE001 - components raise anything
+        return False
+    return True
 
 
 def build_seeded(build: Callable[[], Module], seed: int = 0) -> Module:

@@ -1,7 +1,7 @@
 """A decoder under check, and the memories and labels that it is built for."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 
 import torch
@@ -12,11 +12,12 @@ from decoderbench.errors import InfeasibleError
 from decoderbench.labels import Charset, Labels
 from decoderbench.model.autoregressive import AutoregressiveDecoder
 from decoderbench.model.ctc import CTCDecoder
+from decoderbench.model.regular_width import PROJECT_MEMORY, REGULAR_WIDTH
 from decoderbench.model.stages import Decoder, Hypotheses
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.specs import LabelSpec, SequenceSpec
 from decoderbench.testing.assertions import expect
-from decoderbench.testing.subjects.base import ModuleSubject
+from decoderbench.testing.subjects.base import ModuleSubject, works
 
 CHARSET = Charset("ab")
 LABELS = LabelSpec(charset=CHARSET, max_length=3)
@@ -45,6 +46,17 @@ class DecoderSubject(ModuleSubject):
                     reasons.append(str(error))
         expect(bool(accepted), got="; ".join(reasons), do=f"accept at least one of these (T, D): {SIZES}")
         return accepted
+
+    @cached_property
+    def advice(self) -> str | None:
+        failing = [dim for length, dim in SIZES if not works(partial(self._use, length, dim))]
+        if not failing or not works(partial(self._use, SIZES[-1][0], REGULAR_WIDTH)):
+            return None
+        return f"it works at D = {REGULAR_WIDTH}, not at D = {failing[0]}; {PROJECT_MEMORY}"
+
+    def _use(self, length: int, dim: int) -> None:
+        decoder = self.build_for(SequenceSpec(length=length, dim=dim, left_to_right=True))
+        self.loss(decoder, torch.randn(2, length, dim))
 
     @property
     def is_ctc(self) -> bool:

@@ -1,7 +1,7 @@
 """A rectifier, an encoder or a bridge under check, and the inputs that it is built for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from decoderbench.errors import InfeasibleError
+from decoderbench.model.regular_width import PROJECT_FEATURES, REGULAR_WIDTH
 from decoderbench.model.stages import Bridge, Encoder, Rectifier
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.specs import FeatureMapSpec, ImageSpec
 from decoderbench.testing.assertions import expect
-from decoderbench.testing.subjects.base import ModuleSubject, build_seeded
+from decoderbench.testing.subjects.base import ModuleSubject, build_seeded, works
 
 InputSpec = ImageSpec | FeatureMapSpec
 Stage = Rectifier | Encoder | Bridge
@@ -53,6 +54,18 @@ class StageSubject(ModuleSubject):
                     reasons.append(str(error))
         expect(bool(accepted), got="; ".join(reasons), do=f"accept at least one of {list(self.offered)}")
         return accepted
+
+    @cached_property
+    def advice(self) -> str | None:
+        if not issubclass(self.cls, Bridge):
+            return None
+        failing = [spec for spec in self.offered if not works(partial(self._use, spec))]
+        if not failing or not works(partial(self._use, replace(failing[0], channels=REGULAR_WIDTH))):
+            return None
+        return f"it works for {REGULAR_WIDTH} channels, not for {failing[0].channels}; {PROJECT_FEATURES}"
+
+    def _use(self, spec: InputSpec) -> None:
+        self.loss(self.build_for(spec), draw_inputs_for(spec, 2))
 
     def build_for(self, spec: InputSpec) -> Stage:
         """Build the stage for an input from seed 0, in training mode."""
