@@ -56,16 +56,20 @@ def notes_on_missing(cells: Sequence[Cell], records: Sequence[RunRecord | None])
 
 
 def _note(name: str, rows: Mapping[str, Sequence[Cell]], loaded: str) -> str:
-    """Return a footnote that names the rows of each definition, but for the one with the most rows."""
+    """Return a footnote that names the rows of each definition but the loaded one, or else the one of most rows."""
     if len(rows) == 1:
         return f"{name}: outdated, all numbers are of another definition than the one that is loaded"
-    most = max(rows, key=lambda source: len(rows[source]))
-    parts = []
-    for source, cells in rows.items():
-        kind = "of the loaded definition" if source and source == loaded else f"of definition {source[:8]}"
-        which = f"the other {len(cells)}" if source == most else _titles(cells)
-        parts.append(f"{which} {kind if source else 'of a definition that was not recorded'}")
+    rest = loaded if loaded in rows else max(rows, key=lambda source: len(rows[source]))
+    parts = [f"{_titles(cells)} of {_kind(source, loaded)}" for source, cells in rows.items() if source != rest]
+    others = len(rows[rest])
+    parts.append(f"the other {f'{others} ' if others > 1 else ''}of {_kind(rest, loaded)}")
     return f"{name}: numbers of different definitions, do not compare them: {'; '.join(parts)}"
+
+
+def _kind(source: str, loaded: str) -> str:
+    if not source:
+        return "a definition that was not recorded"
+    return "the loaded definition" if source == loaded else f"definition {source[:8]}"
 
 
 def _titles(cells: Sequence[Cell]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def _build_frame(
         _add_column(frame, name, [metrics.get(name) for metrics in measured], "float64")
     extras = [extra_columns(record) if record and extra_columns else {} for record in records]
     for name in dict.fromkeys(name for extra in extras for name in extra):
-        values = [_plain_or_none(name, extra.get(name)) for extra in extras]
+        values = _plain_column(name, [extra.get(name) for extra in extras])
         integers = pd.api.types.infer_dtype(values, skipna=True) == "integer" and all(map(_fits_int64, values))
         _add_column(frame, name, values, "Int64" if integers else None)
     return frame
@@ -202,13 +202,22 @@ def _cell_row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
     return row
 
 
-def _plain_or_none(name: str, value: object) -> str | bool | int | float | None:
-    """Return the value of a plugin's column as text, a truth value, a number or None; else None, with a warning."""
-    try:
-        return to_plain(value)
-    except ValueError as error:
-        logger.warning("report column %r: %s; return text, a number, True, False or None", name, error)
-        return None
+def _plain_column(name: str, values: Sequence[object]) -> list[str | bool | int | float | None]:
+    """Return a plugin's column as text, truth values, numbers or None; any other value is left out, with a warning."""
+    column: list[str | bool | int | float | None] = []
+    refused = []
+    for value in values:
+        try:
+            column.append(to_plain(value))
+        except ValueError as error:
+            refused.append(error)
+            column.append(None)
+    if refused:
+        logger.warning(
+            "report column %r: %s; left out in %d of %d rows; return text, a number, True, False or None",
+            name, refused[0], len(refused), len(values),
+        )  # fmt: skip
+    return column
 
 
 def _fits_int64(value: object) -> bool:
