@@ -136,12 +136,16 @@ def test_check_reports_failures_and_exits_with_1(
     )
     assert "1 component, 1 rule FAIL, " in out
 
-    path.write_text(path.read_text().replace("hidden, cell, mean = state", "raise ValueError('no')"))
+    text = path.read_text().replace("hidden, cell, mean = state", "raise ValueError('no')")
+    path.write_text(f"{text}\n\ntorch.backends.mkldnn.enabled = False\n")
     status, out, _ = call(capfd, "check", "my_own.py", "--verbose")
     assert status == 1
     assert out.count("got ValueError: no\n") == 1
     assert "got ValueError: no, as above" in out
     assert 'my_own.py", line' in out
+    change = f"importing plugin {path.resolve()} changed global state (torch.backends.mkldnn.enabled); restored"
+    assert "  FAIL import_changes_no_global_state: Importing the plugin and registering its components change no g" in out
+    assert f"       got {change}\n       set nothing for the whole process: " in out
 
 
 @pytest.mark.parametrize(
@@ -204,7 +208,7 @@ def test_conformance_runs_in_pytest(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "9 passed" in done.stdout
+    assert "10 passed" in done.stdout
 
 
 def test_check_finds_components_of_installed_distribution(
