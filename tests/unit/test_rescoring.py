@@ -151,6 +151,13 @@ def test_edited_metric_is_computed_again_once(
     assert (records_of(directory), caplog.messages) == (before, [])
 
 
+def test_metric_has_the_source_that_was_loaded_though_its_file_is_edited_later(tmp_path: Path) -> None:
+    plugins = build_plugin_manager([str(write_plugin(tmp_path, SHARE))], installed=False, builtin=False)
+    loaded = definitions_of(plugins)["word_accuracy"].source
+    edited = definitions_from(write_plugin(tmp_path, NUMBER))["word_accuracy"].source
+    assert definitions_of(plugins)["word_accuracy"].source == loaded != edited
+
+
 def test_built_in_metric_is_computed_again_if_its_definition_changed(directory: ResultsDirectory) -> None:
     outdate(directory, "cer", 7.0)
     results = update(directory, dict(built_in_definitions()))

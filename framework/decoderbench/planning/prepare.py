@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.dataset import Dataset
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, InfeasibleError
+from decoderbench.metrics import Definition
 from decoderbench.planning.grid import plan_cells
 from decoderbench.planning.inputs import Inputs, read_inputs
+from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 
@@ -23,12 +26,14 @@ class Prepared:
     Attributes:
         experiment: what was asked for.
         registry: the components to build it from.
+        metrics: the built-in metrics and those of plugins, with the digests of their sources as they were loaded.
         inputs: samples and audit; images are opened when they are first needed.
         cells: every cell of the grid, in the order of the table.
     """
 
     experiment: Experiment
     registry: Registry
+    metrics: Mapping[str, Definition]
     inputs: Inputs
     cells: tuple[Cell, ...]
 
@@ -80,6 +85,7 @@ def prepare(
     registry = registry or Registry(build_plugin_manager())
     if mistakes := registry.mistakes(experiment.as_given()):
         raise ConfigError([f"{'.'.join(map(str, place))}: {text}" for place, text in mistakes])
+    metrics = definitions_with(registry["metric"])  # now: a file may be edited while data are read
     inputs = read_inputs(
         experiment,
         registry,
@@ -90,4 +96,4 @@ def prepare(
     )
     if audit_images:
         inputs.audit  # noqa: B018 - the first access decodes and audits them
-    return Prepared(experiment, registry, inputs, plan_cells(experiment, registry, inputs))
+    return Prepared(experiment, registry, metrics, inputs, plan_cells(experiment, registry, inputs))
