@@ -46,7 +46,8 @@ def find_columns(
     if name_column is not None:
         name, problem = _position(name_column, names, "name_column", listed)
     elif header is None:
-        name, problem = 0, ""
+        name = next((at for at, field in enumerate(head[0].fields) if image_of(field)), 0)
+        problem = "" if name == 0 else f"{listed}, and column {name + 1} names images; set name_column to say so"
     else:
         name, problem = _guess_name(names, head, image_of, listed)
     if label_column is not None:

@@ -160,10 +160,9 @@ class Folder(Dataset):
         source = find_labels(self.config, self._place, self.report_progress)
         if not source.rows:
             unread = count_by_suffix(name for name in self._place.tree.files if not is_image(name))
-            raise DataError(
-                f"dataset folder {self._root} has no labeled images"
-                + (f"; other files there: {unread}" if unread else "")
-            )
+            others = f"; other files there: {unread}" if unread else ""
+            others += "; for LMDB files set dataset.use = 'lmdb'" if ".mdb" in unread else ""
+            raise DataError(f"dataset folder {self._root} has no labeled images{others}")
         refuse_bad_names(source, self._place, follow_links=self.config.follow_links)
         refuse_left_out(source, self._place, self.config)
         return source._replace(rows=sorted(source.rows, key=lambda row: row.name))

@@ -35,6 +35,17 @@ def find_doubt(rows: Sequence[Row]) -> str | None:
     return None
 
 
+def find_lexicon(rows: Sequence[Row]) -> str | None:
+    """Return why the labels of a table are indices, as in the lists of MJSynth: 1_Lube_45484.jpg 45484; None if not."""
+    found = [re.fullmatch(r"[^_]+_[^_]*[^\W\d_][^_]*_(\d+)", _stem(row.name)) for row in rows]
+    if len(rows) > 1 and all(match and match[1] == row.label for match, row in zip(found, rows, strict=True)):
+        return (
+            f"every label is the number at the end of its file name, such as {rows[0].label!r} of {rows[0].name!r}; "
+            "set labels = \"filename\" and filename_pattern = '_(?P<label>[^_]+)_' to read the text in the names"
+        )
+    return None
+
+
 def list_readings(rows: Sequence[Row]) -> list[str]:
     """Return, per other way to read the same file names, its option and three examples."""
     lines = []

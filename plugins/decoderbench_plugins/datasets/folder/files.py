@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from posixpath import splitext
 from typing import NamedTuple
 
 from decoderbench import IMAGE_SUFFIXES, UNSUPPORTED_IMAGE_SUFFIXES, DataError
@@ -101,7 +100,8 @@ def is_utf8(name: str) -> bool:
 
 def suffix_of(name: str) -> str:
     """Return the suffix of a file name in lower case, such as `.png`."""
-    return splitext(name)[1].lower()
+    stem, _, suffix = name[name.rfind("/") + 1 :].rpartition(".")  # as splitext, which is slower
+    return f".{suffix.lower()}" if stem else ""
 
 
 def is_image(name: str) -> bool:

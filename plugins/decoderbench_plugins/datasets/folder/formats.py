@@ -227,4 +227,4 @@ def _xlsx_field(cell: Any) -> Field:
         return Number(value)
     if type(value) is int and set(shown_as) == {"0"}:
         return Number(f"{value:0{len(shown_as)}}")
-    return NotText(f"{value!r} in the format {shown_as!r}, which is not text (format the column as text)")
+    return NotText(f"{value!r} in the format {shown_as!r}")

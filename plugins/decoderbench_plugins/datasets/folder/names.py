@@ -3,12 +3,14 @@
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from posixpath import basename, dirname, normpath, splitext
+from typing import TypeVar
 
 from .files import looks_like_image
 
+Value = TypeVar("Value")
 Key = Callable[[str], str | None]  # of a name in a table: the name relative to the folder of images, or None
 
 
@@ -37,15 +39,15 @@ class ImageNames:
             if self.folder != self.root and one in self.files:
                 return [one]  # a folder for images alone comes first
             keys = [found for key in self._keys_of(table) if (found := key(one)) is not None]
-            end = f"/{one}"
-            for hits in (
-                [key for key in keys if key in self.files],
-                [file for file in self._by_name.get(basename(one), ()) if f"/{file}".endswith(end)],
-                [file for key in keys for file in self._by_stem.get(key, ())],
-                [file for file in self._by_name_stem.get(basename(one), ()) if f"/{splitext(file)[0]}".endswith(end)],
-            ):
-                if hits:
-                    return list(dict.fromkeys(hits))
+            hits = (
+                [key for key in keys if key in self.files]
+                or _ending(self._by_name, one)
+                or [file for _, file in self._by_name.get(_last(one), ()) if _is_elsewhere(one, file)]
+                or [file for key in keys for file in self._by_stem.get(key, ())]
+                or _ending(self._by_name_stem, one)
+            )
+            if hits:
+                return list(dict.fromkeys(hits))
         return []
 
     def similar(self, name: str) -> str | None:
@@ -88,16 +90,16 @@ class ImageNames:
         return key
 
     @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        return _grouped((basename(file), file) for file in self.images)
+    def _by_name(self) -> dict[str, list[tuple[str, str]]]:
+        return _grouped((_last(file), (file, file)) for file in self.images)
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
         return _grouped((splitext(file)[0], file) for file in self.images)
 
     @cached_property
-    def _by_name_stem(self) -> dict[str, list[str]]:
-        return _grouped((splitext(basename(file))[0], file) for file in self.images)
+    def _by_name_stem(self) -> dict[str, list[tuple[str, str]]]:
+        return _grouped((_last(stem), (stem, file)) for file in self.images for stem in [splitext(file)[0]])
 
     @cached_property
     def _by_folded(self) -> dict[str, list[str]]:
@@ -106,6 +108,11 @@ class ImageNames:
 
 def _needs_norm(name: str) -> bool:
     return not name or "//" in name or "./" in name or name[-1] in "./"
+
+
+def _is_elsewhere(name: str, file: str) -> bool:
+    """Return whether a name is the path of a file in a copy of the folder, such as on another machine."""
+    return name.endswith(f"/{file}") and (name.startswith("/") or name[1:3] == ":/" or "/" in file)
 
 
 def _without_blanks(name: str) -> str:
@@ -128,8 +135,17 @@ FOLDS: dict[str, Callable[[str], str]] = {
 }
 
 
-def _grouped(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for key, file in pairs:
-        groups[key].append(file)
+def _last(path: str) -> str:
+    return path[path.rfind("/") + 1 :]  # as basename, which is slower
+
+
+def _ending(by_name: Mapping[str, Sequence[tuple[str, str]]], name: str) -> list[str]:
+    """Return the files whose path ends in a name; `by_name` has pairs of a path, maybe without suffix, and a file."""
+    return [file for path, file in by_name.get(_last(name), ()) if f"/{path}".endswith(f"/{name}")]
+
+
+def _grouped(pairs: Iterable[tuple[str, Value]]) -> dict[str, list[Value]]:
+    groups: dict[str, list[Value]] = defaultdict(list)
+    for key, value in pairs:
+        groups[key].append(value)
     return groups

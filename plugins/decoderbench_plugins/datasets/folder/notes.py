@@ -80,7 +80,7 @@ def list_notes(place: Place, source: Source, keys: Collection[str], lists: Lists
     if links := sorted({*place.images.linked_folders, *place.tree.linked_folders}):
         notes.append(f"links to folders are not followed: {first_names(links)}")
     listed = {file for files in lists.naming.values() for file in files}
-    read = {*source.files, *listed, *keys}
+    read = {*source.files, *source.unread, *listed, *keys}
     others = [
         file
         for file in dict.fromkeys([*place.images.files, *_outside(place)])

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from decoderbench import DataError
 
-from .file_names import find_doubt, list_readings
+from .file_names import find_doubt, find_lexicon, list_readings
 from .files import Tree, is_image, suffix_of
 from .formats import SUFFIXES, Number
 from .labels import Progress, Row, read_file_names, read_folder_names, read_sidecars, sidecars_of
 from .names import ImageNames
+from .split_lists import assigns_parts
 from .split_words import word_in
 from .tables import Table, open_table, read_rows
 from .unread import (
+    ARCHIVES,
     DATABASES,
     SPREADSHEETS,
     find_sidecars,
@@ -50,6 +52,7 @@ class Source(NamedTuple):
     description: str  # for people
     files: frozenset[str] = frozenset()  # that were read, relative to the root, or to the folder of images for sidecars
     notes: tuple[str, ...] = ()
+    unread: frozenset[str] = frozenset()  # files that look like labels and are named in a note
 
 
 def find_labels(config: "Folder.Config", place: Place, progress: Progress) -> Source:
@@ -78,9 +81,8 @@ def find_labels(config: "Folder.Config", place: Place, progress: Progress) -> So
 
 
 def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source:
-    sidecars = find_sidecars(place.images.files, place.names.images)
-    beside = {file for found in sidecars for file in found.files}
-    tables, unread = _find_tables(config, place, beside)
+    sidecars = find_sidecars(place.tree.files, place.names.images)
+    tables, unread = _find_tables(config, place, {file for found in sidecars for file in found.files})
     gt_files = sidecars_of(place.images.files, ".gt.txt")
     if tables and gt_files:
         raise DataError(
@@ -89,6 +91,8 @@ def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source
         )
     if tables:
         source, others = _pick(tables, place)
+        if config.labels == "auto" and (doubt := find_lexicon(source.rows)):
+            raise DataError(f'{source.description}: {doubt}, or labels = "table" to keep these labels')
         unread = {**dict.fromkeys(others, "which names images too"), **unread}
     elif config.labels == "table":
         reasons = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
@@ -97,24 +101,24 @@ def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source
         source = _read_sidecars(place, ".gt.txt", progress)
     else:
         for suffix, files in sidecars:
-            many = f"{len(files):,} {suffix} files beside images of the same name"
-            move = '; labels = "txt" reads them' if suffix == ".txt" else ""
-            unread[files[0]] = f"one of {many}{move}"
-        if unread:
+            move = '; labels = "txt" reads those beside their images' if suffix == ".txt" else ""
+            unread[files[0]] = f"{len(files):,} {suffix} files have names of images{move}"
+        if unread and place.names.images:
             listed = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
             raise DataError(
-                f"{place.root}: labels would come from the file names, but {len(unread):,} files look like labels and "
-                f'are not read; set labels_file to the table, or labels = "filename" to use the file names:{listed}'
+                f"{place.root}: labels would come from the file names, but files that look like labels are not read; "
+                f'set labels_file to the table, or labels = "filename" to use the file names:{listed}'
             )
         return _read_names(config, place)
     if not unread:
         return source
     listed = ", ".join(f"{file} ({reason})" for file, reason in list(unread.items())[:SHOWN])
     more = f" and {len(unread) - SHOWN:,} more" if len(unread) > SHOWN else ""
-    return source._replace(notes=(*source.notes, f"files that look like labels and are not read: {listed}{more}"))
+    note = f"files that look like labels and are not read: {listed}{more}"
+    return source._replace(notes=(*source.notes, note), unread=frozenset(unread))
 
 
-def _find_tables(config: "Folder.Config", place: Place, beside: set[str]) -> tuple[list[Table], dict[str, str]]:
+def _find_tables(config: "Folder.Config", place: Place, sidecars: set[str]) -> tuple[list[Table], dict[str, str]]:
     """Return the tables that can be read, and the other files that look like labels, each with a reason."""
     names = place.names
     basenames = {basename(name).encode(errors="replace"): name for name in names.images}
@@ -122,12 +126,11 @@ def _find_tables(config: "Folder.Config", place: Place, beside: set[str]) -> tup
     prefix = _prefix(place)
     for file in sorted(place.tree.files, key=lambda file: (file.count("/"), file)):
         usual = _is_usual(file, prefix)
-        is_beside = bool(prefix is not None and file.startswith(prefix) and file[len(prefix) :] in beside)
-        if not place.tree.files[file] or not may_hold_labels(file) or (is_beside and not usual):
+        if not place.tree.files[file] or not may_hold_labels(file) or file.lower().endswith(".gt.txt"):
+            continue
+        if (file in sidecars and not usual) or assigns_parts(place.root / file):
             continue
         suffix = suffix_of(file)
-        if file.lower().endswith(".gt.txt"):
-            continue
         readable = suffix in SUFFIXES
         table = _open(config, place, file) if readable else Table(file, problem=f"{suffix} files are not read")
         few = not usual and 2 * table.named < max(table.seen, 1)
@@ -137,11 +140,13 @@ def _find_tables(config: "Folder.Config", place: Place, beside: set[str]) -> tup
         if is_list_of_names(place.root, file, names):
             continue
         if usual and readable and suffix_of(file) != "" and table.problem and splitext(basename(file))[0] != "metadata":
-            raise DataError(f"{_with_file(table)}; correct it, or set labels to say where the labels are")
-        problem = table.problem or f"{table.named} of its first {table.seen} names are images here"
+            raise DataError(_with_file(table))
+        few_named = f"only {table.named} of its first {table.seen} records name an image that is here"
+        problem = table.problem or (few_named if table.named else "it is no table of file names and labels")
         binary = not readable or "not UTF-8" in problem
-        called = is_called_labels(file) or (binary and word_in(basename(file)) is not None)
-        certain = suffix in SPREADSHEETS | DATABASES
+        told = binary and suffix not in ARCHIVES and word_in(basename(file)) is not None
+        called = is_called_labels(file) or told
+        certain = suffix in SPREADSHEETS | DATABASES | {".parquet"}
         if called or certain or mentions_images(place.root, file, names, basenames):
             unread[file] = problem.removeprefix(f"{place.root / file} ")
     return tables, unread

@@ -125,12 +125,12 @@ def _interpret(
         return found[0] if found and looks_like_image(found[0]) else None
 
     records, error = _read_head(content)
-    if error and not records:
+    if (error and not records and (forced or content.form not in TWO_FIELDS)) or (content.form == "json" and error):
         return (0, False, False), Table(file, content, problem=error)
     if not records or len(records[0].fields) < 2:
         return (-1, False, False), Table(file, content, problem="it is no table of file names and labels")
     first = records[0].fields
-    starts_with_image = image_of(first[0]) is not None or looks_like_image(str(first[0]))
+    starts_with_image = any(image_of(field) is not None or looks_like_image(str(field)) for field in first)
     has_header = content.header
     if has_header is None:
         has_header = content.form not in TWO_FIELDS and not starts_with_image
@@ -140,15 +140,24 @@ def _interpret(
     at = range(len(first)) if columns.name is None else [columns.name]
     named = max(sum(image_of(field) is not None for field in _column(body, each)) for each in at)
     problem = error or columns.problem
-    if content.form == "first tab" and not forced and len(body) > 1:
-        tabs = {str(record.fields[1]).count("\t") for record in body}
-        named = 0 if len(tabs) == 1 and tabs != {0} else named  # more than two columns
     labels = [] if columns.label is None else _column(body, columns.label)
+    if not forced and content.form in ("first tab", "blank") and _has_columns(content.form, labels):
+        named, problem = 0, "it has more than two columns and no header; set labels_file to one with a header"
     if labels and all(str(label).startswith(('[{"', "[[")) for label in labels):
         problem = "its labels are lists, as of text detection; crop the words first"
     known = starts_with_image if header is None else is_header(first)
     even = not error and len({len(record.fields) for record in records}) == 1
+    even = even and not any(isinstance(label, NotText) for label in labels)
     return (named, known, even), Table(file, content, header, columns, named, len(body), problem)
+
+
+def _has_columns(form: str, labels: Sequence[Field]) -> bool:
+    """Return whether labels are several columns: all with the same number of tabs, or of blanks between numbers."""
+    parts = [str(label).split("\t" if form == "first tab" else " ") for label in labels]
+    if len(labels) < 2 or len({len(fields) for fields in parts}) > 1 or len(parts[0]) < 2:
+        return False
+    numbers = sum(all(field.isdecimal() for field in column) for column in zip(*parts, strict=True))
+    return form == "first tab" or numbers > 1
 
 
 def _column(records: Sequence[Record], at: int) -> list[Field]:

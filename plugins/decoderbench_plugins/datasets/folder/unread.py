@@ -14,14 +14,15 @@ from .names import ImageNames
 from .split_words import word_in
 
 SPREADSHEETS = {".xlsx", ".xlsm", ".xls", ".ods", ".numbers"}
+ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz"}
 DATABASES = {".mdb", ".lmdb", ".tfrecord", ".tfrecords", ".arrow", ".feather", ".sqlite", ".sqlite3", ".db", ".rec"}
-_OTHERS = """.xml .mat .npy .npz .pkl .pickle .yaml .yml .toml .h5 .hdf5 .html .hocr .odt .docx .rtf .dat .gz .bz2 .xz
+_OTHERS = """.xml .mat .npy .npz .pkl .pickle .yaml .yml .toml .h5 .hdf5 .html .hocr .odt .docx .rtf .dat
     .orc .avro .idx .box .lab .gt"""
 _LABELS = """label labels gt gts groundtruth truth annotation annotations transcription transcriptions transcript
     transcripts metadata caption captions solution solutions answer answers result results text texts words"""
 _NO_LABELS = """readme license licence copying notice changelog citation authors requirements charset charsets chars
     characters alphabet vocab vocabulary dict dictionary keys lexicon coords classes names fonts pyproject"""
-UNREAD_SUFFIXES = SPREADSHEETS | DATABASES | set(_OTHERS.split())
+UNREAD_SUFFIXES = SPREADSHEETS | DATABASES | ARCHIVES | set(_OTHERS.split())
 LABEL_WORDS, NO_LABELS = set(_LABELS.split()), set(_NO_LABELS.split())
 MAX_SCANNED = 64 * 2**20
 SEPARATORS = re.compile(rb"[\s\"'<>,;:|=\[\](){}\0]+")
@@ -46,24 +47,23 @@ def is_called_labels(file: str) -> bool:
 
 
 class Sidecars(NamedTuple):
-    """Files of one suffix that lie beside images of the same name."""
+    """Files of one suffix that have the names of images."""
 
     suffix: str
     files: list[str]
 
 
 def find_sidecars(files: Iterable[str], images: Iterable[str]) -> list[Sidecars]:
-    """Return the files that may hold the label of the image with the same name, such as `a.txt` beside `a.png`."""
-    stems = {splitext(image)[0] for image in images}
+    """Return the files that may hold the label of the image with the same name, such as `a.txt` of `a.png`."""
+    names = {name for image in images for name in (basename(image), splitext(basename(image))[0])}
     found: dict[str, list[str]] = {}
     for file in sorted(files):
-        suffix = suffix_of(file)
-        if suffix in SUFFIXES | UNREAD_SUFFIXES and not file.lower().endswith(".gt.txt"):
-            stem = splitext(file)[0]
-            inner, _, name = stem.rpartition("/")
-            if stem in stems or f"{inner}/{name.removeprefix('gt_')}".lstrip("/") in stems:
+        suffix = ".gt.txt" if file.lower().endswith(".gt.txt") else suffix_of(file)
+        if suffix in SUFFIXES | UNREAD_SUFFIXES | {".gt.txt"} and suffix:
+            name = basename(file)[: -len(suffix)]
+            if name in names or name.removeprefix("gt_") in names:
                 found.setdefault(suffix, []).append(file)
-    return [Sidecars(suffix, names) for suffix, names in found.items()]
+    return [Sidecars(suffix, those) for suffix, those in found.items()]
 
 
 def is_list_of_names(root: Path, file: str, names: ImageNames) -> bool:
@@ -84,7 +84,10 @@ def mentions_images(root: Path, file: str, names: ImageNames, basenames: Mapping
     """Return whether the bytes of a file hold the name of an image."""
     data = _read_start(root / file)
     tokens = {token.replace(b"\\", b"/").rpartition(b"/")[2] for token in SEPARATORS.split(data)}
-    return not tokens.isdisjoint(basenames) or any(one.encode() in data for one in map(basename, names.images[:20]))
+    if not tokens.isdisjoint(basenames) or any(one.encode() in data for one in map(basename, names.images[:20])):
+        return True
+    stems = {one.rpartition(b".")[0] for one in basenames}
+    return 2 * len(tokens & stems) > len(stems)
 
 
 def _read_start(file: Path) -> bytes:
