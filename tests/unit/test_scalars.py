@@ -12,12 +12,15 @@ import torch
 from helpers.recording import make_cell, make_record, publish
 from pydantic import ValidationError
 
+from decoderbench import hookimpl
 from decoderbench.metrics import Definition, Transcriptions
-from decoderbench.records import Cost, ResultsDirectory, RunRecord
+from decoderbench.records import Cost, ResultsDirectory, RunRecord, read_lines
 from decoderbench.registry.record_rules import accept_record
+from decoderbench.registry.registry import Registry
 from decoderbench.report import load_frame, load_results
 from decoderbench.report.tables import cells_csv
 from decoderbench.scalars import to_number, to_plain
+from decoderbench.training.local_context import LocalContext
 
 TEXTS = Transcriptions(["a"], ["a"], [1.0])
 
@@ -137,6 +140,35 @@ def test_record_refuses_what_is_no_number(value: Any) -> None:
             RunRecord(**{"cell": make_cell(), "status": "done"} | change)
     with pytest.raises(ValidationError, match="integer"):
         make_record(make_cell(), kept_step=2.5)
+
+
+def test_history_and_observers_get_plain_numbers(registry: Registry, tmp_path: Path) -> None:
+    class Observer:
+        @hookimpl
+        def cell_progressed(self, step: int, loss: float) -> None:
+            seen.append((step, loss))
+
+        @hookimpl
+        def cell_validated(self, step: int, scores: Any) -> None:
+            seen.append((step, scores))
+
+    seen: list[Any] = []
+    observer = Observer()
+    dataset: Any = None
+    context = LocalContext(make_cell(), registry, dataset, tmp_path, {})
+    step: Any = np.int64(3)
+    loss: Any = torch.tensor(0.25)
+    scores: Any = {"val_exact_match": torch.tensor(0.5), "epoch": np.int64(2), "val_cer": None}
+    registry.plugins.manager.register(observer, "plain")
+    try:
+        context.progressed(step, loss)
+        context.validated(step, scores)
+    finally:
+        registry.plugins.manager.unregister(observer)
+    row = {"val_exact_match": 0.5, "epoch": 2, "val_cer": None}
+    assert seen == [(3, 0.25), (3, row)]
+    assert [type(one) for one in (*seen[0], *seen[1][1].values())] == [int, float, float, int, type(None)]
+    assert read_lines(tmp_path / "history.jsonl") == [{"step": 3, **row}]
 
 
 @pytest.mark.parametrize(
