@@ -114,6 +114,8 @@ def register_metrics() -> Iterable[type[Metric]]:
 
     Called by the registry. A name that another plugin has registered is refused, and both are named.
 
+    Done cells get the numbers of new and edited metrics from their predictions.
+
     Returns: classes derived from `Metric`. None means none.
 
     Example: `return [FirstCharacterRight]`
@@ -270,7 +272,7 @@ def report_columns(record: RunRecord) -> Mapping[str, object]:
     Called for every record when a table is built, without torch and without the weights. A column that exists already
     is refused.
 
-    Returns: column names and values. None means none.
+    Returns: column names and values: text, numbers of any class, truth values, None. None means none.
 
     Example: `return {"kept_step": record.kept_step}`
     """
