@@ -8,17 +8,31 @@ Exit status: 0 done, 1 some cell failed or some rule is broken, 2 usage or confi
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperCommand
 
 from decoderbench import __version__
 from decoderbench.cli import authoring, running
 from decoderbench.cli.common import err, out
+from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
 from decoderbench.errors import DecoderBenchError
+
+USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__base__)
+
+
+class _Command(TyperCommand):
+    """A command on whose standard output nothing else prints, such as a plugin."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with keeping_stdout():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="decoderbench",
@@ -28,22 +42,31 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(running.run)
-app.command()(running.compare)
-app.command()(running.prepare)
-app.command()(running.plan)
-app.command()(running.report)
-app.command()(authoring.new)
-app.command()(authoring.check)
-app.command()(authoring.plugins)
+app.command(cls=_Command)(running.run)
+app.command(cls=_Command)(running.compare)
+app.command(cls=_Command)(running.prepare)
+app.command(cls=_Command)(running.plan)
+app.command(cls=_Command)(running.report)
+app.command(cls=_Command)(authoring.new)
+app.command(cls=_Command)(authoring.check)
+app.command(cls=_Command)(authoring.plugins)
 
 
 def main() -> None:
     """Run the command line and turn what users can cause into one message and an exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    accept_every_character()
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("decoderbench").setLevel(logging.INFO)
     try:
-        app()
+        if status := app(standalone_mode=False):
+            sys.exit(status)
+    except USAGE_ERROR as error:
+        text = io.StringIO()
+        error.show(text)  # type: ignore[attr-defined]
+        err.print(text.getvalue().rstrip(), markup=False)
+        sys.exit(2)
     except DecoderBenchError as error:
         err.print(f"{error}", markup=False)
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from decoderbench.cli.terminal import SafeConsole
 from decoderbench.config.experiment import Experiment, parse_experiment, read_toml
 from decoderbench.config.mistakes import describe_mistake
 from decoderbench.config.overrides import add_variants, merge, parse_overrides
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 STARTED = time.monotonic()
 """When the process began, nearly: this module is imported before torch."""
 
-out = Console(soft_wrap=True, highlight=False, emoji=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+out = SafeConsole(soft_wrap=True, highlight=False, emoji=False)
+err = SafeConsole(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment's .toml file.", show_default=False)]
 PluginNames = Annotated[
@@ -131,5 +132,15 @@ def deadline_of(stop_after: str | None) -> Deadline:
 
 
 def command() -> str:
-    """Return the command line as somebody would type it again."""
-    return shlex.join(["decoderbench", *sys.argv[1:]])
+    """Return the command line as somebody would type it again, in printable characters."""
+    return " ".join(["decoderbench", *map(_quote, sys.argv[1:])])
+
+
+def _quote(argument: str) -> str:
+    """Return an argument as a shell reads it; unprintable ones, such as names that are not UTF-8, as in bash."""
+    if argument.isprintable():
+        return shlex.quote(argument)
+    characters = (
+        chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(argument)
+    )
+    return f"$'{''.join(characters)}'"

@@ -151,7 +151,7 @@ def plan(
         prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
     if as_json:
         cells = [{"cell_id": cell.cell_id, **cell.model_dump(mode="json")} for cell in prepared.cells]
-        print(json.dumps(cells, indent=1))  # noqa: T201
+        out.file.write(json.dumps(cells, indent=1) + "\n")
     else:
         for line in prepared.inputs.audit_so_far.lines():
             out.print(line, markup=False)
@@ -164,7 +164,7 @@ def report(
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
 ) -> None:
-    """Rebuild tables and figures from the records alone; nothing is trained. Metrics that changed are computed again."""
+    """Rebuild tables and figures from the records alone. Nothing is trained; changed metrics are computed again."""
     from decoderbench.records import ResultsDirectory
     from decoderbench.registry.metric_definitions import definitions_of
     from decoderbench.report import load_results, markdown_table, write_files
