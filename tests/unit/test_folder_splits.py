@@ -170,6 +170,12 @@ GIVEN = [
         "given by lists splits.csv Train, splits.csv dev, splits.csv test",
     ),
     (
+        ABC,
+        {**table_of("x", "", "", ""), **{f"{part}.csv": f"filename,label\n{name}.png,x\n" for part, name in PARTS}},
+        {"labels_file": "labels.csv"},
+        "given by lists train.csv, val.csv, test.csv",
+    ),
+    (
         "训练集/a train|验证集/b val|测试集/c test",
         {},
         BY_NAME,

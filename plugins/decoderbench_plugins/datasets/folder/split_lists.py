@@ -67,7 +67,7 @@ def read_lists(root: Path, files: Iterable[str], names: ImageNames, tables: Coll
             missing = [entry for entry in missing if not inside[entry]]
         if len(missing) == len(found):
             unknown.append(file)
-        elif missing:
+        elif missing and not (suffix_of(file) in (".csv", ".tsv") and missing == listed[:1]):  # not a header
             notes.append(f"{file} names {len(missing):,} files that are not there ({first_names(missing, 3)})")
         for image in {image for images in found.values() for image in images}:
             naming[image].append(file)
@@ -110,7 +110,8 @@ def _entries_of(path: Path, file: str) -> dict[str, list[str]]:
     if suffix_of(file) == ".json":
         value = _parse_json(text, file)
         return {file: value} if _is_names(value) else {}
-    return {file: [line.split("\t")[0].strip() for line in text.split("\n") if line.strip()]}
+    mark = "," if suffix_of(file) == ".csv" else "\t"  # what follows it is of no interest here
+    return {file: [line.split(mark)[0].strip(' "\r') for line in text.split("\n") if line.strip()]}
 
 
 def _by_part(text: str, file: str) -> dict[str, list[str]]:
