@@ -21,6 +21,7 @@ CONDITIONS = {
     "timm": "timm",
     "sources": "decoderbench sources",
     "dataset_source": "dataset source",
+    "wrappers": "plugins around run_cell",
     "decoderbench": "decoderbench",
     "python": "Python",
     "commit": "commit",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing
 from decoderbench.config.cell import Cell
+from decoderbench.errors import PendingCellsError
 from decoderbench.records import FAILED, ResultsDirectory, RunRecord
 
 logger = logging.getLogger("decoderbench")
@@ -60,6 +61,19 @@ class Resume:
         """Return the results that hold now."""
         records = (self.directory.read(cell) for cell in self.cells)
         return [record for record in records if record is not None and not self._is_superseded(record)]
+
+    def with_progress(self, error: PendingCellsError, finished: int) -> PendingCellsError:
+        """Return the error of a run that ended early with the number of results; `finished` is the number before it."""
+        records = self.records()
+        failed = sum(record.status in FAILED for record in records)
+        progress = f"{len(records)} of {len(self.cells)} cells have results"
+        if failed:
+            progress += f", {failed} of them failed"
+        if len(records) == finished:
+            progress += ", none is new: allow more time"
+        ended = type(error)(f"{error.reason}; {progress}")
+        ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed
+        return ended
 
     def _forget_failed(self) -> None:
         for cell in self.cells:

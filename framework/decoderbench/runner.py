@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,6 @@ from decoderbench.records import FAILED, Plan, ResultsDirectory, RunRecord, writ
 from decoderbench.registry.global_state import preserving_global_state, undoing_changes
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import hookimpl
-from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, write_files
 from decoderbench.rescoring import rescore
@@ -191,7 +191,7 @@ def _execute(
     plugins.add(trainer, TRAINER)
     start_device(device)  # after the images were decoded by forked processes
     dataset = ResidentDataset(prepared.inputs.images, audit, device)
-    metrics = definitions_with(prepared.registry["metric"])
+    metrics = prepared.metrics
 
     def write_report() -> Results:
         # This plan, not the file: another run may have written its own there meanwhile.
@@ -214,8 +214,14 @@ class Runner:
     def __init__(self, prepared: Prepared, directory: ResultsDirectory, dataset: ResidentDataset) -> None:
         self.registry, self.deadline = prepared.registry, prepared.deadline
         self.directory, self.dataset = directory, dataset
-        source = self.registry["dataset"][prepared.experiment.dataset.use].source_digest()
-        self.environment = describe_environment(dataset.device) | {"dataset_source": source}
+        source = ""
+        with suppress(OSError, TypeError):  # of a class that no file defines, as in a notebook
+            source = self.registry["dataset"][prepared.experiment.dataset.use].source_digest()
+        wrappers = self.registry.plugins.trainer_wrappers()
+        self.environment = describe_environment(dataset.device) | {
+            "dataset_source": source,
+            "wrappers": ", ".join(f"{name} {digest}" for name, digest in sorted(wrappers.items())) or "none",
+        }
 
     def run(self, cells: Sequence[Cell], repeat: Repeat) -> None:
         """Give every cell a record. Cells that another process is training are left for last and waited for.
@@ -237,7 +243,7 @@ class Runner:
                 if not self._complete(cell, resume, timeout=self.deadline.remaining()):
                     self.deadline.check(f"waiting for {cell.title}, which another process is training")
         except PendingCellsError as error:
-            raise _with_progress(error, resume, finished) from None
+            raise resume.with_progress(error, finished) from None
         if missing := len(cells) - len(resume.records()):
             ended = PendingCellsError(f"the records of {missing} cells are gone again, or cannot be read")
             raise _with_progress(ended, resume, finished)
@@ -310,17 +316,3 @@ class Runner:
 
 def _name_changes(cell: Cell, change: str) -> None:
     logger.warning("%s %s", cell.title, change)
-
-
-def _with_progress(error: PendingCellsError, resume: Resume, finished: int) -> PendingCellsError:
-    """Return the error of a run that ended early with the number of results; `finished` is the number before it."""
-    records, total = resume.records(), len(resume.cells)
-    failed = sum(record.status in FAILED for record in records)
-    progress = f"{len(records)} of {total} cells have results"
-    if failed:
-        progress += f", {failed} of them failed"
-    if len(records) == finished:
-        progress += ", none is new: allow more time"
-    ended = type(error)(f"{error.reason}; {progress}")
-    ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed
-    return ended

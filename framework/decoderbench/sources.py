@@ -44,7 +44,7 @@ def content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def plugin_digest(file: Path) -> str:
+def plugin_digest(file: Path, *bases: Path) -> str:
     """Return a digest of a plugin's file and of everything that it imports from its own folder, directly or not.
 
     The own folder is that of the file, or of the outermost package that contains it. Below it lie helper modules and
@@ -54,15 +54,21 @@ def plugin_digest(file: Path) -> str:
     path, unless they are below its own and loaded. A file that imports nothing of its own has the digest
     that `source_digest` returns.
 
+    Args:
+        file: the plugin's file.
+        bases: files of other plugins that it builds on, which count in the same way.
+
     Raises:
         PluginError: a module that it imports is another one in this process than the one in its folder.
     """
     file = file.resolve()
     base = _own_folder(file)
     files = _closure(file, base)
-    if files == {file}:
-        return source_digest(file)
-    return content_digest(f"{source_digest(file)} {_digest_of_files(files, base)}".encode())
+    digest = source_digest(file)
+    if files != {file}:
+        digest = content_digest(f"{digest} {_digest_of_files(files, base)}".encode())
+    elsewhere = sorted({plugin_digest(other) for other in bases if other.resolve() not in files})
+    return content_digest(" ".join([digest, *elsewhere]).encode()) if elsewhere else digest
 
 
 def function_digest(function: FunctionType) -> str:

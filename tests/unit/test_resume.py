@@ -176,4 +176,5 @@ def test_record_of_a_trainer_that_states_no_origin_gets_it(
     assert {"torch", "timm", "threads", "machine", "sources", "dataset_source", "optimizer"} <= set(
         record["environment"]
     )
+    assert record["environment"]["wrappers"].startswith("states nothing ")
     assert record["device"] == record["environment"]["machine"] == frame.loc[0, "device"]

@@ -216,3 +216,20 @@ def test_installed_library_may_have_the_name_of_a_file_beside_a_plugin(
     loaded = types.SimpleNamespace(__file__=str(tmp_path / "installed" / "drawing.py"))
     monkeypatch.setitem(sys.modules, "drawing", loaded)  # type: ignore[arg-type]
     plugin_digest(tmp_path / "here" / "mine.py")
+
+
+def test_component_that_a_component_derives_from_is_part_of_its_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write(tmp_path, {"mine.py": COMPONENT, "scale_of_mine.py": HELPER.format("1.0")})
+    mine = Registry(build_plugin_manager([str(tmp_path / "mine.py")]))["decoder"]["mine"]
+    sys.modules.pop("scale_of_mine")
+    before = mine.source_digest()
+    edited = tmp_path / "edited" / "lstm_ctc.py"
+    base = Path(inspect.getfile(mine.component.__mro__[1]))
+    assert base.name == "lstm_ctc.py"
+    write(tmp_path, {"edited/lstm_ctc.py": base.read_text() + "\nEDITED = 1\n"})
+    getfile = inspect.getfile
+    monkeypatch.setattr(inspect, "getfile", lambda one: str(edited) if Path(getfile(one)) == base else getfile(one))
+    assert mine.source_digest() != before

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,8 @@ logger = logging.getLogger("decoderbench")
 TRAINER = "decoderbench trainer"  # with a space: no module can have this name
 """The name of the plugin that is the built-in trainer."""
 
-FREQUENT = ("images_decoded", "cell_progressed")
-"""Hooks that are called many times, with numbers and the cell."""
+FREQUENT = ("data_read", "images_decoded", "cell_progressed")
+"""Hooks that are called many times, so that guarding each call would take long."""
 
 HOOKS = frozenset(hook for hook, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec"))
 
@@ -110,10 +110,9 @@ class HookCalls:
         """
         for plugin, hook in self.hooks(name):
             with report_exceptions(partial(_warn, plugin, name)):
-                if name in FREQUENT:
-                    hook(**arguments)
-                    continue
-                with self.guarding(plugin, f"{name} of plugin {plugin}", keeping=OBSERVERS_MAY_CHANGE):
+                doing = f"{name} of plugin {plugin}"
+                guard = self.guarding(plugin, doing, keeping=OBSERVERS_MAY_CHANGE)
+                with nullcontext() if name in FREQUENT else guard:
                     hook(**copy.deepcopy(arguments))
 
     def add(self, plugin: object, name: str) -> None:
@@ -144,13 +143,23 @@ class HookCalls:
 
     def trainers(self) -> dict[str, str]:
         """Return the plugins that may train cells instead of the built-in trainer, each with its source digest."""
+        return self._implementers_of_run_cell(wrappers=False)
+
+    def trainer_wrappers(self) -> dict[str, str]:
+        """Return the plugins that wrap the training of cells, as profilers do, each with its source digest."""
+        return self._implementers_of_run_cell(wrappers=True)
+
+    def _implementers_of_run_cell(self, *, wrappers: bool) -> dict[str, str]:
         found = {}
         for impl in self.manager.hook.run_cell.get_hookimpls():
-            if impl.plugin_name == TRAINER or impl.wrapper or impl.hookwrapper:
+            if impl.plugin_name == TRAINER or (impl.wrapper or impl.hookwrapper) is not wrappers:
                 continue
             try:
                 found[impl.plugin_name] = plugin_digest(Path(inspect.getfile(inspect.unwrap(impl.function))))
             except (OSError, TypeError):
+                if wrappers:
+                    found[impl.plugin_name] = "without a source file"
+                    continue
                 raise PluginError(
                     f"plugin {impl.plugin_name}: its run_cell has no source file, so its results could not be told "
                     f"from those of other trainers; define it in a .py file"
