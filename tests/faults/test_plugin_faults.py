@@ -62,6 +62,14 @@ BROKEN = {
         HEAD + "import pytest\n@hookimpl\ndef register_decoders(): pytest.importorskip('no_such_package')",
         "raised in register_decoders: Skipped: could not import 'no_such_package'",
     ),
+    "names_a_text": (
+        HEAD + "@hookimpl\ndef plugin_modules(): return 'json'",
+        "raised in plugin_modules: it returned 'json'; return a list of names of modules",
+    ),
+    "names_no_text": (
+        HEAD + "@hookimpl\ndef plugin_modules(): return [[]]",
+        "raised in plugin_modules: it returned a list with []; name modules by text",
+    ),
     "taken_name": (DECODER.format(name="lstm_ctc"), "two plugins register decoder 'lstm_ctc': "),
 }
 

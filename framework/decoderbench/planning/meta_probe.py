@@ -89,7 +89,8 @@ class MetaProbe:
     def measure(self, rectifier: Part, encoder: Part, bridge: Part, decoder: Part) -> Size:
         """Build a combination; return its size, or why it is infeasible; nothing is known of one that raises."""
         try:
-            return self._measure(rectifier, encoder, bridge, decoder)
+            with preserving_global_state():
+                return self._measure(rectifier, encoder, bridge, decoder)
         except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001 - a plugin may raise anything, or have specs of another type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DataError, DecoderBenchError
 from decoderbench.exception_text import describe_error
+from decoderbench.registry.global_state import OBSERVERS_MAY_CHANGE, undoing_changes
 
 if TYPE_CHECKING:
     from decoderbench.data.dataset import Dataset
     from decoderbench.registry.plugin_manager import Plugins
+
+logger = logging.getLogger("decoderbench")
 
 SECONDS_BETWEEN_REPORTS = 0.1
 
@@ -49,11 +53,18 @@ def reading(dataset: Dataset, plugins: Plugins, deadline: Deadline = NO_DEADLINE
 def naming_dataset(name: str) -> Iterator[None]:
     """Turn what a dataset raises in the block, and what is no error that a user can cause, into one that names it.
 
+    Global state that the dataset changes is restored, and a warning names it.
+
     Raises:
         DataError: the block raised anything else, `SystemExit` included.
     """
+
+    def report(change: str) -> None:
+        logger.warning("dataset %s %s", name, change)
+
     try:
-        yield
+        with undoing_changes(report, keeping=OBSERVERS_MAY_CHANGE):  # observers are called in the block
+            yield
     except (DecoderBenchError, OSError, KeyboardInterrupt):
         raise
     except BaseException as error:

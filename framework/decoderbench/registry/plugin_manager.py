@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -134,7 +134,7 @@ class Plugins(HookCalls):
                 names: list[str] = []
                 report = partial(self.report_broken, plugin, doing="raised in plugin_modules")
                 with report_exceptions(report), self.guarding(plugin, f"plugin_modules of plugin {plugin}"):
-                    names = [name for named in hook() for name in named]
+                    names = [name for named in hook() for name in _module_names(named)]
                 if plugin in self.required:
                     self.required |= set(names)
                 for name in names:
@@ -181,6 +181,16 @@ def _refuse_unmarked(plugin: object) -> None:
         own = getattr(function, "__module__", None) == plugin.__name__
         if own and callable(function) and not hasattr(function, f"{hookspecs.PROJECT}_impl"):
             raise PluginError(f"its function {name} is not marked; put @hookimpl above it, or rename it")
+
+
+def _module_names(named: object) -> list[str]:
+    """Return what `plugin_modules` returned; raise `PluginError` if that is no list of names."""
+    if isinstance(named, str) or not isinstance(named, Iterable):
+        raise PluginError(f"it returned {named!r:.80}; return a list of names of modules, as in ['my_package.ctc']")
+    names = list(named)
+    if others := [name for name in names if not isinstance(name, str)]:
+        raise PluginError(f"it returned a list with {others[0]!r:.80}; name modules by text, as in 'my_package.ctc'")
+    return names
 
 
 def _load_unique(points: Sequence[EntryPoint]) -> tuple[Any, Origin]:
