@@ -57,6 +57,11 @@ class Resume:
         record = self.directory.read(cell)
         return record is not None and not self._is_superseded(record)
 
+    def start(self, cell: Cell) -> None:
+        """Delete the result of a cell that is about to be trained: its artifacts will be those of another training."""
+        self.directory.delete_result(cell)
+        self._superseded.pop(cell.cell_id, None)
+
     def records(self) -> list[RunRecord]:
         """Return the results that hold now."""
         records = (self.directory.read(cell) for cell in self.cells)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from decoderbench.command_line import shell_command
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit
@@ -138,6 +139,7 @@ def execute(
     retrain_changed: bool = False,
     threads: int | None = None,
     command: str = "decoderbench.run(...)",
+    origin: str = "",
 ) -> Results:
     """Train the cells of a prepared experiment that have no result, write the report, and return the results.
 
@@ -151,6 +153,7 @@ def execute(
             as another version of torch, or do not state them.
         threads: how many threads train a cell; default: one on a CPU, those of the host on CUDA.
         command: the command line that the report names as its origin.
+        origin: digest of the path of the experiment file or of the compared folder, as `digest_of_path` returns it.
 
     Raises:
         ConfigError: the selection matches no cell, or there can be no such number of threads.
@@ -163,9 +166,10 @@ def execute(
     selected = select_cells(prepared.cells, select)
     chosen_threads = choose_threads(threads, device)
     directory.refuse_other_experiment(prepared.experiment.name)
+    directory.refuse_other_data(origin, prepared.inputs.data_hash)
     plugins = prepared.registry.plugins
     with plugins.observing(), using_threads(chosen_threads):
-        return _execute(prepared, directory, device, selected, Repeat(retry_failed, retrain_changed), command)
+        return _execute(prepared, directory, device, selected, Repeat(retry_failed, retrain_changed), command, origin)
 
 
 def _execute(
@@ -175,6 +179,7 @@ def _execute(
     selected: Sequence[Cell],
     repeat: Repeat,
     command: str,
+    origin: str,
 ) -> Results:
     plugins, audit = prepared.registry.plugins, prepared.inputs.audit
     plugins.notify("data_audited", audit=audit)
@@ -184,6 +189,8 @@ def _execute(
         cells=prepared.cells,
         data_summary=(*audit.summary(), *(f"note     {note}" for note in audit.notes)),
         data_notes=tuple(audit.footnotes()),
+        origin=origin,
+        split_sizes=dict(audit.counts),
     )
     directory.write_plan(plan)
     if others := directory.count_other_results(prepared.cells):
@@ -197,7 +204,7 @@ def _execute(
         # This plan, not the file: another run may have written its own there meanwhile.
         rescore(directory, plan.cells, metrics)
         results = load_results(directory.path, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
-        write_files(results, command=f"decoderbench report {directory.path}")
+        write_files(results, command=shell_command("decoderbench", "report", str(directory.path)))
         return results
 
     try:
@@ -246,7 +253,7 @@ class Runner:
             raise resume.with_progress(error, finished) from None
         if missing := len(cells) - len(resume.records()):
             ended = PendingCellsError(f"the records of {missing} cells are gone again, or cannot be read")
-            raise _with_progress(ended, resume, finished)
+            raise resume.with_progress(ended, finished)
 
     def _describe_conditions(self) -> None:
         threads = torch.get_num_threads()
@@ -258,7 +265,7 @@ class Runner:
         with self.directory.lease(cell, timeout=timeout) as held:
             if held and not resume.is_done(cell):
                 self.deadline.check(f"before {cell.title}")
-                self.directory.delete_result(cell)
+                resume.start(cell)
                 self.registry.plugins.notify("cell_started", cell=cell)
                 record = self._with_origin(self._run(cell))
                 self.directory.publish(record)

@@ -112,6 +112,16 @@ def test_result_that_another_process_has_made_meanwhile_holds(tmp_path: Path) ->
     assert found.is_done(CELLS[0])
 
 
+def test_result_of_a_cell_that_was_trained_again_holds_whatever_it_states(tmp_path: Path) -> None:
+    old = NOW | {"torch": "what a trainer of its own states"}
+    found = resume(tmp_path, [old] * 3, Repeat(changed=True))
+    found.start(CELLS[0])
+    assert found.directory.read(CELLS[0]) is None
+    assert not found.is_done(CELLS[0])
+    found.directory.publish(make_record(CELLS[0], environment=old))
+    assert found.is_done(CELLS[0])
+
+
 def test_cell_that_is_no_longer_infeasible_runs(tmp_path: Path) -> None:
     then = [make_cell(infeasible="needs 9 frames, has 4"), make_cell("b", infeasible="needs 9 frames, has 4")]
     now = [make_cell(), then[1]]
