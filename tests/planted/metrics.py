@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from decoderbench import Metric
@@ -22,12 +21,6 @@ class FirstRight(Metric):
         if not references:
             return None
         return sum(a[:1] == b[:1] for a, b in zip(references, hypotheses, strict=True)) / len(references)
-
-
-class NumPyNumber(FirstRight):
-    def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
-        score = super().score(references, hypotheses)
-        return None if score is None else np.float32(score)
 
 
 class TensorNumber(FirstRight):
@@ -107,4 +100,4 @@ FAULTS = [
     fault(ListsAFolder, "opens_no_files", "got os.listdir of .*planted"),
     fault(Bootstrap, "fresh_processes_agree", "two different results from one seed"),
 ]
-HEALTHY = [FirstRight, NumPyNumber, TensorNumber]
+HEALTHY = [FirstRight, TensorNumber]
