@@ -6,6 +6,7 @@ experiment again trains only the cells without a result. No torch here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from decoderbench.config.cell import Cell
+from decoderbench.data.dataset import Split
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.options import Options
 from decoderbench.scalars import Count, Number
@@ -108,6 +110,12 @@ class Plan(Options):
     data_notes: tuple[str, ...] = ()
     """Footnotes of every table: data problems that were allowed, and how many samples have them."""
 
+    origin: str = ""
+    """Digest of the path of the experiment file or of the compared folder; empty if it has none."""
+
+    split_sizes: dict[Split, Count] = Field(default_factory=dict)
+    """Number of samples per split that are trained on or scored."""
+
 
 class ResultsDirectory:
     """The results folder of one experiment: its plan, and the artifacts of each cell."""
@@ -137,6 +145,26 @@ class ResultsDirectory:
         if owner != name:
             raise ConfigError(
                 [f"--results {self.path}: holds results of experiment {owner!r}, not {name!r}; give another folder"]
+            )
+
+    def refuse_other_data(self, origin: str, data_hash: str) -> None:
+        """Raise if this folder holds the results of another file or folder, with other data, of the same name.
+
+        A file or folder that was moved goes on with its results, and so does one whose data have changed.
+
+        Raises:
+            ConfigError: both differ.
+        """
+        try:
+            plan = self.read_plan()
+        except DataError:
+            return
+        if plan.origin and origin not in ("", plan.origin) and data_hash not in {cell.data_hash for cell in plan.cells}:
+            raise ConfigError(
+                [
+                    f"--results {self.path}: holds results of another experiment file or folder that is called "
+                    f"{plan.experiment!r} too, with other data; give another folder"
+                ]
             )
 
     def count_other_results(self, cells: Sequence[Cell]) -> int:
@@ -215,6 +243,11 @@ class ResultsDirectory:
             yield True
         finally:
             lock.release()
+
+
+def digest_of_path(path: Path) -> str:
+    """Return a digest of the absolute path of a file or folder: results tell where they come from, not whose."""
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
 
 
 def _unused(path: Path) -> Path:

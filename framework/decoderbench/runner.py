@@ -190,7 +190,7 @@ def _execute(
         data_summary=(*audit.summary(), *(f"note     {note}" for note in audit.notes)),
         data_notes=tuple(audit.footnotes()),
         origin=origin,
-        split_sizes=dict(audit.counts),
+        split_sizes=audit.counts,
     )
     directory.write_plan(plan)
     if others := directory.count_other_results(prepared.cells):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -347,3 +348,22 @@ def test_run_reports_a_broken_dataset_without_a_traceback(
     assert status == 3
     assert message in err
     assert "Traceback" not in err
+
+
+def test_compare_refuses_results_of_another_folder_of_the_same_name(
+    capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for parent, first in (("a", 10), ("b", 11)):
+        (tmp_path / parent / "Train").mkdir(parents=True)
+        for path in sorted(captchas.glob("*.png"))[first - 10 :]:
+            shutil.copy(path, tmp_path / parent / "Train")
+    options = ["--steps", "1", "-k", "LSTM + CTC", "--set", "training.batch_size=2", "--set", "dataset.labels=filename"]
+    monkeypatch.chdir(tmp_path)
+    assert call(capfd, "compare", "a/Train", *options)[0] == 0
+    report = (tmp_path / "results" / "train" / "report.md").read_text()
+    status, _, err = call(capfd, "compare", "b/Train", *options)
+    assert (status, "--results results/train: holds results of another experiment file or folder" in err) == (2, True)
+    assert (tmp_path / "results" / "train" / "report.md").read_text() == report
+
+    shutil.move(tmp_path / "a", tmp_path / "c")
+    assert call(capfd, "compare", "c/Train", *options)[0] == 0

@@ -278,6 +278,7 @@ def test_report_page_shows_hostile_labels_literally(hostile: Path) -> None:
     assert [page.splitlines()[line] for line in headings] == [
         "# demo",
         "## Data",
+        "## Settings",
         "## Figures",
         "## How it was measured",
         "## Provenance",

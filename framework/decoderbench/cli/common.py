@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from decoderbench.cli.terminal import SafeConsole
+from decoderbench.command_line import shell_command
 from decoderbench.config.experiment import Experiment, parse_experiment, read_toml
 from decoderbench.config.mistakes import describe_mistake
 from decoderbench.config.overrides import add_variants, merge, parse_overrides
@@ -133,14 +132,4 @@ def deadline_of(stop_after: str | None) -> Deadline:
 
 def command() -> str:
     """Return the command line as somebody would type it again, in printable characters."""
-    return " ".join(["decoderbench", *map(_quote, sys.argv[1:])])
-
-
-def _quote(argument: str) -> str:
-    """Return an argument as a shell reads it; unprintable ones, such as names that are not UTF-8, as in bash."""
-    if argument.isprintable():
-        return shlex.quote(argument)
-    characters = (
-        chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(argument)
-    )
-    return f"$'{''.join(characters)}'"
+    return shell_command("decoderbench", *sys.argv[1:])

@@ -37,7 +37,7 @@ from decoderbench.cli.common import (
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
 from decoderbench.config.typed_values import value_of
-from decoderbench.records import FAILED
+from decoderbench.records import FAILED, digest_of_path
 from decoderbench.resume import Repeat
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run(
     """Train every cell of an experiment that has no result yet, and report."""
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
     checked, registry = load(experiment, changes, add, plugin, plugins_dir)
-    repeat, where = Repeat(retry_failed, retrain_changed), experiment.parent
+    repeat, where = Repeat(retry_failed, retrain_changed), (experiment, experiment.parent)
     _prepare_and_execute(checked, registry, where, results, device, select, repeat, threads, deadline)
 
 
@@ -101,7 +101,7 @@ def compare(
         data, dataset = fit_preset(images, registry, steps=steps, options=options, deadline=deadline)
     data = registry.decide_options(add_variants(merge(data, changes), add or []))
     checked = parse_experiment(data, source="compare")
-    repeat, where = Repeat(retry_failed, retrain_changed), Path()
+    repeat, where = Repeat(retry_failed, retrain_changed), (images, Path())
     _prepare_and_execute(checked, registry, where, results, device, select, repeat, threads, deadline, dataset)
 
 
@@ -200,7 +200,7 @@ def _showing_progress(registry: Registry, kept: str, *, console: Console = out) 
 def _prepare_and_execute(
     experiment: Experiment,
     registry: Registry,
-    base_dir: Path,
+    where: tuple[Path, Path],
     results: Path | None,
     device: str | None,
     select: str,
@@ -215,6 +215,7 @@ def _prepare_and_execute(
     from decoderbench.runner import execute, open_results
     from decoderbench.training.devices import choose_device
 
+    source, base_dir = where
     directory, chosen_device = open_results(experiment, results), choose_device(device)
     with _showing_progress(registry, "finished cells are kept"):
         prepared = prepare(
@@ -229,6 +230,7 @@ def _prepare_and_execute(
             retrain_changed=repeat.changed,
             threads=threads,
             command=command(),
+            origin=digest_of_path(source),
         )
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'}", markup=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
+from decoderbench.config.learning_notes import learning_notes
 from decoderbench.data.dataset import Dataset
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, InfeasibleError
@@ -17,6 +19,8 @@ from decoderbench.planning.inputs import Inputs, read_inputs
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
+
+logger = logging.getLogger("decoderbench")
 
 
 @dataclass(frozen=True)
@@ -96,4 +100,7 @@ def prepare(
     )
     if audit_images:
         inputs.audit  # noqa: B018 - the first access decodes and audits them
+    if not registry.plugins.trainers():
+        for note in learning_notes(experiment.training, inputs.audit_so_far.counts):
+            logger.warning("note     %s", note)
     return Prepared(experiment, registry, metrics, inputs, plan_cells(experiment, registry, inputs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from decoderbench.report.frame import Results
+from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import Table, bullet_list, escape_markdown, join_distinct, main_table, to_single_line
 
 
@@ -21,6 +22,8 @@ def markdown_report(
         *(["## Factors"] if factors else []),
         *(f"{table.caption.capitalize()}.\n\n{table.markdown()}" for table in factors),
         *(["## Data", bullet_list(plan.data_summary)] if plan.data_summary else []),
+        "## Settings",
+        bullet_list(settings_of(plan)),
         *(["## Figures"] if figures else []),
         *(f"![{escape_markdown(caption)}]({name})" for name, caption in figures.items()),
         "## How it was measured",

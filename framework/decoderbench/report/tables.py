@@ -18,6 +18,7 @@ from tabulate import tabulate
 from decoderbench.config.cell import shown_axes
 from decoderbench.report.footnotes import footnotes_of
 from decoderbench.report.frame import VARIANT, Results, summarize
+from decoderbench.report.settings import notes_on_learning
 
 MISSING = "n/a"
 
@@ -198,6 +199,7 @@ def main_table(results: Results) -> Table:
         *marks.notes,
         *results.metric_notes,
         *results.plan.data_notes,
+        *notes_on_learning(results.plan),
         *([f"pending: {pending} of {len(results.cells)} cells"] if pending else []),
     ]
     return Table(

@@ -1,0 +1,82 @@
+"""How the cells of a plan are trained and evaluated, as text: the settings of every report. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from decoderbench.config.cell import Cell
+from decoderbench.config.learning_notes import learning_notes
+from decoderbench.records import Plan
+
+KEPT = {"best": "the best on the validation split", "last": "the last"}
+RESIZED = {
+    "stretch": "stretched to this size",
+    "pad": "resized to this height, squeezed or padded to this width",
+    "keep": "resized to this height, squeezed to at most this width",
+}
+
+
+def settings_of(plan: Plan) -> list[str]:
+    """Return one line per setting, with the rows that each value belongs to where they differ."""
+    num_train = plan.split_sizes.get("train")
+    settings: list[tuple[str, Callable[[Cell], str]]] = [
+        ("optimizer", lambda cell: "AdamW"),
+        ("learning rate", lambda cell: f"{cell.training.learning_rate:g} at its peak"),
+        ("warm-up", lambda cell: f"linear, {cell.training.warmup_steps:,} steps"),
+        ("decay of the learning rate", _decay),
+        ("weight decay", lambda cell: f"{cell.training.weight_decay:g}, decoupled, not of biases and norms"),
+        ("clip norm", lambda cell: f"{cell.training.clip_norm:g}"),
+        ("steps", lambda cell: f"{cell.training.steps:,}"),
+        ("batch size", lambda cell: f"{cell.training.batch_size:,} images"),
+        ("epochs", lambda cell: _epochs(cell, num_train) if num_train else "not known"),
+        ("precision", lambda cell: cell.training.precision),
+        ("weights tested", lambda cell: KEPT[cell.training.keep]),
+        ("augmentation", _augmentation),
+        ("images", _images),
+        (
+            "evaluation",
+            lambda cell: f"batches of {cell.evaluation.batch_size:,}, beam size {cell.evaluation.beam_size}",
+        ),
+    ]
+    trainers = dict.fromkeys(name for cell in plan.cells for name in cell.trainers)
+    return [
+        *(f"{name}: {_by_value(plan.cells, read)}" for name, read in settings),
+        *([f"plugins that may train otherwise: {', '.join(trainers)}"] if trainers else []),
+    ]
+
+
+def notes_on_learning(plan: Plan) -> list[str]:
+    """Return footnotes on settings with which cells cannot learn, or cannot show it."""
+    own = [cell.training for cell in plan.cells if not cell.trainers]
+    return list(dict.fromkeys(note for training in own for note in learning_notes(training, plan.split_sizes)))
+
+
+def _by_value(cells: Sequence[Cell], read: Callable[[Cell], str]) -> str:
+    """Return the value of all cells, or each value with the rows that have it."""
+    rows: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        rows.setdefault(read(cell), {})[cell.variant_title] = None
+    if len(rows) == 1:
+        return next(iter(rows))
+    return "; ".join(f"{value} ({', '.join(titles)})" for value, titles in rows.items())
+
+
+def _decay(cell: Cell) -> str:
+    left = cell.training.steps - cell.training.warmup_steps
+    return f"to zero along a cosine, {left:,} steps" if left > 0 else "none, because the warm-up does not end"
+
+
+def _epochs(cell: Cell, num_train: int) -> str:
+    count = cell.training.steps * cell.training.batch_size / num_train
+    return f"{count:.3g} of {num_train:,} training images"
+
+
+def _augmentation(cell: Cell) -> str:
+    active = {name: value for name, value in cell.augmentation.model_dump().items() if value}
+    return ", ".join(f"{name} up to {value:g}" for name, value in active.items()) or "none"
+
+
+def _images(cell: Cell) -> str:
+    image = cell.image
+    color = "gray" if image.channels == 1 else "RGB"
+    return f"{image.height} x {image.width} pixels (height x width), {color}, {RESIZED[image.resize]}"
