@@ -88,3 +88,9 @@ def test_sheet_refuses_no_images_and_wrong_number_of_labels():
         contact_sheet([], [])
     with pytest.raises(ValueError, match="given 1 images, 2 labels"):
         contact_sheet([image()], ["a", "b"])
+
+
+def test_caption_of_a_long_label_is_that_of_its_start() -> None:
+    image = np.zeros((1, 16, 32), dtype=np.uint8)
+    long, longer = (contact_sheet([image], ["ab" * half]) for half in (100, 50_000))  # measuring each end takes minutes
+    assert long.tobytes() == longer.tobytes()

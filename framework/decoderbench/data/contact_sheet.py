@@ -70,6 +70,8 @@ def _caption(label: str) -> str:
         label = ascii(label)
     elif not label or label != label.strip():
         label = repr(label)
+    if len(label) > TILE[0]:  # a character is wider than a pixel, and measuring a long text takes long
+        label = f"{label[: TILE[0]]}…"
     kept = len(label)
     while _font().getlength(label) > TILE[0]:
         kept -= 1

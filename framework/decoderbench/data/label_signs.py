@@ -117,7 +117,8 @@ def _names_of_files(samples: Sequence[Sample], named_by_files: bool) -> Iterator
             found["contains its file's name"].append(sample)
     for sign, those in found.items():
         if len(those) >= MOST * len(samples):
-            yield f"every label {sign}, such as {quote(those[0].label)} of {quote(those[0].key)}"
+            every = _every(len(those), len(samples))
+            yield f"{every} label {sign}, such as {quote(those[0].label)} of {quote(those[0].key)}"
 
 
 def _patterns(labels: Sequence[str]) -> Iterator[str]:
@@ -127,7 +128,7 @@ def _patterns(labels: Sequence[str]) -> Iterator[str]:
     for sign, pattern in NEARLY_ALL:
         those = _matching(labels, pattern)
         if len(labels) >= FEWEST and len(those) >= MOST * len(labels):
-            yield f"every label {sign}, such as {quote(those[0])}"
+            yield f"{_every(len(those), len(labels))} label {sign}, such as {quote(those[0])}"
 
 
 def _matching(labels: Iterable[str], pattern: str) -> list[str]:
@@ -144,7 +145,11 @@ def _edges(labels: Sequence[str]) -> Iterator[str]:
     ):
         edge, count = Counter(edges).most_common(1)[0]
         if count >= MOST * len(labels) and (edge in EDGES or edge.isspace()):
-            yield f"every label {verb} {edge!r}"
+            yield f"{_every(count, len(labels))} label {verb} {edge!r}"
+
+
+def _every(count: int, total: int) -> str:
+    return "every" if count == total else "nearly every"
 
 
 def _headers(samples: Sequence[Sample]) -> Iterator[str]:

@@ -152,8 +152,8 @@ def data_audited(audit: Audit) -> None:
 def data_read(done: int, total: int) -> None:
     """Observe the reading of a dataset: its labels, then its files for the fingerprint, each counted from 0.
 
-    Called at most ten times per second, and only by datasets that report their progress. An observer that raises is
-    reported and ignored.
+    Called at most ten times per second, before a run starts and so not for objects of `register_observers`, and only
+    for datasets that report their progress. An observer that raises is reported and ignored.
 
     Args:
         done: items read so far.
@@ -167,8 +167,8 @@ def data_read(done: int, total: int) -> None:
 def images_decoded(done: int, total: int) -> None:
     """Observe the decoding of images, which happens once per dataset and image size.
 
-    Called many times while a cache of decoded images is built, never if there is one. An observer that raises is
-    reported and ignored.
+    Called many times while a cache of decoded images is built, before a run starts and so not for objects of
+    `register_observers`; never if there is one. An observer that raises is reported and ignored.
 
     Args:
         done: images decoded so far.
