@@ -9,6 +9,8 @@ import torch
 
 from decoderbench.errors import ConfigError
 from decoderbench.registry.global_state import preserving_global_state
+from decoderbench.sources import package_digest
+from decoderbench.training.cores import using_threads
 from decoderbench.training.devices import choose_device, start_device, still_works, use_ieee_float32
 from decoderbench.training.provenance import describe_arithmetic, describe_environment
 
@@ -100,3 +102,14 @@ def test_environment_on_cuda_names_versions_of_cuda(monkeypatch: pytest.MonkeyPa
     assert found["driver"]
     assert "cuda" not in describe_environment(CPU)
     assert describe_environment(CPU)["python"] == platform.python_version()
+
+
+def test_environment_on_a_cpu_tells_instruction_set_sources_and_threads_apart_from_the_device() -> None:
+    with using_threads(1):
+        one = describe_environment(CPU)
+    with using_threads(2):
+        two = describe_environment(CPU)
+        assert describe_arithmetic(CPU)["threads"] == "2"  # as it is at the end of a cell
+    assert {name: (one[name], two[name]) for name in one if one[name] != two[name]} == {"threads": ("1", "2")}
+    assert one["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert one["sources"] == package_digest()
