@@ -100,19 +100,24 @@ def _is_expected(owner: Any, name: str, value: Any) -> bool:
     return COMPILER in getattr(code, "co_filename", "") or (owner.__name__, name) == ("torch", "Storage")
 
 
-def _owners() -> Iterator[Any]:
-    yield from PYTHON
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        yield from (sys.modules[name] for name in TORCH)
-        yield from (torch.Tensor, torch.optim.Optimizer, torch.optim.AdamW)
-        yield from {value: None for value in vars(torch.nn).values() if isinstance(value, type)}
+def _owners() -> tuple[Any, ...]:
+    """Return the watched modules and classes, each once."""
+    return _owners_among(len(sys.modules))
+
+
+@functools.lru_cache(maxsize=1)
+def _owners_among(num_modules: int) -> tuple[Any, ...]:
+    """Return the watched modules and classes; their number changes only if modules are imported."""
+    found: list[Any] = [*PYTHON]
+    if torch := sys.modules.get("torch"):
+        found += [sys.modules[name] for name in TORCH]
+        found += [torch.Tensor, torch.optim.Optimizer, torch.optim.AdamW]
+        found += [value for value in vars(torch.nn).values() if isinstance(value, type)]
     for name, module in sorted(sys.modules.items()):
         if name.startswith(OWN) and isinstance(module, ModuleType):
-            yield module
-            yield from (
-                value for value in vars(module).values() if isinstance(value, type) and value.__module__ == name
-            )
+            classes = (value for value in vars(module).values() if isinstance(value, type))
+            found += [module, *(one for one in classes if one.__module__ == name)]
+    return tuple(dict.fromkeys(found))
 
 
 def _full_name(owner: Any) -> str:
