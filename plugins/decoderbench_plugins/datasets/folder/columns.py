@@ -47,7 +47,9 @@ def find_columns(
         name, problem = _position(name_column, names, "name_column", listed)
     elif header is None:
         name = next((at for at, field in enumerate(head[0].fields) if image_of(field)), 0)
-        problem = "" if name == 0 else f"{listed}, and column {name + 1} names images; set name_column to say so"
+        problem = (
+            "" if name == 0 else f"{listed}, and column {name + 1} names images; set dataset.name_column to say so"
+        )
     else:
         name, problem = _guess_name(names, head, image_of, listed)
     if label_column is not None:
@@ -55,7 +57,9 @@ def find_columns(
     elif header is None:
         others = [at for at in range(width) if at != name]
         label = others[0] if len(others) == 1 else None
-        label_problem = "" if len(others) == 1 else f"{listed}; set label_column to the number of the column of labels"
+        label_problem = (
+            "" if len(others) == 1 else f"{listed}; set dataset.label_column to the number of the column of labels"
+        )
     else:
         known = [at for at, text in enumerate(names) if _plain(text) in LABEL_HEADERS and at != name]
         label = known[0] if len(known) == 1 else None
@@ -75,7 +79,10 @@ def _position(column: str, names: Sequence[str], option: str, listed: str) -> tu
     found = found or [at for at, text in enumerate(names) if _plain(text) == _plain(column)]
     if len(found) == 1:
         return found[0], ""
-    return None, f"it has {len(found) or 'no'} column{'s' * (len(found) > 1)} {column!r}, as {option} says; {listed}"
+    return (
+        None,
+        f"it has {len(found) or 'no'} column{'s' * (len(found) > 1)} {column!r}, as dataset.{option} says; {listed}",
+    )
 
 
 def _guess_name(
@@ -100,8 +107,9 @@ def _several(known: Sequence[int], names: Sequence[str], what: str, option: str,
     if len(known) == 1:
         return ""
     if known:
-        return f"the {what} could be in {' or '.join(repr(names[at]) for at in known)}; set {option} to one of them"
-    return f"no header is known to be that of {what}; set {option}; {listed}"
+        found = " or ".join(repr(names[at]) for at in known)
+        return f"the {what} could be in {found}; set dataset.{option} to one of them"
+    return f"no header is known to be that of {what}; set dataset.{option}; {listed}"
 
 
 def _plain(text: str) -> str:

@@ -41,7 +41,7 @@ def find_lexicon(rows: Sequence[Row]) -> str | None:
     if len(rows) > 1 and all(match and match[1] == row.label for match, row in zip(found, rows, strict=True)):
         return (
             f"every label is the number at the end of its file name, such as {rows[0].label!r} of {rows[0].name!r}; "
-            "set labels = \"filename\" and filename_pattern = '_(?P<label>[^_]+)_' to read the text in the names"
+            "set dataset.labels = \"filename\" and dataset.filename_pattern = '_(?P<label>[^_]+)_' to read the texts"
         )
     return None
 
@@ -55,10 +55,12 @@ def list_readings(rows: Sequence[Row]) -> list[str]:
         labels = tuple(match["label"] for match in found if match)
         if len(labels) == len(rows) and labels not in seen and len(set(labels)) > 1:
             seen.add(labels)
-            lines.append(f"filename_pattern = '{pattern}' ({what}): {', '.join(map(repr, labels[:3]))}")
+            lines.append(f"dataset.filename_pattern = '{pattern}' ({what}): {', '.join(map(repr, labels[:3]))}")
     folders = [basename(dirname(row.name)) for row in rows]
     if all(folders) and len(set(folders)) > 1:
-        lines.append(f'labels = "folder" (the folder of each image): {", ".join(map(repr, sorted(set(folders))[:3]))}')
+        lines.append(
+            f'dataset.labels = "folder" (the folder of each image): {", ".join(map(repr, sorted(set(folders))[:3]))}'
+        )
     return lines
 
 

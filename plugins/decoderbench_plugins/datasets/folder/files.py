@@ -77,7 +77,7 @@ def find_problem(folder: Path, name: str, *, follow_links: bool) -> str | None:
     except (OSError, RuntimeError, ValueError):  # missing, a cycle of links, a NUL character
         return "does not exist"
     if not follow_links and not target.is_relative_to(folder.resolve()):
-        return "is a link that leaves the folder; set follow_links = true to allow such links"
+        return "is a link that leaves the folder; set dataset.follow_links = true to allow such links"
     return None if target.is_file() else "is not a regular file"
 
 

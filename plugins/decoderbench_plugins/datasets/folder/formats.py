@@ -99,7 +99,7 @@ def _split_lines(file: Path, text: str, form: str) -> Iterator[Record]:
             wanted = {"quotes": 'a comma and a label in "quotes"', "first tab": "a tab and a label"}
             raise DataError(
                 f"{file} line {number} is not a file name, {wanted.get(form, 'a blank and a label')}: {line!r}; "
-                "check the option labels"
+                "check dataset.labels"
             )
         yield Record(f"line {number}", fields)
 

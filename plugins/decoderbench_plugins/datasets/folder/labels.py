@@ -70,5 +70,5 @@ def read_folder_names(names: Iterable[str]) -> Iterator[Row]:
     for name in sorted(names):
         label = basename(dirname(name))
         if not label:
-            raise DataError(f"image {name!r} is in no folder that could be its label; check the option labels")
+            raise DataError(f"image {name!r} is in no folder that could be its label; check dataset.labels")
         yield Row(name, label, "folder")

@@ -37,14 +37,14 @@ def refuse_bad_names(source: Source, place: Place, *, follow_links: bool) -> Non
             if reason == "does not exist" and (similar := place.names.similar(row.name)):
                 reason += f"; {similar}"
             elif reason == "does not exist" and place.folder != place.root and row.name in place.tree.files:
-                reason = f"is outside of the folder of images {place.folder}; set images = '.'"
+                reason = f"is outside of the folder of images {place.folder}; set dataset.images = '.'"
             if reason:
                 problems.append(f"{row.place}: {row.name!r} {reason}")
         seen[row.name] = row.place, row.label
     if problems:
         raise DataError(
             f"{len(problems):,} names do not each denote one image in {place.folder}; "
-            "correct the names or the option images:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+            "correct the names, or dataset.images:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
         )
 
 
@@ -60,12 +60,12 @@ def refuse_left_out(source: Source, place: Place, config: "Folder.Config") -> No
     if place.images.linked_folders:
         raise DataError(
             f"links to folders in {place.folder} would be left out: {first_names(place.images.linked_folders)}; "
-            "set follow_links = true to read them, or remove the links"
+            "set dataset.follow_links = true to read them, or remove the links"
         )
     if config.images is None and (outside := sorted(filter(looks_like_image, _outside(place)))):
         raise DataError(
             f"{len(outside):,} images outside of {place.folder} would be left out ({first_names(outside, 3)}); set "
-            "images = 'images' to leave them out, or images = '.' to read all of them"
+            "dataset.images = 'images' to leave them out, or dataset.images = '.' to read all of them"
         )
 
 

@@ -87,27 +87,27 @@ def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source
     if tables and gt_files:
         raise DataError(
             f"{place.root} has labels in {_list([table.file for table in tables])} and in {len(gt_files):,} .gt.txt "
-            'files; set labels = "table" or "gt_txt" to say which to read'
+            'files; set dataset.labels = "table" or "gt_txt" to say which to read'
         )
     if tables:
         source, others = _pick(tables, place)
         if config.labels == "auto" and (doubt := find_lexicon(source.rows)):
-            raise DataError(f'{source.description}: {doubt}, or labels = "table" to keep these labels')
+            raise DataError(f'{source.description}: {doubt}, or dataset.labels = "table" to keep these labels')
         unread = {**dict.fromkeys(others, "which names images too"), **unread}
     elif config.labels == "table":
         reasons = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
-        raise DataError(f"{place.root} has no table of file names and labels; set labels_file{reasons}")
+        raise DataError(f"{place.root} has no table of file names and labels; set dataset.labels_file{reasons}")
     elif gt_files:
         source = _read_sidecars(place, ".gt.txt", progress)
     else:
         for suffix, files in sidecars:
-            move = '; labels = "txt" reads those beside their images' if suffix == ".txt" else ""
+            move = '; dataset.labels = "txt" reads those beside their images' if suffix == ".txt" else ""
             unread[files[0]] = f"{len(files):,} {suffix} files have names of images{move}"
         if unread and place.names.images:
             listed = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
             raise DataError(
                 f"{place.root}: labels would come from the file names, but files that look like labels are not read; "
-                f'set labels_file to the table, or labels = "filename" to use the file names:{listed}'
+                f'set dataset.labels_file to the table, or dataset.labels = "filename" to use the file names:{listed}'
             )
         return _read_names(config, place)
     if not unread:
@@ -171,7 +171,7 @@ def _pick(tables: Sequence[Table], place: Place) -> tuple[Source, list[str]]:
             return source, [table.file for table in others]
     raise DataError(
         f"{place.root} has several tables of labels: {_list([table.file for table in tables])}; "
-        "set labels_file to the one to read, or to a list of them"
+        "set dataset.labels_file to the one to read, or to a list of them"
     )
 
 
@@ -216,7 +216,7 @@ def _read_names(config: "Folder.Config", place: Place) -> Source:
         ways = "".join(f"\n  {line}" for line in list_readings(rows))
         raise DataError(
             f"{place.root}: no table of labels is there, and with names such as {rows[0].name!r} {doubt}; choose a "
-            f'way to read them, or set labels = "filename" to keep these labels:{ways}'
+            f'way to read them, or set dataset.labels = "filename" to keep these labels:{ways}'
         )
     return Source(rows, f"file names (pattern {pattern!r})")
 

@@ -1,5 +1,6 @@
 """Tables of file names and labels: how one is recognized, and its rows."""
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -109,7 +110,7 @@ def read_rows(table: Table, names: ImageNames) -> Iterator[Row]:
         if len(images) > 1:
             raise DataError(
                 f"{place}: {name!r} could be {' or '.join(map(repr, images[:3]))}; "
-                "write the folder too, or set the option images"
+                "write the folder too, or set dataset.images"
             )
         columns = {} if header is None else dict(zip(header, map(str, fields), strict=True))
         yield Row(images[0] if images else normpath(name), label, place, file, columns)
@@ -142,8 +143,8 @@ def _interpret(
     problem = error or columns.problem
     labels = [] if columns.label is None else _column(body, columns.label)
     if not forced and content.form in ("first tab", "blank") and _has_columns(content.form, labels):
-        named, problem = 0, "it has more than two columns and no header; set labels_file to one with a header"
-    if labels and all(str(label).startswith(('[{"', "[[")) for label in labels):
+        named, problem = 0, "it has more than two columns and no header; set dataset.labels_file to one with a header"
+    if labels and all(map(_is_detection, labels)):
         problem = "its labels are lists, as of text detection; crop the words first"
     known = starts_with_image if header is None else is_header(first)
     even = not error and len({len(record.fields) for record in records}) == 1
@@ -158,6 +159,15 @@ def _has_columns(form: str, labels: Sequence[Field]) -> bool:
         return False
     numbers = sum(all(field.isdecimal() for field in column) for column in zip(*parts, strict=True))
     return form == "first tab" or numbers > 1
+
+
+def _is_detection(label: Field) -> bool:
+    """Return whether a label is a list of words and their places in JSON."""
+    try:
+        value = json.loads(str(label)) if str(label).startswith(("[{", "[[")) else None
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return isinstance(value, list) and bool(value) and bool(value[0])
 
 
 def _column(records: Sequence[Record], at: int) -> list[Field]:
