@@ -70,6 +70,9 @@ def test_label_longer_than_images_are_wide_is_refused_and_does_not_set_max_lengt
     assert (found.excluded, found.unspellable) == ((4,), (4, 6))
     assert found.counts == {"train": 2, "val": 1, "test": 3}  # the reference that is too long counts as an error
     assert found.footnotes() == ["too_narrow: allowed, in 2 of 7 samples"]
+    assert "lengths  1 of 1, 2 of 2, 1 of 3, 1 of 6 characters and 2 of more; max_length 6" in "\n".join(
+        found.summary()
+    )
 
 
 def test_rejected_labels_set_neither_max_length_nor_charset():

@@ -46,7 +46,7 @@ def notes(labels, keys="{row}.png", splits=("train", "val", "test"), **options):
         ([str(uuid5(NAMESPACE_DNS, word)) for word in WORDS], "{row}.png", "every label is a digest or an identifier"),
         ([f'"{word}' for word in WORDS], "{row}.png", "every label begins with '\"'"),
         ([f"{word}," for word in WORDS], "{row}.png", "every label ends with ','"),
-        ([f"{word} " for word in WORDS], "{row}.png", "every label ends with ' '"),
+        ([*(f"{word}'" for word in WORDS), "x"], "{row}.png", 'nearly every label ends with "\'"'),
         ([f"{word};0.98" for word in WORDS], "{row}.png", "every label has a comma, semicolon, bar or tab"),
         (["label", *WORDS], "{row}.png", "'0.png' with label 'label' looks like the header of a table"),
         ([*WORDS, "Text"], "filename", "'filename' with label 'Text' looks like the header of a table"),

@@ -128,13 +128,14 @@ class Audit:
     def summary(self) -> list[str]:
         """Return lines with the origin of labels and splits, the number of samples, label lengths and the charset."""
         examples = ", ".join(f"{quote(key)} is {quote(label)}" for key, label in self.examples)
+        lengths = _histogram(self.lengths, self.max_length)
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         without = f" ({len(self.excluded):,} excluded)" if self.excluded else ""
         return [
             f"labels   from {self.label_source}: {examples}",
             f"splits   {self.split_source}",
             f"samples  {counts}{without}",
-            f"lengths  {_histogram(self.lengths)}; max_length {self.max_length}; CTC needs {self.frames_needed} frames",
+            f"lengths  {lengths}; max_length {self.max_length}; CTC needs {self.frames_needed} frames",
             f"charset  {len(self.characters)} characters: {self.characters!r}",
             *([f"normalize  {self.normalizing}"] if self.normalizing else []),
         ]
@@ -245,8 +246,15 @@ def _spread(count: int) -> list[int]:
     return sorted({place * (count - 1) // (NUM_EXAMPLES - 1) for place in range(NUM_EXAMPLES)})
 
 
-def _histogram(lengths: Mapping[int, int]) -> str:
-    """Return the number of labels per range of lengths, as text; at most eight ranges of equal width."""
+def _histogram(lengths: Mapping[int, int], max_length: int) -> str:
+    """Return the number of labels per range of lengths, as text; at most eight ranges of equal width.
+
+    Labels longer than `max_length`, which are problems, are counted as one.
+    """
+    longer = sum(count for length, count in lengths.items() if length > max_length)
+    lengths = {length: count for length, count in lengths.items() if length <= max_length}
+    if not lengths:
+        return f"{longer:,} of more characters than max_length"
     shortest, longest = min(lengths), max(lengths)
     width = -(-(longest - shortest + 1) // MAX_HISTOGRAM_BARS)
     bars: Counter[int] = Counter()
@@ -257,4 +265,4 @@ def _histogram(lengths: Mapping[int, int]) -> str:
         first = shortest + bar * width
         last = min(first + width - 1, longest)
         parts.append(f"{count:,} of {first if first == last else f'{first} to {last}'}")
-    return f"{', '.join(parts)} characters"
+    return f"{', '.join(parts)} characters{f' and {longer:,} of more' if longer else ''}"

@@ -144,7 +144,7 @@ def _edges(labels: Sequence[str]) -> Iterator[str]:
         ("ends with", [label[-1:] for label in labels]),
     ):
         edge, count = Counter(edges).most_common(1)[0]
-        if count >= MOST * len(labels) and (edge in EDGES or edge.isspace()):
+        if count >= MOST * len(labels) and edge in EDGES:
             yield f"{_every(count, len(labels))} label {verb} {edge!r}"
 
 
