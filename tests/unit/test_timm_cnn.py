@@ -346,3 +346,48 @@ def test_failed_download_of_weights_is_reported(monkeypatch: pytest.MonkeyPatch)
 def test_keep_width_must_be_an_allowed_power_of_two(keep_width: int) -> None:
     with pytest.raises(ValueError, match="keep_width"):
         TimmCNN.Config.model_validate({"keep_width": keep_width})
+
+
+@pytest.mark.parametrize(
+    ("model", "advice"),
+    [
+        (
+            "resnet18.a1_in2k",
+            "'resnet18' has no weights of tag 'a1_in2k'; did you mean 'a1_in1k'?; tags: a1_in1k, a2_in1k",
+        ),
+        ("resnet18.x", "'resnet18' has no weights of tag 'x'; tags: a1_in1k, "),
+        ("Resnet18.a1_in1k", "unknown timm model 'Resnet18.a1_in1k'; did you mean 'resnet18'?"),
+        ("hf-hub:timm/resnet18.a1_in1k", "as in 'resnet18.a1_in1k', and pretrained = true for its weights"),
+        ("hf_hub:someone/my-resnet50", "as in 'resnet50', and pretrained = true"),
+        ("timm/convnext_atto.d2_in1k", "as in 'convnext_atto.d2_in1k', and"),
+        ("local-dir:/x/y", "is the address of a repository or a folder, whose model can change"),
+    ],
+)
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_name_that_timm_does_not_define_is_refused_with_a_name_that_it_does(
+    model: str, advice: str, pretrained: bool
+) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        on_meta(model, pretrained=pretrained)
+    assert advice in str(caught.value)
+
+
+def test_weights_that_timm_does_not_publish_are_refused_without_a_download() -> None:
+    with pytest.raises(ConfigError, match="no weights for timm model 'coatnet_0_224'; set pretrained = false"):
+        build("coatnet_0_224", pretrained=True)
+
+
+@pytest.mark.parametrize("model", ["deit3_small_patch16_224", "swin_tiny_patch4_window7_224", "hiera_tiny_224"])
+def test_model_of_one_size_is_refused_with_that_size(model: str) -> None:
+    with pytest.raises(
+        InfeasibleError,
+        match=r"reads images of 224x224 only, as vision transformers do; choose a CNN, such as resnet18 ",
+    ):
+        on_meta(model)
+    assert on_meta(model, spec(224, 224)).features.height > 0
+
+
+def test_advice_on_larger_images_gives_a_size_that_works() -> None:
+    with pytest.raises(InfeasibleError, match=r"larger images \(224x224 works\) or another model"):
+        on_meta("maxvit_tiny_tf_224")
+    assert on_meta("maxvit_tiny_tf_224", spec(224, 224)).features.height > 0

@@ -6,6 +6,7 @@ Wightman 2019, "PyTorch Image Models". The stride (2, 1) of later layers follows
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
@@ -71,8 +72,7 @@ class TimmCNN(Encoder):
         except Exception as error:
             raise InfeasibleError(
                 f"timm model {config.model!r} cannot read images of {image.height}x{image.width} (height x width) "
-                f"up to stage {config.stage}: {_first_line(error)}; choose an earlier stage, larger images or "
-                f"another model"
+                f"up to stage {config.stage}: {_first_line(error)}; {_advise_on_size(config, image)}"
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:
@@ -85,11 +85,7 @@ def _build(config: TimmCNN.Config, image: ImageSpec) -> nn.Module:
     """Return timm's feature extractor for one stage, on the default device; check the options first."""
     import timm  # takes seconds, which listing the plugins should not
 
-    if not timm.is_model(config.model):
-        raise UnknownNameError(
-            f"unknown timm model {config.model!r}{did_you_mean(config.model, timm.list_models())}; "
-            f"timm.list_models() lists all names"
-        )
+    _check_name(config)
     create: Callable[..., Any] = partial(timm.create_model, config.model, features_only=True, in_chans=image.channels)
     pretrained = config.pretrained and torch.get_default_device().type != "meta"
     try:
@@ -106,6 +102,69 @@ def _build(config: TimmCNN.Config, image: ImageSpec) -> nn.Module:
         ) from error
     _drop_later_blocks(network)
     return network
+
+
+def _check_name(config: TimmCNN.Config) -> None:
+    """Raise if the name is none of a model that timm defines, with weights if they are asked for."""
+    import timm
+
+    source, _, repository = config.model.rpartition(":")
+    if source or "/" in repository:
+        raise UnknownNameError(
+            f"timm model {config.model!r} is the address of a repository or a folder, whose model can change; give the "
+            f"name of a model of timm itself, as in {_nearest_model(repository)!r}, and pretrained = true for its "
+            f"weights"
+        )
+    name, _, tag = config.model.partition(".")
+    if not timm.is_model(name):
+        raise UnknownNameError(
+            f"unknown timm model {config.model!r}{did_you_mean(name, timm.list_models())}; "
+            f"timm.list_models() lists all names"
+        )
+    tags = [known.partition(".")[2] for known in timm.models.get_arch_pretrained_cfgs(name)]
+    if tag and tag not in tags:
+        known = f"tags: {', '.join(filter(None, tags))}" if any(tags) else f"it has no tags; use {name!r}"
+        raise UnknownNameError(f"timm model {name!r} has no weights of tag {tag!r}{did_you_mean(tag, tags)}; {known}")
+    if config.pretrained and not timm.is_model_pretrained(config.model):
+        others = timm.list_pretrained(f"{name}.*")
+        move = f"choose one of {', '.join(others)}, or " if others else ""
+        raise ConfigError([f"timm publishes no weights for timm model {config.model!r}; {move}set pretrained = false"])
+
+
+def _nearest_model(repository: str) -> str:
+    """Return the model of timm whose name is nearest to that of a repository or a folder."""
+    import timm
+
+    name = repository.rpartition("/")[2]
+    if timm.is_model(name):
+        return name
+    return next(iter(get_close_matches(name.partition(".")[0], timm.list_models(), n=1)), "resnet18")
+
+
+def _advise_on_size(config: TimmCNN.Config, image: ImageSpec) -> str:
+    """Return what to do about a model that cannot read images of a size: some read a single size."""
+    from timm.models import get_pretrained_cfg
+
+    settings = get_pretrained_cfg(config.model)
+    height, width = settings.input_size[1:] if settings else (image.height, image.width)
+    if not _reads(config, ImageSpec(channels=image.channels, height=height, width=width)):
+        return "choose an earlier stage, larger images or another model"
+    if _reads(config, ImageSpec(channels=image.channels, height=height, width=2 * width)):
+        return f"choose an earlier stage, larger images ({height}x{width} works) or another model"
+    return (
+        f"it reads images of {height}x{width} only, as vision transformers do; choose a CNN, such as resnet18 or "
+        f"convnext_atto, or set image.height = {height} and image.width = {width}"
+    )
+
+
+def _reads(config: TimmCNN.Config, image: ImageSpec) -> bool:
+    """Return whether a model reads images of a size, unchanged."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            _build(config, image).eval()(torch.empty(1, image.channels, image.height, image.width))
+    except Exception:  # noqa: BLE001 - models raise anything for sizes that they cannot read
+        return False
+    return True
 
 
 def _check_stage(config: TimmCNN.Config, create: Callable[..., Any]) -> None:
