@@ -17,6 +17,7 @@ CONDITIONS = {
     "cudnn": "cuDNN",
     "driver": "driver",
     "float32": "float32",
+    "auto_precision": "precision auto",
     "torch": "torch",
     "timm": "timm",
     "sources": "decoderbench sources",

@@ -113,3 +113,4 @@ def test_environment_on_a_cpu_tells_instruction_set_sources_and_threads_apart_fr
     assert {name: (one[name], two[name]) for name in one if one[name] != two[name]} == {"threads": ("1", "2")}
     assert one["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     assert one["sources"] == package_digest()
+    assert one["auto_precision"] in ("bfloat16", "float32")

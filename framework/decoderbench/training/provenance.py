@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from decoderbench.sources import package_digest
-from decoderbench.training.devices import device_name
+from decoderbench.training.devices import autocast_dtype, device_name
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -21,7 +21,8 @@ PACKAGE = Path(__file__).parents[1]
 def describe_environment(device: torch.device) -> dict[str, str]:
     """Return machine, system, threads, versions, commit and a digest of this package's sources, by name.
 
-    Also the instruction set that PyTorch uses on a CPU, and on CUDA the versions of CUDA and its parts.
+    Also the number format that `training.precision = "auto"` means there; the instruction set that PyTorch uses on a CPU,
+    and on CUDA the versions of CUDA and its parts.
     """
     return {
         "machine": device_name(device),
@@ -31,6 +32,7 @@ def describe_environment(device: torch.device) -> dict[str, str]:
         **{name: version(name) for name in ("torch", "timm", "decoderbench")},
         "commit": _commit(),
         "sources": package_digest(),
+        "auto_precision": str(autocast_dtype(device, "auto") or torch.float32).removeprefix("torch."),
         **(_describe_cuda(device) if device.type == "cuda" else {"cpu_capability": _cpu_capability()}),
     }
 
