@@ -161,7 +161,10 @@ class Folder(Dataset):
         if not source.rows:
             unread = count_by_suffix(name for name in self._place.tree.files if not is_image(name))
             others = f"; other files there: {unread}" if unread else ""
-            others += "; for LMDB files set dataset.use = 'lmdb'" if ".mdb" in unread else ""
+            for suffix, other in ((".mdb", "lmdb"), (".parquet", "hf")):
+                others += (
+                    f"; {suffix} files with images are read with dataset.use = {other!r}" if suffix in unread else ""
+                )
             raise DataError(f"dataset folder {self._root} has no labeled images{others}")
         refuse_bad_names(source, self._place, follow_links=self.config.follow_links)
         refuse_left_out(source, self._place, self.config)

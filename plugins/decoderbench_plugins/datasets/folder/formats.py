@@ -86,8 +86,7 @@ def _split_csv(file: Path, text: str, delimiter: str) -> Iterator[Record]:
 
 
 def _split_lines(file: Path, text: str, form: str) -> Iterator[Record]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        line = line.removesuffix("\r")
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
         if not line:
             continue
         if form == "quotes":

@@ -1,11 +1,10 @@
 """Which images the names in a label table denote."""
 
-import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from posixpath import basename, dirname, normpath, splitext
+from posixpath import basename, dirname, join, normpath, splitext
 from typing import TypeVar
 
 from .files import looks_like_image
@@ -63,10 +62,10 @@ class ImageNames:
 
     def _keys_of(self, table: str) -> list[Key]:
         if table not in self._keys:
-            home = normpath(f"{self.root}/{dirname(table)}")
+            home = normpath(join(self.root, dirname(table)))
             inside = f"{home}/".startswith(f"{self.root}/") and home != self.root
             above = [dirname(home)] if inside else []
-            bases = [self.folder, home, f"{home}/images", f"{self.root}/{splitext(table)[0]}", *above]
+            bases = [self.folder, home, f"{home}/images", join(self.root, splitext(table)[0]), *above]
             bases += [self.root, dirname(self.root)]
             self._keys[table] = [self._key(normpath(base)) for base in dict.fromkeys(bases)]
         return self._keys[table]
@@ -83,7 +82,7 @@ class ImageNames:
 
         def key(name: str) -> str | None:
             if name.startswith("../"):
-                path = os.path.normpath(f"{base}/{name}")
+                path = normpath(f"{base}/{name}")
                 return path[len(folder) :] if path.startswith(folder) else None
             return added + name.removeprefix(removed) if name.startswith(removed) else None
 

@@ -140,7 +140,8 @@ def _find_tables(config: "Folder.Config", place: Place, sidecars: set[str]) -> t
         if is_list_of_names(place.root, file, names):
             continue
         if usual and readable and suffix_of(file) != "" and table.problem and splitext(basename(file))[0] != "metadata":
-            raise DataError(_with_file(table))
+            move = "" if "set dataset." in table.problem else "; correct it, or set dataset.labels_file to the table"
+            raise DataError(_with_file(table) + move)
         few_named = f"only {table.named} of its first {table.seen} records name an image that is here"
         problem = table.problem or (few_named if table.named else "it is no table of file names and labels")
         binary = not readable or "not UTF-8" in problem

@@ -131,7 +131,8 @@ def _interpret(
     if not records or len(records[0].fields) < 2:
         return (-1, False, False), Table(file, content, problem="it is no table of file names and labels")
     first = records[0].fields
-    starts_with_image = any(image_of(field) is not None or looks_like_image(str(field)) for field in first)
+    starts_with_image = any(looks_like_image(str(field)) for field in first)
+    starts_with_image = starts_with_image or (not is_header(first) and any(map(image_of, first)))
     has_header = content.header
     if has_header is None:
         has_header = content.form not in TWO_FIELDS and not starts_with_image
