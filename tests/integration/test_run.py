@@ -25,7 +25,8 @@ FIXED_COLUMNS = [
     "train_samples_per_sec", "infer_samples_per_sec", "latency_ms",
     "train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds",
     "frames", "device", "threads", "cpu_capability", "compute_capability", "cuda", "cudnn", "driver", "float32",
-    "auto_precision",    "torch", "timm", "sources", "dataset_source", "wrappers", "decoderbench", "python", "commit", "cell_id", "name",
+    "auto_precision", "torch", "timm", "sources", "dataset_source", "wrappers", "decoderbench", "python", "commit",
+    "cell_id", "name",
 ]  # fmt: skip
 
 

@@ -21,8 +21,8 @@ PACKAGE = Path(__file__).parents[1]
 def describe_environment(device: torch.device) -> dict[str, str]:
     """Return machine, system, threads, versions, commit and a digest of this package's sources, by name.
 
-    Also the number format that `training.precision = "auto"` means there; the instruction set that PyTorch uses on a CPU,
-    and on CUDA the versions of CUDA and its parts.
+    Also the number format that `training.precision = "auto"` means there, the instruction set that PyTorch uses on a
+    CPU, and on CUDA the versions of CUDA and its parts.
     """
     return {
         "machine": device_name(device),
