@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast, get_origin
 from pydantic import BaseModel, ValidationError
 
 from decoderbench import __version__
-from decoderbench.config.experiment import NAME_PATTERN, ComponentChoice
+from decoderbench.config.experiment import ComponentChoice
 from decoderbench.config.mistakes import Location, explain_mistakes
 from decoderbench.config.typed_values import decide, put, text_of, value_of
 from decoderbench.data.dataset import Dataset
@@ -34,6 +34,9 @@ from decoderbench.sources import plugin_digest
 logger = logging.getLogger("decoderbench")
 T = TypeVar("T")
 Mistake = tuple[Location, str]
+
+COMPONENT_NAME = r"[a-z0-9][a-z0-9_.-]{0,63}"
+"""The names that components may have: no two differ in case only, and all can be part of a path."""
 
 CORE = "decoderbench core"  # with a space: no module can have this name
 
@@ -116,7 +119,7 @@ class Components(Mapping[str, Registered[T]]):
         if missing := sorted(getattr(component, "__abstractmethods__", ())):
             raise PluginError(f"{what} does not implement {', '.join(missing)}")
         name = getattr(component, "name", None)
-        if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+        if not isinstance(name, str) or not re.fullmatch(COMPONENT_NAME, name):
             raise PluginError(
                 f"{what} has the name {name!r}; use A-Z, a-z, 0-9, _ . - and begin with a letter or a digit"
             )
