@@ -353,17 +353,21 @@ def test_run_reports_a_broken_dataset_without_a_traceback(
 def test_compare_refuses_results_of_another_folder_of_the_same_name(
     capfd: pytest.CaptureFixture[str], captchas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for parent, first in (("a", 10), ("b", 11)):
+    a, results = os.fsdecode(b"caf\xe9"), os.fsdecode(b"r\xe9sultats")  # names that are not UTF-8
+    for parent, first in ((a, 10), ("b", 11)):
         (tmp_path / parent / "Train").mkdir(parents=True)
         for path in sorted(captchas.glob("*.png"))[first - 10 :]:
             shutil.copy(path, tmp_path / parent / "Train")
     options = ["--steps", "1", "-k", "LSTM + CTC", "--set", "training.batch_size=2", "--set", "dataset.labels=filename"]
+    options += ["--results", results]
     monkeypatch.chdir(tmp_path)
-    assert call(capfd, "compare", "a/Train", *options)[0] == 0
-    report = (tmp_path / "results" / "train" / "report.md").read_text()
+    assert call(capfd, "compare", f"{a}/Train", *options)[0] == 0
+    report = (tmp_path / results / "report.md").read_text(encoding="utf-8")
+    assert "decoderbench compare $'caf\\xe9/Train' --steps 1 -k 'LSTM + CTC'" in report
+    assert "    decoderbench report $'r\\xe9sultats'\n" in report
     status, _, err = call(capfd, "compare", "b/Train", *options)
-    assert (status, "--results results/train: holds results of another experiment file or folder" in err) == (2, True)
-    assert (tmp_path / "results" / "train" / "report.md").read_text() == report
+    assert (status, r"--results r\udce9sultats: holds results of another experiment file" in err) == (2, True)
+    assert (tmp_path / results / "report.md").read_text(encoding="utf-8") == report
 
-    shutil.move(tmp_path / "a", tmp_path / "c")
+    shutil.move(tmp_path / a, tmp_path / "c")
     assert call(capfd, "compare", "c/Train", *options)[0] == 0

@@ -141,6 +141,14 @@ def test_parse_overrides_refuses_other_forms(override: str) -> None:
         parse_overrides([override])
 
 
+def test_text_that_is_not_utf8_is_refused_where_it_would_be_recorded() -> None:
+    assert parse_overrides(["dataset.path=caf\udce9"]) == {"dataset": {"path": "caf\udce9"}}
+    with pytest.raises(ConfigError, match="is not valid UTF-8"):
+        parse_overrides(["labels.charset=\udce9"])
+    with pytest.raises(ConfigError, match="is not valid UTF-8"):
+        add_variants({}, ["decoder.\udce9=x"])
+
+
 @given(st.dictionaries(KEYS, st.dictionaries(KEYS, st.integers(), max_size=3), max_size=4))
 def test_line_of_finds_every_key(data: dict[str, dict[str, int]]) -> None:
     text = to_toml(data)

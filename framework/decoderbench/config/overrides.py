@@ -30,6 +30,9 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             )
             continue
         keys, text = assignment
+        if keys[0] != "dataset" and not _is_utf8(override):
+            mistakes.append(f"--set {override}: is not valid UTF-8, which only paths of a dataset may be; correct it")
+            continue
         change: Any = read_typed(text)
         for key in reversed(keys):
             change = {key: change}
@@ -56,6 +59,8 @@ def add_variants(data: Mapping[str, Any], additions: Sequence[str]) -> dict[str,
         choice = read_typed(text)
         if not (equals and dot and label and text):
             mistakes.append(f"--add {addition}: must be axis.label=component, as in decoder.mine=my_decoder")
+        elif not _is_utf8(addition):
+            mistakes.append(f"--add {addition}: is not valid UTF-8; correct it")
         elif axis not in AXES:
             mistakes.append(
                 f"--add {addition}: unknown axis {axis!r}{did_you_mean(axis, AXES)}; known: {', '.join(AXES)}"
@@ -86,6 +91,11 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
             value = replace(value, value=table) if isinstance(value, Typed) else table
         merged[key] = value
     return merged
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether a text can be written to a file; Python reads other bytes of a command line as surrogates."""
+    return text == text.encode(errors="ignore").decode()
 
 
 def _variants_of(data: Mapping[str, Any], axis: str) -> Mapping[str, Any]:
