@@ -35,7 +35,7 @@ def folder(base: Path) -> Options:
     (base / "images").mkdir()
     for number in range(40):
         (base / "images" / f"{number:02}.png").write_bytes(png(number))
-    return {"path": "images"}
+    return {"path": "images", "labels": "filename"}
 
 
 def lmdb(base: Path) -> Options:
