@@ -90,9 +90,7 @@ def package_digest() -> str:
     """Return a digest of the sources of this package that decide a number: data, model, training and their words."""
     roots = [PACKAGE / name for name in DECISIVE]
     files = (file for root in roots for file in (root.rglob("*.py") if root.is_dir() else [root]))
-    return content_digest(
-        json.dumps([[file.relative_to(PACKAGE).as_posix(), source_digest(file)] for file in files]).encode()
-    )
+    return _digest_of_files(files, PACKAGE)
 
 
 def _digest_of_files(files: Iterable[Path], base: Path) -> str:

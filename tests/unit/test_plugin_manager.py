@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from helpers.distributions import DECODER
 
 from decoderbench.config.experiment import ComponentChoice
 from decoderbench.errors import PluginError, UnknownNameError
+from decoderbench.registry.plugin_loading import import_file
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 
@@ -153,3 +155,11 @@ def test_trace_prints_each_hook_call(monkeypatch: pytest.MonkeyPatch, capsys: py
     printed = capsys.readouterr().err
     assert "hook register_decoders() -> " in printed
     assert "hook register_decoders = [" in printed
+
+
+def test_file_edited_within_a_second_at_the_same_size_runs_its_new_code(tmp_path):
+    file, times = tmp_path / "edited.py", (10**9, 10**9)
+    for scale in (1, 2):
+        file.write_text(f"SCALE = {scale}\n", encoding="utf-8")
+        os.utime(file, times)
+        assert import_file("edited_within_a_second", file).SCALE == scale

@@ -8,10 +8,11 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Never
 
 from decoderbench.errors import PluginError
 from decoderbench.registry import hookspecs
@@ -61,8 +62,13 @@ def load_file(path: Path) -> tuple[ModuleType, Origin]:
 
 
 def import_file(name: str, file: Path) -> ModuleType:
-    """Import a file as a module of the given name; if it raises, the module is removed again."""
-    spec = importlib.util.spec_from_file_location(name, file)
+    """Import a file as a module of the given name; if it raises, the module is removed again.
+
+    The source is compiled anew: Python's cache would take a file for unchanged that was edited within a second and kept
+    its size, and its digest would not be that of the code that runs.
+    """
+    loader = _UncachedLoader(name, str(file)) if file.suffix == ".py" else None
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -73,6 +79,11 @@ def import_file(name: str, file: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+class _UncachedLoader(SourceFileLoader):
+    def path_stats(self, path: str) -> Never:
+        raise OSError(f"{path}: no bytecode is cached")  # the import system then compiles the source
 
 
 def origin_of(point: EntryPoint) -> str:
