@@ -162,4 +162,4 @@ def test_file_edited_within_a_second_at_the_same_size_runs_its_new_code(tmp_path
     for scale in (1, 2):
         file.write_text(f"SCALE = {scale}\n", encoding="utf-8")
         os.utime(file, times)
-        assert import_file("edited_within_a_second", file).SCALE == scale
+        assert scale == import_file("edited_within_a_second", file).SCALE
