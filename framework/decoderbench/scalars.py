@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from decoderbench.exception_text import text_of
+
 
 def to_plain(value: Any) -> str | bool | int | float | None:
     """Return text, a truth value, a real number or None as a plain Python object.
@@ -28,8 +30,10 @@ def to_plain(value: Any) -> str | bool | int | float | None:
             return int(item)
         if isinstance(item, Real | Decimal):
             return float(item)
-    except Exception as error:  # noqa: BLE001 - of a class of a plugin, or a tensor without data
-        raise ValueError(f"{_shown(value)} is not a number ({error})") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - of a class of a plugin, or a tensor without data
+        raise ValueError(f"{_shown(value)} is not a number ({text_of(error)})") from None
     raise ValueError(f"{_shown(value)} is not a number")
 
 
@@ -69,5 +73,7 @@ def _unpack(value: Any) -> Any:
 def _shown(value: object) -> str:
     try:
         return f"{value!r:.80} of type {type(value).__name__}"
-    except Exception:  # noqa: BLE001 - the `__repr__` of a plugin's own class may raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - the `__repr__` of a plugin's own class may raise
         return f"an object of type {type(value).__name__}"

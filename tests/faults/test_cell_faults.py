@@ -13,9 +13,11 @@ from helpers.running import TINY_PLUGIN, to_toml
 from helpers.training import add_variant, train
 
 from decoderbench import hookimpl
-from decoderbench.errors import PendingCellsError
+from decoderbench.data.image_reading import read_image
+from decoderbench.errors import DataError, PendingCellsError
 from decoderbench.exception_text import MAX_TEXT
 from decoderbench.registry.registry import Registry
+from decoderbench.scalars import to_number
 from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
 
 
@@ -131,6 +133,28 @@ def test_observer_that_changes_global_state_or_its_arguments_changes_no_number(
     assert "plugin meddler raised in cell_started: SystemExit: 0 (test_cell_faults.py" in caplog.text
     said = "cell_validated of plugin meddler changed global state (the seed of torch, the random state of torch)"
     assert f"{said}; restored" in caplog.messages
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), Mute()], ids=lambda error: type(error).__name__)
+def test_dataset_that_exits_while_it_loads_an_image_does_not_end_the_command(error: BaseException) -> None:
+    class Exits:
+        def load_image(self, index: int) -> Any:
+            raise error
+
+    exits: Any = Exits()
+    with pytest.raises(DataError, match=type(error).__name__):
+        read_image(exits, 3)
+
+
+def test_number_whose_class_exits_is_no_number() -> None:
+    class Odd(float):
+        def __repr__(self) -> str:
+            raise SystemExit
+
+        __float__ = __repr__  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match="an object of type Odd is not a number"):
+        to_number(Odd("1.5"))
 
 
 def test_run_whose_records_disappear_ends_with_status_4(

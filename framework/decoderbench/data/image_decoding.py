@@ -29,17 +29,17 @@ def errors_of_images() -> Iterator[None]:
     """Turn whatever Pillow or a dataset raises while it reads an image into a `DataError` that names the cause.
 
     Pillow raises nearly anything for a damaged file: OSError, SyntaxError, ValueError, struct.error, MemoryError and
-    others. `KeyboardInterrupt` and what else is no `Exception` passes.
+    others. A dataset may even call `sys.exit`, which would end a run with status 0. `KeyboardInterrupt` passes.
     """
     try:
         yield
-    except DataError:
+    except (DataError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise DataError(_name_cause(error)) from error
 
 
-def _name_cause(error: Exception) -> str:
+def _name_cause(error: BaseException) -> str:
     name, text = type_name(error), text_of(error)
     return text if isinstance(error, DecoderBenchError) or text == name else f"{name}: {text}"
 
