@@ -60,7 +60,7 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def dataset_in(folder: Path) -> Folder:
-    return Folder(Folder.Config(path="."), folder)
+    return Folder(Folder.Config(path=".", labels="filename"), folder)
 
 
 def open_cached(folder: Path) -> dict[str, float]:
