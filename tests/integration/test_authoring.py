@@ -221,6 +221,6 @@ def test_check_finds_components_of_installed_distribution(
         status, out, err = call(capfd, "check", name)
         assert status == 0, out + err
         assert "metric my_own  (dist-own 1.0)" in out
-    for name, expected in (("own_module", {"passed": 9}), ("entry", {"passed": 9}), ("json", {"failed": 1})):
+    for name, expected in (("own_module", {"passed": 10}), ("entry", {"passed": 10}), ("json", {"failed": 1})):
         assert run_pytest(tmp_path, "--pyargs", "decoderbench.testing.conformance", "--decoderbench", name) == expected
     assert "it registers nothing" in capfd.readouterr().out
