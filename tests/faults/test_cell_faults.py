@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.commands import call
+from helpers.distributions import DECODER
 from helpers.running import TINY_PLUGIN, to_toml
 from helpers.training import add_variant, train
 
@@ -155,6 +156,18 @@ def test_number_whose_class_exits_is_no_number() -> None:
 
     with pytest.raises(ValueError, match="an object of type Odd is not a number"):
         to_number(Odd("1.5"))
+
+
+def test_plugin_that_exits_in_the_check_of_its_options_does_not_end_the_command_with_status_0(
+    tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plugin, experiment = tmp_path / "exits.py", tmp_path / "tiny.toml"
+    check = "class Config(ComponentConfig):\n        def model_post_init(self, context): raise SystemExit(0)\n"
+    plugin.write_text(DECODER.format(name="exits").replace("class Config(ComponentConfig):\n", check))
+    tiny["grid"]["decoder"] = {"exits": {"use": "exits"}}
+    experiment.write_text(to_toml(tiny))
+    status, _, err = call(capfd, "run", str(experiment), "-p", str(TINY_PLUGIN), "-p", str(plugin))
+    assert (status, "a plugin ended the command: SystemExit: 0 (exits.py:" in err) == (2, True), err
 
 
 def test_run_whose_records_disappear_ends_with_status_4(

@@ -21,17 +21,25 @@ from decoderbench import __version__
 from decoderbench.cli import authoring, running
 from decoderbench.cli.common import err, out
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
-from decoderbench.errors import DecoderBenchError
+from decoderbench.errors import DecoderBenchError, PluginError
+from decoderbench.exception_text import describe_error
 
 USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__base__)
 
 
 class _Command(TyperCommand):
-    """A command on whose standard output nothing else prints, such as a plugin."""
+    """A command on whose standard output nothing else prints, and that nothing else can end, such as a plugin."""
 
     def invoke(self, ctx: Any) -> Any:
-        with keeping_stdout():
-            return super().invoke(ctx)
+        try:
+            with keeping_stdout():
+                return super().invoke(ctx)
+        except (SystemExit, GeneratorExit) as error:  # the commands themselves raise typer.Exit
+            if isinstance(error.__context__, BrokenPipeError):  # from rich: the reader of the output has gone
+                raise
+            raise PluginError(
+                f"a plugin ended the command: {describe_error(error)}; correct it, or disable it"
+            ) from error
 
 
 app = typer.Typer(
@@ -73,6 +81,7 @@ def main() -> None:
     except BrokenPipeError:
         # Whoever read the output has gone; Python must not fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)  # a run may have cells left
     except OSError as error:
         err.print(f"{error.filename or 'a file'}: {error.strerror or error}; finished cells are kept", markup=False)
         sys.exit(2)
