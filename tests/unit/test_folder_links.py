@@ -41,7 +41,7 @@ def test_link_to_a_folder_is_not_left_out_in_silence(tmp_path):
     make(tmp_path, ["c.png"], sub="elsewhere")
     folder = make(tmp_path / "set", ["a.png"], sub="")
     (folder / "more").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="would be left out: 'more'; set dataset.follow_links = true"):
+    with pytest.raises(DataError, match=r"would be left out: 'more'; set dataset.follow_links = true"):
         opened(folder, **ALL_TRAIN).samples()
     table(folder, [["a.png", "x"]])
     dataset = opened(folder, **ALL_TRAIN)
