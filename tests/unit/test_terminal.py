@@ -157,3 +157,10 @@ def test_output_in_any_encoding_shows_what_it_lacks_as_escapes(
 def test_command_is_printable_and_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["x", "run", "a b.toml", os.fsdecode(b"caf\xe9'\\"), "two\nlines"])
     assert command() == r"decoderbench run 'a b.toml' $'caf\xe9\x27\x5c' $'two\x0alines'"
+
+
+def test_command_works_without_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "argv", ["decoderbench", "new", "decoder", "mine", "--into", str(tmp_path)])
+    cli.main()
+    assert (tmp_path / "mine.py").is_file()

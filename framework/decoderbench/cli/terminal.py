@@ -76,6 +76,9 @@ def keeping_stdout() -> Iterator[None]:
 
     That is `print` in a plugin, writes of libraries in C, and what child processes print.
     """
+    if sys.stdout is None or sys.stderr is None:  # it was closed before the start, and a file may have its number now
+        yield
+        return
     sys.stdout.flush()
     own, restore = _split_off_stdout()
     _kept.append(own)
