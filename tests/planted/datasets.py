@@ -175,7 +175,7 @@ class SplitsOfNone(Digits):
 
 fault = partial(Fault, "dataset")
 FAULTS = [
-    fault(NameWithSpaces, "can_be_registered", "has the name 'the digits'; use A-Z, a-z, 0-9"),
+    fault(NameWithSpaces, "can_be_registered", "has the name 'the digits'; use a-z, 0-9"),
     fault(WithoutDocstring, "options_are_described", "option 'count' of dataset 'digits' without a docstring"),
     fault(
         ReadsInConstructor,

@@ -485,7 +485,7 @@ FAULTS = [
         "option 'hidden_dim' of decoder 'small_ctc' without a docstring; desc",
     ),
     fault(WithoutInitialState, "can_be_registered", "decoder WithoutInitialState does not implement initial_state"),
-    fault(NameWithSpaces, "can_be_registered", "has the name 'Small CTC!'; use A-Z, a-z, 0-9"),
+    fault(NameWithSpaces, "can_be_registered", "has the name 'Small CTC!'; use a-z, 0-9"),
     fault(
         DefinesInfeasible,
         "can_be_registered",

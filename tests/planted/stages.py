@@ -381,7 +381,7 @@ FAULTS = [
     *(
         Fault("bridge", cls, rule, message)
         for cls, rule, message in [
-            (NameWithSpaces, "can_be_registered", "has the name 'small bridge'; use A-Z, a-z, 0-9"),
+            (NameWithSpaces, "can_be_registered", "has the name 'small bridge'; use a-z, 0-9"),
             (WithoutDocstring, "options_are_described", "option 'width' of bridge 'small' without a docstring"),
             (
                 WrongLength,

@@ -19,7 +19,7 @@ from torch import nn
 class Mean(Bridge):
     """The mean over the height."""
 
-    name = "Mean"
+    name = "mean"
 
     class Config(ComponentConfig):
         scale: float = 1.0
@@ -98,12 +98,16 @@ def test_check_warns_of_options_without_a_docstring(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = ("can_be_registered", "options_are_described", "output_matches_declaration")  # others take seconds
-    monkeypatch.setattr(testing, "checks_of", lambda *given: [one for one in checks_of(*given) if one.name in few])
+
+    def few_checks_of(*given: Any, **options: Any) -> list[Any]:
+        return [check for check in checks_of(*given, **options) if check.name in few]
+
+    monkeypatch.setattr(testing, "checks_of", few_checks_of)
     monkeypatch.setattr(fresh_processes, "start_workers", lambda: None)
     file = tmp_path / "mean.py"
     file.write_text(UNDESCRIBED)
-    status, out, _ = call(capfd, "check", str(file))
-    assert status == 0, out
+    status, out, err = call(capfd, "check", str(file))
+    assert status == 0, out + err
     assert "  warn options_are_described: Each option has a docstring" in out
-    assert "got option 'scale' of bridge 'Mean' without a docstring" in out
+    assert "got option 'scale' of bridge 'mean' without a docstring" in out
     assert "1 component, 2 rules pass, 1 warn" in out

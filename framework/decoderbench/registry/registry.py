@@ -120,9 +120,7 @@ class Components(Mapping[str, Registered[T]]):
             raise PluginError(f"{what} does not implement {', '.join(missing)}")
         name = getattr(component, "name", None)
         if not isinstance(name, str) or not re.fullmatch(COMPONENT_NAME, name):
-            raise PluginError(
-                f"{what} has the name {name!r}; use A-Z, a-z, 0-9, _ . - and begin with a letter or a digit"
-            )
+            raise PluginError(f"{what} has the name {name!r}; use a-z, 0-9, _ . - and begin with a-z or 0-9")
         if self.kind == "decoder" and hasattr(component, "infeasible"):
             raise PluginError(
                 f"decoder {name!r} defines infeasible, which nothing calls since plugin API version 2; raise "
