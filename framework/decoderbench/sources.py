@@ -100,10 +100,19 @@ def _digest_of_files(files: Iterable[Path], base: Path) -> str:
 
 def _tree(content: bytes) -> bytes:
     """Return the syntax tree of Python source as bytes; the source itself if Python cannot parse or walk it."""
+    tree = _parse(content)
     try:
-        return json.dumps(_canonical(ast.parse(content))).encode()
-    except (RecursionError, SyntaxError, ValueError):  # the first of an expression with hundreds of terms
+        return json.dumps(_canonical(tree)).encode() if tree else content
+    except RecursionError:  # an expression with hundreds of terms
         return content
+
+
+def _parse(content: bytes) -> ast.Module | None:
+    """Return the syntax tree of Python source; None if Python cannot parse it."""
+    try:
+        return ast.parse(content)
+    except (MemoryError, RecursionError, SyntaxError, ValueError):  # the first two of deeply nested expressions
+        return None
 
 
 def _own_folder(file: Path) -> Path:
@@ -149,11 +158,7 @@ def _distributions() -> dict[str, list[str]]:
 
 def _imported_files(file: Path, base: Path, own: frozenset[str] | None) -> Iterator[Path]:
     """Yield the files below `base` that the import statements of a file load, wherever in the file they are."""
-    if file.suffix != ".py":
-        return
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (RecursionError, SyntaxError, ValueError):
+    if file.suffix != ".py" or (tree := _parse(file.read_bytes())) is None:
         return
     package = file.relative_to(base).parent.parts
     for name, members in _imports(tree, package):
@@ -180,26 +185,34 @@ def _imports(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, tup
 def _imported_by_call(call: ast.Call) -> str:
     """Return the name in `import_module("name")` or `__import__("name")`; empty if it is anything else."""
     function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    if function in ("import_module", "__import__") and call.args and isinstance(call.args[0], ast.Constant):
-        return str(call.args[0].value)
-    return ""
+    if function not in ("import_module", "__import__"):
+        return ""
+    given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "name")]
+    return str(given[0].value) if given and isinstance(given[0], ast.Constant) else ""
 
 
 def _files_of(parts: list[str], members: Iterable[str], base: Path, package: tuple[str, ...]) -> Iterator[Path]:
     """Yield the files that `import a.b` loads below `base`, and for `from a.b import c` that of `a.b.c`.
 
     A package that contains the importing file is loaded before it in any case, often to register every plugin of it,
-    so its `__init__.py` counts only if something is taken from there.
+    so its `__init__.py` counts only if something is taken from there. With `import *`, the modules count that a
+    package lists in `__all__`.
     """
+    if _is_of_a_library(parts[0], base):
+        return
     walked = list(_walk(parts, base))
     if not walked:
         yield from _loaded_below(base, parts)
         return
-    _refuse_other_module(parts[0], walked[0][1])
+    for depth, file in walked:
+        _refuse_other_module(".".join(parts[:depth]), file)
     for depth, file in walked[:-1]:
         if tuple(parts[:depth]) != package[:depth] and file is not None:
             yield file
     depth, last = walked[-1]
+    if "*" in members and last is not None:
+        yield last
+        members = _listed_in_all(last)
     submodules = [list(_walk([*parts, member], base))[len(parts) :] for member in members]
     if last is not None and (not submodules or not all(submodules) or tuple(parts[:depth]) != package[:depth]):
         yield last
@@ -225,16 +238,45 @@ def _loaded_below(base: Path, parts: list[str]) -> Iterator[Path]:
     """Yield the files of a loaded module and its packages that lie in another folder below `base`, such as `lib`."""
     for depth in range(1, len(parts) + 1):
         file = getattr(sys.modules.get(".".join(parts[:depth])), "__file__", None)
-        if file is not None and base in Path(file).resolve().parents:
+        if file is not None and base in Path(file).resolve().parents and not _is_installed(Path(file), base):
             yield Path(file).resolve()
 
 
+def _listed_in_all(file: Path) -> list[str]:
+    """Return the names in the `__all__` of a file, as far as they are written out."""
+    if file.suffix != ".py" or not (tree := _parse(file.read_bytes())):
+        return []
+    assigned = (node.value for node in tree.body if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign))
+    lists = (value for value in assigned if isinstance(value, ast.List | ast.Tuple))
+    texts = (item.value for value in lists for item in value.elts if isinstance(item, ast.Constant))
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _is_of_a_library(name: str, base: Path) -> bool:
+    """Return whether a loaded top-level module is one of Python or of an installed library, not one of the plugin."""
+    if name in sys.builtin_module_names:
+        return True
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        return False
+    return _is_installed(Path(file), base) or (
+        name in sys.stdlib_module_names and base not in Path(file).resolve().parents
+    )
+
+
+def _is_installed(file: Path, base: Path) -> bool:
+    """Return whether a module outside of a plugin's distribution is installed, maybe below the plugin's folder.
+
+    The virtual environment of a project lies in its folder.
+    """
+    places = {*file.parents, *file.resolve().parents}
+    return base not in _site_packages() and not _site_packages().isdisjoint(places)
+
+
 def _refuse_other_module(name: str, file: Path | None) -> None:
-    """Raise if the module of a name is another one than that of the plugin's folder, but for installed libraries."""
+    """Raise if the loaded module of a name is another one than that of the plugin's folder."""
     loaded = getattr(sys.modules.get(name), "__file__", None)
-    if file is None or loaded is None or name in sys.stdlib_module_names or Path(loaded).resolve() == file.resolve():
-        return
-    if _site_packages().isdisjoint(Path(loaded).resolve().parents):
+    if file is not None and loaded is not None and Path(loaded).resolve() != file.resolve():
         raise PluginError(
             f"a plugin beside {file} imports {name}, which in this process is {loaded}, since a process has one module "
             f"of each name; rename one of the two"

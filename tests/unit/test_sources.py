@@ -36,7 +36,9 @@ def write(folder: Path, files: dict[str, str]) -> None:
         ({"mine.py": "from lib import helper"}, "mine.py", "lib/helper.py"),
         ({"mine.py": "import one", "one.py": "import two", "two.py": "import one, three"}, "mine.py", "three.py"),
         ({"mine.py": "import importlib\nimportlib.import_module('lib.helper')"}, "mine.py", "lib/helper.py"),
+        ({"mine.py": "import importlib\nimportlib.import_module(name='helper')"}, "mine.py", "helper.py"),
         ({"mine.py": "__import__('helper')"}, "mine.py", "helper.py"),
+        ({"mine.py": "from lib import *", "lib/__init__.py": "__all__ = ['helper']"}, "mine.py", "lib/helper.py"),
         ({"mine.py": "import helper"}, "mine.py", "helper.so"),
         ({"p/__init__.py": "", "p/mine.py": "from .helper import SCALE"}, "p/mine.py", "p/helper.py"),
         ({"p/__init__.py": "", "p/mine.py": "from . import helper"}, "p/mine.py", "p/helper.py"),
@@ -208,14 +210,34 @@ def test_package_digest_depends_on_the_model_and_not_on_the_report(
     package_digest.cache_clear()
 
 
-def test_installed_library_may_have_the_name_of_a_file_beside_a_plugin(
+@pytest.mark.parametrize("library", ["json", "torch", "sys"])
+def test_library_may_have_the_name_of_a_file_beside_a_plugin(tmp_path: Path, library: str) -> None:
+    write(tmp_path, {"mine.py": f"import {library}", f"{library}.py": HELPER})
+    assert plugin_digest(tmp_path / "mine.py") == source_digest(tmp_path / "mine.py")
+
+
+def test_libraries_of_a_virtual_environment_below_the_folder_of_a_plugin_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, {"here/mine.py": "import drawing", "here/drawing.py": HELPER, "installed/drawing.py": HELPER})
-    monkeypatch.setattr(sources, "_site_packages", lambda: {tmp_path / "installed"})
-    loaded = types.SimpleNamespace(__file__=str(tmp_path / "installed" / "drawing.py"))
-    monkeypatch.setitem(sys.modules, "drawing", loaded)  # type: ignore[arg-type]
-    plugin_digest(tmp_path / "here" / "mine.py")
+    installed = tmp_path / ".venv" / "site-packages"
+    write(tmp_path, {"mine.py": "import drawing, spread.part"})
+    monkeypatch.setattr(sources, "_site_packages", lambda: {installed})
+    for name in ("drawing", "spread.part"):
+        write(installed, {f"{name.replace('.', '/')}.py": HELPER})
+        loaded = types.SimpleNamespace(__file__=str(installed / f"{name.replace('.', '/')}.py"))
+        monkeypatch.setitem(sys.modules, name, loaded)  # type: ignore[arg-type]
+    assert plugin_digest(tmp_path / "mine.py") == source_digest(tmp_path / "mine.py")
+
+
+def test_helpers_of_one_name_in_two_folders_without_init_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("one", "two"):
+        write(tmp_path / place, {"mine.py": "import parts.helper", "parts/helper.py": HELPER})
+    loaded = types.SimpleNamespace(__file__=str(tmp_path / "two" / "parts" / "helper.py"))
+    monkeypatch.setitem(sys.modules, "parts.helper", loaded)  # type: ignore[arg-type]
+    with pytest.raises(PluginError, match=r"imports parts.helper, which in this process is .*two.parts"):
+        plugin_digest(tmp_path / "one" / "mine.py")
 
 
 def test_component_that_a_component_derives_from_is_part_of_its_identity(
