@@ -90,7 +90,7 @@ def compare(
 ) -> None:
     """Compare three decoders on your own images, without an experiment file.
 
-    Labels come from labels.csv, a tab-separated file, .gt.txt files or the file names.
+    Labels come from a table, .gt.txt files or the file names, and the split from the folder if it has one.
     """
     from decoderbench.planning.compare_preset import fit_preset
 

@@ -44,6 +44,10 @@ NEARLY_ALL = (
     ),
     ("ends in .0, as numbers of a table do that were read as fractions", r"[0-9]+\.0"),
     ("has a comma, semicolon, bar or tab, which may separate two fields", r".*[^,;|\t][,;|\t][^,;|\t].*"),
+    (
+        "ends with a blank, hyphen or bracket and a number, as with a second column or the number of a copy",
+        r".*[^\W\d_].*[\s(-][0-9]+([.][0-9]+)?\)?",
+    ),
     ("is the name of a split", "|".join(SPLIT_WORDS)),
 )
 """Signs of nearly all labels together."""

@@ -108,6 +108,8 @@ def _several(known: Sequence[int], names: Sequence[str], what: str, option: str,
         return ""
     if known:
         found = " or ".join(repr(names[at]) for at in known)
+        if len({names[at] for at in known}) == 1:
+            return f"{len(known)} columns are called {names[known[0]]!r}; rename one"
         return f"the {what} could be in {found}; set dataset.{option} to one of them"
     return f"no header is known to be that of {what}; set dataset.{option}; {listed}"
 

@@ -160,7 +160,8 @@ class Folder(Dataset):
         source = find_labels(self.config, self._place, self.report_progress)
         if not source.rows:
             unread = count_by_suffix(name for name in self._place.tree.files if not is_image(name))
-            others = f"; other files there: {unread}" if unread else ""
+            others = f"; {source.description} names none" if source.files else ""
+            others += f"; other files there: {unread}" if unread else ""
             for suffix, other in ((".mdb", "lmdb"), (".parquet", "hf")):
                 others += (
                     f"; {suffix} files with images are read with dataset.use = {other!r}" if suffix in unread else ""

@@ -12,6 +12,7 @@ from .labels import Row
 KNOWN = """author book camera doc document form group image img manuscript newspaper original originalimage page parent
     parentimage person photo photograph picture scan scene session source sourcefile sourceimage speaker subject user
     video volume writer"""
+FEWEST = 3  # fewer groups cannot be dealt to train, val and test
 HEADER = re.compile(f"({'|'.join(KNOWN.split())}|line(?=id))s?(id|ids|index|key|name|nr|no|num|number)?")
 
 
@@ -49,7 +50,7 @@ def likely_groupings(rows: Sequence[Row]) -> list[Grouping]:
         if not HEADER.fullmatch(re.sub("[^a-z]", "", column.lower())) or any(column not in row.columns for row in rows):
             continue
         groups = [row.columns[column] or row.name for row in rows]
-        if 1 < len(set(groups)) < len(groups):
+        if FEWEST <= len(set(groups)) < len(groups):
             found.append(Grouping(column, groups))
     return found
 

@@ -1,6 +1,8 @@
 """What is in a folder beside the labeled images: refused if labels may be missing, else counted in notes."""
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
+from posixpath import basename
 from typing import TYPE_CHECKING
 
 from decoderbench import DataError
@@ -15,6 +17,7 @@ from .files import (
     looks_like_image,
     suffix_of,
 )
+from .labels import Row
 from .sources import Place, Source
 from .split_lists import Lists
 
@@ -24,12 +27,13 @@ if TYPE_CHECKING:
 
 def refuse_bad_names(source: Source, place: Place, *, follow_links: bool) -> None:
     """Raise `DataError` unless each label has an image of its own, which may be opened."""
-    problems, seen = [], dict[str, tuple[str, str]]()
+    problems, seen, move = [], dict[str, Row](), ""
     for row in source.rows:
         if row.name in seen:
-            before, label = seen[row.name]
-            other = f" with the label {label!r}, not {row.label!r}" if label != row.label else ""
-            problems.append(f"{row.place}: {row.name!r} is already named in {before}{other}")
+            before = seen[row.name]
+            other = f" with the label {before.label!r}, not {row.label!r}" if before.label != row.label else ""
+            problems.append(f"{row.place}: {row.name!r} is already named in {before.place}{other}")
+            move = ", or set dataset.labels_file to one of the tables" if before.table != row.table else move
         elif is_unsupported_image(row.name) and row.name in place.images.files:
             problems.append(f"{row.place}: {row.name!r} is a {suffix_of(row.name)} image, which cannot be read here")
         elif not place.images.files.get(row.name):
@@ -40,11 +44,11 @@ def refuse_bad_names(source: Source, place: Place, *, follow_links: bool) -> Non
                 reason = f"is outside of the folder of images {place.folder}; set dataset.images = '.'"
             if reason:
                 problems.append(f"{row.place}: {row.name!r} {reason}")
-        seen[row.name] = row.place, row.label
+        seen[row.name] = row
     if problems:
         raise DataError(
             f"{len(problems):,} names do not each denote one image in {place.folder}; "
-            "correct the names, or dataset.images:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+            f"correct the names, or dataset.images{move}:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
         )
 
 
@@ -75,9 +79,14 @@ def list_notes(place: Place, source: Source, keys: Collection[str], lists: Lists
     unlabeled = sorted(set(filter(is_image, place.images.files)) - set(keys))
     if unlabeled:
         notes.append(f"images without a label are excluded: {len(unlabeled):,} ({first_names(unlabeled)})")
+    if (named := [row.name for row in source.rows if row.place == "file name"]) and (twice := _same_names(named)):
+        notes.append(
+            f"images in several folders under one name, which may be copies: {len(twice):,} ({first_names(twice, 3)})"
+        )
     if outside := sorted(filter(is_image, _outside(place))):
         notes.append(f"images outside of {place.folder.name}/ are not read: {len(outside):,} ({first_names(outside)})")
-    if links := sorted({*place.images.linked_folders, *place.tree.linked_folders}):
+    unread_links = [name for name in place.tree.linked_folders if place.root / name != place.folder]
+    if links := sorted({*place.images.linked_folders, *unread_links}):
         notes.append(f"links to folders are not followed: {first_names(links)}")
     listed = {file for files in lists.naming.values() for file in files}
     read = {*source.files, *source.unread, *listed, *keys}
@@ -89,6 +98,11 @@ def list_notes(place: Place, source: Source, keys: Collection[str], lists: Lists
     if others:
         notes.append(f"files not read: {count_by_suffix(others)}")
     return notes
+
+
+def _same_names(names: Sequence[str]) -> list[str]:
+    counts = Counter(map(basename, names))
+    return [name for name in names if counts[basename(name)] > 1]
 
 
 def _outside(place: Place) -> list[str]:

@@ -101,7 +101,12 @@ def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source
         source = _read_sidecars(place, ".gt.txt", progress)
     else:
         for suffix, files in sidecars:
-            move = '; dataset.labels = "txt" reads those beside their images' if suffix == ".txt" else ""
+            move = ""
+            if suffix == ".txt":
+                beside = any(f"{splitext(image)[0]}.txt" in place.images.files for image in place.names.images)
+                move = '; dataset.labels = "txt" reads those beside their images' + (
+                    "" if beside else ", once moved there"
+                )
             unread[files[0]] = f"{len(files):,} {suffix} files have names of images{move}"
         if unread and place.names.images:
             listed = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
@@ -140,8 +145,12 @@ def _find_tables(config: "Folder.Config", place: Place, sidecars: set[str]) -> t
         if is_list_of_names(place.root, file, names):
             continue
         if usual and readable and suffix_of(file) != "" and table.problem and splitext(basename(file))[0] != "metadata":
-            move = "" if "set dataset." in table.problem else "; correct it, or set dataset.labels_file to the table"
-            raise DataError(_with_file(table) + move)
+            if "set dataset." in table.problem:
+                raise DataError(_with_file(table))
+            raise DataError(
+                f"{_with_file(table)}; correct it, set dataset.labels_file to the table, or "
+                'dataset.labels = "filename" to use the file names'
+            )
         few_named = f"only {table.named} of its first {table.seen} records name an image that is here"
         problem = table.problem or (few_named if table.named else "it is no table of file names and labels")
         binary = not readable or "not UTF-8" in problem

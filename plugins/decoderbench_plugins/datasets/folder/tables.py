@@ -1,10 +1,11 @@
 """Tables of file names and labels: how one is recognized, and its rows."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from posixpath import normpath
+from posixpath import basename, dirname, normpath
 from typing import NamedTuple
 
 from decoderbench import DataError
@@ -14,6 +15,7 @@ from .files import looks_like_image
 from .formats import Content, Field, NotText, Record, read_contents
 from .labels import Row
 from .names import ImageNames
+from .split_words import word_in
 
 TWO_FIELDS = {
     "first tab": "file name, tab, label",
@@ -107,11 +109,12 @@ def read_rows(table: Table, names: ImageNames) -> Iterator[Row]:
             what, field = ("file name", name) if isinstance(name, NotText) else ("label", label)
             raise DataError(f"{place}: the {what} is {field}, not text; correct the table")
         images = names.find(name, file)
+        if len(images) > 1 and (part := word_in(basename(file))):  # train.csv names what is below train/
+            images = [one for one in images if part in map(word_in, dirname(one).split("/"))] or images
         if len(images) > 1:
-            raise DataError(
-                f"{place}: {name!r} could be {' or '.join(map(repr, images[:3]))}; "
-                "write the folder too, or set dataset.images"
-            )
+            same_folder = len({dirname(image) for image in images}) == 1
+            move = "write the suffix too" if same_folder else "write the folder too, or set dataset.images"
+            raise DataError(f"{place}: {name!r} could be {' or '.join(map(repr, images[:3]))}; {move}")
         columns = {} if header is None else dict(zip(header, map(str, fields), strict=True))
         yield Row(images[0] if images else normpath(name), label, place, file, columns)
 
@@ -154,12 +157,14 @@ def _interpret(
 
 
 def _has_columns(form: str, labels: Sequence[Field]) -> bool:
-    """Return whether labels are several columns: all with the same number of tabs, or of blanks between numbers."""
+    """Return whether labels are several columns: all with the same number of tabs, or of blanks around numbers."""
     parts = [str(label).split("\t" if form == "first tab" else " ") for label in labels]
     if len(labels) < 2 or len({len(fields) for fields in parts}) > 1 or len(parts[0]) < 2:
         return False
-    numbers = sum(all(field.isdecimal() for field in column) for column in zip(*parts, strict=True))
-    return form == "first tab" or numbers > 1
+    columns = [*zip(*parts, strict=True)]
+    numbers = sum(all(map(str.isdecimal, column)) for column in columns)
+    scores = any(all(re.fullmatch(r"[0-9]*[.][0-9]+", field) for field in column) for column in columns)
+    return form == "first tab" or numbers > 1 or scores
 
 
 def _is_detection(label: Field) -> bool:

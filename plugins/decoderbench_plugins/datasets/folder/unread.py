@@ -22,6 +22,7 @@ _LABELS = """label labels gt gts groundtruth truth annotation annotations transc
     transcripts metadata caption captions solution solutions answer answers result results text texts words"""
 _NO_LABELS = """readme license licence copying notice changelog citation authors requirements charset charsets chars
     characters alphabet vocab vocabulary dict dictionary keys lexicon coords classes names fonts pyproject"""
+SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}  # of Windows, in any folder of images
 UNREAD_SUFFIXES = SPREADSHEETS | DATABASES | ARCHIVES | set(_OTHERS.split())
 LABEL_WORDS, NO_LABELS = set(_LABELS.split()), set(_NO_LABELS.split())
 MAX_SCANNED = 64 * 2**20
@@ -36,6 +37,8 @@ def words_of(file: str) -> set[str]:
 def may_hold_labels(file: str) -> bool:
     """Return whether a file has the kind and the name of a file that may hold labels."""
     suffix = suffix_of(file)
+    if basename(file).lower() in SYSTEM_FILES:
+        return False
     if suffix == "" and not words_of(file) & LABEL_WORDS and word_in(basename(file)) is None:
         return False
     return suffix in SUFFIXES | UNREAD_SUFFIXES and not words_of(file) & NO_LABELS
