@@ -12,7 +12,7 @@ import pytest
 from decoderbench import sources
 from decoderbench.errors import PluginError
 from decoderbench.registry.plugin_manager import build_plugin_manager
-from decoderbench.registry.registry import Registry
+from decoderbench.registry.registry import Registered, Registry
 from decoderbench.sources import package_digest, plugin_digest, source_digest
 
 HELPER = "SCALE = {}\n"
@@ -245,8 +245,11 @@ def test_component_that_a_component_derives_from_is_part_of_its_identity(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     write(tmp_path, {"mine.py": COMPONENT, "scale_of_mine.py": HELPER.format("1.0")})
-    mine = Registry(build_plugin_manager([str(tmp_path / "mine.py")]))["decoder"]["mine"]
-    sys.modules.pop("scale_of_mine")
+
+    def load() -> Registered[Any]:
+        return Registry(build_plugin_manager([str(tmp_path / "mine.py")]))["decoder"]["mine"]
+
+    mine = load()
     before = mine.source_digest()
     edited = tmp_path / "edited" / "lstm_ctc.py"
     base = Path(inspect.getfile(mine.component.__mro__[1]))
@@ -254,4 +257,6 @@ def test_component_that_a_component_derives_from_is_part_of_its_identity(
     write(tmp_path, {"edited/lstm_ctc.py": base.read_text() + "\nEDITED = 1\n"})
     getfile = inspect.getfile
     monkeypatch.setattr(inspect, "getfile", lambda one: str(edited) if Path(getfile(one)) == base else getfile(one))
-    assert mine.source_digest() != before
+    assert mine.source_digest() == before, "a class keeps the digest of what was imported"
+    assert load().source_digest() != before
+    sys.modules.pop("scale_of_mine")

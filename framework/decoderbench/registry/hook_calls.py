@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -155,7 +155,7 @@ class HookCalls:
             if impl.plugin_name == TRAINER or (impl.wrapper or impl.hookwrapper) is not wrappers:
                 continue
             try:
-                found[impl.plugin_name] = plugin_digest(Path(inspect.getfile(inspect.unwrap(impl.function))))
+                found[impl.plugin_name] = _source_digest(impl.function)
             except (OSError, TypeError):
                 if wrappers:
                     found[impl.plugin_name] = "without a source file"
@@ -232,6 +232,11 @@ class HookCalls:
             raise PluginError(
                 f"it returned a {kind} that observes nothing; mark methods such as cell_started with @hookimpl"
             )
+
+
+@cache  # of the files as they were first: later edits are not what is loaded
+def _source_digest(function: Callable[..., object]) -> str:
+    return plugin_digest(Path(inspect.getfile(inspect.unwrap(function))))
 
 
 def _warn(plugin: str, hook: str, error: BaseException) -> None:

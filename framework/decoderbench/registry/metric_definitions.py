@@ -43,14 +43,8 @@ def _definition(metric: Registered[Metric]) -> Definition:
     return Definition(metric.name, _source(metric), compute)
 
 
-_sources: dict[type, str] = {}
-
-
 def _source(metric: Registered[Metric]) -> str:
-    """Return the digest of a metric's source as it was when first asked for: later edits are not what is loaded."""
-    if metric.component not in _sources:
-        try:
-            _sources[metric.component] = metric.source_digest()
-        except (OSError, TypeError, PluginError):  # of a class that no file defines
-            _sources[metric.component] = ""
-    return _sources[metric.component]
+    try:
+        return metric.source_digest()
+    except (OSError, TypeError, PluginError):  # of a class that no file defines
+        return ""

@@ -6,8 +6,9 @@ import inspect
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, get_origin
 
@@ -63,12 +64,14 @@ class Registered(Generic[T]):
     def source_digest(self) -> str:
         """Return a digest of the file that defines the class and of what it imports from its own folder.
 
-        The same of the components that it derives from counts too, so an edited component is another component.
+        The same of the components that it derives from counts too, so an edited component is another component. The
+        digest is that of the files when first asked for: later edits are not what is loaded.
+
+        Raises:
+            OSError, TypeError: no file defines the class, as in a notebook.
+            PluginError: as `plugin_digest` raises it.
         """
-        contract = BASES[self.kind]
-        components = [base for base in self.component.__mro__[1:] if issubclass(base, contract)]
-        derived_from = [base for base in components if base.__module__.partition(".")[0] != PROJECT]
-        return plugin_digest(*(Path(inspect.getfile(one)) for one in (self.component, *derived_from)))
+        return _source_digest(self.component, BASES[self.kind])
 
 
 class Components(Mapping[str, Registered[T]]):
@@ -205,6 +208,7 @@ class Registry(Mapping[str, Components[Any]]):
         for components in self.values():
             for plugin, hook in plugins.hooks(f"register_{components.kind}s"):
                 self._register(components, plugin, hook)
+        self._read_sources()
 
     def __getitem__(self, kind: str) -> Components[Any]:
         return self._kinds[kind]
@@ -232,6 +236,16 @@ class Registry(Mapping[str, Components[Any]]):
         for component in offered:
             with report_exceptions(partial(report, doing=f"was refused in {name}", loses=f"that {kind}")):
                 components.add(component, plugin, origin, builtin)
+
+    def _read_sources(self) -> None:
+        """Compute the digests of plugins now, while their files are still those that were imported."""
+        with suppress(PluginError):
+            self.plugins.trainers()
+        for components in self.values():
+            for registered in components.values():
+                if not registered.builtin:
+                    with suppress(OSError, TypeError, PluginError):
+                        registered.source_digest()
 
     def mistakes(self, data: Mapping[str, Any]) -> list[Mistake]:
         """Return what is wrong with the component names and options of an experiment, given as plain data.
@@ -267,6 +281,13 @@ def _choices(data: Mapping[str, Any]) -> Iterator[tuple[str, Location, Any]]:
         variants = value_of(grid.get(axis)) if isinstance(grid, Mapping) else None
         if isinstance(variants, Mapping):
             yield from ((axis, ("grid", axis, label), given) for label, given in variants.items())
+
+
+@cache
+def _source_digest(component: type, contract: type) -> str:
+    components = [base for base in component.__mro__[1:] if issubclass(base, contract)]
+    derived_from = [base for base in components if base.__module__.partition(".")[0] != PROJECT]
+    return plugin_digest(*(Path(inspect.getfile(one)) for one in (component, *derived_from)))
 
 
 def _qualified_name(component: type) -> str:
