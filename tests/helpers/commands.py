@@ -10,9 +10,15 @@ import pytest
 from decoderbench import cli
 
 
+def leave_out_figures(patch: pytest.MonkeyPatch) -> None:
+    """Write reports without figures, which take longer to draw than a small cell to train."""
+    patch.setattr("decoderbench.report.draw_figures", lambda results: {})
+
+
 def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run the command line in this process; return exit status, stdout and stderr."""
+    """Run the command line in this process, without figures in a report; return exit status, stdout and stderr."""
     with pytest.MonkeyPatch.context() as patch:
+        leave_out_figures(patch)
         patch.setattr(sys, "argv", ["decoderbench", *arguments])
         status: Any = 0
         try:

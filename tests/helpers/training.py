@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from decoderbench import Experiment, hookimpl, run
 from decoderbench.registry.registry import Registry
+from helpers.commands import leave_out_figures
 
 
 class RecordingObserver:
@@ -48,6 +50,11 @@ def add_variant(registry: Registry, kind: str, base: type[Any], name: str, **ove
     registry[kind].add(type(name, (base,), {"name": name, "__module__": __name__} | overrides), "test", "test")
 
 
-def train(tiny: dict[str, Any], registry: Registry, results: Path, **options: Any) -> pd.DataFrame:
-    """Run the experiment on the CPU and return the frame of its cells."""
-    return run(Experiment(**tiny), registry=registry, results=results, device="cpu", **options)
+def train(
+    tiny: dict[str, Any], registry: Registry, results: Path, *, figures: bool = False, **options: Any
+) -> pd.DataFrame:
+    """Run the experiment on the CPU and return the frame of its cells; the report is without figures by default."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not figures:
+            leave_out_figures(patch)
+        return run(Experiment(**tiny), registry=registry, results=results, device="cpu", **options)

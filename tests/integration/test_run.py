@@ -35,7 +35,7 @@ def test_run_writes_records_table_and_report_of_a_grid(
 ) -> None:
     observer = observe(tiny_registry)
     tiny["training"] |= {"steps": 12, "validate_every": 6}
-    frame = train(tiny, tiny_registry, tmp_path)
+    frame = train(tiny, tiny_registry, tmp_path, figures=True)
 
     assert list(frame.columns[: len(FIXED_COLUMNS)]) == FIXED_COLUMNS
     assert list(frame["decoder"]) == ["loop", "ctc", "attention"]
