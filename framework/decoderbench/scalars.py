@@ -66,8 +66,11 @@ def _unpack(value: Any) -> Any:
     """Return what a NumPy scalar, or an array or tensor of no dimensions, holds; any other value as it is."""
     if getattr(getattr(value, "dtype", None), "kind", None) in ("m", "M"):
         raise ValueError("a time")  # NumPy counts durations as integers
-    is_scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
-    return value.item() if is_scalar else value
+    if getattr(value, "ndim", None) != 0 or not callable(getattr(value, "item", None)):
+        return value
+    if getattr(value, "mask", False):
+        raise ValueError("masked")  # NumPy reads a missing value as 0
+    return value.item()
 
 
 def _shown(value: object) -> str:

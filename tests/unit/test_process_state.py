@@ -19,8 +19,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import ImageFile
+from rapidfuzz.distance import Levenshtein
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -80,7 +83,10 @@ CHANGES: dict[str, Callable[[], object]] = {
     "the inference mode": lambda: enter(torch.inference_mode()),
     "the dispatch modes": lambda: enter(TorchDispatchMode()),
     "the function modes": lambda: enter(TorchFunctionMode()),
-    "the hooks of all modules": lambda: torch.nn.modules.module.register_module_forward_hook(lambda *unused: None),
+    "the hooks of all modules and optimizers": lambda: register_optimizer_step_post_hook(lambda *unused: None),
+    "the hooks of saved tensors": lambda: enter(torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone)),
+    "fast Transformer layers": lambda: torch.backends.mha.set_fastpath_enabled(False),
+    "torch.backends.mkldnn.deterministic": lambda: setattr(torch.backends.mkldnn, "deterministic", True),
     "open regions of autocast": lambda: enter(torch.autocast("cpu", enabled=False)),
     "flushing of denormal numbers": lambda: torch.set_flush_denormal(True),
     "the print options of torch": lambda: torch.set_printoptions(precision=9),
@@ -153,6 +159,10 @@ def changes_of(change: Callable[[], object]) -> str:
         (torch.Tensor, "__add__", "torch.Tensor.__add__"),  # inherited: a new name in the class
         (torch.nn.utils, "clip_grad_norm_", "torch.nn.utils.clip_grad_norm_"),
         (torch.optim.AdamW, "step", "torch.optim.adamw.AdamW.step"),
+        (torch.optim.SGD, "step", "torch.optim.sgd.SGD.step"),
+        (timm, "create_model", "timm.create_model"),
+        (timm.layers.BatchNormAct2d, "forward", "timm.layers.norm_act.BatchNormAct2d.forward"),
+        (Levenshtein, "distance", "rapidfuzz.distance.Levenshtein.distance"),
         (math, "log", "math.log"),
         (random, "random", "random.random"),
         (time, "perf_counter", "time.perf_counter"),
@@ -178,7 +188,8 @@ def test_use_of_torch_replaces_nothing() -> None:
     def use() -> None:
         torch.nn.functional.a_new_name = torch.relu  # type: ignore[attr-defined]
         layer = torch.nn.Linear(2, 2)
-        torch.optim.AdamW(layer.parameters())
+        for optimizer in (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD, torch.optim.ASGD):
+            optimizer(layer.parameters())
         torch.compile(layer, backend="eager")(torch.ones(1, 2))
 
     assert changes_of(use) == "changed global state (the random state of torch); restored"
@@ -196,7 +207,12 @@ def test_numbers_are_those_of_a_fresh_process_after_modes_were_left_on() -> None
         torch.nn.modules.module.register_module_forward_hook(lambda module, inputs, output: output + 1)
 
     said = changes_of(leave_on)
-    for part in ("the inference mode", "autocast on cpu", "the default device", "hooks of all modules: forward_hooks"):
+    for part in (
+        "the inference mode",
+        "autocast on cpu",
+        "the default device",
+        "hooks of all modules and optimizers: forward_hooks",
+    ):
         assert part in said
     output = layer(torch.ones(1, 3))
     output.sum().backward()

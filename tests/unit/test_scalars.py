@@ -49,6 +49,7 @@ NO_NUMBERS = [
     torch.tensor(1.0, device="meta"),
     np.datetime64("2026-11-27", "ns"),
     np.timedelta64(1, "s"),
+    np.ma.masked,
     Decimal("sNaN"),
     Fraction(10**400),
     float,

@@ -71,7 +71,8 @@ class Registered(Generic[T]):
             OSError, TypeError: no file defines the class, as in a notebook.
             PluginError: as `plugin_digest` raises it.
         """
-        return _source_digest(self.component, BASES[self.kind])
+        component: type = self.component
+        return _source_digest(component, BASES[self.kind])
 
 
 class Components(Mapping[str, Registered[T]]):

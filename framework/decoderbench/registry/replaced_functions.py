@@ -1,4 +1,4 @@
-"""Functions and methods that a plugin may replace for everybody: those of torch, NumPy, Python and decoderbench.
+"""Functions and methods that a plugin may replace for everybody: of Python, decoderbench and the libraries it uses.
 
 A replaced or deleted name of these modules and classes is found and put back. A new name of a module is no change,
 because modules import lazily; a new method of a class is one if it hides an inherited method.
@@ -37,6 +37,7 @@ TORCH = (
     "torch.random",
     "torch.special",
 )
+OTHERS = ("PIL.Image", "rapidfuzz.distance.Levenshtein", "timm", "timm.layers", "timm.models")
 OWN = ("decoderbench.", "decoderbench_plugins.")
 
 Names = dict[Any, dict[str, Any]]
@@ -44,6 +45,9 @@ Names = dict[Any, dict[str, Any]]
 
 COMPILER = f"{os.sep}torch{os.sep}_dynamo{os.sep}"
 """Where the wrappers are defined that `torch.compile` puts around functions such as `torch.manual_seed`."""
+
+OPTIMIZER = f"torch{os.sep}optim{os.sep}optimizer.py"
+"""Where the wrapper is defined that the first optimizer of a class puts around its `step`, to profile it."""
 
 _MISSING = object()
 
@@ -74,12 +78,14 @@ def _replaced(before: Names, now: Names) -> Iterator[tuple[Any, str]]:
             continue
         for name, value in names.items():
             other = current.get(name, _MISSING)
-            if other is not value and _is_code(value) and not _is_expected(owner, name, other):
+            if other is not value and _is_code(value) and not _is_expected(owner, name, value, other):
                 yield owner, name
         if isinstance(owner, type):
             for name in current.keys() - names.keys():
-                hides = any(name in vars(base) for base in owner.__mro__[1:-1])
-                if hides and _is_code(current[name]) and not _is_expected(owner, name, current[name]):
+                inherited = [before.get(base) or vars(base) for base in owner.__mro__[1:-1]]
+                hidden = next((names[name] for names in inherited if name in names), _MISSING)
+                value = current[name]
+                if hidden is not _MISSING and _is_code(value) and not _is_expected(owner, name, hidden, value):
                     yield owner, name
 
 
@@ -94,10 +100,11 @@ def _is_code(value: Any) -> bool:
     return callable(value) or isinstance(value, staticmethod | classmethod | property)
 
 
-def _is_expected(owner: Any, name: str, value: Any) -> bool:
-    """Return whether torch itself has set a name: for its compiler, or because the default dtype changed."""
-    code = getattr(value, "__code__", None)
-    return COMPILER in getattr(code, "co_filename", "") or (owner.__name__, name) == ("torch", "Storage")
+def _is_expected(owner: Any, name: str, before: Any, value: Any) -> bool:
+    """Return whether torch itself has set a name: to compile, to profile, or because the default dtype changed."""
+    file = getattr(getattr(value, "__code__", None), "co_filename", "")
+    profiled = file.endswith(OPTIMIZER) and getattr(value, "__wrapped__", None) is before
+    return COMPILER in file or profiled or (owner.__name__, name) == ("torch", "Storage")
 
 
 def _owners() -> tuple[Any, ...]:
@@ -111,13 +118,18 @@ def _owners_among(num_modules: int) -> tuple[Any, ...]:
     found: list[Any] = [*PYTHON]
     if torch := sys.modules.get("torch"):
         found += [sys.modules[name] for name in TORCH]
-        found += [torch.Tensor, torch.optim.Optimizer, torch.optim.AdamW]
-        found += [value for value in vars(torch.nn).values() if isinstance(value, type)]
+        found += [torch.Tensor, *_classes_in(torch.nn), *_classes_in(torch.optim)]
+    found += [sys.modules[name] for name in OTHERS if name in sys.modules]
+    if layers := sys.modules.get("timm.layers"):
+        found += _classes_in(layers)
     for name, module in sorted(sys.modules.items()):
         if name.startswith(OWN) and isinstance(module, ModuleType):
-            classes = (value for value in vars(module).values() if isinstance(value, type))
-            found += [module, *(one for one in classes if one.__module__ == name)]
+            found += [module, *(one for one in _classes_in(module) if one.__module__ == name)]
     return tuple(dict.fromkeys(found))
+
+
+def _classes_in(module: ModuleType) -> list[type]:
+    return [value for value in list(vars(module).values()) if isinstance(value, type)]
 
 
 def _full_name(owner: Any) -> str:

@@ -7,18 +7,23 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import backends
 from torch.nn.modules import module as modules
+from torch.optim import optimizer as optimizers
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils import _device
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode, _push_mode
 
 from decoderbench.registry.process_settings import Setting
 
-torch.optim.AdamW([torch.zeros(())])  # the first one replaces `AdamW.step` by a function that can be profiled
+_GLOBAL_HOOKS = {
+    name.removeprefix("_global_"): hooks
+    for module in (modules, optimizers)
+    for name, hooks in vars(module).items()
+    if name.startswith("_global_") and isinstance(hooks, dict)
+}
+"""The hooks that are called for every module or optimizer, by kind."""
 
-_GLOBAL_HOOKS = [
-    name for name, hooks in vars(modules).items() if name.startswith("_global_") and isinstance(hooks, dict)
-]
 _entered: list[Any] = []
 """The inference modes that undo those that a plugin has left; they are never left, which would undo the undoing."""
 
@@ -75,21 +80,27 @@ def _set_inference_mode(enabled: bool) -> None:
     _entered.append(guard)
 
 
-def _global_hooks() -> dict[str, Any]:
-    """Return the hooks that are called for every module, by kind."""
-    return {name.removeprefix("_global_"): value for name, value in vars(modules).items() if name in _GLOBAL_HOOKS}
-
-
 def _read_global_hooks() -> dict[str, Any]:
-    return {kind: dict(hooks) for kind, hooks in _global_hooks().items()}
+    return {kind: dict(hooks) for kind, hooks in _GLOBAL_HOOKS.items()}
 
 
 def _set_global_hooks(hooks: dict[str, Any]) -> None:
-    for kind, live in _global_hooks().items():
+    for kind, live in _GLOBAL_HOOKS.items():
         live.clear()
         live.update(hooks[kind])
     if not hooks["backward_hooks"]:
         modules._global_is_full_backward_hook = None
+
+
+def _read_saved_tensors_hooks() -> Any:
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def _set_saved_tensors_hooks(hooks: Any) -> None:
+    while (top := _read_saved_tensors_hooks()) is not None and top != hooks:
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+    if top != hooks:
+        torch._C._autograd._push_saved_tensors_default_hooks(*hooks)
 
 
 def _read_autocast_nesting() -> tuple[int, bool]:
@@ -167,6 +178,7 @@ BACKEND_SETTINGS = (
     "cudnn.deterministic",
     "cudnn.enabled",
     "mkldnn.enabled",
+    "mkldnn.deterministic",
     "opt_einsum.enabled",
     "opt_einsum.strategy",
 )
@@ -189,9 +201,11 @@ TORCH_SETTINGS = (
     ),
     Setting("anomaly detection", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
     Setting("flushing of denormal numbers", _flushes_denormals, torch.set_flush_denormal),
-    Setting("the hooks of all modules", _read_global_hooks, _set_global_hooks),
+    Setting("the hooks of all modules and optimizers", _read_global_hooks, _set_global_hooks),
+    Setting("the hooks of saved tensors", _read_saved_tensors_hooks, _set_saved_tensors_hooks),
     Setting("the print options of torch", lambda: dict(vars(torch._tensor_str.PRINT_OPTS)), _set_print_options),
     *map(_backend_setting, BACKEND_SETTINGS),
+    Setting("fast Transformer layers", backends.mha.get_fastpath_enabled, backends.mha.set_fastpath_enabled),
     Setting("the kernels of attention", _read_attention_kernels, _set_attention_kernels),
     *map(_autocast_setting, ("cpu", "cuda")),
     Setting("open regions of autocast", _read_autocast_nesting, _set_autocast_nesting),
