@@ -1,8 +1,10 @@
 """Sets of options: immutable, and strict about unknown names. No torch here."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 
 class Options(BaseModel):
@@ -11,6 +13,26 @@ class Options(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_truth_as_number(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        options = validate(given)  # a validator of all fields would exclude discriminated unions
+        typed = given if isinstance(given, Mapping) else {}
+        refused = [name for name, value in typed.items() if _is_truth_as_number(value, getattr(options, name, None))]
+        if refused:
+            problem = PydanticCustomError("truth_as_number", "must be a number, not true or false")
+            raise ValidationError.from_exception_data(
+                cls.__name__, [{"type": problem, "loc": (name,), "input": typed[name]} for name in refused]
+            )
+        return options
+
+
+def _is_truth_as_number(given: Any, value: Any) -> bool:
+    """Return whether true or false became 1 or 0, as pydantic allows, also within a list."""
+    if isinstance(given, list | tuple) and isinstance(value, list | tuple) and len(given) == len(value):
+        return any(map(_is_truth_as_number, given, value))
+    return isinstance(given, bool) and type(value) in (int, float)
 
 
 class ComponentConfig(Options):

@@ -39,6 +39,8 @@ def test_experiment_round_trips_through_toml(tiny: dict[str, Any]) -> None:
         ({"training": {"steps": 0}}, "training.steps: input should be greater than or equal to 1, given 0"),
         ({"training": {"steps": 2.5}}, "training.steps: input should be a valid integer"),
         ({"training": {"learning_rate": float("nan")}}, "training.learning_rate: input should be a finite number"),
+        ({"training": {"steps": True}}, "training.steps: must be a number, not true or false, given True"),
+        ({"grid": {"seeds": [0, True]}}, "grid.seeds: must be a number, not true or false"),
         ({"training": {"keep": "first"}}, "training.keep: input should be 'best' or 'last', given 'first'"),
         ({"image": {"channels": 2}}, "image.channels: input should be 1 or 3, given 2"),
         ({"name": "../up"}, "name: string should match pattern"),

@@ -135,7 +135,7 @@ def test_file_name_that_is_not_utf8_is_refused(tmp_path):
         ("labels.csv", b'filename,label\na.png,"x\n', "labels.csv line 2 is not CSV: unexpected end"),
         ("labels.txt", b"a.png\tx\nb.png y\n", "labels.txt line 2 is not a file name, a tab and a label"),
         ("images/z.gt.txt", b"x", r"1 .gt.txt files in .* have no image: 'z.gt.txt'"),
-        ("images/_.png", b"x", "file name '_.png' does not match filename_pattern"),
+        ("images/_.png", b"x", "file name '_.png' does not match dataset.filename_pattern"),
     ],
 )
 def test_unreadable_labels_are_refused_by_name(tmp_path, name, content, message):

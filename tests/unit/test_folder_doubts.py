@@ -104,3 +104,22 @@ def test_images_of_one_name_in_several_folders_are_noted(tmp_path):
     make(tmp_path, ["ab.png", "cd.png", "thumbnails/ab.png"], sub="")
     (note,) = opened(tmp_path, **ALL_TRAIN).notes()
     assert note.endswith("which may be copies: 2 ('ab.png', 'thumbnails/ab.png')")
+
+
+def test_names_of_parts_are_no_labels(tmp_path):
+    make(tmp_path, [f"{part}_{number}x.png" for part in ("train", "test") for number in range(5)], sub="")
+    with pytest.raises(DataError, match="every label would be the name of a part of a split, such as 'test'"):
+        opened(tmp_path).samples()
+
+
+def test_file_name_that_does_not_match_leads_to_the_option(tmp_path):
+    make(tmp_path, ["_ab.png", "_cd.png"], sub="")
+    with pytest.raises(DataError, match=r"'_ab.png' does not match dataset\.filename_pattern .*; set another"):
+        opened(tmp_path, **ALL_TRAIN).samples()
+
+
+@pytest.mark.parametrize(("options", "noted"), [({}, True), ({"labels": "folder"}, False)])
+def test_folders_that_may_be_groups_are_noted(tmp_path, options, noted):
+    make(tmp_path, [f"page{page}/{page}{line}x.png" for page in range(4) for line in range(4)], sub="")
+    notes = opened(tmp_path, **options, fractions=(1.0, 0.0, 0.0)).notes()
+    assert any("without regard to their 4 folders ('page0', 'page1', 'page2', ...)" in note for note in notes) == noted

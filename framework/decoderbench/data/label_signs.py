@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
+from os.path import commonprefix
 from posixpath import basename, splitext
 
 from decoderbench.data.dataset import SPLITS, Sample
@@ -18,6 +19,7 @@ from decoderbench.data.problems import quote
 
 MOST = 0.9  # share of labels that must show a sign which a single label may well show
 FEWEST = 3  # samples below which nothing can be said about all of them
+LONG_PART = 3  # characters that all labels have in common
 FEWEST_OF_A_PART = 10  # the same of half of them, or of one split
 
 NUMBER = re.compile(r"[0-9]{1,18}")
@@ -45,8 +47,8 @@ NEARLY_ALL = (
     ("ends in .0, as numbers of a table do that were read as fractions", r"[0-9]+\.0"),
     ("has a comma, semicolon, bar or tab, which may separate two fields", r".*[^,;|\t][,;|\t][^,;|\t].*"),
     (
-        "ends with a blank, hyphen or bracket and a number, as with a second column or the number of a copy",
-        r".*[^\W\d_].*[\s(-][0-9]+([.][0-9]+)?\)?",
+        "ends with a blank, dot, hyphen or bracket and a number, as with a second column or the number of a copy",
+        r".*[^\W\d_].*[\s.(-][0-9]+([.][0-9]+)?\)?",
     ),
     ("is the name of a split", "|".join(SPLIT_WORDS)),
 )
@@ -67,6 +69,7 @@ def doubtful_labels(samples: Sequence[Sample], *, named_by_files: bool = False) 
         *_names_of_files(samples, named_by_files),
         *_patterns(labels),
         *_edges(labels),
+        *_common_parts(labels),
         *_headers(samples),
         *_encodings(labels),
         *_lost_zeros(labels),
@@ -150,6 +153,17 @@ def _edges(labels: Sequence[str]) -> Iterator[str]:
         edge, count = Counter(edges).most_common(1)[0]
         if count >= MOST * len(labels) and edge in EDGES:
             yield f"{_every(count, len(labels))} label {verb} {edge!r}"
+
+
+def _common_parts(labels: Sequence[str]) -> Iterator[str]:
+    """Yield a note if all labels share more than chance lets them: a prefix such as captcha, a time in seconds."""
+    if len(set(labels)) < FEWEST_OF_A_PART:
+        return
+    start = commonprefix(labels)  # noqa: RUF071 - by characters, as labels are no paths
+    end = commonprefix([label[::-1] for label in labels])[::-1]  # noqa: RUF071
+    for verb, part in (("begins with", start), ("ends with", end)):
+        if len(part) >= LONG_PART:
+            yield f"every label {verb} {quote(part)}"
 
 
 def _every(count: int, total: int) -> str:

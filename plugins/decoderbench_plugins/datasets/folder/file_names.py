@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from posixpath import basename, dirname, splitext
 
 from .labels import Row
+from .split_words import word_in
 
 READINGS = {
     "the part before the first underscore": r"^(?P<label>[^_]+)_",
@@ -26,6 +27,8 @@ def find_doubt(rows: Sequence[Row]) -> str | None:
         return None
     if len(set(labels)) == 1:
         return f"all {len(rows):,} labels would be {labels[0]!r}"
+    if all(label.isalpha() and word_in(label) for label in labels):
+        return f"every label would be the name of a part of a split, such as {labels[0]!r}"
     if _count_up([(dirname(row.name), row.label) for row in rows]):
         return f"the labels would only count up: {', '.join(sorted(set(labels), key=_natural)[:FEWEST])}, ..."
     stems = [_stem(row.name) for row in rows]

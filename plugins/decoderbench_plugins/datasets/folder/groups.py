@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from posixpath import basename, dirname
 from typing import NamedTuple
 
 from decoderbench import DataError
@@ -53,6 +54,12 @@ def likely_groupings(rows: Sequence[Row]) -> list[Grouping]:
         if FEWEST <= len(set(groups)) < len(groups):
             found.append(Grouping(column, groups))
     return found
+
+
+def folders_of(rows: Sequence[Row]) -> list[str]:
+    """Return the folders that hold the images; none if they are the labels."""
+    folders = sorted({dirname(row.name) for row in rows})
+    return [] if {basename(folder) for folder in folders} == {row.label for row in rows} else folders
 
 
 def require_column(rows: Sequence[Row], column: str) -> None:

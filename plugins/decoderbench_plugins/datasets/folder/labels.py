@@ -61,7 +61,9 @@ def read_file_names(names: Iterable[str], pattern: re.Pattern[str]) -> Iterator[
     for name in sorted(names):
         match = pattern.search(splitext(basename(name))[0])
         if match is None or match["label"] is None:
-            raise DataError(f"file name {name!r} does not match filename_pattern {pattern.pattern!r}")
+            raise DataError(
+                f"file name {name!r} does not match dataset.filename_pattern {pattern.pattern!r}; set another"
+            )
         yield Row(name, match["label"], "file name")
 
 
