@@ -91,7 +91,7 @@ def test_hidden_files_and_files_that_are_not_images_are_ignored(tmp_path):
         ([["linked/secret.png", "x"]], ("filename", "label"), "'linked/secret.png' is a link that leaves"),
         ([["fifo.png", "x"]], ("filename", "label"), "'fifo.png' is not a regular file"),
         ([["zero.png", "x"]], ("filename", "label"), "'zero.png' is a link that leaves the folder"),
-        ([["cycle.png", "x"]], ("filename", "label"), "'cycle.png' does not exist"),
+        ([["cycle.png", "x"]], ("filename", "label"), "'cycle.png' is a link that leads nowhere"),
     ],
 )
 def test_wrong_row_or_column_is_refused_by_name(tmp_path, rows, header, message):

@@ -123,3 +123,10 @@ def test_folders_that_may_be_groups_are_noted(tmp_path, options, noted):
     make(tmp_path, [f"page{page}/{page}{line}x.png" for page in range(4) for line in range(4)], sub="")
     notes = opened(tmp_path, **options, fractions=(1.0, 0.0, 0.0)).notes()
     assert any("without regard to their 4 folders ('page0', 'page1', 'page2', ...)" in note for note in notes) == noted
+
+
+def test_link_that_leads_nowhere_is_said_to_be_one(tmp_path):
+    make(tmp_path, ["ab.png"], sub="")
+    (tmp_path / "cd.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"'cd\.png' is a link that leads nowhere$"):
+        opened(tmp_path).samples()

@@ -75,7 +75,7 @@ def find_problem(folder: Path, name: str, *, follow_links: bool) -> str | None:
     try:
         target = (folder / name).resolve(strict=True)
     except (OSError, RuntimeError, ValueError):  # missing, a cycle of links, a NUL character
-        return "does not exist"
+        return "is a link that leads nowhere" if os.path.islink(folder / name) else "does not exist"  # noqa: PTH114
     if not follow_links and not target.is_relative_to(folder.resolve()):
         return "is a link that leaves the folder; set dataset.follow_links = true to allow such links"
     return None if target.is_file() else "is not a regular file"
