@@ -15,8 +15,8 @@ import torch
 from helpers.commands import call
 from helpers.distributions import DECODER, install, load, loaded
 from helpers.running import TINY_PLUGIN, start_command, to_toml
+from helpers.training import train
 
-from decoderbench import Experiment, run
 from decoderbench.errors import PluginError, UnknownNameError
 from decoderbench.registry.global_state import undoing_changes
 from decoderbench.registry.plugin_manager import Plugins, build_plugin_manager
@@ -366,7 +366,7 @@ def test_broken_metric_or_report_column_fails_no_cell(
         "@hookimpl\ndef report_columns(record): return {'status': 'fine', 'moon': 'full'}\n"
     )
     registry = Registry(build_plugin_manager([str(TINY_PLUGIN)], [tmp_path]))
-    frame = run(Experiment(**tiny), registry=registry, results=tmp_path / "out", device="cpu")
+    frame = train(tiny, registry, tmp_path / "out")
     assert set(frame["status"]) == {"done"}
     assert frame["failing"].isna().all()
     assert set(frame["moon"]) == {"full"}

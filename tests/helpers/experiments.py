@@ -20,6 +20,8 @@ def cell_planner(registry: Registry) -> PlanCells:
     @cache
     def plan_cells(name: str) -> tuple[Cell, ...]:
         experiment = load_experiment(EXPERIMENTS / f"{name}.toml")
+        if experiment.dataset.use == "rendered_words":  # drawing 100,000 texts takes seconds; 1000 show the same
+            experiment = Experiment(**merge(experiment.as_given(), {"dataset": {"train": 1000}}))
         if experiment.image.resize == "keep":  # a probe of each width takes seconds; two widths show the same
             experiment = Experiment(**merge(experiment.as_given(), {"image": {"buckets": 2}}))
         return prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells

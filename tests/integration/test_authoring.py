@@ -144,7 +144,9 @@ def test_check_reports_failures_and_exits_with_1(
     assert "got ValueError: no, as above" in out
     assert 'my_own.py", line' in out
     change = f"importing plugin {path.resolve()} changed global state (torch.backends.mkldnn.enabled); restored"
-    assert "  FAIL import_changes_no_global_state: Importing the plugin and registering its components change no g" in out
+    assert (
+        "  FAIL import_changes_no_global_state: Importing the plugin and registering its components change no g" in out
+    )
     assert f"       got {change}\n       set nothing for the whole process: " in out
 
 
@@ -202,13 +204,8 @@ def test_plugins_verbose_shows_origin_of_each_plugin(tmp_path: Path, capfd: pyte
 
 def test_conformance_runs_in_pytest(tmp_path: Path) -> None:
     new_component("metric", "my_own", into=tmp_path)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--pyargs"]
-    done = subprocess.run(
-        [*command, "decoderbench.testing.conformance", "--decoderbench", "my_own.py"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert "10 passed" in done.stdout
+    options = ("--pyargs", "decoderbench.testing.conformance", "--decoderbench", "my_own.py")
+    assert run_pytest(tmp_path, *options) == {"passed": 10}
 
 
 def test_check_finds_components_of_installed_distribution(

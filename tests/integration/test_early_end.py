@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.running import TINY_PLUGIN, start_command, to_toml
+from helpers.commands import call
+from helpers.running import TINY_PLUGIN, to_toml
 from helpers.training import add_variant, observe, train
 
 from decoderbench import Experiment, deadline, hookimpl, load_frame, runner
@@ -108,22 +109,24 @@ def test_run_stops_while_it_waits_for_a_cell_of_another_process(
         train(tiny, tiny_registry, tmp_path, stop_after=2)
 
 
-def test_command_stops_in_time_with_exit_status_4(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_command_stops_in_time_with_exit_status_4(
+    tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     tiny["training"] |= {"steps": 100_000, "validate_every": 50_000}
     file = tmp_path / "tiny.toml"
     file.write_text(to_toml(tiny))
     arguments = [str(file), "-p", str(TINY_PLUGIN)]
-    prepared = start_command(["prepare", *arguments])
-    printed, _ = prepared.communicate(timeout=120)
-    assert prepared.returncode == 0, printed
+    status, out, err = call(capfd, "prepare", *arguments)
+    printed = out + err
+    assert status == 0, printed
     assert "samples  64 train, 16 val, 20 test" in printed
     assert "3 cells, 0 of them infeasible; images: " in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]  # nothing is trained or written
 
     results = ["--results", str(tmp_path / "results"), "--device", "cpu"]
-    run = start_command(["run", *arguments, *results, "--stop-after", "0.1s"])
-    printed, _ = run.communicate(timeout=120)
-    assert run.returncode == 4, printed
+    status, out, err = call(capfd, "run", *arguments, *results, "--stop-after", "0.1s")
+    printed = out + err
+    assert status == 4, printed
     assert "stopped after 0.1 s before tiny / columns / loop / seed 0; 0 of 3 cells have results" in printed
     assert printed.endswith("give the same command again to go on\n")
     assert "Traceback" not in printed

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.training import train
 
-from decoderbench import Experiment, run
+from decoderbench import Experiment
 from decoderbench.config.overrides import merge
 from decoderbench.planning.prepare import prepare
 from decoderbench.registry.registry import Registry
@@ -31,7 +32,7 @@ def labels_by_key(experiment: dict[str, Any], registry: Registry, base_dir: Path
 def test_rejected_labels_are_counted_and_accepted_ones_normalized_on_both_sides(
     mixed: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
-    frame = run(Experiment(**mixed), registry=tiny_registry, results=tmp_path / "results", device="cpu")
+    frame = train(mixed, tiny_registry, tmp_path / "results")
     assert set(frame["status"]) == {"done"}
     assert set(frame["num_test"]) == {20}  # rejected labels stay in the denominator
     in_data = labels_by_key(mixed, tiny_registry, tmp_path)
@@ -67,9 +68,8 @@ def test_upper_case_labels_are_trained_on(tiny: dict[str, Any], tiny_registry: R
     in_data = labels_by_key(upper, tiny_registry, tmp_path)
     references = {}
     for case in ("keep", "lower"):
-        experiment = Experiment(**merge(upper, {"labels": {"normalize": {"case": case}}}))
         results = tmp_path / case
-        frame = run(experiment, registry=tiny_registry, results=results, device="cpu")
+        frame = train(merge(upper, {"labels": {"normalize": {"case": case}}}), tiny_registry, results)
         report = (results / "report.md").read_text()
         assert frame.loc[0, "num_test"] == 20
         assert "samples  64 train, 16 val, 20 test" in report
@@ -85,8 +85,7 @@ def test_images_are_decoded_once_for_all_normalizers(
 ) -> None:
     monkeypatch.setenv("DECODERBENCH_CACHE", str(tmp_path / "cache"))
     for case in ("lower", "upper"):
-        experiment = Experiment(**merge(mixed, {"labels": {"normalize": {"case": case}}}))
-        run(experiment, registry=tiny_registry, results=tmp_path / case, device="cpu")
+        train(merge(mixed, {"labels": {"normalize": {"case": case}}}), tiny_registry, tmp_path / case)
     assert len(list((tmp_path / "cache" / "images").glob("*/meta.json"))) == 1
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from helpers.commands import call
 from helpers.running import TINY_PLUGIN, start_command, to_toml
 from helpers.training import add_variant, observe, train
 
@@ -202,7 +203,9 @@ def test_run_waits_for_the_record_of_a_cell_that_another_process_holds(
     assert frame.loc["loop", "exact_match"] == 0.125  # the record of the other process
 
 
-def test_killed_run_loses_only_the_cell_in_training(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_killed_run_loses_only_the_cell_in_training(
+    tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     tiny["training"] |= {"steps": 200, "validate_every": 100}
     tiny["grid"]["decoder"] = {key: tiny["grid"]["decoder"][key] for key in ("ctc", "loop")}
     results = tmp_path / "results"
@@ -223,10 +226,9 @@ def test_killed_run_loses_only_the_cell_in_training(tiny: dict[str, Any], tmp_pa
     (done,) = results.glob("cells/*/result.json")
     before = done.read_bytes()
 
-    again = start_command(arguments)
-    printed, _ = again.communicate(timeout=120)
-    assert again.returncode == 0, printed
-    assert "1 of 2 cells have results already" in printed
+    status, out, err = call(capfd, *arguments)
+    assert status == 0, out + err
+    assert "1 of 2 cells have results already" in caplog.text
     assert done.read_bytes() == before
     assert list(load_frame(results)["status"]) == ["done", "done"]
     assert not list(results.rglob("*.tmp"))

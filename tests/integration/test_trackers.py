@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import training
 from helpers.running import TINY_PLUGIN
 
-from decoderbench import Experiment, hookimpl, load_frame, run
+from decoderbench import hookimpl, load_frame
 from decoderbench.records import read_lines
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
@@ -175,7 +176,7 @@ def train(tiny: dict[str, Any], results: Path, tracker: str | None, **sabotage: 
     named = [str(TINY_PLUGIN)] + ([f"decoderbench_plugins.trackers.{tracker}"] if tracker else [])
     registry = Registry(build_plugin_manager(named))
     registry.plugins.add(Saboteur(**sabotage), "saboteur")
-    run(Experiment(**tiny), registry=registry, results=results, device="cpu")
+    training.train(tiny, registry, results)
 
 
 def test_trackers_are_not_loaded_by_default() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from helpers.recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoderbench.config.cell import ResolvedComponent
@@ -103,6 +103,7 @@ def test_factor_effects_are_missing_if_nothing_is_done() -> None:
     assert effects["mean"].isna().all()
 
 
+@settings(max_examples=25)
 @given(
     effects=st.lists(st.lists(st.integers(-20, 20), min_size=1, max_size=3), min_size=4, max_size=4),
     seeds=st.lists(st.integers(-5, 5), min_size=1, max_size=3),

@@ -77,6 +77,7 @@ def test_interrupt_does_not_mix_up_answers() -> None:
     check(FirstRight)
 
 
+@pytest.mark.slow
 def test_killed_worker_is_replaced() -> None:
     check(FirstRight)
     os.kill(fresh_processes._workers[0].pid, signal.SIGKILL)
@@ -85,14 +86,13 @@ def test_killed_worker_is_replaced() -> None:
 
 
 def test_rule_is_skipped_if_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh_processes._stop_workers()
+    monkeypatch.setattr(fresh_processes, "_workers", [])
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(RuleSkipped, match="no fresh process can be started"):
         check(FirstRight)
 
 
 def test_workers_see_no_accelerator() -> None:
-    fresh_processes._stop_workers()
     check(SmallCTC, "decoder")
     if sys.platform == "linux":
         with open(f"/proc/{fresh_processes._workers[0].pid}/environ", "rb") as file:  # noqa: PTH123
