@@ -35,6 +35,15 @@ DECISIVE = frozenset(CONDITIONS) - {"decoderbench", "python", "commit"}
 COSTLY = DECISIVE - {"timm", "sources", "dataset_source"}
 """The conditions without which times and memory cannot be compared."""
 
+GIVEN = "given_"
+"""Begins the name of a condition of the run that a component or trainer has changed for its cell."""
+
+
+def given_conditions_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the conditions of the run that made a record, before its components changed any."""
+    given = {name.removeprefix(GIVEN): value for name, value in environment.items() if name.startswith(GIVEN)}
+    return conditions_of({**environment, **given})
+
 
 def conditions_of(environment: Mapping[str, str]) -> dict[str, str]:
     """Return every condition that the environment of a record states; the device is its machine."""

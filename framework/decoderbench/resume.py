@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing
+from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing, given_conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError
 from decoderbench.records import FAILED, ResultsDirectory, RunRecord
@@ -104,18 +104,19 @@ class Resume:
                 unknown.append(record)
         if repeat.changed:
             self._superseded |= {record.cell.cell_id: record for record in (*changed, *unknown)}
-        move = "they are trained again" if repeat.changed else "--retrain-changed trains them again"
         if changed:
             level = logging.INFO if repeat.changed else logging.WARNING
             count = f"{len(changed)} of {len(self.cells)} results were" if len(changed) > 1 else "1 result was"
+            move = _next_move(repeat, len(changed))
             logger.log(level, "%s made under other conditions: %s; %s", count, self._describe(changed), move)
         if unknown:
             names = dict.fromkeys(name for record in unknown for name in self._not_stated(record))
             words = ", ".join(CONDITIONS[name] for name in names)
-            logger.info("%d results do not state their %s, so these are not compared; %s", len(unknown), words, move)
+            count = f"{len(unknown)} results do not state their" if len(unknown) > 1 else "1 result does not state its"
+            logger.info("%s %s, so these are not compared; %s", count, words, _next_move(repeat, len(unknown)))
 
     def _then(self, record: RunRecord) -> dict[str, str]:
-        return conditions_of({"machine": record.device} | record.environment)
+        return given_conditions_of({"machine": record.device} | record.environment)
 
     def _not_stated(self, record: RunRecord) -> list[str]:
         then = self._then(record)
@@ -143,3 +144,9 @@ class Resume:
             record.reason,
             record.environment,
         )
+
+
+def _next_move(repeat: Repeat, number: int) -> str:
+    if repeat.changed:
+        return "they are trained again" if number > 1 else "it is trained again"
+    return f"--retrain-changed trains {'them' if number > 1 else 'it'} again"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from decoderbench.command_line import shell_command
+from decoderbench.conditions import GIVEN
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit
@@ -277,12 +278,19 @@ class Runner:
         return held
 
     def _with_origin(self, record: RunRecord) -> RunRecord:
-        """Return a record that states its origin, whatever the trainer that made it has stated."""
+        """Return a record that states its origin, whatever the trainer that made it has stated.
+
+        Where a component or trainer has changed a condition of the run, such as the threads, both values are stated.
+        """
         if record.status == "infeasible":
             return record
+        stated = record.environment
+        given = {
+            f"{GIVEN}{name}": value for name, value in self.environment.items() if stated.get(name, value) != value
+        }
         origin = {
             "device": record.device or self.environment["machine"],
-            "environment": self.environment | record.environment,
+            "environment": self.environment | stated | given,
         }
         return record.model_copy(update=origin)
 

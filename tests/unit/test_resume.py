@@ -56,7 +56,7 @@ def test_result_of_other_conditions_is_kept_with_one_warning_and_retrained_on_re
     environments = [NOW | {name: value}, NOW]
     assert titles(resume(tmp_path / "kept", environments, Repeat())) == ["c"]
     assert caplog.messages == [
-        f"1 result was made under other conditions: {words} (1 cell); --retrain-changed trains them again"
+        f"1 result was made under other conditions: {words} (1 cell); --retrain-changed trains it again"
     ]
     assert caplog.records[0].levelno == logging.WARNING
     again = resume(tmp_path / "again", environments, Repeat(changed=True))
@@ -94,6 +94,11 @@ def test_conditions_that_an_old_record_does_not_state_are_noted_mildly(
     ]
     assert caplog.records[0].levelno == logging.INFO
     assert titles(resume(tmp_path / "again", [old, old, NOW], Repeat(changed=True))) == ["a", "b"]
+
+
+def test_condition_that_a_component_changes_in_every_run_is_no_difference(tmp_path: Path) -> None:
+    changed = NOW | {"threads": "2", "given_threads": "1"}
+    assert titles(resume(tmp_path, [NOW, changed, changed | {"given_threads": "4"}], Repeat(changed=True))) == ["c"]
 
 
 def test_failed_cells_of_other_conditions_are_left_to_retry_failed(
@@ -177,7 +182,7 @@ def test_record_of_a_trainer_that_states_no_origin_gets_it(
     class States:
         @hookimpl(wrapper=True)
         def run_cell(self, cell: Any, context: Any) -> Any:
-            return (yield).model_copy(update={"environment": {"optimizer": "mine"}, "device": ""})
+            return (yield).model_copy(update={"environment": {"optimizer": "mine", "threads": "7"}, "device": ""})
 
     tiny_registry.plugins.add(States(), "states nothing")
     tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
@@ -186,5 +191,6 @@ def test_record_of_a_trainer_that_states_no_origin_gets_it(
     assert {"torch", "timm", "threads", "machine", "sources", "dataset_source", "optimizer"} <= set(
         record["environment"]
     )
+    assert (record["environment"]["threads"], record["environment"]["given_threads"]) == ("7", "1")
     assert record["environment"]["wrappers"].startswith("states nothing ")
     assert record["device"] == record["environment"]["machine"] == frame.loc[0, "device"]

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from decoderbench.config.cell import Cell
 from decoderbench.exception_text import MAX_TEXT, describe_error, to_printable_line
-from decoderbench.records import RunRecord
+from decoderbench.records import FORMAT, RunRecord
 
 FRACTIONS = ("exact_match", "one_minus_ned")
 """The metrics that are fractions of 1."""
@@ -49,6 +49,8 @@ def accept_record(record: object, cell: Cell, num_test: int) -> RunRecord:
 def _broken_rules(record: RunRecord, num_test: int) -> Iterator[str]:
     """Yield what is wrong with a record, as in "exact_match = 5.0, which must be in 0..1"."""
     metrics, cost = record.metrics, record.cost.model_dump()
+    if record.format != FORMAT:
+        yield f"format = {record.format}, which must be {FORMAT}, or nothing could read it"
     for name in FRACTIONS:
         if (value := metrics.get(name)) is not None and not 0 <= value <= 1:
             yield f"{name} = {value}, which is a fraction of 1 and must be in 0..1"

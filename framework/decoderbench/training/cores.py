@@ -20,6 +20,9 @@ logger = logging.getLogger("decoderbench")
 SAMPLE_SECONDS = 0.1
 """How long the cores are watched before training begins."""
 
+MAX_THREADS = 1024
+"""The most threads of a cell; the system cannot start any number of them, and the process would end without a word."""
+
 LEAST_TICKS = 5
 """The clock ticks, of usually 10 ms, that a core must have been watched for."""
 
@@ -34,12 +37,12 @@ def choose_threads(threads: int | None, device: torch.device) -> int | None:
     has no core.
 
     Raises:
-        ConfigError: the number is not a whole number above 0.
+        ConfigError: the number is not a whole number in 1..1024.
     """
     if threads is None:
         return 1 if device.type == "cpu" else None
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise ConfigError([f"--threads {threads}: must be a whole number, at least 1"])
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise ConfigError([f"--threads {threads}: must be a whole number in 1..{MAX_THREADS}"])
     return threads
 
 
