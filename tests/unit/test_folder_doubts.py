@@ -130,3 +130,13 @@ def test_link_that_leads_nowhere_is_said_to_be_one(tmp_path):
     (tmp_path / "cd.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(DataError, match=r"'cd\.png' is a link that leads nowhere$"):
         opened(tmp_path).samples()
+
+
+def test_results_in_the_folder_of_images_are_not_read(tmp_path):
+    make(tmp_path, ["ab.png", "cd.png", "results/set/accuracy.png"], sub="")
+    (tmp_path / "results/set/cells/a").mkdir(parents=True)
+    (tmp_path / "results/set/plan.json").write_text("{}")
+    (tmp_path / "results/set/cells/a/labels.csv").write_text("filename,label\nab.png,x\ncd.png,y\n")
+    dataset = opened(tmp_path, **ALL_TRAIN)
+    assert [sample.label for sample in dataset.samples()] == ["ab", "cd"]
+    assert dataset.notes() == ["results of decoderbench are not read: 'results/set/'"]

@@ -10,13 +10,15 @@ from typing import NamedTuple
 from decoderbench import IMAGE_SUFFIXES, UNSUPPORTED_IMAGE_SUFFIXES, DataError
 
 SHOWN = 10  # names listed in a message
+RESULTS = {"plan.json", "cells"}  # in each folder of results, which is in a folder of images if that is worked in
 
 
 class Tree(NamedTuple):
-    """The files below a folder, without hidden ones."""
+    """The files below a folder, without hidden ones and results."""
 
     files: dict[str, bool]  # by name relative to the folder; true for a regular file, false for a link and the like
     linked_folders: list[str]  # links to folders, which are not followed
+    results: list[str]  # folders that a run has written, which are not read
 
 
 def require_folder(option: str, folder: Path) -> Path:
@@ -30,26 +32,31 @@ def list_files(folder: str, *, follow_links: bool) -> Tree:
     """Return the files below a folder; with `follow_links`, a link counts as what it leads to."""
     files: dict[str, bool] = {}
     linked: list[str] = []
+    results: list[str] = []
     waiting: list[tuple[str, str, tuple[str, ...]]] = [(folder, "", (os.path.realpath(folder),))]
     while waiting:
         inner, prefix, entered = waiting.pop()
-        with os.scandir(inner) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                name = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append((entry.path, f"{name}/", entered))
-                elif not _leads_to_folder(entry):
-                    files[name] = _is_file(entry, follow_links) and is_utf8(entry.name)
-                elif follow_links:
-                    target = os.path.realpath(entry.path)
-                    if any(f"{one}/".startswith(f"{target}/") for one in (*entered, os.path.realpath(inner))):
-                        raise DataError(f"{folder}: the link {name!r} leads back to a folder that holds it; remove it")
-                    waiting.append((entry.path, f"{name}/", (*entered, target)))
-                else:
-                    linked.append(name)
-    return Tree(files, sorted(linked))
+        with os.scandir(inner) as scanned:
+            entries = list(scanned)
+        if prefix and RESULTS <= {entry.name for entry in entries}:
+            results.append(prefix)
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            name = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append((entry.path, f"{name}/", entered))
+            elif not _leads_to_folder(entry):
+                files[name] = _is_file(entry, follow_links) and is_utf8(entry.name)
+            elif follow_links:
+                target = os.path.realpath(entry.path)
+                if any(f"{one}/".startswith(f"{target}/") for one in (*entered, os.path.realpath(inner))):
+                    raise DataError(f"{folder}: the link {name!r} leads back to a folder that holds it; remove it")
+                waiting.append((entry.path, f"{name}/", (*entered, target)))
+            else:
+                linked.append(name)
+    return Tree(files, sorted(linked), sorted(results))
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:

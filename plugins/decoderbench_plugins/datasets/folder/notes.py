@@ -88,6 +88,8 @@ def list_notes(place: Place, source: Source, keys: Collection[str], lists: Lists
     unread_links = [name for name in place.tree.linked_folders if place.root / name != place.folder]
     if links := sorted({*place.images.linked_folders, *unread_links}):
         notes.append(f"links to folders are not followed: {first_names(links)}")
+    if results := sorted({*place.images.results, *place.tree.results}):
+        notes.append(f"results of decoderbench are not read: {first_names(results)}")
     listed = {file for files in lists.naming.values() for file in files}
     read = {*source.files, *source.unread, *listed, *keys}
     others = [
