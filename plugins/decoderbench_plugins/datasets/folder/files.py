@@ -38,7 +38,7 @@ def list_files(folder: str, *, follow_links: bool) -> Tree:
         inner, prefix, entered = waiting.pop()
         with os.scandir(inner) as scanned:
             entries = list(scanned)
-        if prefix and RESULTS <= {entry.name for entry in entries}:
+        if prefix and RESULTS.issubset(entry.name for entry in entries):
             results.append(prefix)
             continue
         for entry in entries:
