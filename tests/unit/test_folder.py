@@ -149,8 +149,8 @@ def test_unreadable_labels_are_refused_by_name(tmp_path, name, content, message)
     [
         ({"path": "gone"}, "gone is not a folder; check the option path"),
         ({"path": ".", "images": "gone"}, "gone is not a folder; check the option images"),
-        ({"path": ".", "labels": "csv"}, "labels.csv is not a regular file"),
-        ({"path": ".", "labels": "tab"}, "labels.txt is not a regular file"),
+        ({"path": ".", "labels": "csv"}, "labels.csv does not exist"),
+        ({"path": ".", "labels": "tab"}, "labels.txt does not exist"),
         ({"path": "."}, "has no labeled images"),
     ],
 )

@@ -140,3 +140,10 @@ def test_results_in_the_folder_of_images_are_not_read(tmp_path):
     dataset = opened(tmp_path, **ALL_TRAIN)
     assert [sample.label for sample in dataset.samples()] == ["ab", "cd"]
     assert dataset.notes() == ["results of decoderbench are not read: 'results/set/'"]
+
+
+@pytest.mark.parametrize("options", [{"labels": "csv"}, {"labels_file": "labels.csv"}])
+def test_table_that_is_missing_is_said_to_be_missing(tmp_path, options):
+    make(tmp_path, ["ab.png"], sub="")
+    with pytest.raises(DataError, match=r"labels\.csv does not exist$"):
+        opened(tmp_path, **options).samples()

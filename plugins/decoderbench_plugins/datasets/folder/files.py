@@ -91,7 +91,7 @@ def find_problem(folder: Path, name: str, *, follow_links: bool) -> str | None:
 def read_text(file: Path) -> str:
     """Return the text of a UTF-8 file; raise `DataError` if it is not one."""
     if not file.is_file():
-        raise DataError(f"{file} is not a regular file")
+        raise DataError(f"{file} {'is not a regular file' if os.path.lexists(file) else 'does not exist'}")
     data = file.read_bytes()
     try:
         return data.decode("utf-8-sig")
