@@ -196,6 +196,19 @@ def test_use_of_torch_replaces_nothing() -> None:
     del torch.nn.functional.a_new_name  # type: ignore[attr-defined]
 
 
+def test_wrapper_of_torch_is_no_change_unless_it_hides_another_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", original)  # put back at the end
+
+    def wrap(function: Any) -> None:
+        torch.manual_seed = torch._disable_dynamo(function)
+
+    assert changes_of(lambda: wrap(original)) == ""
+    torch.manual_seed = original
+    assert "torch.manual_seed" in changes_of(lambda: wrap(lambda seed: None))
+    assert torch.manual_seed is original
+
+
 def test_numbers_are_those_of_a_fresh_process_after_modes_were_left_on() -> None:
     layer = torch.nn.Linear(3, 3)
     expected = layer(torch.ones(1, 3)).detach().clone()

@@ -43,11 +43,11 @@ OWN = ("decoderbench.", "decoderbench_plugins.")
 Names = dict[Any, dict[str, Any]]
 """Modules and classes, and what each of their names means."""
 
-COMPILER = f"{os.sep}torch{os.sep}_dynamo{os.sep}"
-"""Where the wrappers are defined that `torch.compile` puts around functions such as `torch.manual_seed`."""
+IN_TORCH = f"{os.sep}torch{os.sep}"
+"""In the path of every file of torch, where its wrappers of functions are defined."""
 
-OPTIMIZER = f"torch{os.sep}optim{os.sep}optimizer.py"
-"""Where the wrapper is defined that the first optimizer of a class puts around its `step`, to profile it."""
+COMPILER = f"{IN_TORCH}_dynamo{os.sep}"
+"""The part of torch that replaces methods such as `Module.__init__` when something is compiled."""
 
 _MISSING = object()
 
@@ -101,10 +101,14 @@ def _is_code(value: Any) -> bool:
 
 
 def _is_expected(owner: Any, name: str, before: Any, value: Any) -> bool:
-    """Return whether torch itself has set a name: to compile, to profile, or because the default dtype changed."""
+    """Return whether torch itself has set a name.
+
+    It wraps `torch.manual_seed` when its compiler is imported, and the `step` of an optimizer when the first one is
+    made. `torch.Storage` depends on the default dtype.
+    """
     file = getattr(getattr(value, "__code__", None), "co_filename", "")
-    profiled = file.endswith(OPTIMIZER) and getattr(value, "__wrapped__", None) is before
-    return COMPILER in file or profiled or (owner.__name__, name) == ("torch", "Storage")
+    wraps = IN_TORCH in file and getattr(value, "__wrapped__", None) is before
+    return wraps or COMPILER in file or (owner.__name__, name) == ("torch", "Storage")
 
 
 def _owners() -> tuple[Any, ...]:
