@@ -48,11 +48,11 @@ def test_table_of_a_part_names_the_images_in_the_folders_of_that_part(tmp_path):
     assert {sample.split for sample in samples if sample.label.startswith("test")} == {"test"}
 
 
-def test_text_files_in_another_folder_must_be_moved_to_be_read(tmp_path):
+def test_text_files_in_another_folder_lead_to_where_they_are_read(tmp_path):
     make(tmp_path, ["train/images/a.png"], sub="")
     (tmp_path / "train/labels").mkdir()
     (tmp_path / "train/labels/a.txt").write_text("ab")
-    with pytest.raises(DataError, match="reads those beside their images, once moved there"):
+    with pytest.raises(DataError, match=r"labels = \"txt\" reads a\.txt beside a\.png"):
         opened(tmp_path).samples()
 
 

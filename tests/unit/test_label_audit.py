@@ -129,6 +129,20 @@ def test_unusual_blanks_within_labels_are_noted():
     )
 
 
+@pytest.mark.parametrize(
+    ("label", "note"),
+    [
+        ("\uff41b", "labels with characters that differ from others by their width only: 1 ('\uff41'"),
+        ("a\u0441", "labels that mix Latin with Cyrillic or Greek letters in one word: 1, such as 'a\u0441'"),
+        ("a \u0441\u044a", None),
+        ("\uff43", None),  # c, which is in no other label
+    ],
+)
+def test_letters_that_look_like_others_are_noted(label, note):
+    notes = [one for one in audit(with_train(label)).notes if "characters of" not in one]
+    assert [one.startswith(note) for one in notes] == [True] if note else notes == []
+
+
 def test_stripping_comes_before_the_charset_is_checked_and_keeps_a_blank_of_the_charset():
     found = audit(with_train("\ufeffab\r\n", "b\u200b"), charset=Charset("a b"), normalize=STRIP)
     assert (found.labels[4:], found.characters, found.problems) == (("ab", "b"), "a b", ())

@@ -68,6 +68,7 @@ def notes(labels, keys="{row}.png", splits=("train", "val", "test"), **options):
         (["caf\\u00e9", *WORDS], "{row}.png", "labels that have the code of a character: 1"),
         (["nan", *WORDS], "{row}.png", "missing or unreadable text: 1, such as 'nan'"),
         (["###", *WORDS], "{row}.png", "missing or unreadable text: 1, such as '###'"),
+        (["3-Jan", *WORDS], "{row}.png", "labels that are dates as a spreadsheet writes them: 1, such as '3-Jan'"),
         (["1.2E+11", *WORDS], "{row}.png", "numbers as a spreadsheet writes them: 1"),
         ([f"{digits}.0" for digits in DIGITS], "{row}.png", "every label ends in .0"),
         ([str(int(digits)) for digits in DIGITS], "{row}.png", "shorter than 4 digits: a spreadsheet removes zeros"),

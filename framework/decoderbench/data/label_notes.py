@@ -5,6 +5,7 @@ No torch here.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -12,6 +13,8 @@ from decoderbench.data.dataset import Sample
 from decoderbench.data.label_normalizer import LabelNormalizer, strip_blanks
 from decoderbench.data.label_signs import doubtful_labels
 from decoderbench.data.problems import list_characters, quote
+
+LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def label_notes(
@@ -31,6 +34,7 @@ def label_notes(
         *_blanks(labels),
         *_characters(samples, labels, charset),
         *_unicode_forms(labels, normalize),
+        *_twins(labels),
     ]
 
 
@@ -72,3 +76,27 @@ def _unicode_forms(labels: Sequence[str], normalize: LabelNormalizer) -> list[st
     if decomposed and normalize.unicode_form == "none":
         return [f"labels that are not in Unicode normal form C, and are kept so: {decomposed:,}"]
     return []
+
+
+def _twins(labels: Sequence[str]) -> list[str]:
+    """Return notes on characters that look like others of the data, as keyboards of two languages write them."""
+    notes = []
+    used = set().union(*labels)
+    wide = {c for c in used if unicodedata.decomposition(c).startswith(("<wide>", "<narrow>"))}
+    twins = {c for c in wide if unicodedata.normalize("NFKC", c) in used}
+    if twins:
+        count = sum(not twins.isdisjoint(label) for label in labels)
+        notes.append(
+            f"labels with characters that differ from others by their width only: {count:,} ({list_characters(twins)})"
+        )
+    mixed = [label for label in labels if not label.isascii() and any(map(_mixes_scripts, LETTERS.findall(label)))]
+    if mixed:
+        notes.append(
+            f"labels that mix Latin with Cyrillic or Greek letters in one word: {len(mixed):,}, such as {quote(mixed[0])}"
+        )
+    return notes
+
+
+def _mixes_scripts(word: str) -> bool:
+    scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in word}
+    return "LATIN" in scripts and not scripts.isdisjoint({"CYRILLIC", "GREEK"})

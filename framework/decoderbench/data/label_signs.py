@@ -35,6 +35,7 @@ ANY = (
     ("have a code of HTML", r".*&(#[0-9]+|#x[0-9a-f]+|amp|lt|gt|quot|apos|nbsp);.*"),
     ("have the code of a character", r".*(\\u[0-9a-f]{4}|\\x[0-9a-f]{2}).*"),
     ("are numbers as a spreadsheet writes them", r"[0-9](\.[0-9]+)?E\+[0-9]+"),
+    ("are dates as a spreadsheet writes them", r"[0-9]{1,2}-(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"),
     ("may stand for a missing or unreadable text", r"#{3,}|<unk>|\[unk\]|n/a|nan|none|null|<na>"),
 )
 """Signs of a single label."""

@@ -101,12 +101,7 @@ def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source
         source = _read_sidecars(place, ".gt.txt", progress)
     else:
         for suffix, files in sidecars:
-            move = ""
-            if suffix == ".txt":
-                beside = any(f"{splitext(image)[0]}.txt" in place.images.files for image in place.names.images)
-                move = '; dataset.labels = "txt" reads those beside their images' + (
-                    "" if beside else ", once moved there"
-                )
+            move = '; dataset.labels = "txt" reads a.txt beside a.png' if suffix == ".txt" else ""
             unread[files[0]] = f"{len(files):,} {suffix} files have names of images{move}"
         if unread and place.names.images:
             listed = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
