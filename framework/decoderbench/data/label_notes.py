@@ -92,7 +92,8 @@ def _twins(labels: Sequence[str]) -> list[str]:
     mixed = [label for label in labels if not label.isascii() and any(map(_mixes_scripts, LETTERS.findall(label)))]
     if mixed:
         notes.append(
-            f"labels that mix Latin with Cyrillic or Greek letters in one word: {len(mixed):,}, such as {quote(mixed[0])}"
+            f"labels that mix Latin with Cyrillic or Greek letters in one word: {len(mixed):,}, "
+            f"such as {quote(mixed[0])}"
         )
     return notes
 
