@@ -125,6 +125,19 @@ def test_folders_that_may_be_groups_are_noted(tmp_path, options, noted):
     assert any("without regard to their 4 folders ('page0', 'page1', 'page2', ...)" in note for note in notes) == noted
 
 
+def test_folders_of_a_split_in_another_language_are_noted(tmp_path):
+    make(
+        tmp_path,
+        [f"{part}/{part[0]}{number}x.png" for part in ("entrenamiento", "prueba") for number in range(10)],
+        sub="",
+    )
+    dataset = opened(tmp_path)
+    assert dataset.split_source().startswith("dealt")
+    assert any(
+        "2 folders ('entrenamiento', 'prueba'): if each is a part of the split" in one for one in dataset.notes()
+    )
+
+
 def test_link_that_leads_nowhere_is_said_to_be_one(tmp_path):
     make(tmp_path, ["ab.png"], sub="")
     (tmp_path / "cd.png").symlink_to(tmp_path / "gone.png")

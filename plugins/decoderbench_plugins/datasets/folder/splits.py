@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from decoderbench import DataError, Split
 
 from .files import first_names
-from .groups import FEWEST, Grouping, chosen_grouping, folders_of, likely_groupings, require_column
+from .groups import Grouping, chosen_grouping, folders_of, likely_groupings, require_column
 from .labels import Row
 from .split_lists import Lists
 from .split_signs import Sign, column_sign, find_signs, unread_split_columns, word_of_value
@@ -43,10 +43,12 @@ def assign_splits(
         notes += _note_divided(splits, source, [*likely, grouping], config)
         return _complete(Assignment(splits, source, notes), [*likely, grouping], config, deal)
     notes += [_note_likely(one) for one in likely]
-    if not grouping.column and FEWEST <= len(folders := folders_of(rows)) < len(rows):
+    folders = folders_of(rows) if config.split == "auto" and not grouping.column else []
+    if 1 < len(folders) < len(rows):
         notes.append(
-            f"images are dealt without regard to their {len(folders):,} folders ({first_names(folders, 3)}): if each "
-            "is a page, book or writer, give a table with a column that says so, and set dataset.group_column"
+            f"images are dealt without regard to their {len(folders):,} folders ({first_names(folders, 3)}): if each is "
+            "a part of the split, rename them train, val and test; if a page, book or writer, give a table with a "
+            "column that says so, and set dataset.group_column"
         )
     if grouping.column and (empty := sum(not group for group in grouping.of)) > 1:
         notes.append(f"column {grouping.column} is empty for {empty:,} samples, which are one group")
