@@ -46,8 +46,8 @@ def assign_splits(
     folders = folders_of(rows) if config.split == "auto" and not grouping.column else []
     if 1 < len(folders) < len(rows):
         notes.append(
-            f"images are dealt without regard to their {len(folders):,} folders ({first_names(folders, 3)}): if each is "
-            "a part of the split, rename them train, val and test; if a page, book or writer, give a table with a "
+            f"images are dealt without regard to their {len(folders):,} folders ({first_names(folders, 3)}): if each "
+            "is a part of the split, rename them train, val and test; if a page, book or writer, give a table with a "
             "column that says so, and set dataset.group_column"
         )
     if grouping.column and (empty := sum(not group for group in grouping.of)) > 1:
