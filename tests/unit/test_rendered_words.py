@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,7 +26,20 @@ CLEAN = {
     "rotation": 0, "perspective": 0, "curvature": 0, "blur": 0, "noise": 0, "offset": 0, "light_on_dark": 0,
     "background": "plain", "contrast": (1, 1), "spacing": (0, 0), "size": (0.6, 0.6), "margin": (0.2, 0.2),
 }  # fmt: skip
-FACES, _ = select_typefaces("0123456789abcdefghijklmnopqrstuvwxyz", None)
+of_package = cache(partial(select_typefaces, folder=None))
+FACES, _ = of_package("0123456789abcdefghijklmnopqrstuvwxyz")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fonts_of_the_package_read_once():
+    """Reading their character maps takes longer than drawing a small dataset."""
+
+    def select(characters, folder):
+        return select_typefaces(characters, folder) if folder else of_package(characters)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "select_typefaces", select)
+        yield
 
 
 def words(base_dir=Path(), **options):
