@@ -125,10 +125,10 @@ def _own_folder(file: Path) -> Path:
 
 def _closure(file: Path, base: Path) -> set[Path]:
     """Return a file and the files below `base` that it imports, directly or not."""
-    found, waiting = {file}, [file]
+    found, waiting, own = {file}, [file], _own_names(file, base)
     while waiting:
         importer = waiting.pop()
-        for imported in _imported_files(importer, base, _own_names(file, base)):
+        for imported in _imported_files(importer, base, own):
             if imported not in found:
                 found.add(imported)
                 waiting.append(imported)
@@ -140,6 +140,8 @@ def _own_names(file: Path, base: Path) -> frozenset[str] | None:
     if base not in _site_packages():
         return None
     name = file.relative_to(base).parts[0].partition(".")[0]
+    if name == f"{PACKAGE.name}_plugins":
+        return frozenset({name})  # reading the names of all distributions takes a third of a second
     owners = _distributions()
     mine = set(owners.get(name, ()))
     return frozenset({name, *(other for other, theirs in owners.items() if mine.intersection(theirs))})
