@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from statistics import stdev
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.commands import leave_out_figures
 from helpers.recording import COMMAND, HOSTILE, header, make_cell, make_record, publish, table_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +38,13 @@ MATCHED = {
     "bridge": ([(15, 50), (40, 60), (30, 20)], 5),  # with A x, the second seed of A y, B x
     "decoder": ([(15, 35), (50, 60), (20, 40)], 5),  # with A p, the second seed of A q, B q
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_figures(patch)
+        yield
 
 
 def frame_of(scores: dict[tuple[str, ...], list[int | None]]) -> pd.DataFrame:
