@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from decoderbench.cli.common import merge_overrides
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge, parse_overrides
 from decoderbench.config.toml_lines import line_of
@@ -199,6 +200,12 @@ def test_add_variants_reports_every_invalid_addition(addition: str, expected: st
     first, second = caught.value.mistakes
     assert first.startswith(expected)
     assert second.startswith("--add bad: must be")
+
+
+def test_key_is_not_given_by_its_own_option_and_by_set() -> None:
+    with pytest.raises(ConfigError, match=r"--seeds and --set grid\.seeds say the same thing; give one of them"):
+        merge_overrides(["grid.seeds=[5]"], "0", None)
+    assert merge_overrides(["grid.encoder=x"], "0,1", None)["grid"]["seeds"] == [0, 1]
 
 
 def test_merge_drops_options_of_a_replaced_component() -> None:

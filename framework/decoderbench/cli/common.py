@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from decoderbench.command_line import shell_command
 from decoderbench.config.experiment import Experiment, parse_experiment, read_toml
 from decoderbench.config.mistakes import describe_mistake
 from decoderbench.config.overrides import add_variants, merge, parse_overrides
+from decoderbench.config.typed_values import value_of
 from decoderbench.deadline import Deadline, parse_duration
 from decoderbench.errors import ConfigError
 
@@ -68,14 +70,24 @@ StopAfter = Annotated[
 Allow = Annotated[list[str] | None, typer.Option("--allow", help="Accept a data problem by its code. Repeatable.")]
 
 
+def override(changes: dict[str, Any], option: str, key: str, value: Any) -> dict[str, Any]:
+    """Return overrides with a key that has an option of its own; raise `ConfigError` if `--set` gives it too."""
+    table, name = key.split(".")
+    given = value_of(changes.get(table))
+    if isinstance(given, Mapping) and name in given:
+        raise ConfigError([f"{option} and --set {key} say the same thing; give one of them"])
+    return merge(changes, {table: {name: value}})
+
+
 def merge_overrides(overrides: list[str] | None, seeds: str | None, allow: list[str] | None) -> dict[str, Any]:
     """Return the keys that the options override in an experiment, as plain data."""
     changes = parse_overrides(overrides or [])
     if seeds is not None:
         try:
-            changes = merge(changes, {"grid": {"seeds": [int(seed) for seed in seeds.split(",")]}})
+            numbers = [int(seed) for seed in seeds.split(",")]
         except ValueError:
             raise ConfigError([f"--seeds {seeds}: must be whole numbers separated by commas, as in 0,1,2"]) from None
+        changes = override(changes, "--seeds", "grid.seeds", numbers)
     return merge(changes, {"allow": allow}) if allow else changes
 
 

@@ -33,6 +33,7 @@ from decoderbench.cli.common import (
     load_registry,
     merge_overrides,
     out,
+    override,
 )
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
@@ -73,7 +74,9 @@ def run(
 
 def compare(
     images: Annotated[Path, typer.Argument(help="A folder of labeled images.", show_default=False)],
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimizer steps of each cell.")] = 2000,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Optimizer steps of each cell.  [default: 2000]")
+    ] = None,
     results: ResultsFolder = None,
     device: Device = None,
     seeds: Seeds = None,
@@ -95,10 +98,12 @@ def compare(
     from decoderbench.planning.compare_preset import fit_preset
 
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
+    if steps is not None:
+        changes = override(changes, "--steps", "training.steps", steps)
     registry = load_registry(plugin, plugins_dir)
     with _showing_progress(registry, "nothing is written yet"):
         options = value_of(changes.get("dataset", {}))
-        data, dataset = fit_preset(images, registry, steps=steps, options=options, deadline=deadline)
+        data, dataset = fit_preset(images, registry, steps=2000, options=options, deadline=deadline)
     data = registry.decide_options(add_variants(merge(data, changes), add or []))
     checked = parse_experiment(data, source="compare")
     repeat, where = Repeat(retry_failed, retrain_changed), (images, Path())
