@@ -195,7 +195,7 @@ def _execute(
     )
     directory.write_plan(plan)
     if others := directory.count_other_results(prepared.cells):
-        logger.info("%d results of earlier settings in %s are not in this table", others, directory.path)
+        logger.info("results of earlier settings in %s that are not in this table: %d", directory.path, others)
     plugins.add(trainer, TRAINER)
     start_device(device)  # after the images were decoded by forked processes
     dataset = ResidentDataset(prepared.inputs.images, audit, device)
