@@ -104,8 +104,8 @@ def test_cell_that_changes_global_state_is_named_once_and_changes_no_other_cell(
     said = [line for line in caplog.messages if "changed global state" in line]
     assert said == [
         "tiny / columns / bad / seed 0 changed global state (functions: torch.nn.functional.log_softmax, the default "
-        "dtype, deterministic algorithms, the hooks of all modules and optimizers: forward_hooks, autocast on cpu, open regions of "
-        "autocast, the signal handlers: SIGTERM, the umask); restored"
+        "dtype, deterministic algorithms, the hooks of all modules and optimizers: forward_hooks, autocast on cpu, "
+        "open regions of autocast, the signal handlers: SIGTERM, the umask); restored"
     ]
     assert os.umask(mask) == mask
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
