@@ -51,16 +51,16 @@ def main() -> None:
 
 
 def write_images(folder: Path, count: int) -> None:
-    (folder / "images").mkdir()
+    (folder / "data").mkdir()
     file = BytesIO()
     Image.linear_gradient("L").resize((100, 32)).save(file, "PNG")
     for index in range(count):
-        (folder / "images" / f"{index:07}.png").write_bytes(file.getvalue())
+        (folder / "data" / f"{index:07}.png").write_bytes(file.getvalue())
     time.sleep(2.1)  # the contents of newer files are hashed, since their times are not reliable yet
 
 
 def dataset_in(folder: Path) -> Folder:
-    return Folder(Folder.Config(path=".", labels="filename"), folder)
+    return Folder(Folder.Config(path="data", labels="filename"), folder)
 
 
 def open_cached(folder: Path) -> dict[str, float]:
