@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("decoderbench")
 
 TRAINING_CHANGES = ("the seed of torch", "the random state of torch", "the random state of CUDA")
-"""Global state that training a cell changes, and that is restored without a word."""
+"""Global state that training a cell changes, and that is restored without a warning."""
 
 
 def run(

@@ -272,6 +272,27 @@ def test_error_of_a_damaged_tiff_gives_the_reason_of_libtiff(capfd: pytest.Captu
     assert capfd.readouterr().err == ""
 
 
+class OneImage(Dataset):
+    """A dataset of one image: `load_image` returns the given object, or raises it if it is an exception."""
+
+    name = "given"
+
+    def __init__(self, given: Any) -> None:
+        super().__init__(None, Path())
+        self.given = given
+
+    def samples(self) -> list[Sample]:
+        return [Sample("a", "a", "train")]
+
+    def load_image(self, index: int) -> Image.Image:
+        if isinstance(self.given, BaseException):
+            raise self.given
+        return self.given
+
+    def fingerprint(self) -> str:
+        return "given"
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -286,20 +307,8 @@ def test_error_of_a_damaged_tiff_gives_the_reason_of_libtiff(capfd: pytest.Captu
     ids=lambda error: type(error).__name__,
 )
 def test_whatever_a_dataset_raises_is_a_data_error_that_names_it(error: Exception) -> None:
-    class Broken(Dataset):
-        name = "broken"
-
-        def samples(self) -> list[Sample]:
-            return [Sample("a", "a", "train")]
-
-        def load_image(self, index: int) -> Image.Image:
-            raise error
-
-        def fingerprint(self) -> str:
-            return "broken"
-
     with pytest.raises(DataError, match=f"^{type(error).__name__}") as caught:
-        read_image(Broken(None, Path()), 0)
+        read_image(OneImage(error), 0)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 2000
     assert caught.value.__cause__ is error
@@ -315,20 +324,8 @@ def test_whatever_a_dataset_raises_is_a_data_error_that_names_it(error: Exceptio
     ],
 )
 def test_what_is_not_a_decoded_image_is_a_data_error(given: Any, message: str) -> None:
-    class Given(Dataset):
-        name = "given"
-
-        def samples(self) -> list[Sample]:
-            return [Sample("a", "a", "train")]
-
-        def load_image(self, index: int) -> Image.Image:
-            return given
-
-        def fingerprint(self) -> str:
-            return "given"
-
     with pytest.raises(DataError, match=message):
-        read_image(Given(None, Path()), 0)
+        read_image(OneImage(given), 0)
 
 
 def test_request_to_end_passes() -> None:

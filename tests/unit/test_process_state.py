@@ -198,7 +198,7 @@ def test_use_of_torch_replaces_nothing() -> None:
 
 def test_wrapper_of_torch_is_no_change_unless_it_hides_another_function(monkeypatch: pytest.MonkeyPatch) -> None:
     original = torch.manual_seed
-    monkeypatch.setattr(torch, "manual_seed", original)  # put back at the end
+    monkeypatch.setattr(torch, "manual_seed", original)  # restored at the end
 
     def wrap(function: Any) -> None:
         torch.manual_seed = torch._disable_dynamo(function)

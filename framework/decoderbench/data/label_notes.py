@@ -1,4 +1,4 @@
-"""Notes on labels, for people to read: what is trained on and scored as it is, although it may not be meant so.
+"""Notes on labels, for people to read: suspicious labels are kept and counted.
 
 No torch here.
 """

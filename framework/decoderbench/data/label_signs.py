@@ -57,7 +57,7 @@ NEARLY_ALL = (
 
 
 def doubtful_labels(samples: Sequence[Sample], *, named_by_files: bool = False) -> list[str]:
-    """Return one sentence per sign that labels are not what is written in the images.
+    """Return one sentence per sign that labels are not the texts of the images.
 
     Args:
         samples: all samples of a dataset, as it lists them.

@@ -42,7 +42,7 @@ def splits_meant_by(words: Collection[SplitWord]) -> dict[SplitWord, Split]:
     """Return the part that each word of one sign means.
 
     Where eval stands beside a test, it is the validation part, as in TensorFlow's data sets; else it is the test, as
-    beside dev. What is called trainval is the train that a val is dealt from.
+    beside dev. trainval means train, from which val is dealt.
     """
     return {
         "train": "train",

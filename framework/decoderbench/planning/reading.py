@@ -1,4 +1,4 @@
-"""The reading of datasets: how far it is, for observers, when it ends early, and what they raise. No torch here."""
+"""Reading of datasets: progress for observers, early ends, and exceptions of datasets. No torch here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS_BETWEEN_REPORTS = 0.1
 
 @contextmanager
 def reading(dataset: Dataset, plugins: Plugins, deadline: Deadline = NO_DEADLINE) -> Iterator[None]:
-    """Tell observers in the block how far the dataset has read.
+    """Report to observers in the block how far the dataset has read.
 
     Raises:
         DataError: as `naming_dataset`.
@@ -51,7 +51,7 @@ def reading(dataset: Dataset, plugins: Plugins, deadline: Deadline = NO_DEADLINE
 
 @contextmanager
 def naming_dataset(name: str) -> Iterator[None]:
-    """Turn what a dataset raises in the block, and what is no error that a user can cause, into one that names it.
+    """Turn an exception of the dataset in the block into a `DataError` that names it, unless it is a user error.
 
     Global state that the dataset changes is restored, and a warning names it.
 

@@ -234,7 +234,7 @@ class HookCalls:
             )
 
 
-@cache  # of the files as they were first: later edits are not what is loaded
+@cache  # of the files as they were imported: later edits do not change the loaded code
 def _source_digest(function: Callable[..., object]) -> str:
     return plugin_digest(Path(inspect.getfile(inspect.unwrap(function))))
 

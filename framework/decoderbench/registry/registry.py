@@ -65,7 +65,7 @@ class Registered(Generic[T]):
         """Return a digest of the file that defines the class and of what it imports from its own folder.
 
         The same of the components that it derives from counts too, so an edited component is another component. The
-        digest is that of the files when first asked for: later edits are not what is loaded.
+        digest is that of the files when first asked for: later edits do not change the loaded code.
 
         Raises:
             OSError, TypeError: no file defines the class, as in a notebook.

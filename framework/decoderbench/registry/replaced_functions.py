@@ -1,7 +1,7 @@
 """Functions and methods that a plugin may replace for everybody: of Python, decoderbench and the libraries it uses.
 
-A replaced or deleted name of these modules and classes is found and put back. A new name of a module is no change,
-because modules import lazily; a new method of a class is one if it hides an inherited method.
+Replaced and deleted names of these modules and classes are found and restored. A new name of a module is no change,
+because modules import lazily. A new method of a class is a change if it hides an inherited method.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_functions() -> Names:
 
 
 def restore_functions(before: Names) -> None:
-    """Put back what `replaced` finds."""
+    """Restore the names that `replaced` finds."""
     for owner, name in _replaced(before, read_functions()):
         if name in before[owner]:
             setattr(owner, name, before[owner][name])

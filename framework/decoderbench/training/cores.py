@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 0.1
 """How long the cores are watched before training begins."""
 
 MAX_THREADS = 1024
-"""The most threads of a cell; the system cannot start any number of them, and the process would end without a word."""
+"""The most threads of a cell; the system cannot start any number, and the process would end without a message."""
 
 LEAST_TICKS = 5
 """The clock ticks, of usually 10 ms, that a core must have been watched for."""
@@ -62,7 +62,7 @@ def warn_of_missing_cores(threads: int) -> None:
     """Log a warning if fewer cores, or rounded fewer idle ones, are there than threads: times would be longer.
 
     The idle time of the cores that this process may use is summed over a tenth of a second in which it does nothing.
-    Only Linux tells it; elsewhere nothing is said.
+    Only Linux reports it; elsewhere there is no warning.
     """
     if threads > (cores := usable_cores()):
         logger.warning("%d threads: this process may use %d cores, and threads that share a core wait", threads, cores)

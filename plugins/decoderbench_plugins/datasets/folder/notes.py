@@ -1,4 +1,4 @@
-"""What is in a folder beside the labeled images: refused if labels may be missing, else counted in notes."""
+"""Files in a folder beside the labeled images: refused if labels may be missing, else counted in notes."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence

@@ -58,7 +58,7 @@ def assign_splits(
 
 
 def _choose_signs(rows: Sequence[Row], lists: Lists, config: "Folder.Config") -> tuple[list[Sign], list[str]]:
-    """Return the signs to follow, none if samples are to be dealt, and notes on what is not followed."""
+    """Return the signs to follow, none if samples are to be dealt, and notes on ignored signs."""
     found = find_signs(rows, lists.naming)
     signs, alone = [sign for sign in found if sign.divides], [sign for sign in found if not sign.divides]
     if config.split == "dealt":
