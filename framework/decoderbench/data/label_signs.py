@@ -15,7 +15,9 @@ from os.path import commonprefix
 from posixpath import basename, splitext
 
 from decoderbench.data.dataset import SPLITS, Sample
+from decoderbench.data.image_formats import IMAGE_SUFFIXES
 from decoderbench.data.problems import quote
+from decoderbench.data.split_words import SPELLINGS
 
 MOST = 0.9  # share of labels that must show a sign which a single label may well show
 FEWEST = 3  # samples below which nothing can be said about all of them
@@ -23,7 +25,6 @@ LONG_PART = 3  # characters that all labels have in common
 FEWEST_OF_A_PART = 10  # the same of half of them, or of one split
 
 NUMBER = re.compile(r"[0-9]{1,18}")
-SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"}
 HEADER_WORDS = {
     "file", "filename", "file_name", "filepath", "gt", "ground_truth", "id", "image", "image_name", "img", "label",
     "labels", "name", "path", "target", "text", "transcription", "word", "words",
@@ -31,7 +32,7 @@ HEADER_WORDS = {
 EDGES = set(",;:|\"'`()[]{}<>/\\\u201c\u201d\u2018\u2019\u00ab\u00bb")
 
 ANY = (
-    ("look like file names", r".+\.(png|jpe?g|jpe|jfif|bmp|gif|tiff?|webp|avif|jp2|tga|txt|json|xml)"),
+    ("look like file names", rf".+({'|'.join(map(re.escape, sorted({*IMAGE_SUFFIXES, '.txt', '.json', '.xml'})))})"),
     ("have a code of HTML", r".*&(#[0-9]+|#x[0-9a-f]+|amp|lt|gt|quot|apos|nbsp);.*"),
     ("have the code of a character", r".*(\\u[0-9a-f]{4}|\\x[0-9a-f]{2}).*"),
     ("are numbers as a spreadsheet writes them", r"[0-9](\.[0-9]+)?E\+[0-9]+"),
@@ -51,7 +52,7 @@ NEARLY_ALL = (
         "ends with a blank, dot, hyphen or bracket and a number, as with a second column or the number of a copy",
         r".*[^\W\d_].*[\s.(-][0-9]+([.][0-9]+)?\)?",
     ),
-    ("is the name of a split", "|".join(SPLIT_WORDS)),
+    ("is the name of a split", "|".join(SPELLINGS.values())),
 )
 """Signs of nearly all labels together."""
 
