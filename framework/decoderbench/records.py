@@ -30,10 +30,10 @@ logger = logging.getLogger("decoderbench")
 FORMAT = 3
 """Version of `plan.json` and `result.json`. Files of version 1, written by decoderbench 0.1, do not state it."""
 
-Status = Literal["done", "failed", "oom", "diverged", "infeasible"]
+Status = Literal["done", "failed", "oom", "diverged", "timeout", "crashed", "infeasible"]
 
 
-FAILED = ("failed", "oom", "diverged")
+FAILED = ("failed", "oom", "diverged", "timeout", "crashed")
 """The statuses of cells that were tried and have no result."""
 
 
