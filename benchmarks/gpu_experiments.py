@@ -31,7 +31,8 @@ from pathlib import Path
 from figure_file import FigureWriter, installed_versions, parser, with_threads
 
 from decoderbench.errors import DataError, PendingCellsError
-from decoderbench.records import ResultsDirectory, RunRecord, write_atomically
+from decoderbench.records import RunRecord, write_atomically
+from decoderbench.results_directory import ResultsDirectory
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-c", "from decoderbench.cli import main; main()"]

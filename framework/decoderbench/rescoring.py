@@ -18,7 +18,8 @@ import pandas as pd
 from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
 from decoderbench.metrics import BUILT_IN, Definition, Transcriptions, built_in_definitions, sources_of
-from decoderbench.records import ResultsDirectory, RunRecord
+from decoderbench.records import RunRecord
+from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import content_digest
 
 logger = logging.getLogger("decoderbench")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing, given_conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError
-from decoderbench.records import FAILED, ResultsDirectory, RunRecord
+from decoderbench.records import FAILED, RunRecord
+from decoderbench.results_directory import ResultsDirectory
 
 logger = logging.getLogger("decoderbench")
 

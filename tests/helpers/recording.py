@@ -10,7 +10,8 @@ from markdown_it import MarkdownIt
 
 from decoderbench.config.cell import Cell, ResolvedComponent, ResolvedLabels
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, TrainingOptions
-from decoderbench.records import Cost, Plan, ResultsDirectory, RunRecord
+from decoderbench.records import Cost, Plan, RunRecord
+from decoderbench.results_directory import ResultsDirectory
 
 COMMAND = "decoderbench report results/demo"
 HOSTILE = [

@@ -15,9 +15,9 @@ from helpers.training import add_variant, observe, train
 from decoderbench import Experiment, deadline, hookimpl, load_frame, runner
 from decoderbench.errors import DeviceLostError, PendingCellsError
 from decoderbench.planning.prepare import prepare
-from decoderbench.records import ResultsDirectory
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
+from decoderbench.results_directory import ResultsDirectory
 
 
 class Clock:

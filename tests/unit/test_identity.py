@@ -14,8 +14,8 @@ from decoderbench.errors import DataError
 from decoderbench.identity import Introduced, NotDecisive, identity_of
 from decoderbench.kinds import AXES
 from decoderbench.options import Options
-from decoderbench.records import ResultsDirectory
 from decoderbench.registry.registry import Registry
+from decoderbench.results_directory import ResultsDirectory
 from decoderbench.runner import run
 from decoderbench.sources import source_digest
 from decoderbench.training.local_context import build_recognizer

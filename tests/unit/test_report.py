@@ -17,9 +17,10 @@ from markdown_it import MarkdownIt
 from decoderbench.conditions import CONDITIONS
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DataError
-from decoderbench.records import Cost, ResultsDirectory, append_line
+from decoderbench.records import Cost, append_line
 from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
 from decoderbench.report.tables import format_fixed
+from decoderbench.results_directory import ResultsDirectory
 
 COLUMNS = [
     *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason"),

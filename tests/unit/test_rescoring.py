@@ -17,12 +17,13 @@ from helpers.training import observe, train
 from decoderbench import rescoring
 from decoderbench.config.cell import Cell
 from decoderbench.metrics import Definition, Transcriptions, built_in_definitions, edit_distances, sources_of
-from decoderbench.records import ResultsDirectory, RunRecord
+from decoderbench.records import RunRecord
 from decoderbench.registry.metric_definitions import definitions_of
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, markdown_table, write_files
 from decoderbench.rescoring import rescore
+from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import content_digest
 
 REFERENCES = ["ab", "ba", "aab", "b"]

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from decoderbench import hookimpl
 from decoderbench.metrics import Definition, Transcriptions
-from decoderbench.records import Cost, ResultsDirectory, RunRecord, read_lines
+from decoderbench.records import Cost, RunRecord, read_lines
 from decoderbench.registry.record_rules import accept_record
 from decoderbench.registry.registry import Registry
 from decoderbench.report import load_frame, load_results
 from decoderbench.report.tables import cells_csv
+from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scalars import to_number, to_plain
 from decoderbench.training.local_context import LocalContext
 

@@ -38,7 +38,8 @@ from decoderbench.cli.common import (
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
 from decoderbench.config.typed_values import value_of
-from decoderbench.records import FAILED, digest_of_path
+from decoderbench.records import FAILED
+from decoderbench.results_directory import digest_of_path
 from decoderbench.resume import Repeat
 
 if TYPE_CHECKING:
@@ -170,10 +171,10 @@ def report(
     plugins_dir: PluginFolders = None,
 ) -> None:
     """Rebuild tables and figures from the records alone. Nothing is trained; changed metrics are computed again."""
-    from decoderbench.records import ResultsDirectory
     from decoderbench.registry.metric_definitions import definitions_of
     from decoderbench.report import load_results, markdown_table, write_files
     from decoderbench.rescoring import rescore
+    from decoderbench.results_directory import ResultsDirectory
 
     # Plugins can add columns and metrics. The built-in ones do not, and would import torch.
     plugins, directory = load_plugins(plugin, plugins_dir, builtin=False), ResultsDirectory(results)

@@ -14,8 +14,9 @@ from decoderbench.conditions import CONDITIONS, COSTLY, conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.kinds import AXES
 from decoderbench.metrics import BUILT_IN, Definition, built_in_definitions, sources_of
-from decoderbench.records import Plan, ResultsDirectory, RunRecord
+from decoderbench.records import Plan, RunRecord
 from decoderbench.report.definitions import find_mixed_metrics, notes_on_missing
+from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scalars import to_plain
 
 logger = logging.getLogger("decoderbench")
