@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
 from decoderbench.options import Options
 from decoderbench.scalars import Count, Number
+from decoderbench.storage import append_durably
 
 logger = logging.getLogger("decoderbench")
 
@@ -103,31 +103,9 @@ class Plan(Options):
     """Number of samples per split that are trained on or scored."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file atomically: after a crash or a power failure it is complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON object to a `.jsonl` file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    """Append one JSON object to a `.jsonl` file, durably; raise `StorageError` if it cannot be written."""
+    append_durably(path, json.dumps(row).encode() + b"\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

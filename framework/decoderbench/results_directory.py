@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
-from decoderbench.records import FORMAT, Plan, RunRecord, write_atomically
+from decoderbench.records import FORMAT, Plan, RunRecord
+from decoderbench.storage import delete, rename, write_atomically
 
 logger = logging.getLogger("decoderbench")
 
@@ -119,7 +120,8 @@ class ResultsDirectory:
         except FileNotFoundError:
             return None
         except ValidationError:
-            renamed = path.replace(_unused(path.with_suffix(".json.damaged")))
+            renamed = _unused(path.with_suffix(".json.damaged"))
+            rename(path, renamed)
             logger.warning("%s: corrupt, not a record; renamed to %s, the cell will run again", path, renamed.name)
             return None
         if record.cell.cell_id != cell.cell_id:
@@ -134,8 +136,7 @@ class ResultsDirectory:
 
     def delete_result(self, cell: Cell) -> None:
         """Delete the result and the traceback of a cell, so that it runs again."""
-        for name in ("result.json", "traceback.txt"):
-            (self.cell_directory(cell) / name).unlink(missing_ok=True)
+        delete(*(self.cell_directory(cell) / name for name in ("result.json", "traceback.txt")))
 
     @contextmanager
     def lease(self, cell: Cell, *, timeout: float = 0.0) -> Iterator[bool]:

@@ -24,7 +24,7 @@ from decoderbench.errors import DeviceLostError, PendingCellsError
 from decoderbench.exception_text import format_traceback
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
-from decoderbench.records import FAILED, Plan, RunRecord, write_atomically
+from decoderbench.records import FAILED, Plan, RunRecord
 from decoderbench.registry.global_state import preserving_global_state, undoing_changes
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import hookimpl
@@ -33,6 +33,7 @@ from decoderbench.report import Results, load_results, write_files
 from decoderbench.rescoring import rescore
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.resume import Repeat, Resume
+from decoderbench.storage import write_atomically
 from decoderbench.training import trainer
 from decoderbench.training.cores import choose_threads, using_threads, warn_of_missing_cores
 from decoderbench.training.devices import (

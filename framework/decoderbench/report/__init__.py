@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from decoderbench.records import write_atomically
 from decoderbench.report.factors import factor_effects, factor_tables
 from decoderbench.report.figures import CAPTIONS, draw_figures
 from decoderbench.report.frame import ExtraColumns, Results, load_frame, load_results, summarize
 from decoderbench.report.page import markdown_report
 from decoderbench.report.tables import cells_csv, main_table, to_single_line
+from decoderbench.storage import delete, write_atomically
 
 __all__ = [
     "ExtraColumns",
@@ -66,7 +66,7 @@ def write_files(results: Results, *, command: str) -> Path:
     }
     for file, content in files.items():
         if content is None:
-            (folder / file).unlink(missing_ok=True)
+            delete(folder / file)
         else:
             write_atomically(folder / file, content.encode())
     return folder / "report.md"

@@ -11,6 +11,7 @@ import torch
 from decoderbench.errors import DivergedError, PendingCellsError
 from decoderbench.exception_text import describe_error, text_of
 from decoderbench.records import Status
+from decoderbench.storage import storage_error_of
 
 # The CUDA allocator's own error has a class. Those of CUDA, its libraries and the CPU's allocators have only a text.
 _OUT_OF_MEMORY = re.compile(
@@ -30,9 +31,14 @@ def classify(error: BaseException) -> tuple[Status, str]:
 
 
 def end_behind(error: BaseException) -> PendingCellsError | None:
-    """Return the early end of the run, also if a trainer has turned it into an exception of its own; else None."""
-    causes = _with_causes(error, contexts=True)
-    return next((cause for cause in causes if isinstance(cause, PendingCellsError)), None)
+    """Return the early end of the run, also if a trainer has turned it into an exception of its own; else None.
+
+    A full disk is one, whoever writes: the same cell succeeds once there is space.
+    """
+    for cause in _with_causes(error, contexts=True):
+        if end := cause if isinstance(cause, PendingCellsError) else storage_error_of(cause):
+            return end
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,12 +23,14 @@ from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.labels import Labels
 from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
-from decoderbench.records import Cost, RunRecord, append_line, write_atomically
+from decoderbench.records import Cost, RunRecord, append_line
+from decoderbench.registry.executor import CellEvent, Report
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
 from decoderbench.scalars import to_number, to_plain
 from decoderbench.seeds import derive_seed
 from decoderbench.sources import content_digest
+from decoderbench.storage import delete, write_atomically
 from decoderbench.training import timing
 from decoderbench.training.devices import autocast_dtype, device_name
 from decoderbench.training.evaluation import evaluate
@@ -48,7 +50,8 @@ class LocalContext:
         dataset: the images and labels of the experiment.
         directory: the folder of the cell.
         environment: versions, machine, commit and date, for the record.
-        deadline: when the run ends; the cell is dropped then.
+        deadline: when the run ends; the cell stays pending then.
+        report: receives the events of the cell, which observers see.
     """
 
     cell: Cell
@@ -57,6 +60,7 @@ class LocalContext:
     directory: Path
     environment: Mapping[str, str]
     deadline: Deadline = NO_DEADLINE
+    report: Report = lambda event: None
     _recognizers: list[bool] = field(default_factory=list, init=False)
 
     @property
@@ -82,7 +86,7 @@ class LocalContext:
     def recognizer(self) -> Recognizer:
         """Build the recognizer of the cell on the device."""
         self._recognizers.append(True)
-        (self.directory / "history.jsonl").unlink(missing_ok=True)  # of an interrupted attempt
+        delete(self.directory / "history.jsonl")  # of an interrupted attempt
         self._memory.restart()  # its baseline is taken before the recognizer exists
         return build_recognizer(self.cell, self.registry, self.device)
 
@@ -110,13 +114,14 @@ class LocalContext:
 
     def progressed(self, step: int, loss: float) -> None:
         """Report progress to the observers."""
-        self.registry.plugins.notify("cell_progressed", cell=self.cell, step=to_plain(step), loss=to_plain(loss))
+        arguments = {"cell": self.cell, "step": to_plain(step), "loss": to_plain(loss)}
+        self.report(CellEvent("cell_progressed", arguments))
 
     def validated(self, step: int, scores: Mapping[str, float | None]) -> None:
         """Append a validation to the history and report it to the observers, with plain numbers."""
         step, row = int(to_number(step)), {name: to_plain(value) for name, value in scores.items()}
         append_line(self.directory / "history.jsonl", {"step": step, **row})
-        self.registry.plugins.notify("cell_validated", cell=self.cell, step=step, scores=row)
+        self.report(CellEvent("cell_validated", {"cell": self.cell, "step": step, "scores": row}))
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
         """Evaluate the test split, write predictions and weights, measure speed, and return the record."""
@@ -124,7 +129,7 @@ class LocalContext:
         test = self.evaluate(recognizer, "test")
         predictions = pd.DataFrame(test.columns()).to_parquet(index=False)
         write_atomically(self.directory / "predictions.parquet", predictions)
-        safetensors.torch.save_file(weights_of(recognizer), self.directory / "weights.safetensors")
+        write_atomically(self.directory / "weights.safetensors", safetensors.torch.save(weights_of(recognizer)))
         return RunRecord(
             cell=self.cell,
             status="done",
