@@ -11,17 +11,17 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain, count
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
+from decoderbench.locks import holding, refuse_unsafe_locks
 from decoderbench.records import FORMAT, Plan, RunRecord
-from decoderbench.storage import delete, rename, write_atomically
+from decoderbench.storage import delete, explaining, remove_leftovers, rename, sync_folder, write_atomically
 
 logger = logging.getLogger("decoderbench")
 
@@ -33,8 +33,27 @@ class OtherFormatError(DataError):
 class ResultsDirectory:
     """The results folder of one experiment: its plan, and the artifacts of each cell."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, locking: bool = True) -> None:
+        """Name a results folder; nothing is read or written.
+
+        Args:
+            path: the folder.
+            locking: lock the cells; False if no other process uses the folder and its filesystem has no safe locks.
+        """
+        self.path, self.locking = Path(path), locking
+
+    def begin(self) -> None:
+        """Prepare for a run: refuse unsafe locks, and delete the temporary files that killed processes left.
+
+        Raises:
+            ConfigError: locks do not keep other processes away; nothing has been written.
+        """
+        if self.locking:
+            refuse_unsafe_locks(self.path)
+        remove_leftovers(self.path)
+        for folder in {path.parent for path in self.path.glob("cells/*/.*.tmp")}:
+            with self._locking(folder, 0.0):  # which deletes them unless another process works there
+                pass
 
     def cell_directory(self, cell: Cell) -> Path:
         """Return the folder of a cell's artifacts."""
@@ -132,6 +151,9 @@ class ResultsDirectory:
         """Write `cell.json` and `result.json` of a record's cell, which makes the cell done."""
         directory = self.cell_directory(record.cell)
         write_atomically(directory / "cell.json", record.cell.model_dump_json(indent=1).encode())
+        with explaining(directory):
+            for folder in (directory.parent, self.path, self.path.parent):
+                sync_folder(folder)  # a process may have created it and been killed before it could do this
         write_atomically(directory / "result.json", record.model_dump_json(indent=1).encode())
 
     def delete_result(self, cell: Cell) -> None:
@@ -142,20 +164,18 @@ class ResultsDirectory:
     def lease(self, cell: Cell, *, timeout: float = 0.0) -> Iterator[bool]:
         """Lock a cell for this process; yield False if another process still holds the lock after `timeout` seconds.
 
-        The operating system releases the lock of a process that dies, so no lock has to be removed by hand.
+        The operating system releases the lock of a process that dies, so no lock has to be removed by hand. Temporary
+        files that it left are deleted.
         """
-        directory = self.cell_directory(cell)
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / "lock")
-        try:
-            lock.acquire(timeout=-1 if timeout == float("inf") else timeout)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with self._locking(self.cell_directory(cell), timeout) as held:
+            yield held
+
+    @contextmanager
+    def _locking(self, directory: Path, timeout: float) -> Iterator[bool]:
+        with holding(directory / "lock", timeout=timeout) if self.locking else nullcontext(True) as held:
+            if held:
+                remove_leftovers(directory, all_of_them=True)
+            yield held
 
 
 def digest_of_path(path: Path) -> str:

@@ -27,6 +27,7 @@ _REASONS = {
     errno.EACCES: ("permission denied", "make it writable or give another folder"),
     errno.EPERM: ("permission denied", "make it writable or give another folder"),
     errno.EIO: ("input/output error", "check the disk"),
+    errno.ENOLCK: ("the filesystem has no locks", "give a folder on a local disk"),
 }
 
 OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -141,7 +142,10 @@ def sync_folder(path: Path) -> None:
     """
     if os.name != "posix":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be entered but not listed, such as that of all homes
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -149,6 +153,36 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path, *, all_of_them: bool = False) -> list[Path]:
+    """Delete the temporary files that killed processes left in a folder, and return their paths.
+
+    Args:
+        folder: the folder; those below it are not searched.
+        all_of_them: also delete those of live processes, because the caller holds the lock of the folder.
+    """
+    found = []
+    for path in folder.glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if all_of_them or (pid.isdecimal() and not _is_alive(int(pid))):
+            with suppress(OSError):
+                path.unlink()
+                found.append(path)
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether another process has this number; this one is not writing while it looks for leftovers."""
+    if os.name != "posix" or pid == os.getpid():
+        return False  # elsewhere an open file cannot be deleted anyway
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

@@ -1,0 +1,104 @@
+"""Locks on files, which the operating system releases when their holder dies. Where it has none, that is refused.
+
+Over a network filesystem a lock may hold on one machine only, and a file that another machine has just written may be
+invisible for a minute. Cells would be trained twice, so results are refused there unless the user asks for one process
+without locks. No torch here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from decoderbench.errors import ConfigError
+from decoderbench.storage import explaining, make_folder
+
+if os.name == "posix":
+    import fcntl
+
+_MISSING = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\w*|ncpfs|afs|davfs|glusterfs"
+    r"|fuse\.(?:sshfs|s3fs|s3backer|rclone|gcsfuse|goofys|davfs2?|glusterfs|smb\w*)"
+)
+"""Filesystems whose locks or names of files do not hold between machines; Ceph, GPFS and Lustre keep both."""
+
+
+@contextmanager
+def holding(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
+    """Lock a file for this process; yield False if another still holds it after `timeout` seconds, which may be inf.
+
+    The file stays. Only the lock counts, so no file has to be removed by hand.
+
+    Raises:
+        StorageError: the file cannot be created, or the filesystem has no locks.
+    """
+    with explaining(path, doing="lock"):
+        make_folder(path.parent)
+        _probe(path.parent)  # filelock would take the existence of a file for a lock, which outlives its holder
+        lock = FileLock(path)
+        held = True
+        try:
+            lock.acquire(timeout=-1 if timeout == float("inf") else timeout)
+        except Timeout:
+            held = False
+    if not held:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def refuse_unsafe_locks(folder: Path) -> None:
+    """Raise unless locks in a folder keep all other processes away, those of other machines included.
+
+    Raises:
+        ConfigError: the folder is on a network filesystem, or its filesystem has no locks.
+    """
+    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    way_out = "give a folder on a local disk, or --no-locks if no other process uses this one meanwhile"
+    if network := network_filesystem_of(place):
+        given = f"--results {folder}: is on a network filesystem ({network}), where two machines may train one cell"
+        raise ConfigError([f"{given}; {way_out}"])
+    try:
+        _probe(place)
+    except OSError as error:
+        raise ConfigError([f"--results {folder}: its filesystem has no locks ({error.strerror}); {way_out}"]) from None
+
+
+def network_filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Return the type of the network filesystem that a path is on, such as `nfs4`; else, or if unknown, nothing."""
+    resolved, found, kind = path.resolve(), Path(), ""
+    with suppress(OSError):
+        for line in mounts.read_text(errors="surrogateescape").splitlines():
+            before, _, after = line.partition(" - ")
+            point = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), before.split()[4]))
+            if (point == resolved or point in resolved.parents) and len(point.parts) >= len(found.parts):
+                found, kind = point, after.split()[0]  # the last one at a place hides those below it
+    return kind if _NETWORK.fullmatch(kind) else ""
+
+
+def _probe(folder: Path) -> None:
+    """Raise `OSError` if files of a folder cannot be locked."""
+    if os.name != "posix":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may be entered but not listed
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _MISSING:
+            raise OSError(errno.ENOLCK, error.strerror, str(folder)) from None
+    finally:
+        os.close(descriptor)
