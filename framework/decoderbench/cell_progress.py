@@ -65,7 +65,7 @@ class CellProgress(Options):
     """The content of `progress.json`."""
 
     host: str
-    pid: int
+    pid: int = Field(ge=1)
     """The process that runs the cell."""
 
     started: str

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
-from decoderbench.locks import holding, refuse_unsafe_locks
+from decoderbench.locks import holding, is_held, refuse_unsafe_locks
 from decoderbench.records import FORMAT, Plan, RunRecord
 from decoderbench.storage import delete, explaining, remove_leftovers, rename, sync_folder, write_atomically
 
@@ -169,6 +169,10 @@ class ResultsDirectory:
         """
         with self._locking(self.cell_directory(cell), timeout) as held:
             yield held
+
+    def is_leased(self, cell: Cell) -> bool:
+        """Return whether a process holds the lock of a cell, as far as this machine can see. Changes nothing."""
+        return is_held(self.cell_directory(cell) / "lock")
 
     @contextmanager
     def _locking(self, directory: Path, timeout: float) -> Iterator[bool]:
