@@ -32,15 +32,15 @@ _NETWORK = re.compile(
 
 
 @contextmanager
-def holding(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
+def holding(path: Path, *, timeout: float = 0.0, move: str = "") -> Iterator[bool]:
     """Lock a file for this process; yield False if another still holds it after `timeout` seconds, which may be inf.
 
-    The file stays. Only the lock counts, so no file has to be removed by hand.
+    The file stays. Only the lock counts, so no file has to be removed by hand. `move` is a way out for the message.
 
     Raises:
         StorageError: the file cannot be created, or the filesystem has no locks.
     """
-    with explaining(path, doing="lock"):
+    with explaining(path, doing="lock", move=move):
         make_folder(path.parent)
         _probe(path.parent)  # filelock would take the existence of a file for a lock, which outlives its holder
         lock = FileLock(path)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -90,6 +91,17 @@ def append_durably(path: Path, content: bytes) -> None:
             os.close(descriptor)
         if is_new:
             sync_folder(path.parent)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file that nothing relies on, such as the output of a cell; what is appended is not synced.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+    with explaining(path):
+        make_folder(path.parent)
+        return path.open("ab", buffering=0)
 
 
 def delete(*paths: Path) -> None:
@@ -186,12 +198,19 @@ def _is_alive(pid: int) -> bool:
 
 
 @contextmanager
-def explaining(path: Path, size: int | None = None, *, doing: str = "write") -> Iterator[None]:
-    """Turn an `OSError` of the block into a `StorageError` that names the file, its size, the free space and a move."""
+def explaining(path: Path, size: int | None = None, *, doing: str = "write", move: str = "") -> Iterator[None]:
+    """Turn an `OSError` of the block into a `StorageError` that names the file, its size, the free space and a move.
+
+    Args:
+        path: the file or folder.
+        size: how many bytes are to be written; None if that is not known.
+        doing: a verb, as in "write" or "delete".
+        move: a way out beside that of the error.
+    """
     try:
         yield
     except OSError as error:
-        raise StorageError(_explain(path, size, error, doing)) from error
+        raise StorageError(" ".join([_explain(path, size, error, doing), move]).rstrip()) from error
 
 
 def storage_error_of(error: BaseException) -> StorageError | None:
@@ -220,7 +239,7 @@ def free_bytes(path: Path) -> int | None:
 def _explain(path: Path, size: int | None, error: OSError, doing: str) -> str:
     reason, move = _REASONS.get(error.errno or 0, (error.strerror or str(error), "make it writable"))
     length = "" if size is None else f" ({size:,} bytes)"
-    free = free_bytes(path)
+    free = free_bytes(path) if error.errno in OF_THE_DISK else None
     room = "" if free is None else f", {free:,} bytes are free there"
     return f"cannot {doing} {path}{length}: {reason}{room}; {move}"
 

@@ -1,6 +1,5 @@
 """A build of the image cache that was interrupted is continued, and gives the same store as one that was not."""
 
-import errno
 import logging
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from decoderbench.data import image_cache
 from decoderbench.data.image_cache import open_store
 from decoderbench.data.image_store import ImageStore
 from decoderbench.options import ImageOptions
+from decoderbench.storage import StorageError
 
 COUNT = 400
 STRETCH = ImageOptions(height=6, width=20)
@@ -274,7 +274,7 @@ def test_full_disk_keeps_the_images_decoded_so_far(tmp_path: Path, whole: Whole)
             return super().load_image(index)
 
     try:
-        with pytest.raises(DataError, match=os.strerror(errno.EFBIG)):
+        with pytest.raises(StorageError, match="file too large"):
             opened(FullDisk(ComponentConfig(), tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -14,13 +14,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL
-from filelock import FileLock, Timeout
 
 from decoderbench.data.build_log import BuildLog
 from decoderbench.data.contact_sheet import contact_sheet
@@ -30,12 +29,23 @@ from decoderbench.data.image_store import STORE_VERSION, ImageStore, OtherVersio
 from decoderbench.data.width_buckets import write_buckets
 from decoderbench.errors import DataError
 from decoderbench.identity import identity_of
+from decoderbench.locks import holding
 from decoderbench.options import ImageOptions
+from decoderbench.storage import (
+    StorageError,
+    explaining,
+    make_folder,
+    remove_leftovers,
+    rename,
+    sync_folder,
+    write_atomically,
+)
 
 PIXELS_VERSION = 4
 """Part of the data hash, and so of the identity of cells: it rises only if pixels change."""
 SAMPLES_ON_CONTACT_SHEET = 64
 MAX_LISTED = 10  # unreadable images in a message
+ELSEWHERE = "or set DECODERBENCH_CACHE to another folder"
 SECONDS_KEPT = 7 * 24 * 3600  # of an interrupted build
 logger = logging.getLogger("decoderbench")
 
@@ -78,7 +88,8 @@ def open_store(
             store is built. What it raises stops the build within the time of one image, and propagates.
 
     Raises:
-        DataError: there are no samples, an image cannot be decoded, or the cache cannot be written.
+        DataError: there are no samples, or an image cannot be decoded.
+        StorageError: the cache cannot be written.
     """
     if not samples:
         raise DataError(f"dataset {dataset.name!r} has no samples")
@@ -122,11 +133,9 @@ def _read_fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> s
         return str(json.loads(cached.read_bytes()))
     fingerprint = dataset.fingerprint()
     if dataset.stamp() == stamp:
-        with suppress(OSError):  # a cache that cannot be written is reported when the images are
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            temporary = cached.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(fingerprint), encoding="utf-8")
-            temporary.replace(cached)
+        remove_leftovers(cached.parent)
+        with suppress(StorageError):  # a cache that cannot be written is reported when the images are
+            write_atomically(cached, json.dumps(fingerprint).encode())
     return fingerprint
 
 
@@ -148,8 +157,9 @@ class _Builder:
 
     def build(self, directory: Path) -> Steps:
         """Build the store at `directory` under its lock, unless another process has done so meanwhile."""
-        try:
-            directory.parent.mkdir(parents=True, exist_ok=True)
+        size = len(self.samples) * self.options.channels * self.options.height * self.options.width
+        with explaining(directory, size, doing="write the image cache", move=ELSEWHERE):
+            make_folder(directory.parent)
             _remove_abandoned_builds(directory)
             with _lock(directory):
                 if directory.exists():
@@ -162,15 +172,9 @@ class _Builder:
                     except DataError as error:
                         damaged = directory.with_suffix(".damaged")
                         shutil.rmtree(damaged, ignore_errors=True)
-                        directory.replace(damaged)
+                        rename(directory, damaged)
                         logger.warning("%s; it is renamed to %s and rebuilt", error, damaged.name)
                 yield from self._publish(directory)
-        except OSError as error:
-            size = len(self.samples) * self.options.channels * self.options.height * self.options.width
-            raise DataError(
-                f"cannot write the image cache {directory}: {error.strerror or error}; it takes "
-                f"{size / 1e6:,.0f} MB: free that much, or set DECODERBENCH_CACHE to another folder"
-            ) from error
         logger.info("contact sheet of samples: %s", directory / "contact_sheet.png")
 
     def _publish(self, directory: Path) -> Steps:
@@ -197,7 +201,8 @@ class _Builder:
             raise DataError(f"dataset {self.dataset.name!r} changed while its images were read; run again")
         for path in temporary:
             path.unlink()
-        building.replace(directory)
+        sync_folder(building)
+        rename(building, directory)
 
     def _decode(self, log: BuildLog) -> Steps:
         """Decode the images that the log lacks."""
@@ -253,25 +258,21 @@ def _write_contact_sheet(store: ImageStore) -> None:
 def _remove_abandoned_builds(directory: Path) -> None:
     """Remove interrupted builds of other data that nobody has continued for a week."""
     for building in set(directory.parent.glob("*.building")) - {directory.with_suffix(".building")}:
-        with suppress(OSError, Timeout), FileLock(building.with_suffix(".lock")).acquire(timeout=0):
+        with suppress(OSError, StorageError), holding(building.with_suffix(".lock")) as held:
             newest = max(path.stat().st_mtime for path in (building, *building.iterdir()))
-            if newest < time.time() - SECONDS_KEPT:
+            if held and newest < time.time() - SECONDS_KEPT:
                 shutil.rmtree(building, ignore_errors=True)
 
 
 @contextmanager
 def _lock(directory: Path) -> Iterator[None]:
     """Hold the lock of a store; the operating system releases it if its holder dies."""
-    lock = FileLock(directory.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("waiting for another process that builds the image cache %s", directory)
-        lock.acquire()
-    try:
+    lock = directory.with_suffix(".lock")
+    with ExitStack() as stack:
+        if not stack.enter_context(holding(lock, move=ELSEWHERE)):
+            logger.info("waiting for another process that builds the image cache %s", directory)
+            stack.enter_context(holding(lock, timeout=float("inf"), move=ELSEWHERE))
         yield
-    finally:
-        lock.release()
 
 
 def _refuse_unreadable_images(unreadable: Mapping[int, str], keys: Sequence[str]) -> None:
