@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from decoderbench.data.dataset import SPLITS, Sample, Split
+from decoderbench.data.dataset import SPLITS, ReportProblem, Sample, Split, refuse
 from decoderbench.data.image_audit import check_images, image_notes
 from decoderbench.data.label_audit import check_charset, check_invisible, check_lengths
 from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
 from decoderbench.data.label_notes import label_notes
 from decoderbench.data.problems import Code, Findings, Problem, merge_problems, quote, validate_codes
-from decoderbench.errors import DataError
 from decoderbench.exception_text import to_printable_line
 from decoderbench.labels import Charset
 from decoderbench.specs import LabelSpec, ctc_frames_needed
@@ -93,13 +92,13 @@ class Audit:
         """Return the rows of `store` to train on (train) or to score (val, test), ascending."""
         return np.setdiff1d(store.indices(split), np.asarray(self.excluded, dtype=np.int64))
 
-    def with_images(self, store: ImageStore) -> Audit:
+    def with_images(self, store: ImageStore, report_problem: ReportProblem = refuse) -> Audit:
         """Return the audit extended by the images: unreadable, too narrow and identical ones.
 
         Identical images conflict if their labels differ after normalizing: `Ab` and `ab` do not in lower case.
 
         Raises:
-            DataError: a problem is not allowed, or a split has no samples left.
+            DataError: a problem is not allowed, or a split has no samples left; the latter by `report_problem`.
         """
         found = Findings(store.keys, store.splits)
         check_images(found, store, self.labels, self.unspellable)
@@ -108,7 +107,7 @@ class Audit:
         return replace(
             self,
             notes=(*self.notes, *image_notes(store)),
-            counts=_count_splits(store.splits, excluded),
+            counts=_count_splits(store.splits, excluded, report_problem),
             problems=merge_problems(self.problems, problems),
             excluded=tuple(sorted(excluded)),
             unspellable=tuple(sorted({*self.unspellable, *found.rows["too_narrow"]})),
@@ -161,6 +160,7 @@ def audit(
     notes: Sequence[str] = (),
     label_source: str = "the dataset",
     split_source: str = "given by the dataset",
+    report_problem: ReportProblem = refuse,
 ) -> Audit:
     """Audit the labels; no image is decoded.
 
@@ -176,14 +176,15 @@ def audit(
         notes: notes of the dataset, to which those of the audit are added.
         label_source: where the labels come from, for people.
         split_source: how samples were assigned to the splits, for people.
+        report_problem: called with problems that no code allows: a split is empty, no label can be spelled.
 
     Raises:
         ConfigError: `allow` has an unknown code.
-        DataError: a split is empty, or problems are not allowed; all of them are listed.
+        DataError: there are no samples, or problems are not allowed; all of them are listed.
     """
     allowed = validate_codes(allow)
     splits = [sample.split for sample in samples]
-    _count_splits(splits, set())
+    _count_splits(splits, set(), report_problem if samples else refuse)
     given = [sample.label for sample in samples]
     raw = list(map(normalize.read, given))
     normalized = list(map(normalize, raw))
@@ -196,13 +197,15 @@ def audit(
     check_invisible(found, raw, accepted)
     problems = found.require_allowed(allowed)
     excluded = found.excluded()
-    counts = _count_splits(splits, excluded)
+    counts = _count_splits(splits, excluded, report_problem)
 
     unspellable = found.rows["outside_charset"] | found.rows["too_long"] | found.rows["too_narrow"]
     labels = tuple(raw[row] if row in unspellable else text for row, text in enumerate(normalized))
     spellable = [text for row, text in enumerate(labels) if row not in unspellable]
     if raw_charset is None:
-        characters = Charset.of([*spellable, convert_each(accepted, normalize.convert)]).characters
+        characters = "".join(sorted({*convert_each(accepted, normalize.convert)}.union(*spellable)))
+        if not characters:
+            report_problem("no label has a character that can be trained on; correct the labels")
     else:
         characters = convert_each(raw_charset, normalize.convert)
         # Characters that become adjacent to a mark by a change of case may compose, as j and a caron do in NFC.
@@ -216,7 +219,7 @@ def audit(
         counts=counts,
         labels=labels,
         characters=characters,
-        max_length=max(map(len, spellable)) if max_length is None else max_length,
+        max_length=max(map(len, spellable), default=0) if max_length is None else max_length,
         frames_needed=max(map(ctc_frames_needed, spellable), default=0),
         lengths=dict(sorted(Counter(map(len, labels)).items())),
         normalizing=steps and f"{steps}: {changed:,} of {len(labels):,} labels changed",
@@ -231,13 +234,15 @@ def audit(
     )
 
 
-def _count_splits(splits: Sequence[Split], excluded: Collection[int]) -> dict[Split, int]:
-    """Return the number of samples per split; raise `DataError` if a split is empty."""
+def _count_splits(
+    splits: Sequence[Split], excluded: Collection[int], report_problem: ReportProblem
+) -> dict[Split, int]:
+    """Return the number of samples per split without the excluded rows; report a split that has none."""
     counts = Counter(split for row, split in enumerate(splits) if row not in excluded)
     for split in SPLITS:
         if not counts[split]:
             why = "has no samples left" if split in splits else "has no samples"
-            raise DataError(f"split {split!r} {why}; an experiment needs train, val and test")
+            report_problem(f"split {split!r} {why}; an experiment needs train, val and test")
     return {split: counts[split] for split in SPLITS}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, get_args
 
 from decoderbench.data.image_decoding import decode_image_file
+from decoderbench.errors import DataError
 from decoderbench.options import ComponentConfig
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and their total."""
+
+ReportProblem = Callable[[str], None]
+"""Called with a problem of data that no code allows; it raises `DataError`, unless problems are collected."""
+
+
+def refuse(problem: str) -> None:
+    """Raise `DataError`: the `ReportProblem` of everything but an audit of data."""
+    raise DataError(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,9 @@ class Dataset(ABC):
     Attributes:
         report_progress: call it now and then in `samples` and `fingerprint` if they read many files; what it raises
             must propagate.
+        report_problem: call it in `samples` with each problem that leaves other samples usable, rather than raise
+            `DataError`, and leave out what has it; so `decoderbench audit` can name all problems at once. It raises
+            `DataError` in all other commands.
     """
 
     name: ClassVar[str]
@@ -58,6 +70,7 @@ class Dataset(ABC):
         self.config = config
         self.base_dir = base_dir
         self.report_progress: Progress = lambda done, total: None
+        self.report_problem: ReportProblem = refuse
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:

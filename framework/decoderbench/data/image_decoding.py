@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,12 +53,14 @@ def decode_image_file(source: Path | BinaryIO) -> Image.Image:
 
     Raises:
         DataError: the image has more than `MAX_PIXELS` pixels, which is checked before decoding, or several frames; or
-            the file is missing, damaged, or not an image in one of `IMAGE_FORMATS`.
+            the file is missing, not a regular file, damaged, or not an image in one of `IMAGE_FORMATS`.
     """
     by_name = FORMAT_OF_SUFFIX.get(source.suffix.lower()) if isinstance(source, Path) else None
     # A plugin may have told Pillow to fill up truncated images with gray.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with errors_of_images():
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
+            raise DataError("not a regular file")  # a pipe would block, and a device may never end
         try:
             image = Image.open(source, formats=[*IMAGE_FORMATS, *([by_name] if by_name else [])])
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

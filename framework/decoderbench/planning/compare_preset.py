@@ -1,4 +1,4 @@
-"""The experiment of `decoderbench compare FOLDER`: a preset, fitted to the images of a folder."""
+"""The experiment of `decoderbench compare FOLDER`: a preset, fitted to the images of a folder or an LMDB."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoderbench.config.experiment import ComponentChoice
 from decoderbench.config.overrides import merge
+from decoderbench.data.dataset import ReportProblem, refuse
 from decoderbench.data.image_reading import collected_warnings, read_image
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError
@@ -26,35 +27,42 @@ MAX_SAMPLED = 200
 """The most images whose shape is read to choose the width."""
 WIDTH_STEP = 8
 MAX_WIDTH = 1024
+TEST_FRACTION = 0.2
+"""Share of an LMDB to test on where no other LMDB is given for that."""
+ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 
 
 def fit_preset(
     folder: Path,
     registry: Registry,
     *,
-    steps: int,
+    steps: int = 2000,
     options: Mapping[str, Any] = MappingProxyType({}),
     deadline: Deadline = NO_DEADLINE,
+    report_problem: ReportProblem = refuse,
 ) -> tuple[dict[str, Any], Dataset]:
     """Return an experiment that compares three decoders on the images of a folder, as plain data, and its dataset.
 
     Components and augmentation are those of `compare.toml`. Images get its height and the width that keeps the median
     aspect ratio, a multiple of 8. `options` are further options of its dataset. Observers are told how far it is.
+    `report_problem` becomes that of the dataset.
 
     Raises:
         ConfigError: the dataset does not know an option.
         DataError: the folder is missing or holds no labeled image.
         PendingCellsError: the deadline passed.
     """
-    if not isinstance(options, Mapping) or options.keys() & {"use", "path"}:
+    fixed = _dataset_at(folder, options)
+    if not isinstance(options, Mapping) or options.keys() & fixed.keys():
         raise ConfigError(["--set dataset: set options of the dataset one by one; its path is the given folder"])
     preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
-    given = registry["dataset"].decide_options(preset["dataset"]["use"], options)
-    choice = ComponentChoice.model_validate({**given, **preset["dataset"], "path": str(folder)})
+    given = registry["dataset"].decide_options(fixed["use"], options)
+    choice = ComponentChoice.model_validate({**given, **fixed})
     if mistakes := registry["dataset"].mistakes(choice):
         raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in mistakes])
     registered, config = registry["dataset"].configure(choice)
     dataset: Dataset = registered.component(config, Path())
+    dataset.report_problem = report_problem
     with reading(dataset, registry.plugins, deadline):
         width = _fitting_width(dataset, preset["image"]["height"])
     name = re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
@@ -68,6 +76,20 @@ def fit_preset(
         },
     )
     return experiment, dataset
+
+
+def _dataset_at(path: Path, options: object) -> dict[str, Any]:
+    """Return the dataset that reads a path, with the options that follow from the path.
+
+    Raises:
+        DataError: it is an archive.
+    """
+    if path.suffix.lower() in ARCHIVES and path.is_file():
+        raise DataError(f"{path} is an archive, which is not read; unpack it yourself and give the folder")
+    if (path / "data.mdb").is_file() or (path.suffix.lower() == ".mdb" and path.is_file()):
+        tested = isinstance(options, Mapping) and options.keys() & {"test", "test_fraction"}
+        return {"use": "lmdb", "train": str(path), **({} if tested else {"test_fraction": TEST_FRACTION})}
+    return {"use": "folder", "path": str(path)}
 
 
 def _fitting_width(dataset: Dataset, height: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from decoderbench.config.experiment import Experiment
 from decoderbench.data.audit import Audit, audit
-from decoderbench.data.dataset import SPLITS, Dataset, Sample
+from decoderbench.data.dataset import SPLITS, Dataset, ReportProblem, Sample, refuse
 from decoderbench.data.image_cache import compute_data_hash, open_store
 from decoderbench.data.image_store import ImageStore
 from decoderbench.deadline import NO_DEADLINE, Deadline
@@ -33,6 +33,7 @@ class Inputs:
         data_hash: hex digest over the dataset's fingerprint and the image options.
         cache_dir: where decoded images are kept; None for the default.
         deadline: when to stop reading or decoding; images decoded until then are kept.
+        report_problem: called with problems that no code allows.
     """
 
     experiment: Experiment
@@ -43,6 +44,7 @@ class Inputs:
     data_hash: str
     cache_dir: Path | None
     deadline: Deadline = NO_DEADLINE
+    report_problem: ReportProblem = refuse
 
     @cached_property
     def images(self) -> ImageStore:
@@ -74,7 +76,7 @@ class Inputs:
         Raises:
             DataError: labels or images have problems that are not allowed.
         """
-        return self.label_audit.with_images(self.images)
+        return self.label_audit.with_images(self.images, self.report_problem)
 
     @property
     def audit_so_far(self) -> Audit:
@@ -105,10 +107,12 @@ def read_inputs(
     cache_dir: Path | None = None,
     dataset: Dataset | None = None,
     deadline: Deadline = NO_DEADLINE,
+    report_problem: ReportProblem = refuse,
 ) -> Inputs:
     """Read and audit the labels of an experiment; no image is decoded.
 
-    `dataset` is used instead of a new one if it has the options of the experiment.
+    `dataset` is used instead of a new one if it has the options of the experiment. `report_problem` is called with
+    problems that no code allows; it raises by default, and an audit of data collects them.
 
     Raises:
         DataError: labels cannot be read, or have problems that are not allowed; all of them are listed.
@@ -120,6 +124,7 @@ def read_inputs(
             dataset = registered.component(config, base_dir)
         assert dataset is not None
     labels = experiment.labels
+    dataset.report_problem = report_problem
     with reading(dataset, registry.plugins, deadline):
         samples = tuple(dataset.samples())
         sources = {"label_source": dataset.label_source(), "split_source": dataset.split_source()}
@@ -135,11 +140,12 @@ def read_inputs(
         normalize=labels.normalize,
         allow=experiment.allow,
         notes=notes,
+        report_problem=report_problem,
         **sources,
     )
     with reading(dataset, registry.plugins, deadline):  # all files, which takes long: labels are refused before
         data_hash = compute_data_hash(dataset, experiment.image, cache_dir=cache_dir)
-    return Inputs(experiment, registry, dataset, samples, found, data_hash, cache_dir, deadline)
+    return Inputs(experiment, registry, dataset, samples, found, data_hash, cache_dir, deadline, report_problem)
 
 
 def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:

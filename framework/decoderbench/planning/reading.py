@@ -65,7 +65,7 @@ def naming_dataset(name: str) -> Iterator[None]:
     try:
         with undoing_changes(report, keeping=OBSERVERS_MAY_CHANGE):  # observers are called in the block
             yield
-    except (DecoderBenchError, OSError, KeyboardInterrupt):
+    except (DecoderBenchError, KeyboardInterrupt):
         raise
     except BaseException as error:
         raise DataError(f"dataset {name!r} cannot be read: {describe_error(error)}") from error

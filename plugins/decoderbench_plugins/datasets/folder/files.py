@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,13 +12,19 @@ from typing import NamedTuple
 from decoderbench import IMAGE_SUFFIXES, UNSUPPORTED_IMAGE_SUFFIXES, DataError
 
 SHOWN = 10  # names listed in a message
+MAX_SHOWN = 200  # characters of a line or name in a message
+MAX_BYTES = 2**30  # of a file of labels; more is no list of labels, and would fill the memory
+MAX_LINE = 1_000_000
+LONG_LINE = re.compile(rb"[^\r\n]{%d}" % (MAX_LINE + 1))
+CHUNK = 2**20  # bytes hashed at a time
 RESULTS = {"plan.json", "cells"}  # in each folder of results, which is in a folder of images if that is worked in
 
 
 class Tree(NamedTuple):
     """The files below a folder, without hidden ones and results."""
 
-    files: dict[str, bool]  # by name relative to the folder; true for a regular file, false for a link and the like
+    files: dict[str, bool]  # by name relative to the folder; true for a regular file, false for a link and the like, and
+    # for an empty folder that is called like a file
     linked_folders: list[str]  # links to folders, which are not followed
     results: list[str]  # folders that a run has written, which are not read
 
@@ -41,6 +49,8 @@ def list_files(folder: str, *, follow_links: bool) -> Tree:
         if prefix and RESULTS.issubset(entry.name for entry in entries):
             results.append(prefix)
             continue
+        if suffix_of(prefix.removesuffix("/")) and all(entry.name.startswith(".") for entry in entries):
+            files[prefix.removesuffix("/")] = False
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -90,14 +100,29 @@ def find_problem(folder: Path, name: str, *, follow_links: bool) -> str | None:
 
 def read_text(file: Path) -> str:
     """Return the text of a UTF-8 file; raise `DataError` if it is not one."""
-    if not file.is_file():
-        raise DataError(f"{file} {'is not a regular file' if os.path.lexists(file) else 'does not exist'}")
+    require_file(file)
     data = file.read_bytes()
+    if suffix_of(file.name) != ".json" and (long := LONG_LINE.search(data)):
+        line = data.count(b"\n", 0, long.start()) + 1
+        raise DataError(f"{file} line {line} has more than {MAX_LINE:,} bytes; it is no file of labels, or damaged")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{file} line {line} is not UTF-8; save the file as UTF-8") from error
+
+
+def require_file(file: Path) -> None:
+    """Raise `DataError` unless this is a regular file, which can be read without waiting, of at most `MAX_BYTES`."""
+    if not file.is_file():
+        raise DataError(f"{file} {'is not a regular file' if os.path.lexists(file) else 'does not exist'}")
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise DataError(f"{file} has {size:,} bytes; a file of labels may have {MAX_BYTES:,}: divide it")
+
+
+def show(text: str) -> str:
+    """Return text from data in quotes for a message, cut off where it is long."""
+    return repr(text) if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]!r}... ({len(text):,} characters)"
 
 
 def is_utf8(name: str) -> bool:
@@ -145,9 +170,14 @@ def count_by_suffix(names: Iterable[str]) -> str:
 
 
 def hash_file(path: str) -> str:
-    """Return the sha256 of a file as hex digits."""
+    """Return the sha256 of a regular file as hex digits."""
+    digest = hashlib.sha256()
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # faster than Path; a pipe would block
+            raise DataError(f"image {path} is not a regular file")
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # twice as fast as Path
-            return hashlib.sha256(file.read()).hexdigest()
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
     except OSError as error:
         raise DataError(f"image {path} cannot be read: {error.strerror}") from error

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from decoderbench import DataError
 
-from .files import read_text, suffix_of
+from .files import MAX_BYTES, read_text, require_file, show, suffix_of
 
 TEXT_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".lst", ".list", ""}
 SUFFIXES = TEXT_SUFFIXES | {".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xlsm"}
@@ -57,6 +57,7 @@ class Content(NamedTuple):
 def read_contents(file: Path) -> list[Content]:
     """Return all ways to read a file as records, the likelier ones first; raise `DataError` if there is none."""
     suffix = suffix_of(file.name)
+    require_file(file)
     if suffix in (".json", ".jsonl", ".ndjson"):
         return _json_contents(file, lines=suffix != ".json")
     if suffix == ".parquet":
@@ -97,7 +98,7 @@ def _split_lines(file: Path, text: str, form: str) -> Iterator[Record]:
         if len(fields) < 2:
             wanted = {"quotes": 'a comma and a label in "quotes"', "first tab": "a tab and a label"}
             raise DataError(
-                f"{file} line {number} is not a file name, {wanted.get(form, 'a blank and a label')}: {line!r}; "
+                f"{file} line {number} is not a file name, {wanted.get(form, 'a blank and a label')}: {show(line)}; "
                 "check dataset.labels"
             )
         yield Record(f"line {number}", fields)
@@ -164,7 +165,7 @@ def _parse_json(place: str, text: str) -> Any:
         if len(entries) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise DataError(f"{place}: the key {twice!r} is there twice")
+            raise DataError(f"{place}: the key {show(twice)} is there twice")
         return entries
 
     try:
@@ -202,6 +203,9 @@ def _read_xlsx(file: Path) -> Iterator[Record]:
     except ModuleNotFoundError as error:
         raise DataError(f"{file} needs openpyxl: pip install 'decoderbench[xlsx]', or save the table as csv") from error
     try:
+        with zipfile.ZipFile(file) as archive:
+            if (size := sum(member.file_size for member in archive.infolist())) > MAX_BYTES:
+                raise DataError(f"{file} unpacks to {size:,} bytes; a table may have {MAX_BYTES:,}: save it as csv")
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         sheets = [[(n, row) for n, row in enumerate(sheet.rows, start=1) if any(c.value is not None for c in row)]
                   for sheet in book.worksheets]  # fmt: skip

@@ -1,0 +1,174 @@
+"""The audit of data alone: all that is wrong with them, whether or not a run would accept it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from decoderbench.config.experiment import Experiment, parse_experiment
+from decoderbench.config.overrides import merge
+from decoderbench.config.typed_values import value_of
+from decoderbench.data.dataset import Dataset
+from decoderbench.data.problems import CODES, Problem
+from decoderbench.deadline import NO_DEADLINE, Deadline
+from decoderbench.errors import DataError
+from decoderbench.planning.compare_preset import fit_preset
+from decoderbench.planning.inputs import read_inputs
+
+if TYPE_CHECKING:
+    from decoderbench.data.audit import Audit
+    from decoderbench.registry.registry import Registry
+
+EXAMPLES = 3  # keys shown per problem
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """All that an audit found.
+
+    Attributes:
+        refused: problems that are not allowed, but that a code would allow.
+        faults: problems that no code allows, as sentences.
+        audit: labels, splits, allowed problems and notes; None if labels cannot be read.
+        images_audited: whether images were audited too.
+    """
+
+    refused: tuple[Problem, ...]
+    faults: tuple[str, ...]
+    audit: Audit | None
+    images_audited: bool
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a run would accept the data."""
+        return not self.refused and not self.faults
+
+    def lines(self) -> list[str]:
+        """Return everything as lines; the last one is the verdict."""
+        summary = self.audit.summary() if self.audit else []
+        allowed, notes = (self.audit.problems, self.audit.notes) if self.audit else ((), ())
+        return [
+            *summary,
+            *(f"allowed  {_shortened(problem)}" for problem in allowed),
+            *(f"note     {note}" for note in notes),
+            *(f"refused  {fault}" for fault in self.faults),
+            *(f"refused  {_shortened(problem)}" for problem in self.refused),
+            *([] if self.images_audited else ["note     no image was audited, as the data cannot be read"]),
+            self._verdict(),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON data."""
+        audit = self.audit
+        return {
+            "accepted": self.accepted,
+            "faults": self.faults,
+            "refused": list(map(asdict, self.refused)),
+            "allowed": list(map(asdict, audit.problems)) if audit else [],
+            "label_source": audit.label_source if audit else None,
+            "split_source": audit.split_source if audit else None,
+            "samples": audit.counts if audit else None,
+            "excluded": len(audit.excluded) if audit else None,
+            "lengths": audit.lengths if audit else None,
+            "characters": audit.characters if audit else None,
+            "notes": audit.notes if audit else [],
+            "images_audited": self.images_audited,
+        }
+
+    def _verdict(self) -> str:
+        if self.accepted:
+            return "accepted: a run trains on these data"
+        moves = []
+        if self.refused:
+            codes = " ".join(f"--allow {problem.code}" for problem in self.refused)
+            moves.append(f"{codes} would accept {len(self.refused)} of them")
+        if self.faults:
+            moves.append(f"{len(self.faults)} cannot be allowed and must be corrected")
+        kinds = len(self.refused) + len(self.faults)
+        return f"refused: {kinds} kind{'s' * (kinds > 1)} of problems; {'; '.join(moves)}"
+
+
+def audit_data(
+    experiment: Experiment,
+    registry: Registry,
+    *,
+    base_dir: Path,
+    dataset: Dataset | None = None,
+    faults: list[str] | None = None,
+    cache_dir: Path | None = None,
+    deadline: Deadline = NO_DEADLINE,
+) -> DataReport:
+    """Audit the labels and images of an experiment, and go on after each problem as far as possible.
+
+    Args:
+        experiment: whose data, image size, label rules and allowed codes count.
+        registry: the components.
+        base_dir: where relative paths of the experiment start.
+        dataset: the dataset of the experiment if it has been read already.
+        faults: what it reported then.
+        cache_dir: where decoded images are kept.
+        deadline: when to stop reading or decoding; images decoded until then are kept.
+
+    Raises:
+        PendingCellsError: the deadline passed.
+    """
+    collected, audit, images_audited = list(faults or ()), None, False
+    # With every code allowed, no problem hides those that are looked for after it.
+    lenient = experiment.model_copy(update={"allow": CODES})
+    try:
+        inputs = read_inputs(
+            lenient,
+            registry,
+            base_dir=base_dir,
+            cache_dir=cache_dir,
+            dataset=dataset,
+            deadline=deadline,
+            report_problem=collected.append,
+        )
+        audit = inputs.label_audit
+        audit = inputs.audit
+        images_audited = True
+    except DataError as error:
+        collected.append(str(error))
+    refused: tuple[Problem, ...] = ()
+    if audit:
+        refused = tuple(problem for problem in audit.problems if problem.code not in experiment.allow)
+        allowed = tuple(problem for problem in audit.problems if problem.code in experiment.allow)
+        audit = replace(audit, problems=allowed)
+    return DataReport(refused, tuple(dict.fromkeys(collected)), audit, images_audited)
+
+
+def audit_path(
+    path: Path,
+    registry: Registry,
+    *,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    deadline: Deadline = NO_DEADLINE,
+) -> DataReport:
+    """Audit a folder of labeled images, or an LMDB, with the options that `compare` would give it.
+
+    Args:
+        path: the folder.
+        registry: the components.
+        changes: keys that override those of the preset, as plain data.
+        deadline: when to stop.
+
+    Raises:
+        ConfigError: the changes have mistakes.
+        PendingCellsError: the deadline passed.
+    """
+    faults: list[str] = []
+    options = value_of(changes.get("dataset", {}))
+    try:
+        data, dataset = fit_preset(path, registry, options=options, deadline=deadline, report_problem=faults.append)
+    except DataError as error:
+        return DataReport((), (*dict.fromkeys(faults), str(error)), None, False)
+    experiment = parse_experiment(registry.decide_options(merge(data, dict(changes))), source="audit")
+    return audit_data(experiment, registry, base_dir=Path(), dataset=dataset, faults=faults, deadline=deadline)
+
+
+def _shortened(problem: Problem) -> str:
+    return str(replace(problem, keys=problem.keys[:EXAMPLES]))
