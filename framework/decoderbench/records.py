@@ -11,14 +11,18 @@ from pydantic import Field
 
 from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
+from decoderbench.integrity import Artifact
 from decoderbench.options import Options
 from decoderbench.scalars import Count, Number
 from decoderbench.storage import append_durably
 
 logger = logging.getLogger("decoderbench")
 
-FORMAT = 3
+FORMAT = 4
 """Version of `plan.json` and `result.json`. Files of version 1, written by decoderbench 0.1, do not state it."""
+
+UNVERIFIED_FORMAT = 3
+"""The earlier version that is still read; it states no sha256, so damage may go unnoticed."""
 
 Status = Literal["done", "failed", "oom", "diverged", "timeout", "crashed", "infeasible"]
 
@@ -65,8 +69,12 @@ class RunRecord(Options):
     metric_sources: dict[str, str] = Field(default_factory=dict)
     """Digest of the source code that computed each metric; missing where a trainer of its own did not state it."""
 
+    artifacts: dict[str, Artifact] = Field(default_factory=dict)
+    """Size and sha256 of every other file of the cell when the record was published, by its path in the cell's folder;
+    the publisher sets it."""
+
     predictions_digest: str = ""
-    """Digest of `predictions.parquet`, from which metrics can be computed again."""
+    """In records of format 3, which have no artifacts: digest of `predictions.parquet`."""
 
     num_test: Count | None = None
     """Number of images that the metrics are computed over."""

@@ -7,6 +7,7 @@ nll. Nothing is trained. `history.jsonl` stays: its numbers chose the weights th
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import math
@@ -17,10 +18,11 @@ import pandas as pd
 
 from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
+from decoderbench.integrity import UnreadableError, read_bytes
 from decoderbench.metrics import BUILT_IN, Definition, Transcriptions, built_in_definitions, sources_of
 from decoderbench.records import RunRecord
 from decoderbench.results_directory import ResultsDirectory
-from decoderbench.sources import content_digest
+from decoderbench.storage import StorageError
 
 logger = logging.getLogger("decoderbench")
 
@@ -31,17 +33,18 @@ LEASE_SECONDS = 5.0
 def rescore(directory: ResultsDirectory, cells: Sequence[Cell], definitions: Mapping[str, Definition]) -> None:
     """Bring the metrics of done cells up to date with these definitions, and log how many numbers were computed.
 
-    A metric without a definition here keeps its numbers. So does a cell whose predictions are missing, damaged or not
-    its own; one warning per reason says which metrics those are.
+    A metric without a definition here keeps its numbers. So does a cell whose predictions are missing, or in a record
+    of format 3 not its own; one warning per reason says which metrics those are. Damaged files are renamed, and their
+    cells have no result any more.
     """
     computed: Counter[str] = Counter()
     kept: dict[str, list[tuple[Cell, list[str]]]] = {}
     for cell in cells:
-        record = directory.read(cell)
+        record = _read(directory, cell)
         if record is None or not _stale(record, definitions):
             continue
         with directory.lease(cell, timeout=LEASE_SECONDS) as held:
-            record = directory.read(cell) if held else None
+            record = directory.check(cell) if held else None
             if record is None or not (stale := _stale(record, definitions)):
                 continue
             try:
@@ -55,7 +58,7 @@ def rescore(directory: ResultsDirectory, cells: Sequence[Cell], definitions: Map
             sources |= sources_of(definitions[name] for name in stale)
             changed = record.model_copy(update={"metrics": record.metrics | scores, "metric_sources": sources})
             if changed != record:
-                directory.publish(changed)
+                directory.update(changed)
             computed.update(name for name in stale if _is_news(record, definitions[name], scores[name]))
     for name, number in computed.items():
         logger.info("metric %s: computed again for %s from their predictions", name, _count(number))
@@ -65,18 +68,28 @@ def rescore(directory: ResultsDirectory, cells: Sequence[Cell], definitions: Map
         logger.warning("predictions.parquet of %s: %s; not computed again: %s", where, reason, metrics)
 
 
+def _read(directory: ResultsDirectory, cell: Cell) -> RunRecord | None:
+    try:
+        return directory.read(cell)
+    except (UnreadableError, StorageError):
+        return None  # the report names the file
+
+
 def read_predictions(directory: ResultsDirectory, record: RunRecord) -> Transcriptions:
     """Return the predictions that the metrics of a record were computed from.
 
     Raises:
         DataError: the file is missing, damaged, or not that of the record. The message gives the reason alone.
     """
-    path = directory.cell_directory(record.cell) / "predictions.parquet"
+    name = "predictions.parquet"
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError("it is missing" if isinstance(error, FileNotFoundError) else "it cannot be read") from None
-    if record.predictions_digest and content_digest(content) != record.predictions_digest:
+        content = read_bytes(directory.cell_directory(record.cell) / name)
+    except FileNotFoundError:
+        raise DataError("it is missing") from None
+    except DataError:
+        raise DataError("it cannot be read") from None
+    stated = record.artifacts[name].sha256 if name in record.artifacts else record.predictions_digest
+    if not hashlib.sha256(content).hexdigest().startswith(stated):
         raise DataError("it is not the file that the record was made with")
     try:
         frame = pd.read_parquet(io.BytesIO(content), columns=["reference", "hypothesis", "nll"])
@@ -90,7 +103,7 @@ def read_predictions(directory: ResultsDirectory, record: RunRecord) -> Transcri
         raise DataError("it is damaged") from None
     if len(texts.references) != record.num_test or not set(map(type, (*texts.references, *texts.hypotheses))) <= {str}:
         raise DataError("it is not that of the record")
-    if not record.predictions_digest:
+    if not stated:
         _refuse_other_numbers(texts, record)
     return texts
 

@@ -7,27 +7,36 @@ experiment again trains only the cells without a result. No torch here.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain, count
+from functools import partial
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
+from decoderbench.integrity import DamagedError
 from decoderbench.locks import holding, is_held, refuse_unsafe_locks
+from decoderbench.record_files import (
+    PLAN,
+    RESULT,
+    OtherFormatError,
+    collect_artifacts,
+    damaged_artifacts,
+    encode,
+    name_aside,
+    read_plan,
+    read_result,
+    set_aside_files,
+)
 from decoderbench.records import FORMAT, Plan, RunRecord
 from decoderbench.storage import delete, explaining, remove_leftovers, rename, sync_folder, write_atomically
 
 logger = logging.getLogger("decoderbench")
 
-
-class OtherFormatError(DataError):
-    """A results file has a format that this version cannot read; the file is left unchanged."""
+OF_A_RESULT = ("traceback.txt", "predictions.parquet", "weights.safetensors")
+"""Files of a result that would be recorded as those of the next one, if that fails."""
 
 
 class ResultsDirectory:
@@ -41,6 +50,8 @@ class ResultsDirectory:
             locking: lock the cells; False if no other process uses the folder and its filesystem has no safe locks.
         """
         self.path, self.locking = Path(path), locking
+        self._held: set[Path] = set()
+        self._damage: dict[str, str] = {}
 
     def begin(self) -> None:
         """Prepare for a run: refuse unsafe locks, and delete the temporary files that killed processes left.
@@ -52,7 +63,7 @@ class ResultsDirectory:
             refuse_unsafe_locks(self.path)
         remove_leftovers(self.path)
         for folder in {path.parent for path in self.path.glob("cells/*/.*.tmp")}:
-            with self._locking(folder, 0.0):  # which deletes them unless another process works there
+            with self.hold(folder):  # which deletes them unless another process works there
                 pass
 
     def cell_directory(self, cell: Cell) -> Path:
@@ -102,63 +113,109 @@ class ResultsDirectory:
     def count_other_results(self, cells: Sequence[Cell]) -> int:
         """Return the number of results in this folder that belong to none of `cells`."""
         known = {cell.cell_id for cell in cells}
-        return sum(path.parent.name not in known for path in self.path.glob("cells/*/result.json"))
+        return sum(path.parent.name not in known for path in self.path.glob(f"cells/*/{RESULT}"))
 
     def write_plan(self, plan: Plan) -> None:
-        """Write `plan.json`, which determines the rows of tables and their order."""
-        write_atomically(self.path / "plan.json", plan.model_dump_json(indent=1).encode())
+        """Write `plan.json`, which determines the rows of tables and their order. A damaged one is kept beside it."""
+        path = self.path / PLAN
+        try:
+            read_plan(path)
+        except (FileNotFoundError, OtherFormatError):
+            pass
+        except DamagedError as error:
+            aside = name_aside(path)
+            rename(path, aside)
+            logger.warning("%s; renamed to %s and written anew", error, aside.name)
+        write_atomically(path, encode(plan))
 
     def read_plan(self) -> Plan:
-        """Read `plan.json`; raise `DataError` if it is missing or corrupt."""
-        path = self.path / "plan.json"
+        """Read `plan.json`.
+
+        Raises:
+            OtherFormatError: it was written by another version of decoderbench.
+            DataError: it is missing or damaged.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise DataError(f"{self.path}: is not a folder; give the results folder of a run")
         try:
-            content = path.read_bytes()
-            _refuse_other_format(path, content)
-            return Plan.model_validate_json(content)
+            return read_plan(self.path / PLAN)
         except FileNotFoundError:
             raise DataError(f"{self.path}: no plan.json; give the results folder of a run") from None
-        except NotADirectoryError:
-            raise DataError(f"{self.path}: is not a folder; give the results folder of a run") from None
-        except ValidationError:
-            raise DataError(f"{path}: corrupt, not a plan; run the experiment again to rewrite it") from None
+        except DamagedError as error:
+            raise DataError(f"{error}; run the experiment again to rewrite it") from None
 
     def read(self, cell: Cell) -> RunRecord | None:
-        """Return a cell's record, or None if it has none.
+        """Return a cell's record, or None if it has none. Of its files, only `result.json` is checked.
 
-        A corrupt record is renamed to `.damaged`, a warning is logged and None is returned.
+        A damaged one is renamed to `.damaged`, a warning is logged and None is returned. So is the record of a cell
+        that another process is training.
 
         Raises:
             OtherFormatError: the record was written by another version of decoderbench.
-            DataError: the record is that of another cell.
+            UnreadableError: the file cannot be read now.
         """
-        path = self.cell_directory(cell) / "result.json"
-        try:
-            content = path.read_bytes()
-            _refuse_other_format(path, content)
-            record = RunRecord.model_validate_json(content)
-        except FileNotFoundError:
-            return None
-        except ValidationError:
-            renamed = _unused(path.with_suffix(".json.damaged"))
-            rename(path, renamed)
-            logger.warning("%s: corrupt, not a record; renamed to %s, the cell will run again", path, renamed.name)
-            return None
-        if record.cell.cell_id != cell.cell_id:
-            raise DataError(f"{path}: is the record of cell {record.cell.cell_id}; move the file to that folder")
-        return record
+        return self._read(cell, lambda record: [])
+
+    def check(self, cell: Cell) -> RunRecord | None:
+        """Return a cell's record like `read`, with the files checked that tables, curves and metrics are made of.
+
+        If one of them is damaged, it is renamed to `.damaged`, and so is the record: the cell has no result.
+        """
+        return self._read(cell, partial(damaged_artifacts, self.cell_directory(cell)))
+
+    def reason_of_damage(self, cell: Cell) -> str:
+        """Return why a cell has lost its record, naming the damaged files beside it; empty if there are none."""
+        if (cause := self._damage.get(cell.cell_id)) is not None:
+            return cause
+        names = set_aside_files(self.cell_directory(cell))
+        return f"an earlier result was damaged: {', '.join(names)}" if names else ""
 
     def publish(self, record: RunRecord) -> None:
-        """Write `cell.json` and `result.json` of a record's cell, which makes the cell done."""
+        """Write `cell.json` and `result.json` of a record's cell, which makes the cell done.
+
+        The record gets size and sha256 of each file that is in the cell's folder now.
+        """
         directory = self.cell_directory(record.cell)
         write_atomically(directory / "cell.json", record.cell.model_dump_json(indent=1).encode())
         with explaining(directory):
             for folder in (directory.parent, self.path, self.path.parent):
                 sync_folder(folder)  # a process may have created it and been killed before it could do this
-        write_atomically(directory / "result.json", record.model_dump_json(indent=1).encode())
+        artifacts = collect_artifacts(directory)
+        self.update(record.model_copy(update={"format": FORMAT, "artifacts": artifacts}))
+
+    def update(self, record: RunRecord) -> None:
+        """Write `result.json` alone: a record of the same files with other numbers."""
+        write_atomically(self.cell_directory(record.cell) / RESULT, encode(record))
+
+    def set_aside(self, folder: Path, damage: Sequence[DamagedError]) -> None:
+        """Rename the damaged files of a cell's folder and its `result.json`, so that the cell runs again.
+
+        The caller holds the lease of the cell.
+        """
+        paths = dict.fromkeys([folder / RESULT, *(error.path for error in damage)])  # the result first
+        renamed = {path: name_aside(path) for path in paths if os.path.lexists(path)}
+        for path, aside in renamed.items():
+            rename(path, aside)
+        for error in damage:
+            logger.warning("%s; renamed to %s, the cell will run again", error, renamed[error.path].name)
 
     def delete_result(self, cell: Cell) -> None:
-        """Delete the result and the traceback of a cell, so that it runs again."""
-        delete(*(self.cell_directory(cell) / name for name in ("result.json", "traceback.txt")))
+        """Delete the result of a cell and the files that the next one writes only if it gets as far."""
+        delete(*(self.cell_directory(cell) / name for name in (RESULT, *OF_A_RESULT)))
+
+    def _read(self, cell: Cell, find_damage: Callable[[RunRecord], Sequence[DamagedError]]) -> RunRecord | None:
+        folder = self.cell_directory(cell)
+        record, damage = _read_and_check(folder, find_damage)
+        if not damage:
+            return record
+        self._damage[cell.cell_id] = _describe(folder, damage)
+        with nullcontext(True) if folder in self._held else self.hold(folder) as held:
+            record, damage = _read_and_check(folder, find_damage) if held else (None, [])
+            if damage:
+                self.set_aside(folder, damage)
+                return None
+        del self._damage[cell.cell_id]  # another process has replaced the files, or is doing so
+        return record
 
     @contextmanager
     def lease(self, cell: Cell, *, timeout: float = 0.0) -> Iterator[bool]:
@@ -167,19 +224,26 @@ class ResultsDirectory:
         The operating system releases the lock of a process that dies, so no lock has to be removed by hand. Temporary
         files that it left are deleted.
         """
-        with self._locking(self.cell_directory(cell), timeout) as held:
+        with self.hold(self.cell_directory(cell), timeout=timeout) as held:
             yield held
 
     def is_leased(self, cell: Cell) -> bool:
-        """Return whether a process holds the lock of a cell, as far as this machine can see. Changes nothing."""
+        """Return whether a process holds the lock of a cell; the lock is not taken for that."""
         return is_held(self.cell_directory(cell) / "lock")
 
     @contextmanager
-    def _locking(self, directory: Path, timeout: float) -> Iterator[bool]:
-        with holding(directory / "lock", timeout=timeout) if self.locking else nullcontext(True) as held:
-            if held:
-                remove_leftovers(directory, all_of_them=True)
-            yield held
+    def hold(self, folder: Path, *, timeout: float = 0.0) -> Iterator[bool]:
+        """Lock the folder of a cell, as `lease` does."""
+        with holding(folder / "lock", timeout=timeout) if self.locking else nullcontext(True) as held:
+            if not held:
+                yield False
+                return
+            remove_leftovers(folder, all_of_them=True)
+            self._held.add(folder)
+            try:
+                yield True
+            finally:
+                self._held.discard(folder)
 
 
 def digest_of_path(path: Path) -> str:
@@ -187,20 +251,19 @@ def digest_of_path(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
 
 
-def _unused(path: Path) -> Path:
-    """Return a path, or with a number behind it if there is such a file already."""
-    names = chain([path], (path.with_name(f"{path.name}-{number}") for number in count(2)))
-    return next(name for name in names if not name.exists())
-
-
-def _refuse_other_format(path: Path, content: bytes) -> None:
-    """Raise `OtherFormatError` if a file states another format; ignore files that are not JSON objects."""
+def _read_and_check(
+    folder: Path, find_damage: Callable[[RunRecord], Sequence[DamagedError]]
+) -> tuple[RunRecord | None, Sequence[DamagedError]]:
+    """Return the record of a folder, if it has one, and the damage of it and its files."""
     try:
-        data = json.loads(content)
-    except (ValueError, RecursionError):
-        return
-    if isinstance(data, dict) and (given := data.get("format", 1)) != FORMAT:
-        raise OtherFormatError(
-            f"{path}: has format {given!r}, this decoderbench reads format {FORMAT}; the file is left unchanged; use "
-            f"the decoderbench that wrote it, or run the experiment again with --results FOLDER"
-        )
+        record = read_result(folder)
+    except FileNotFoundError:
+        return None, []
+    except DamagedError as error:
+        return None, [error]
+    return record, find_damage(record)
+
+
+def _describe(folder: Path, damage: Sequence[DamagedError]) -> str:
+    """Return the damage of files as a reason, as in "predictions.parquet damaged: sha256 mismatch"."""
+    return "; ".join(f"{error.path.relative_to(folder).as_posix()} damaged: {error.damage}" for error in damage)

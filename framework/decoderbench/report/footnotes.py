@@ -50,7 +50,7 @@ def footnotes_of(cells: pd.DataFrame, axes: Sequence[str]) -> Footnotes:
     The conditions of most cells are those of the rest, and of two that are equally frequent, those of the first cell.
     """
     found = Footnotes()
-    without_result = cells[~cells["status"].isin(["done", "pending"])]
+    without_result = cells[(cells["status"] != "done") & ((cells["status"] != "pending") | (cells["reason"] != ""))]
     for (status, reason), same in without_result.groupby(["status", "reason"], sort=False):
         _add_note(found, f"{status}: {reason or 'no reason was recorded'}", same, axes)
     done = cells[cells["status"] == "done"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import pandas as pd
 
 from decoderbench.conditions import CONDITIONS, COSTLY, conditions_of
 from decoderbench.config.cell import Cell
+from decoderbench.integrity import UnreadableError
 from decoderbench.kinds import AXES
 from decoderbench.metrics import BUILT_IN, Definition, built_in_definitions, sources_of
-from decoderbench.records import Plan, RunRecord
+from decoderbench.record_files import missing_artifacts
+from decoderbench.records import UNVERIFIED_FORMAT, Plan, RunRecord
 from decoderbench.report.definitions import find_mixed_metrics, notes_on_missing
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scalars import to_plain
+from decoderbench.storage import StorageError
 
 logger = logging.getLogger("decoderbench")
 ExtraColumns = Callable[[RunRecord], Mapping[str, object]]
@@ -37,7 +41,7 @@ MEASURED = [
 """Costs that depend on the conditions of a measurement."""
 
 COSTS = ["param_count", "gmacs", *MEASURED]
-SEVERITY = ["done", "pending", "infeasible", "diverged", "oom", "failed"]
+SEVERITY = ["done", "pending", "infeasible", "diverged", "timeout", "oom", "failed", "crashed"]
 """Statuses from best to worst; a variant has the worst status of its cells."""
 
 _DTYPES = {
@@ -80,6 +84,9 @@ class Results:
     metric_notes: tuple[str, ...] = ()
     """Footnotes on columns whose numbers are of different definitions of a metric, or missing in some rows."""
 
+    file_notes: tuple[str, ...] = ()
+    """Footnotes on files: results without a sha256, and files that are missing."""
+
     @property
     def recorded(self) -> pd.DataFrame:
         """One row per cell that has a record."""
@@ -95,6 +102,8 @@ def load_results(
 ) -> Results:
     """Read a results directory: the records of a plan, by default the one that is there.
 
+    A cell whose files are damaged has no record: they are renamed, and its row has the reason.
+
     Additional metrics and columns whose name already exists are ignored, with a warning. If the numbers of a metric are
     of different definitions, or not of that in `metrics` (by default the built-in ones), a warning is logged, and the
     frame gets a column `<metric>_source`.
@@ -104,8 +113,12 @@ def load_results(
     """
     directory = ResultsDirectory(path)
     plan = plan or directory.read_plan()
-    records = [directory.read(cell) for cell in plan.cells]
+    read = [_read(directory, cell) for cell in plan.cells]
+    records = [record for record, _ in read]
     cells = _build_frame(plan.cells, records, extra_columns)
+    for row, (record, reason) in enumerate(read):
+        if record is None:
+            cells.loc[row, "reason"] = reason
     definitions = built_in_definitions() if metrics is None else metrics
     mixed = find_mixed_metrics(plan.cells, records, sources_of(definitions.values()))
     for metric in mixed:
@@ -113,7 +126,8 @@ def load_results(
     notes = *(metric.note for metric in mixed), *notes_on_missing(plan.cells, records)
     for note in notes:
         logger.warning("%s", note)
-    return Results(directory, plan, tuple(record for record in records if record is not None), cells, notes)
+    found = tuple(record for record in records if record is not None)
+    return Results(directory, plan, found, cells, notes, tuple(_notes_on_files(directory, found)))
 
 
 def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> pd.DataFrame:
@@ -152,6 +166,29 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
         status=("status", lambda statuses: max(statuses, key=SEVERITY.index)),
         reasons=("reasons", lambda sentences: "; ".join(filter(None, dict.fromkeys(sentences)))),
     )
+
+
+def _read(directory: ResultsDirectory, cell: Cell) -> tuple[RunRecord | None, str]:
+    """Return a cell's record, or None and why the one that it had cannot be used."""
+    try:
+        record = directory.check(cell)
+    except (UnreadableError, StorageError) as error:
+        return None, directory.reason_of_damage(cell) or str(error)
+    return record, "" if record else directory.reason_of_damage(cell)
+
+
+def _notes_on_files(directory: ResultsDirectory, records: Sequence[RunRecord]) -> Iterator[str]:
+    if unverified := sum(record.format == UNVERIFIED_FORMAT for record in records):
+        yield (
+            f"unverified: {unverified} of {len(records)} results are of an earlier format without sha256, so damage of "
+            f"their files may go unnoticed"
+        )
+    missing = Counter(
+        name for record in records for name in missing_artifacts(directory.cell_directory(record.cell), record)
+    )
+    if missing:
+        names = ", ".join(f"{name} ({number} cell{'s' * (number > 1)})" for name, number in sorted(missing.items()))
+        yield f"missing files, on which no number of this table depends any more: {names}"
 
 
 def _is_measured_differently(frame: pd.DataFrame, done: pd.Series[bool]) -> pd.Series[bool]:

@@ -198,6 +198,7 @@ def main_table(results: Results) -> Table:
         *([_spread_note(summary["num_seeds"])] if summary["num_seeds"].any() else []),
         *marks.notes,
         *results.metric_notes,
+        *results.file_notes,
         *results.plan.data_notes,
         *notes_on_learning(results.plan),
         *([f"pending: {pending} of {len(results.cells)} cells"] if pending else []),
