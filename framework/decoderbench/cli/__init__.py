@@ -23,6 +23,7 @@ from decoderbench.cli.common import err, out
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
 from decoderbench.errors import DecoderBenchError, PluginError
 from decoderbench.exception_text import describe_error
+from decoderbench.storage import storage_error_of
 
 USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__base__)
 
@@ -83,8 +84,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)  # a run may have cells left
     except OSError as error:
-        err.print(f"{error.filename or 'a file'}: {error.strerror or error}; finished cells are kept", markup=False)
-        sys.exit(2)
+        end = storage_error_of(error)
+        place = f"{error.filename}: {error.strerror or error}" if error.filename else describe_error(error)
+        err.print(f"{end or place}; finished cells are kept", markup=False)
+        sys.exit(end.exit_code if end else 2)
 
 
 @app.callback(invoke_without_command=True)

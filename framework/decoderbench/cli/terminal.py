@@ -19,6 +19,8 @@ from typing import IO, Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from decoderbench.storage import StorageError
+
 _UNSAFE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # control characters, but for tab and newline
     "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # marks of the direction of text
@@ -47,7 +49,8 @@ class SafeConsole(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print objects; rich would drop some control characters of texts without a trace."""
-        super().print(*(escape_unsafe(one) if isinstance(one, str) else one for one in objects), **options)
+        with _naming_output(self.stderr):
+            super().print(*(escape_unsafe(one) if isinstance(one, str) else one for one in objects), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of an object, those of bars and tables too."""
@@ -61,6 +64,22 @@ class SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         return escape_unsafe(super().format(record))
+
+
+@contextmanager
+def _naming_output(stderr: bool = False) -> Iterator[None]:
+    """Turn a full disk under standard output into an error that names it; ignore one under standard error.
+
+    Nobody can be told about the latter, but the exit status holds.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if not stderr:
+            reason = error.strerror or str(error)
+            raise StorageError(f"cannot write to standard output: {reason}; send it elsewhere") from error
 
 
 def accept_every_character() -> None:
@@ -103,13 +122,18 @@ def _split_off_stdout() -> tuple[IO[str], Any]:
             own = os.fdopen(os.dup(saved), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
 
     def restore() -> None:
-        own.flush()
-        sys.stderr.flush()
-        if os.name == "posix":
-            ctypes.CDLL(None).fflush(None)  # what C has not written yet
-        os.dup2(saved, 1)
-        os.close(saved)
-        if own is not sys.stdout:
-            own.close()
+        try:
+            with _naming_output():
+                own.flush()
+        finally:
+            with _naming_output(stderr=True):
+                sys.stderr.flush()
+            if os.name == "posix":
+                ctypes.CDLL(None).fflush(None)  # what C has not written yet
+            os.dup2(saved, 1)
+            os.close(saved)
+            if own is not sys.stdout:
+                with suppress(OSError):  # it was flushed, or that has failed
+                    own.close()
 
     return own, restore
