@@ -22,6 +22,7 @@ settings.load_profile("no_deadline")
 def _separate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DECODERBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("DECODERBENCH_EXECUTOR", "inline")  # no test imports PyTorch once more unless it is about that
         yield
 
 

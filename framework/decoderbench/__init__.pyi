@@ -48,6 +48,14 @@ from .planning.prepare import prepare as prepare
 from .records import Cost as Cost
 from .records import RunRecord as RunRecord
 from .registry.context import CellContext as CellContext
+from .registry.executor import CellEvent as CellEvent
+from .registry.executor import CellOutcome as CellOutcome
+from .registry.executor import CellOutput as CellOutput
+from .registry.executor import CellRunner as CellRunner
+from .registry.executor import CellTask as CellTask
+from .registry.executor import CellWork as CellWork
+from .registry.executor import Executor as Executor
+from .registry.executor import Report as Report
 from .registry.hookspecs import hookimpl as hookimpl
 from .registry.plugin_manager import build_plugin_manager as build_plugin_manager
 from .registry.registry import Registry as Registry

@@ -5,6 +5,7 @@ A message names the thing, the rule, what was given and the next move; lower cas
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class DecoderBenchError(Exception):
@@ -53,6 +54,25 @@ class PendingCellsError(DecoderBenchError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason}; give the same command again to go on")
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason,), self.__dict__  # pickle would give the whole message to __init__
+
+
+class StoppedError(PendingCellsError):
+    """A signal ended the run, and the cells under way were saved.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, reason: str, signal: int) -> None:
+        super().__init__(reason)
+        self.signal = signal
+        self.exit_code = 128 + signal
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.signal), self.__dict__
 
 
 class DeviceLostError(PendingCellsError):

@@ -1,8 +1,7 @@
 """Resume: which cells of a run need no training, because they have a result that holds. No torch here.
 
 A result of another machine, other versions or other sources is kept, and one warning lists what differs. It is
-deleted only when its cell starts again, so a run that is interrupted before has lost nothing, and after that the cell
-is one without a result.
+deleted only when its cell starts again, so a run that is interrupted before has lost nothing.
 """
 
 from __future__ import annotations
@@ -58,10 +57,9 @@ class Resume:
         record = self.directory.read(cell)
         return record is not None and not self._is_superseded(record)
 
-    def start(self, cell: Cell) -> None:
-        """Delete the result of a cell that is about to be trained: its artifacts will be those of another training."""
-        self.directory.delete_result(cell)
-        self._superseded.pop(cell.cell_id, None)
+    def superseded(self, cell: Cell) -> RunRecord | None:
+        """Return the record of a cell that does not hold any more, if there is one."""
+        return self._superseded.get(cell.cell_id)
 
     def records(self) -> list[RunRecord]:
         """Return the results that hold now."""
@@ -92,7 +90,7 @@ class Resume:
         changed: list[RunRecord] = []
         unknown: list[RunRecord] = []
         for cell in self.cells:
-            record = self.directory.read(cell)
+            record = self.directory.check(cell)
             if record is None:
                 continue
             if record.status == "infeasible" and record.cell.infeasible and record.reason != cell.infeasible:
@@ -138,13 +136,16 @@ class Resume:
         )
 
     def _is_superseded(self, record: RunRecord) -> bool:
-        """Return whether a record is the superseded one; its metrics may have been computed anew."""
-        old = self._superseded.get(record.cell.cell_id)
-        return old is not None and (old.status, old.reason, old.environment) == (
-            record.status,
-            record.reason,
-            record.environment,
-        )
+        return same_result(record, self._superseded.get(record.cell.cell_id))
+
+
+def same_result(record: RunRecord, other: RunRecord | None) -> bool:
+    """Return whether two records are of the same training; the metrics of one may have been computed anew."""
+    return other is not None and (other.status, other.reason, other.environment) == (
+        record.status,
+        record.reason,
+        record.environment,
+    )
 
 
 def _next_move(repeat: Repeat, number: int) -> str:

@@ -2,58 +2,43 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
-from functools import partial
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from decoderbench.command_line import shell_command
-from decoderbench.conditions import GIVEN
-from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit
-from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import Deadline
-from decoderbench.errors import DeviceLostError, PendingCellsError
-from decoderbench.exception_text import format_traceback
+from decoderbench.errors import ConfigError, PendingCellsError
+from decoderbench.execution.jobs import choose_jobs
+from decoderbench.execution.run import Run
+from decoderbench.execution.signals import StopSignals
+from decoderbench.execution.work import CellWork, objects_of
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
-from decoderbench.records import FAILED, Plan, RunRecord
-from decoderbench.registry.global_state import preserving_global_state, undoing_changes
-from decoderbench.registry.hook_calls import TRAINER
+from decoderbench.records import Plan
+from decoderbench.registry.executor import Executor
 from decoderbench.registry.hookspecs import hookimpl
-from decoderbench.registry.registry import Registry
+from decoderbench.registry.registry import Registered, Registry
 from decoderbench.report import Results, load_results, write_files
 from decoderbench.rescoring import rescore
 from decoderbench.results_directory import ResultsDirectory
-from decoderbench.resume import Repeat, Resume
-from decoderbench.storage import write_atomically
-from decoderbench.training import trainer
-from decoderbench.training.cores import choose_threads, using_threads, warn_of_missing_cores
-from decoderbench.training.devices import (
-    choose_device,
-    release_memory,
-    start_device,
-    still_works,
-    use_ieee_float32,
-)
-from decoderbench.training.failures import classify, end_behind
-from decoderbench.training.local_context import LocalContext
-from decoderbench.training.provenance import describe_environment
+from decoderbench.resume import Repeat
+from decoderbench.storage import StorageError
+from decoderbench.training.cores import choose_threads, using_threads
+from decoderbench.training.devices import choose_device
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger("decoderbench")
 
-TRAINING_CHANGES = ("the seed of torch", "the random state of torch", "the random state of CUDA")
-"""Global state that training a cell changes, and that is restored without a warning."""
+CHECKPOINT_SECONDS = 60.0
+"""Seconds of training between two checkpoints of a cell, unless given."""
 
 
 def run(
@@ -65,6 +50,10 @@ def run(
     retry_failed: bool = False,
     retrain_changed: bool = False,
     threads: int | None = None,
+    executor: str | None = None,
+    jobs: int | None = None,
+    cell_timeout: float | None = None,
+    checkpoint_every: float | None = CHECKPOINT_SECONDS,
     stop_after: float | None = None,
     registry: Registry | None = None,
     base_dir: str | Path | None = None,
@@ -80,7 +69,15 @@ def run(
         retrain_changed: train cells again whose results were made under other conditions than those of this run, such
             as another version of torch, or do not state them.
         threads: how many threads train a cell; default: one on a CPU, those of the host on CUDA.
-        stop_after: seconds from this call after which the run ends; a cell under way is dropped.
+        executor: which registered executor runs the cells; default: `$DECODERBENCH_EXECUTOR`, else `local`, which runs
+            them in processes of their own. `inline` runs them in this process, as does the default where `registry` has
+            plugins that no other process can load.
+        jobs: how many cells run at a time; default: as many as cores and memory allow, on CUDA 1.
+        cell_timeout: seconds after which a cell is ended with status `timeout`; default: never. Needs an executor that
+            runs cells in other processes.
+        checkpoint_every: seconds of training between two checkpoints of a cell; None for no checkpoints.
+        stop_after: seconds from this call after which the run ends; cells under way are saved and go on when the run
+            is started again.
         registry: the components to choose from; default: all installed ones.
         base_dir: where relative paths of the experiment start; default: the file's folder, or the working directory.
 
@@ -88,6 +85,8 @@ def run(
         ConfigError, InfeasibleError, PluginError: before anything is trained or written.
         DataError: before anything is trained.
         PendingCellsError: the time was up before all cells had a result; the report is written.
+        StoppedError: a signal ended the run; cells under way are saved and the report is written.
+        StorageError: a file could not be written, for example because the disk is full.
         DeviceLostError: a cell left the device unusable for this process; the report is written.
     """
     deadline = Deadline(stop_after)
@@ -107,6 +106,10 @@ def run(
         retry_failed=retry_failed,
         retrain_changed=retrain_changed,
         threads=threads,
+        executor=executor,
+        jobs=jobs,
+        cell_timeout=cell_timeout,
+        checkpoint_every=checkpoint_every,
     ).recorded
 
 
@@ -141,6 +144,10 @@ def execute(
     retry_failed: bool = False,
     retrain_changed: bool = False,
     threads: int | None = None,
+    executor: str | None = None,
+    jobs: int | None = None,
+    cell_timeout: float | None = None,
+    checkpoint_every: float | None = CHECKPOINT_SECONDS,
     command: str = "decoderbench.run(...)",
     origin: str = "",
 ) -> Results:
@@ -155,6 +162,13 @@ def execute(
         retrain_changed: train cells again whose results were made under other conditions than those of this run, such
             as another version of torch, or do not state them.
         threads: how many threads train a cell; default: one on a CPU, those of the host on CUDA.
+        executor: which registered executor runs the cells; default: `$DECODERBENCH_EXECUTOR`, else `local`, which runs
+            them in processes of their own. `inline` runs them in this process, as does the default where `registry` has
+            plugins that no other process can load.
+        jobs: how many cells run at a time; default: as many as cores and memory allow, on CUDA 1.
+        cell_timeout: seconds after which a cell is ended with status `timeout`; default: never. Needs an executor that
+            runs cells in other processes.
+        checkpoint_every: seconds of training between two checkpoints of a cell; None for no checkpoints.
         command: the command line that the report names as its origin.
         origin: digest of the path of the experiment file or of the compared folder, as `digest_of_path` returns it.
 
@@ -163,29 +177,33 @@ def execute(
         InfeasibleError: no cell of the grid can be trained.
         DataError: images cannot be used; before anything is trained.
         PendingCellsError: the deadline of `prepared` passed before all cells had a result; the report is written.
+        StoppedError: a signal ended the run; cells under way are saved and the report is written.
+        StorageError: a file could not be written, for example because the disk is full.
         DeviceLostError: a cell left the device unusable for this process; the report is written.
     """
     prepared.refuse_if_infeasible()
     selected = select_cells(prepared.cells, select)
     chosen_threads = choose_threads(threads, device)
+    chosen = choose_executor(prepared.registry, executor, jobs, cell_timeout)
+    chosen_jobs = 1 if chosen.component.in_process else choose_jobs(jobs, device, chosen_threads, selected)
     directory.refuse_other_experiment(prepared.experiment.name)
     directory.refuse_other_data(origin, prepared.inputs.data_hash)
-    plugins = prepared.registry.plugins
-    with plugins.observing(), using_threads(chosen_threads):
-        return _execute(prepared, directory, device, selected, Repeat(retry_failed, retrain_changed), command, origin)
-
-
-def _execute(
-    prepared: Prepared,
-    directory: ResultsDirectory,
-    device: torch.device,
-    selected: Sequence[Cell],
-    repeat: Repeat,
-    command: str,
-    origin: str,
-) -> Results:
+    directory.begin()
+    directory.begin()
     plugins, audit = prepared.registry.plugins, prepared.inputs.audit
-    plugins.notify("data_audited", audit=audit)
+    work = CellWork(
+        results=directory.path.resolve(),
+        locking=directory.locking,
+        plugins=plugins.sources,
+        images=prepared.inputs.images.directory.resolve(),
+        audit=audit,
+        dataset=prepared.experiment.dataset.use,
+        device=str(device),
+        threads=chosen_threads,
+        checkpoint_every=checkpoint_every,
+        registry=prepared.registry,
+        store=prepared.inputs.images,
+    )
     plan = Plan(
         experiment=prepared.experiment.name,
         command=command,
@@ -195,141 +213,67 @@ def _execute(
         origin=origin,
         split_sizes=audit.counts,
     )
-    directory.write_plan(plan)
-    if others := directory.count_other_results(prepared.cells):
-        logger.info("results of earlier settings in %s that are not in this table: %d", directory.path, others)
-    plugins.add(trainer, TRAINER)
-    start_device(device)  # after the images were decoded by forked processes
-    dataset = ResidentDataset(prepared.inputs.images, audit, device)
-    metrics = prepared.metrics
 
     def write_report() -> Results:
         # This plan, not the file: another run may have written its own there meanwhile.
-        rescore(directory, plan.cells, metrics)
-        results = load_results(directory.path, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
+        rescore(directory, plan.cells, prepared.metrics)
+        results = load_results(
+            directory.path, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics
+        )
         write_files(results, command=shell_command("decoderbench", "report", str(directory.path)))
         return results
 
-    try:
-        Runner(prepared, directory, dataset).run(selected, repeat)
-    except PendingCellsError:
-        write_report()
-        raise
-    return write_report()
+    with plugins.observing(), using_threads(chosen_threads):
+        plugins.notify("data_audited", audit=audit)
+        directory.write_plan(plan)
+        if others := directory.count_other_results(prepared.cells):
+            logger.info("results of earlier settings in %s that are not in this table: %d", directory.path, others)
+        with StopSignals(prepared.deadline) as signals:
+            running = chosen.component(
+                chosen.config_class(),
+                work,
+                lambda event: plugins.notify(event.hook, **event.arguments),
+                jobs=chosen_jobs,
+                cell_timeout=cell_timeout,
+                stopping=signals.reason,
+            )
+            try:
+                with running:
+                    Run(directory, plugins, running, signals).complete(selected, Repeat(retry_failed, retrain_changed))
+            except StorageError:
+                raise  # a report could not be written either
+            except PendingCellsError:
+                write_report()
+                raise
+        return write_report()
 
 
-class Runner:
-    """Runs cells one after the other in this process. Whatever happens in one cell affects no other."""
+def choose_executor(
+    registry: Registry, name: str | None, jobs: int | None, cell_timeout: float | None
+) -> Registered[Executor]:
+    """Return the executor of a run: the named one, else that of the environment, else `local`.
 
-    def __init__(self, prepared: Prepared, directory: ResultsDirectory, dataset: ResidentDataset) -> None:
-        self.registry, self.deadline = prepared.registry, prepared.deadline
-        self.directory, self.dataset = directory, dataset
-        source = ""
-        with suppress(OSError, TypeError):  # of a class that no file defines, as in a notebook
-            source = self.registry["dataset"][prepared.experiment.dataset.use].source_digest()
-        wrappers = self.registry.plugins.trainer_wrappers()
-        self.environment = describe_environment(dataset.device) | {
-            "dataset_source": source,
-            "wrappers": ", ".join(f"{name} {digest}" for name, digest in sorted(wrappers.items())) or "none",
-        }
+    Where plugins are objects that no other process can load, the default is `inline`.
 
-    def run(self, cells: Sequence[Cell], repeat: Repeat) -> None:
-        """Give every cell a record. Cells that another process is training are left for last and waited for.
-
-        Raises:
-            PendingCellsError: the deadline has passed; a cell under way has no record.
-            DeviceLostError: the device cannot be used any more; the cell that caused it has a record.
-        """
-        resume = Resume(self.directory, cells, self.environment, repeat)
-        if finished := len(cells) - len(resume.pending):
-            logger.info("%d of %d cells have results already", finished, len(cells))
-        if resume.pending:
-            self._describe_conditions()
-        self.registry.plugins.notify("run_started", cells=tuple(resume.pending), directory=self.directory.path)
-        try:
-            held = [cell for cell in resume.pending if not self._complete(cell, resume)]
-            for cell in held:
-                logger.info("waiting for %s, which another process is training", cell.title)
-                if not self._complete(cell, resume, timeout=self.deadline.remaining()):
-                    self.deadline.check(f"waiting for {cell.title}, which another process is training")
-        except PendingCellsError as error:
-            raise resume.with_progress(error, finished) from None
-        if missing := len(cells) - len(resume.records()):
-            ended = PendingCellsError(f"the records of {missing} cells are gone again, or cannot be read")
-            raise resume.with_progress(ended, finished)
-
-    def _describe_conditions(self) -> None:
-        threads = torch.get_num_threads()
-        logger.info("training on %s with %d thread%s", self.environment["machine"], threads, "s" * (threads > 1))
-        warn_of_missing_cores(threads if self.dataset.device.type == "cpu" else 1)
-
-    def _complete(self, cell: Cell, resume: Resume, *, timeout: float = 0.0) -> bool:
-        """Run a cell if no result of it holds; return False if another process has it for `timeout` seconds."""
-        with self.directory.lease(cell, timeout=timeout) as held:
-            if held and not resume.is_done(cell):
-                self.deadline.check(f"before {cell.title}")
-                resume.start(cell)
-                self.registry.plugins.notify("cell_started", cell=cell)
-                record = self._with_origin(self._run(cell))
-                self.directory.publish(record)
-                self.registry.plugins.notify("cell_finished", cell=cell, record=record)
-                if record.status in FAILED and not still_works(self.dataset.device):
-                    raise DeviceLostError(
-                        f"{cell.title} failed and left {self.dataset.device} unusable for this process"
-                    )
-        return held
-
-    def _with_origin(self, record: RunRecord) -> RunRecord:
-        """Return a record that states its origin, whatever the trainer that made it has stated.
-
-        Where a component or trainer has changed a condition of the run, such as the threads, both values are stated.
-        """
-        if record.status == "infeasible":
-            return record
-        stated = record.environment
-        given = {
-            f"{GIVEN}{name}": value for name, value in self.environment.items() if stated.get(name, value) != value
-        }
-        origin = {
-            "device": record.device or self.environment["machine"],
-            "environment": self.environment | stated | given,
-        }
-        return record.model_copy(update=origin)
-
-    def _run(self, cell: Cell) -> RunRecord:
-        if cell.infeasible:
-            return RunRecord(cell=cell, status="infeasible", reason=cell.infeasible)
-        context = LocalContext(
-            cell=copy.deepcopy(cell),  # a trainer that changes it changes no other cell, and not where results go
-            registry=self.registry,
-            dataset=self.dataset,
-            directory=self.directory.cell_directory(cell),
-            environment=self.environment | {"date": datetime.now(UTC).isoformat(timespec="seconds")},
-            deadline=self.deadline,
-        )
-        try:
-            with preserving_global_state():
-                use_ieee_float32()
-                with undoing_changes(partial(_name_changes, cell), keeping=TRAINING_CHANGES):
-                    return self.registry.plugins.run_cell(cell, context)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
-            if self.deadline.remaining() <= 0 and (end := end_behind(error)) is not None:
-                raise PendingCellsError(f"{end.reason} of {cell.title}, which is dropped") from None
-            details = format_traceback(error)
-            status, reason = classify(error)
-        # Outside of the except block, which keeps the exception and with it the tensors of the cell.
-        release_memory(self.dataset.device)
-        write_atomically(context.directory / "traceback.txt", details.encode())
-        return RunRecord(
-            cell=cell,
-            status=status,
-            reason=reason,
-            device=self.environment["machine"],  # not from CUDA, which may have failed
-            environment=dict(context.environment),
-        )
-
-
-def _name_changes(cell: Cell, change: str) -> None:
-    logger.warning("%s %s", cell.title, change)
+    Raises:
+        UnknownNameError: no such executor is registered.
+        ConfigError: it cannot run these plugins, several cells at a time, or end a cell.
+    """
+    given = name or os.environ.get("DECODERBENCH_EXECUTOR")
+    chosen: Registered[Executor] = registry["executor"][given or "local"]
+    if not chosen.component.in_process and (by_hand := objects_of(registry.plugins)):
+        which = f"plugin {by_hand[0]} is an object of this process, which no other process can load"
+        if given:
+            raise ConfigError([f"--executor {given}: {which}; use inline, or load it from a module or a file"])
+        chosen = registry["executor"]["inline"]
+        logger.info("%s; cells run in this process, one at a time", which)
+    if chosen.component.in_process:
+        for option, value in (("--cell-timeout", cell_timeout), ("--jobs", jobs if jobs != 1 else None)):
+            if value is not None:
+                raise ConfigError(
+                    [
+                        f"{option} {value:g}: executor {chosen.name!r} runs cells in this process, one at a time, and "
+                        f"cannot end one; use local"
+                    ]
+                )
+    return chosen

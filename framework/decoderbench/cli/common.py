@@ -60,11 +60,29 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Threads that train a cell.  [default: 1 on a CPU, the host's on CUDA]"),
 ]
+ExecutorName = Annotated[
+    str | None,
+    typer.Option(
+        "--executor", help="Where cells run: local, in processes of their own; inline, in this one.  [default: local]"
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Cells side by side.  [default: as many as cores and memory allow; 1 on CUDA]"),
+]
+CellTimeout = Annotated[
+    str | None,
+    typer.Option("--cell-timeout", help="End a cell after this time, as in 30m; its status is `timeout`."),
+]
+CheckpointEvery = Annotated[
+    str,
+    typer.Option("--checkpoint-every", help="Training time between two checkpoints of a cell; 0 for none."),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(
         "--stop-after",
-        help="End after this time, as in 90s, 5m or 2h; exit status 4 if cells are left, the same command goes on.",
+        help="Save and end after this time, as in 90s, 5m or 2h; exit status 4 if cells are left.",
     ),
 ]
 Allow = Annotated[list[str] | None, typer.Option("--allow", help="Accept a data problem by its code. Repeatable.")]
@@ -140,6 +158,19 @@ def load_registry(names: list[str] | None, folders: list[Path] | None) -> Regist
 def deadline_of(stop_after: str | None) -> Deadline:
     """Return the deadline that `--stop-after` sets, counted from the start of the process."""
     return Deadline(None if stop_after is None else parse_duration(stop_after), STARTED)
+
+
+def execution_options(
+    executor: str | None, jobs: int | None, cell_timeout: str | None, checkpoint_every: str
+) -> dict[str, Any]:
+    """Return the options of `execute` that say how cells run; raise `ConfigError` for what is no duration."""
+    checkpoints = checkpoint_every.strip() not in ("0", "0s")
+    return {
+        "executor": executor,
+        "jobs": jobs,
+        "cell_timeout": parse_duration(cell_timeout, "--cell-timeout") if cell_timeout is not None else None,
+        "checkpoint_every": parse_duration(checkpoint_every, "--checkpoint-every") if checkpoints else None,
+    }
 
 
 def command() -> str:

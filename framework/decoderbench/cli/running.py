@@ -6,15 +6,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from decoderbench.cli.common import (
     Additions,
     Allow,
+    CellTimeout,
+    CheckpointEvery,
     Device,
+    ExecutorName,
     ExperimentFile,
+    Jobs,
     Overrides,
     PluginFolders,
     PluginNames,
@@ -28,6 +32,7 @@ from decoderbench.cli.common import (
     command,
     deadline_of,
     err,
+    execution_options,
     load,
     load_plugins,
     load_registry,
@@ -64,13 +69,18 @@ def run(
     retry_failed: RetryFailed = False,
     retrain_changed: RetrainChanged = False,
     threads: Threads = None,
+    executor: ExecutorName = None,
+    jobs: Jobs = None,
+    cell_timeout: CellTimeout = None,
+    checkpoint_every: CheckpointEvery = "60s",
     stop_after: StopAfter = None,
 ) -> None:
     """Train every cell of an experiment that has no result yet, and report."""
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every) | {"threads": threads}
     checked, registry = load(experiment, changes, add, plugin, plugins_dir)
     repeat, where = Repeat(retry_failed, retrain_changed), (experiment, experiment.parent)
-    _prepare_and_execute(checked, registry, where, results, device, select, repeat, threads, deadline)
+    _prepare_and_execute(checked, registry, where, results, device, select, repeat, execution, deadline)
 
 
 def compare(
@@ -90,6 +100,10 @@ def compare(
     retry_failed: RetryFailed = False,
     retrain_changed: RetrainChanged = False,
     threads: Threads = None,
+    executor: ExecutorName = None,
+    jobs: Jobs = None,
+    cell_timeout: CellTimeout = None,
+    checkpoint_every: CheckpointEvery = "60s",
     stop_after: StopAfter = None,
 ) -> None:
     """Compare three decoders on your own images, without an experiment file.
@@ -99,6 +113,7 @@ def compare(
     from decoderbench.planning.compare_preset import fit_preset
 
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every) | {"threads": threads}
     if steps is not None:
         changes = override(changes, "--steps", "training.steps", steps)
     registry = load_registry(plugin, plugins_dir)
@@ -108,7 +123,7 @@ def compare(
     data = registry.decide_options(add_variants(merge(data, changes), add or []))
     checked = parse_experiment(data, source="compare")
     repeat, where = Repeat(retry_failed, retrain_changed), (images, Path())
-    _prepare_and_execute(checked, registry, where, results, device, select, repeat, threads, deadline, dataset)
+    _prepare_and_execute(checked, registry, where, results, device, select, repeat, execution, deadline, dataset)
 
 
 def prepare(
@@ -211,7 +226,7 @@ def _prepare_and_execute(
     device: str | None,
     select: str,
     repeat: Repeat,
-    threads: int | None,
+    execution: dict[str, Any],
     deadline: Deadline,
     dataset: Dataset | None = None,
 ) -> None:
@@ -234,7 +249,7 @@ def _prepare_and_execute(
             select=select,
             retry_failed=repeat.failed,
             retrain_changed=repeat.changed,
-            threads=threads,
+            **execution,
             command=command(),
             origin=digest_of_path(source),
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
     from decoderbench.records import RunRecord
     from decoderbench.registry.context import CellContext
+    from decoderbench.registry.executor import Executor
 
 PROJECT = "decoderbench"
 API_VERSION = 3
@@ -119,6 +120,18 @@ def register_metrics() -> Iterable[type[Metric]]:
     Returns: classes derived from `Metric`. None means none.
 
     Example: `return [FirstCharacterRight]`
+    """
+
+
+@hookspec
+def register_executors() -> Iterable[type[Executor]]:
+    """Register executors, which decide in which processes cells run: `--executor NAME` chooses one.
+
+    Called by the registry. A name that another plugin has registered is refused, and both are named.
+
+    Returns: classes derived from `Executor`. None means none.
+
+    Example: `return [Local]`
     """
 
 
@@ -230,7 +243,8 @@ def cell_validated(cell: Cell, step: int, scores: Mapping[str, float]) -> None:
 def run_cell(cell: Cell, context: CellContext) -> RunRecord | None:
     """Train and evaluate one cell.
 
-    Called by the runner, once for each feasible cell without a result. Stops at the first result that is not None. The
+    Called once for each feasible cell without a result, in the process that the executor runs the cell in, where
+    observers are not; what they see is sent to the process of the run. Stops at the first result that is not None. The
     built-in trainer is called last (`trylast`), so another trainer can take cells over. An exception becomes a record
     with status `failed` and a reason; the run goes on.
 

@@ -21,11 +21,12 @@ from decoderbench.config.typed_values import decide, put, text_of, value_of
 from decoderbench.data.dataset import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
 from decoderbench.exception_text import describe_error
-from decoderbench.kinds import AXES, KINDS
+from decoderbench.kinds import AXES, REGISTERED
 from decoderbench.metrics import BUILT_IN, Metric
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig
 from decoderbench.registry import core_components
+from decoderbench.registry.executor import Executor
 from decoderbench.registry.hook_calls import HookCaller, report_exceptions
 from decoderbench.registry.hookspecs import PROJECT
 from decoderbench.registry.plugin_loading import Origin
@@ -41,7 +42,9 @@ COMPONENT_NAME = r"[a-z0-9][a-z0-9_.-]{0,63}"
 
 CORE = "decoderbench core"  # with a space: no module can have this name
 
-BASES: dict[str, type] = dict(zip(KINDS, (Rectifier, Encoder, Bridge, Decoder, Dataset, Metric), strict=True))
+BASES: dict[str, type] = dict(
+    zip(REGISTERED, (Rectifier, Encoder, Bridge, Decoder, Dataset, Metric, Executor), strict=True)
+)
 """The base class of each kind of component."""
 
 
@@ -205,7 +208,7 @@ class Registry(Mapping[str, Components[Any]]):
         self.plugins = plugins
         plugins.add(core_components, CORE)
         plugins.origins[CORE] = Origin(f"{PROJECT} {__version__}", core_components.__file__)
-        self._kinds = {kind: Components[Any](kind, plugins.broken) for kind in KINDS}
+        self._kinds = {kind: Components[Any](kind, plugins.broken) for kind in REGISTERED}
         for components in self.values():
             for plugin, hook in plugins.hooks(f"register_{components.kind}s"):
                 self._register(components, plugin, hook)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,15 +24,17 @@ from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.labels import Labels
 from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
-from decoderbench.records import Cost, RunRecord, append_line
+from decoderbench.records import Cost, RunRecord
+from decoderbench.registry.context import Resumable
 from decoderbench.registry.executor import CellEvent, Report
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
 from decoderbench.scalars import to_number, to_plain
 from decoderbench.seeds import derive_seed
-from decoderbench.sources import content_digest
-from decoderbench.storage import delete, write_atomically
+from decoderbench.storage import write_atomically
 from decoderbench.training import timing
+from decoderbench.training.attempt import Attempt
+from decoderbench.training.checkpoint import CHECKPOINT_SECONDS, Checkpoints
 from decoderbench.training.devices import autocast_dtype, device_name
 from decoderbench.training.evaluation import evaluate
 from decoderbench.training.memory import TrainingMemory, transcription_peak_mb
@@ -52,6 +55,7 @@ class LocalContext:
         environment: versions, machine, commit and date, for the record.
         deadline: when the run ends; the cell stays pending then.
         report: receives the events of the cell, which observers see.
+        checkpoint_every: seconds of training between two checkpoints; None for no checkpoints.
     """
 
     cell: Cell
@@ -61,6 +65,7 @@ class LocalContext:
     environment: Mapping[str, str]
     deadline: Deadline = NO_DEADLINE
     report: Report = lambda event: None
+    checkpoint_every: float | None = CHECKPOINT_SECONDS
     _recognizers: list[bool] = field(default_factory=list, init=False)
 
     @property
@@ -79,6 +84,13 @@ class LocalContext:
         return bool(self._recognizers)
 
     @cached_property
+    def _attempt(self) -> Attempt:
+        """What is saved of this attempt at the cell; it begins with the first use."""
+        folder = self.directory / "checkpoint"
+        checkpoints = Checkpoints(folder, self.cell, self.environment, self.checkpoint_every)
+        return Attempt(checkpoints, self.directory / "history.jsonl", self.device)
+
+    @cached_property
     def _memory(self) -> TrainingMemory:
         """The measurement of memory, which begins with the first use."""
         return TrainingMemory(self.device)
@@ -86,22 +98,41 @@ class LocalContext:
     def recognizer(self) -> Recognizer:
         """Build the recognizer of the cell on the device."""
         self._recognizers.append(True)
-        delete(self.directory / "history.jsonl")  # of an interrupted attempt
+        self._attempt.begin()
         self._memory.restart()  # its baseline is taken before the recognizer exists
-        return build_recognizer(self.cell, self.registry, self.device)
+        recognizer = build_recognizer(self.cell, self.registry, self.device)
+        self._attempt.add_recognizer(recognizer)
+        return recognizer
 
     def batches(self, steps: int, *, start: int = 1) -> Iterator[tuple[Tensor, Labels]]:
         """Yield the augmented training batch of each step from `start` to `steps`."""
         sampler = self.dataset.sampler(self.cell.training.batch_size, derive_seed(self.cell.seed, "data"))
         augmentation = Augmentation(self.cell.augmentation, self.cell.seed, self.device)
         for step in range(start, steps + 1):
-            self.deadline.check(f"at step {step} of {steps}")
+            self._between_steps(f"at step {step} of {steps}")
             images, labels = self.dataset.gather(sampler.batch(step - 1))
             yield augmentation(images, step), labels
 
+    def between_steps(self) -> None:
+        """Save a checkpoint if one is due, wait while other cells are timed, and end here if the run ends."""
+        self._between_steps("between two steps")
+
+    def _between_steps(self, where: str) -> None:
+        self._attempt.save_if_due()
+        self.deadline.check(where)
+
+    def resuming(self, trainer: Resumable) -> AbstractContextManager[None]:
+        """Continue a cell in the block, from its last checkpoint if it has one, and save checkpoints of it."""
+        return self._attempt.resuming(trainer)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds so far in which `between_steps` saved or waited."""
+        return self._attempt.checkpoints.seconds
+
     def evaluate(self, recognizer: Recognizer, split: Split = "val") -> Evaluation:
         """Transcribe and score a split."""
-        with self._memory.not_counted():
+        with self._memory.not_counted(), self._attempt.evaluating():
             return evaluate(
                 recognizer,
                 self.dataset,
@@ -120,7 +151,7 @@ class LocalContext:
     def validated(self, step: int, scores: Mapping[str, float | None]) -> None:
         """Append a validation to the history and report it to the observers, with plain numbers."""
         step, row = int(to_number(step)), {name: to_plain(value) for name, value in scores.items()}
-        append_line(self.directory / "history.jsonl", {"step": step, **row})
+        self._attempt.add_row({"step": step, **row})
         self.report(CellEvent("cell_validated", {"cell": self.cell, "step": step, "scores": row}))
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
@@ -135,7 +166,6 @@ class LocalContext:
             status="done",
             metrics=dict(test.scores),
             metric_sources=sources_of(self.metrics.values()),
-            predictions_digest=content_digest(predictions),
             num_test=len(test.keys),
             kept_step=kept_step,
             cost=(cost or Cost()).model_copy(

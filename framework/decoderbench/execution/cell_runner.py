@@ -1,0 +1,146 @@
+"""CellRunner: runs cells in this process, one after the other. Whatever happens in one cell affects no other."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+from decoderbench.conditions import GIVEN
+from decoderbench.config.cell import Cell
+from decoderbench.data.resident_dataset import ResidentDataset
+from decoderbench.deadline import Deadline
+from decoderbench.errors import PendingCellsError
+from decoderbench.exception_text import format_traceback
+from decoderbench.kinds import AXES
+from decoderbench.records import FAILED, RunRecord
+from decoderbench.registry.executor import CellEvent, CellOutcome, CellTask, Report
+from decoderbench.registry.global_state import preserving_global_state, undoing_changes
+from decoderbench.registry.registry import Registry
+from decoderbench.results_directory import ResultsDirectory
+from decoderbench.resume import same_result
+from decoderbench.storage import StorageError, write_atomically
+from decoderbench.training.devices import release_memory, still_works, use_ieee_float32
+from decoderbench.training.failures import classify, end_behind
+from decoderbench.training.local_context import LocalContext
+
+logger = logging.getLogger("decoderbench")
+
+TRAINING_CHANGES = ("the seed of torch", "the random state of torch", "the random state of CUDA")
+"""Global state that training a cell changes, and that is restored without a warning."""
+
+
+class CellRunner:
+    """Runs cells with the components and images of this process.
+
+    Attributes:
+        device_lost: whether a cell has left the device unusable for this process.
+        state_changed: whether a cell has changed global state of this process, which was restored as far as it can be.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        dataset: ResidentDataset,
+        directory: ResultsDirectory,
+        deadline: Deadline,
+        *,
+        checkpoint_every: float | None = None,
+    ) -> None:
+        self.registry, self.dataset, self.directory, self.deadline = registry, dataset, directory, deadline
+        self.checkpoint_every = checkpoint_every
+        self.device_lost = self.state_changed = False
+
+    def run(self, task: CellTask, report: Report) -> CellOutcome:
+        """Run a cell unless it has a record or another process holds its lock; publish its record."""
+        cell = task.cell
+        try:
+            with self.directory.lease(cell) as leased:
+                if not leased:
+                    return CellOutcome(cell, held=True)
+                found = self.directory.read(cell)
+                if found is not None and not same_result(found, task.superseded):
+                    return CellOutcome(cell, found)
+                self.deadline.check(f"before {cell.title}")
+                self._refuse_changed_sources(cell)
+                self.directory.delete_result(cell)
+                report(CellEvent("cell_started", {"cell": cell}))
+                record = with_origin(self._run(task, report), task.environment)
+                self.directory.publish(record)
+        except PendingCellsError as error:
+            return CellOutcome(cell, ended=error)
+        if record.status in FAILED and not still_works(self.dataset.device):
+            self.device_lost = True
+        return CellOutcome(cell, record, new=True)
+
+    def _run(self, task: CellTask, report: Report) -> RunRecord:
+        cell = task.cell
+        if cell.infeasible:
+            return RunRecord(cell=cell, status="infeasible", reason=cell.infeasible)
+        context = LocalContext(
+            cell=copy.deepcopy(cell),  # a trainer that changes it changes no other cell, and not where results go
+            registry=self.registry,
+            dataset=self.dataset,
+            directory=self.directory.cell_directory(cell),
+            environment=dict(task.environment) | {"date": datetime.now(UTC).isoformat(timespec="seconds")},
+            deadline=self.deadline,
+            report=report,
+        )
+        try:
+            with preserving_global_state():
+                use_ieee_float32()
+                with undoing_changes(partial(self._name_changes, cell), keeping=TRAINING_CHANGES):
+                    return self.registry.plugins.run_cell(cell, context)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
+            if (end := end_behind(error)) is not None and (self.deadline.is_over() or isinstance(end, StorageError)):
+                raise type(end)(f"{end.reason} of {cell.title}") from None
+            details = format_traceback(error)
+            status, reason = classify(error)
+        # Outside of the except block, which keeps the exception and with it the tensors of the cell.
+        release_memory(self.dataset.device)
+        write_atomically(context.directory / "traceback.txt", details.encode())
+        return RunRecord(
+            cell=cell,
+            status=status,
+            reason=reason,
+            device=task.environment.get("machine", ""),  # not from CUDA, which may have failed
+            environment=dict(context.environment),
+        )
+
+    def _refuse_changed_sources(self, cell: Cell) -> None:
+        """Raise if this process has loaded other source code than the plan, whose cells name it.
+
+        Raises:
+            PendingCellsError: a file was changed meanwhile.
+        """
+        for axis in AXES:
+            planned = getattr(cell, axis)
+            if self.registry[axis][planned.use].source_digest() != planned.source:
+                raise PendingCellsError(f"the source of {axis} {planned.use!r} has changed since the run started")
+        if list(self.registry.plugins.trainers().values()) != list(cell.trainers.values()):
+            raise PendingCellsError("the source of a plugin's run_cell has changed since the run started")
+
+    def _name_changes(self, cell: Cell, change: str) -> None:
+        self.state_changed = True
+        logger.warning("%s %s", cell.title, change)
+
+
+def with_origin(record: RunRecord, environment: Mapping[str, str]) -> RunRecord:
+    """Return a record that states its origin, whatever the trainer that made it has stated.
+
+    Where a component or trainer has changed a condition of the run, such as the threads, both values are stated.
+    """
+    if record.status == "infeasible":
+        return record
+    stated = record.environment
+    given = {f"{GIVEN}{name}": value for name, value in environment.items() if stated.get(name, value) != value}
+    return record.model_copy(
+        update={
+            "device": record.device or environment.get("machine", ""),
+            "environment": {**environment, **stated, **given},
+        }
+    )

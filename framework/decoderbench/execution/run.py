@@ -1,0 +1,104 @@
+"""Run: gives cells to an executor until each has a record, and ends early in a way that loses nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from decoderbench.config.cell import Cell
+from decoderbench.errors import DeviceLostError, PendingCellsError, StoppedError
+from decoderbench.execution.signals import StopSignals
+from decoderbench.registry.executor import CellTask, Executor
+from decoderbench.registry.plugin_manager import Plugins
+from decoderbench.results_directory import ResultsDirectory
+from decoderbench.resume import Repeat, Resume
+from decoderbench.storage import StorageError
+from decoderbench.training.cores import warn_of_missing_cores
+
+logger = logging.getLogger("decoderbench")
+
+POLL_SECONDS = 0.2
+"""Seconds between two looks at the locks of cells that other processes are running."""
+
+
+class Run:
+    """One run: which cells it gives to the executor, and what it reports of them."""
+
+    def __init__(self, directory: ResultsDirectory, plugins: Plugins, executor: Executor, signals: StopSignals) -> None:
+        self.directory, self.plugins, self.executor, self.signals = directory, plugins, executor, signals
+
+    def complete(self, cells: Sequence[Cell], repeat: Repeat) -> None:
+        """Give every cell a record. Cells that another process is running are left for last and waited for.
+
+        Raises:
+            PendingCellsError: the run ended before; cells under way are saved.
+            DeviceLostError: the device cannot be used any more; the cell that caused it has a record.
+        """
+        environment = self.executor.describe() | {"jobs": str(self.executor.jobs)}
+        resume = Resume(self.directory, cells, environment, repeat)
+        finished = len(cells) - len(resume.pending)
+        if finished:
+            logger.info("%d of %d cells have results already", finished, len(cells))
+        if resume.pending:
+            self._describe_conditions(environment, min(self.executor.jobs, len(resume.pending)))
+        self.plugins.notify("run_started", cells=tuple(resume.pending), directory=self.directory.path)
+        try:
+            self._complete([CellTask(cell, environment, resume.superseded(cell)) for cell in resume.pending])
+        except PendingCellsError as error:
+            raise resume.with_progress(error, finished) from None
+        if missing := len(cells) - len(resume.records()):
+            ended = PendingCellsError(f"the records of {missing} cells are gone again, or cannot be read")
+            raise resume.with_progress(ended, finished)
+
+    def _complete(self, tasks: list[CellTask]) -> None:
+        """Run tasks until none is left, and wait for cells that other processes are running."""
+        told: set[str] = set()
+        while tasks:
+            by_id = {task.cell.cell_id: task for task in tasks}
+            ended: list[PendingCellsError] = []
+            for outcome in self.executor.submit(tasks):
+                if outcome.ended is not None:
+                    ended.append(outcome.ended)
+                elif not outcome.held:
+                    del by_id[outcome.cell.cell_id]
+                    if outcome.new:
+                        self.plugins.notify("cell_finished", cell=outcome.cell, record=outcome.record)
+            if ended or self.signals.reason():
+                raise self._end(ended)
+            tasks = list(by_id.values())
+            for task in tasks:
+                if task.cell.cell_id not in told:
+                    told.add(task.cell.cell_id)
+                    logger.info("waiting for %s, which another process is training", task.cell.title)
+            tasks = self._wait_for_others(tasks)
+
+    def _wait_for_others(self, tasks: list[CellTask]) -> list[CellTask]:
+        """Return the tasks, once the lock of one is free; raise `PendingCellsError` if the run is to stop before."""
+        while tasks and all(self.directory.is_leased(task.cell) for task in tasks):
+            if reason := self.signals.reason():
+                raise self._end([PendingCellsError(f"{reason} while waiting for {tasks[0].cell.title}")])
+            time.sleep(POLL_SECONDS)
+        free = [task for task in tasks if not self.directory.is_leased(task.cell)]
+        return free + [task for task in tasks if task not in free]
+
+    def _end(self, ended: list[PendingCellsError]) -> PendingCellsError:
+        """Return the error that ends the run: the most serious one of its cells, or that of a signal."""
+        for error in ended:
+            if isinstance(error, StorageError | DeviceLostError):
+                return error
+        reason = "; ".join(dict.fromkeys(error.reason for error in ended)) or self.signals.reason()
+        if (received := self.signals.received) is not None:
+            return StoppedError(reason, received)
+        return PendingCellsError(reason)
+
+    def _describe_conditions(self, environment: Mapping[str, str], jobs: int) -> None:
+        threads = int(environment["threads"])
+        logger.info(
+            "training on %s with %d thread%s%s",
+            environment["machine"],
+            threads,
+            "s" * (threads > 1),
+            f" per cell, {jobs} cells at a time" if jobs > 1 else "",
+        )
+        warn_of_missing_cores(threads * jobs if "cpu_capability" in environment else jobs)

@@ -1,0 +1,60 @@
+"""StopSignals: the first SIGINT or SIGTERM asks a run to save and end, the second one ends the process at once."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from decoderbench.deadline import NO_DEADLINE, Deadline
+
+logger = logging.getLogger("decoderbench")
+
+WATCHED = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """Why a run is to stop: a signal, or its deadline. A context manager that handles the signals in its block.
+
+    Signals are handled in the main thread only, which Python allows alone; in other threads, such as those of some
+    notebooks, Ctrl-C raises `KeyboardInterrupt` in the main thread as usual.
+
+    Attributes:
+        received: the first signal; None until then.
+    """
+
+    def __init__(self, deadline: Deadline = NO_DEADLINE) -> None:
+        self.deadline = deadline
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in WATCHED:
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # nohup and the like: ignored on purpose
+                    self._before[number] = before
+                    signal.signal(number, self._stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def reason(self) -> str:
+        """Return why the run is to stop, as in "stopped by SIGTERM"; an empty string if it is not."""
+        if self.received is not None:
+            return f"stopped by {self.received.name}"
+        if self.deadline.remaining() <= 0:
+            return f"stopped after {self.deadline.seconds:g} s"
+        return ""
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        for watched in self._before:
+            signal.signal(watched, signal.SIG_DFL)  # the next one ends the process, whatever it is doing
+        logger.warning("%s: saving the cells under way; again to end at once", self.received.name)

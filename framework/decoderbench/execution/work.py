@@ -1,0 +1,148 @@
+"""CellWork: everything that a process needs to run cells of an experiment. It can be pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decoderbench.config.cell import Cell
+from decoderbench.data.audit import Audit
+from decoderbench.data.image_store import ImageStore, read_store
+from decoderbench.data.resident_dataset import ResidentDataset
+from decoderbench.deadline import Deadline
+from decoderbench.errors import DataError, PendingCellsError
+from decoderbench.execution.cell_runner import CellRunner, with_origin
+from decoderbench.execution.output import CellOutput
+from decoderbench.kinds import KINDS
+from decoderbench.records import RunRecord, Status
+from decoderbench.registry.executor import CellOutcome, CellTask
+from decoderbench.registry.hook_calls import TRAINER
+from decoderbench.registry.hookspecs import PROJECT
+from decoderbench.registry.plugin_manager import Plugins
+from decoderbench.registry.plugin_sources import PluginSources
+from decoderbench.registry.registry import Registry
+from decoderbench.results_directory import ResultsDirectory
+from decoderbench.resume import same_result
+from decoderbench.sources import package_digest
+from decoderbench.storage import write_atomically
+from decoderbench.training import trainer
+from decoderbench.training.devices import start_device
+from decoderbench.training.provenance import describe_environment
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """What cells need, as `decoderbench.registry.executor.CellWork` documents it.
+
+    The registry and the opened images are those of the process that planned the cells. They are not pickled: another
+    process loads the same plugins and maps the same images.
+
+    Attributes:
+        results: absolute path of the results folder.
+        plugins: where the plugins come from.
+        images: folder of the decoded images.
+        audit: labels, splits and charset.
+        dataset: name of the dataset component.
+        device: as `cpu` or `cuda:0`.
+        threads: threads that train a cell; None for those of the host.
+        locking: whether cells are locked, so that several runs may share the folder.
+        checkpoint_every: seconds of training between two checkpoints of a cell; None for no checkpoints.
+        package: digest of the sources of decoderbench that planned the cells.
+        registry: the components of this process; None in another one.
+        store: the images as opened in this process; None in another one.
+    """
+
+    results: Path
+    plugins: PluginSources
+    images: Path
+    audit: Audit
+    dataset: str
+    device: str
+    threads: int | None
+    locking: bool = True
+    checkpoint_every: float | None = None
+    package: str = field(default_factory=package_digest)
+    registry: Registry | None = None
+    store: ImageStore | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"registry": None, "store": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def describe(self) -> dict[str, str]:
+        """Return machine, versions, sources, threads and the plugins around `run_cell`, as this process sees them."""
+        registry, source = self._registry(), ""
+        with suppress(OSError, TypeError):  # of a class that no file defines, as in a notebook
+            source = registry["dataset"][self.dataset].source_digest()
+        wrappers = registry.plugins.trainer_wrappers()
+        return describe_environment(torch.device(self.device)) | {
+            "dataset_source": source,
+            "wrappers": ", ".join(f"{name} {digest}" for name, digest in sorted(wrappers.items())) or "none",
+        }
+
+    def open(self, stopping: Callable[[], str] | None = None) -> CellRunner:
+        """Return what runs cells in this process. Starts CUDA if that is the device.
+
+        Raises:
+            PendingCellsError: this process has loaded other sources of decoderbench, or the images are gone.
+        """
+        if self.package != package_digest():
+            raise PendingCellsError("the files of decoderbench have changed since the run started")
+        registry = self._registry()
+        registry.plugins.add(trainer, TRAINER)
+        device = torch.device(self.device)
+        if self.registry is None and self.threads is not None:
+            torch.set_num_threads(self.threads)
+        start_device(device)  # after the images were decoded by forked processes
+        try:
+            store = self.store or read_store(self.images)
+        except DataError as error:
+            raise PendingCellsError(f"{error}") from error
+        return CellRunner(
+            registry,
+            ResidentDataset(store, self.audit, device),
+            ResultsDirectory(self.results, locking=self.locking),
+            Deadline(stopping=stopping or str),
+            checkpoint_every=self.checkpoint_every,
+        )
+
+    def output_of(self, cell: Cell) -> CellOutput:
+        """Return what keeps the output of a cell's process; that of an attempt before is continued."""
+        return CellOutput(ResultsDirectory(self.results, locking=self.locking).cell_directory(cell) / "output.txt")
+
+    def publish_failure(self, task: CellTask, status: Status, reason: str, details: str = "") -> CellOutcome:
+        """Publish the record of a cell whose process has died, unless it had published one or another took over."""
+        cell, directory = task.cell, ResultsDirectory(self.results, locking=self.locking)
+        with directory.lease(cell, timeout=1.0) as leased:
+            if not leased:
+                return CellOutcome(cell, held=True)
+            found = directory.read(cell)
+            if found is not None and not same_result(found, task.superseded):
+                return CellOutcome(cell, found, new=True)
+            directory.delete_result(cell)
+            if details:
+                write_atomically(directory.cell_directory(cell) / "traceback.txt", details.encode())
+            record = with_origin(RunRecord(cell=cell, status=status, reason=reason), task.environment)
+            directory.publish(record)
+        return CellOutcome(cell, record, new=True)
+
+    def _registry(self) -> Registry:
+        return self.registry or Registry(Plugins.load(self.plugins))
+
+
+def objects_of(plugins: Plugins) -> list[str]:
+    """Return the plugins that cells may need and that no other process can load: objects that were registered."""
+    needed = {"run_cell", *(f"register_{kind}s" for kind in KINDS)}
+    names = []
+    for name, plugin in plugins.manager.list_name_plugin():
+        hooks = {hook.name for hook in plugins.manager.get_hookcallers(plugin) or ()} if plugin is not None else set()
+        if hooks & needed and name not in plugins.origins and not name.startswith(f"{PROJECT} "):
+            names.append(name)
+    return sorted(names)

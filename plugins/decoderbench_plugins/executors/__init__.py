@@ -1,0 +1,1 @@
+"""Executors: in which processes cells run."""

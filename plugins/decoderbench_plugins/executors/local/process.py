@@ -1,0 +1,181 @@
+"""WorkerProcess: a worker as the process of the run sees it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from decoderbench import CellOutput, CellTask, CellWork
+
+from . import worker
+
+DUMP_SECONDS = 0.5
+"""How long a process that exceeds its time may take to print where it is."""
+
+END_SECONDS = 2.0
+"""How long a process may live after it has closed its connection."""
+
+START_BYTES = 500
+"""How much of the end of what a process prints before its first task is kept."""
+
+
+class WorkerProcess:
+    """A worker process, the pipes to it, and the task that it runs.
+
+    Attributes:
+        connection: tasks go out; events, log records and outcomes come in.
+        output: what the process prints; None once it has ended.
+        task: the task that it runs; None while it waits.
+        started: when it was given the task, as `time.monotonic()`.
+        ready: whether it takes tasks.
+        was_ready: whether it was ever ready.
+        lost: whether its connection is closed, or it was killed.
+        verdict: why it was killed, if it was: `overdue` or `stopped`.
+    """
+
+    def __init__(self, work: CellWork) -> None:
+        """Start a process."""
+        context: Any = _context()
+        self.work = work
+        self.connection, theirs = context.Pipe()
+        self._output, their_output = context.Pipe(duplex=False)
+        their_lifeline, self._lifeline = context.Pipe(duplex=False)
+        given = (theirs, their_lifeline, their_output, work, dict(os.environ), _folder())
+        self.process = context.Process(target=worker.main, args=given, name="decoderbench worker")
+        with _without_main():
+            self.process.start()
+        for end in (theirs, their_output, their_lifeline):
+            end.close()
+        self.output: Connection | None = self._output
+        self.task: CellTask | None = None
+        self.started = 0.0
+        self.ready = self.was_ready = self.lost = False
+        self.verdict = ""
+        self._printed: CellOutput | None = None
+        self._before = b""
+
+    def run(self, task: CellTask) -> None:
+        """Give it a task."""
+        self._printed = self.work.output_of(task.cell)
+        self.task, self.started = task, time.monotonic()
+        try:
+            self.connection.send(task)
+        except OSError:
+            self.lost = True
+
+    def finish(self) -> None:
+        """Note that it has ended its task."""
+        self._drain()
+        self._close_output()
+        self.task = None
+
+    def sources(self) -> list[Any]:
+        """Return what becomes readable when it sends or prints something, or ends."""
+        return [self.connection, self.process.sentinel, *([] if self.output is None else [self.output])]
+
+    def read_output(self) -> None:
+        """Take what it has printed."""
+        if self.output is None:
+            return
+        if content := os.read(self.output.fileno(), 2**16):
+            self._append(content)
+        else:
+            self.output.close()
+            self.output = None
+
+    def last_output(self) -> str:
+        """Return the end of what it has printed."""
+        return self._before.decode(errors="backslashreplace") if self._printed is None else self._printed.tail()
+
+    def ask_to_stop(self) -> None:
+        """Ask it to save its cell and end; one that waits just ends."""
+        if self.task is None:
+            self.kill()
+        else:
+            self._signal(signal.SIGTERM)
+
+    def kill_overdue(self) -> None:
+        """Kill it because its cell takes too long; it first prints where it is."""
+        self._signal(signal.SIGUSR1)  # faulthandler prints the stack, whatever the process is doing
+        end = time.monotonic() + DUMP_SECONDS
+        while self.output is not None and (left := end - time.monotonic()) > 0 and self.output.poll(left):
+            self.read_output()
+        self.verdict = "overdue"
+        self.kill()
+
+    def kill(self) -> None:
+        """End it and the processes that its cell has started, at once."""
+        self.lost = True
+        self._signal(signal.SIGKILL, group=True)
+
+    def end(self) -> int | None:
+        """Return the exit status of a process that has ended; None if it lives on without a connection and is killed.
+
+        A negative status is that of a signal.
+        """
+        self.process.join(END_SECONDS)
+        exit_code: int | None = self.process.exitcode
+        self._signal(signal.SIGKILL, group=True)  # children of the cell, too
+        self.process.join()
+        self._drain()
+        self._close_output()
+        self._lifeline.close()
+        self.connection.close()
+        if self.output is not None:
+            self.output.close()
+        return exit_code
+
+    def _append(self, content: bytes) -> None:
+        if self._printed is None:
+            self._before = (self._before + content)[-START_BYTES:]
+        else:
+            self._printed.append(content)
+
+    def _close_output(self) -> None:
+        if self._printed is not None:
+            self._printed.close()
+
+    def _drain(self) -> None:
+        while self.output is not None and self.output.poll():
+            self.read_output()
+
+    def _signal(self, number: int, *, group: bool = False) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self.process.pid, number)
+        if group:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, number)
+
+
+def _context() -> Any:
+    """Return what starts processes: a server that has imported the framework once, so that each starts at once."""
+    context = multiprocessing.get_context("forkserver")
+    ours = {"decoderbench", "decoderbench_plugins"}
+    context.set_forkserver_preload(sorted(name for name in sys.modules if name.partition(".")[0] in ours))
+    return context
+
+
+def _folder() -> str:
+    with suppress(OSError):
+        return str(Path.cwd())
+    return ""
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main script in the block: a worker would import it again, and a script without a guard would run."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
