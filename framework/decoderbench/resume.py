@@ -16,6 +16,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError
 from decoderbench.records import FAILED, RunRecord
 from decoderbench.results_directory import ResultsDirectory
+from decoderbench.storage import StorageError
 
 logger = logging.getLogger("decoderbench")
 
@@ -73,7 +74,7 @@ class Resume:
         progress = f"{len(records)} of {len(self.cells)} cells have results"
         if failed:
             progress += f", {failed} of them failed"
-        if len(records) == finished:
+        if len(records) == finished and not isinstance(error, StorageError):
             progress += ", none is new: allow more time"
         ended = type(error)(f"{error.reason}; {progress}")
         ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed
