@@ -15,10 +15,10 @@ from pydantic import BeforeValidator, field_validator, model_validator
 
 from decoderbench import ComponentConfig, DataError, Dataset, Sample
 
-from .files import count_by_suffix, hash_file, is_image, list_files, require_folder
+from .files import ARCHIVES, count_by_suffix, hash_file, is_image, list_files, require_folder, suffix_of
 from .labels import PROGRESS_STEP
 from .names import ImageNames
-from .notes import list_notes, refuse_bad_names, refuse_left_out
+from .notes import labeled_images, list_notes, report_left_out
 from .sources import Place, Source, find_labels
 from .split_lists import Lists, read_lists
 from .split_words import SPLITS
@@ -157,19 +157,24 @@ class Folder(Dataset):
 
     @cached_property
     def _labels(self) -> Source:
-        source = find_labels(self.config, self._place, self.report_progress)
+        source = find_labels(self.config, self._place, self.report_progress, self.report_problem)
         if not source.rows:
-            unread = count_by_suffix(name for name in self._place.tree.files if not is_image(name))
+            files = [name for name in self._place.tree.files if not is_image(name)]
+            unread = count_by_suffix(files)
             others = f"; {source.description} names none" if source.files else ""
             others += f"; other files there: {unread}" if unread else ""
             for suffix, other in ((".mdb", "lmdb"), (".parquet", "hf")):
                 others += (
                     f"; {suffix} files with images are read with dataset.use = {other!r}" if suffix in unread else ""
                 )
+            if ARCHIVES.intersection(map(suffix_of, files)):
+                others += "; archives are not read: unpack them yourself"
             raise DataError(f"dataset folder {self._root} has no labeled images{others}")
-        refuse_bad_names(source, self._place, follow_links=self.config.follow_links)
-        refuse_left_out(source, self._place, self.config)
-        return source._replace(rows=sorted(source.rows, key=lambda row: row.name))
+        rows = labeled_images(source, self._place, self.report_problem, follow_links=self.config.follow_links)
+        report_left_out(source, self._place, self.config, self.report_problem)
+        if not rows:
+            raise DataError(f"dataset folder {self._root} has no image of its own for any label")
+        return source._replace(rows=sorted(rows, key=lambda row: row.name))
 
     @cached_property
     def _lists(self) -> Lists:
@@ -177,14 +182,19 @@ class Folder(Dataset):
 
     @cached_property
     def _assignment(self) -> Assignment:
-        return assign_splits(self._labels.rows, self._lists, self.config, self.deal_splits)
+        rows = self._labels.rows
+        try:
+            return assign_splits(rows, self._lists, self.config, self.deal_splits)
+        except DataError as error:
+            self.report_problem(str(error))
+            return Assignment(["train"] * len(rows), "not decided, so that all samples count as train", [])
 
     @cached_property
     def _samples(self) -> list[Sample]:
         rows, splits = self._labels.rows, self._assignment.splits
         for split, fraction in zip(SPLITS, self.config.fractions, strict=True):
             if fraction > 0 and split not in splits:
-                raise DataError(
+                self.report_problem(
                     f"split {split!r} received none of the {len(rows):,} samples in {self._root}; "
                     "add samples or groups, or change fractions"
                 )

@@ -17,6 +17,7 @@ MAX_BYTES = 2**30  # of a file of labels; more is no list of labels, and would f
 MAX_LINE = 1_000_000
 LONG_LINE = re.compile(rb"[^\r\n]{%d}" % (MAX_LINE + 1))
 CHUNK = 2**20  # bytes hashed at a time
+ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 RESULTS = {"plan.json", "cells"}  # in each folder of results, which is in a folder of images if that is worked in
 
 
@@ -31,6 +32,8 @@ class Tree(NamedTuple):
 
 def require_folder(option: str, folder: Path) -> Path:
     """Return the folder, or raise `DataError` naming the option that leads to it."""
+    if folder.is_file() and suffix_of(folder.name) in ARCHIVES:
+        raise DataError(f"{folder} is an archive, which is not read; unpack it yourself and give the folder")
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; check the option {option} of the dataset")
     return folder
@@ -118,6 +121,14 @@ def require_file(file: Path) -> None:
         raise DataError(f"{file} {'is not a regular file' if os.path.lexists(file) else 'does not exist'}")
     if (size := file.stat().st_size) > MAX_BYTES:
         raise DataError(f"{file} has {size:,} bytes; a file of labels may have {MAX_BYTES:,}: divide it")
+
+
+def list_some(problems: Sequence[str], what: str) -> str:
+    """Return one problem as it is, and several as their number, what they are, and the first of them, one per line."""
+    if len(problems) == 1:
+        return problems[0]
+    more = f"\n  and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
+    return f"{len(problems):,} {what}:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN]) + more
 
 
 def show(text: str) -> str:

@@ -5,8 +5,6 @@ from collections.abc import Collection, Sequence
 from posixpath import basename
 from typing import TYPE_CHECKING
 
-from decoderbench import DataError
-
 from .files import (
     SHOWN,
     count_by_suffix,
@@ -17,7 +15,7 @@ from .files import (
     looks_like_image,
     suffix_of,
 )
-from .labels import Row
+from .labels import Report, Row
 from .sources import Place, Source
 from .split_lists import Lists
 
@@ -25,10 +23,12 @@ if TYPE_CHECKING:
     from .dataset import Folder
 
 
-def refuse_bad_names(source: Source, place: Place, *, follow_links: bool) -> None:
-    """Raise `DataError` unless each label has an image of its own, which may be opened."""
+def labeled_images(source: Source, place: Place, report: Report, *, follow_links: bool) -> list[Row]:
+    """Return the rows that have an image of their own, which may be opened; report the others."""
     problems, seen, move = [], dict[str, Row](), ""
+    good: list[Row] = []
     for row in source.rows:
+        before_this = len(problems)
         if row.name in seen:
             before = seen[row.name]
             other = f" with the label {before.label!r}, not {row.label!r}" if before.label != row.label else ""
@@ -44,30 +44,36 @@ def refuse_bad_names(source: Source, place: Place, *, follow_links: bool) -> Non
                 reason = f"is outside of the folder of images {place.folder}; set dataset.images = '.'"
             if reason:
                 problems.append(f"{row.place}: {row.name!r} {reason}")
+        if len(problems) == before_this:
+            good.append(row)
         seen[row.name] = row
     if problems:
-        raise DataError(
+        more = f"\n  and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
+        report(
             f"{len(problems):,} names do not each denote one image in {place.folder}; "
-            f"correct the names, or dataset.images{move}:" + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+            f"correct the names, or dataset.images{move}:"
+            + "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+            + more
         )
+    return good
 
 
-def refuse_left_out(source: Source, place: Place, config: "Folder.Config") -> None:
-    """Raise `DataError` if the images label themselves and some of them would be left out."""
+def report_left_out(source: Source, place: Place, config: "Folder.Config", report: Report) -> None:
+    """Report images that would be left out although the images label themselves."""
     if source.files:
         return
     if unsupported := sorted(filter(is_unsupported_image, place.images.files)):
-        raise DataError(
+        report(
             f"images that cannot be read here would be left out: {count_by_suffix(unsupported)}; "
             "convert them, or move them out of the folder"
         )
     if place.images.linked_folders:
-        raise DataError(
+        report(
             f"links to folders in {place.folder} would be left out: {first_names(place.images.linked_folders)}; "
             "set dataset.follow_links = true to read them, or remove the links"
         )
     if config.images is None and (outside := sorted(filter(looks_like_image, _outside(place)))):
-        raise DataError(
+        report(
             f"{len(outside):,} images outside of {place.folder} would be left out ({first_names(outside, 3)}); set "
             "dataset.images = 'images' to leave them out, or dataset.images = '.' to read all of them"
         )

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from decoderbench import DataError
 
 from .file_names import find_doubt, find_lexicon, list_readings
-from .files import Tree, is_image, suffix_of
+from .files import ARCHIVES, Tree, find_problem, is_image, list_some, suffix_of
 from .formats import SUFFIXES, Number
-from .labels import Progress, Row, read_file_names, read_folder_names, read_sidecars, sidecars_of
+from .labels import Progress, Report, Row, read_file_names, read_folder_names, read_sidecars, sidecars_of
 from .names import ImageNames
 from .split_lists import assigns_parts
 from .split_words import word_in
 from .tables import Table, open_table, read_rows
 from .unread import (
-    ARCHIVES,
     DATABASES,
     SPREADSHEETS,
     find_sidecars,
@@ -55,8 +54,8 @@ class Source(NamedTuple):
     unread: frozenset[str] = frozenset()  # files that look like labels and are named in a note
 
 
-def find_labels(config: "Folder.Config", place: Place, progress: Progress) -> Source:
-    """Return the labels that the options ask for.
+def find_labels(config: "Folder.Config", place: Place, progress: Progress, report: Report) -> Source:
+    """Return the labels that the options ask for; `report` is called with problems that leave other labels usable.
 
     Raises:
         DataError: there are none, a table cannot be read, or with `labels = "auto"` it cannot be told which are meant.
@@ -64,23 +63,23 @@ def find_labels(config: "Folder.Config", place: Place, progress: Progress) -> So
     kind = config.labels
     if config.labels_file:
         form = {"csv": "comma", "tab": "first tab"}.get(kind)
-        return _read_tables([_open(config, place, file, form=form) for file in config.labels_file], place)
+        return _read_tables([_open(config, place, file, form=form) for file in config.labels_file], place, report)
     if kind == "csv":
         file = _actual(place, "labels.csv") or "labels.csv"
-        return _read_tables([_open(config, place, file, "filename", "label", form="comma")], place)
+        return _read_tables([_open(config, place, file, "filename", "label", form="comma")], place, report)
     if kind == "tab":
         file = next(filter(None, (_actual(place, name) for name in TAB_FILES)), TAB_FILES[0])
-        return _read_tables([_open(config, place, file, form="first tab")], place)
+        return _read_tables([_open(config, place, file, form="first tab")], place, report)
     if kind in ("gt_txt", "txt"):
-        return _read_sidecars(place, f".{kind.replace('_', '.')}", progress)
+        return _read_sidecars(place, f".{kind.replace('_', '.')}", progress, report)
     if kind == "folder":
-        return Source(list(read_folder_names(filter(is_image, place.images.files))), "names of folders")
+        return Source(list(read_folder_names(filter(is_image, place.images.files), report)), "names of folders")
     if kind == "filename":
-        return _read_names(config, place)
-    return _choose(config, place, progress)
+        return _read_names(config, place, report)
+    return _choose(config, place, progress, report)
 
 
-def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source:
+def _choose(config: "Folder.Config", place: Place, progress: Progress, report: Report) -> Source:
     sidecars = find_sidecars(place.tree.files, place.names.images)
     tables, unread = _find_tables(config, place, {file for found in sidecars for file in found.files})
     gt_files = sidecars_of(place.images.files, ".gt.txt")
@@ -90,7 +89,7 @@ def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source
             'files; set dataset.labels = "table" or "gt_txt" to say which to read'
         )
     if tables:
-        source, others = _pick(tables, place)
+        source, others = _pick(tables, place, report)
         if config.labels == "auto" and (doubt := find_lexicon(source.rows)):
             raise DataError(f'{source.description}: {doubt}, or dataset.labels = "table" to keep these labels')
         unread = {**dict.fromkeys(others, "which names images too"), **unread}
@@ -98,7 +97,7 @@ def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source
         reasons = "".join(f"\n  {file}: {reason}" for file, reason in list(unread.items())[:SHOWN])
         raise DataError(f"{place.root} has no table of file names and labels; set dataset.labels_file{reasons}")
     elif gt_files:
-        source = _read_sidecars(place, ".gt.txt", progress)
+        source = _read_sidecars(place, ".gt.txt", progress, report)
     else:
         for suffix, files in sidecars:
             move = '; dataset.labels = "txt" reads a.txt beside a.png' if suffix == ".txt" else ""
@@ -109,7 +108,7 @@ def _choose(config: "Folder.Config", place: Place, progress: Progress) -> Source
                 f"{place.root}: labels would come from the file names, but files that look like labels are not read; "
                 f'set dataset.labels_file to the table, or dataset.labels = "filename" to use the file names:{listed}'
             )
-        return _read_names(config, place)
+        return _read_names(config, place, report)
     if not unread:
         return source
     listed = ", ".join(f"{file} ({reason})" for file, reason in list(unread.items())[:SHOWN])
@@ -126,7 +125,11 @@ def _find_tables(config: "Folder.Config", place: Place, sidecars: set[str]) -> t
     prefix = _prefix(place)
     for file in sorted(place.tree.files, key=lambda file: (file.count("/"), file)):
         usual = _is_usual(file, prefix)
-        if not place.tree.files[file] or not may_hold_labels(file) or file.lower().endswith(".gt.txt"):
+        if not may_hold_labels(file) or file.lower().endswith(".gt.txt"):
+            continue
+        if not place.tree.files[file]:
+            if is_called_labels(file):
+                unread[file] = find_problem(place.root, file, follow_links=config.follow_links) or "is a link"
             continue
         if (file in sidecars and not usual) or assigns_parts(place.root / file):
             continue
@@ -157,22 +160,22 @@ def _find_tables(config: "Folder.Config", place: Place, sidecars: set[str]) -> t
     return tables, unread
 
 
-def _pick(tables: Sequence[Table], place: Place) -> tuple[Source, list[str]]:
+def _pick(tables: Sequence[Table], place: Place, report: Report) -> tuple[Source, list[str]]:
     """Return the labels of the one table, or the one series of tables, that labels the images, and the tables left."""
     series: dict[tuple[object, ...], list[Table]] = {}
     for table in tables:
         series.setdefault(_series_of(table), []).append(table)
     if len(series) == 1:
-        return _read_tables(tables, place), []
+        return _read_tables(tables, place, report), []
     prefix = _prefix(place)
     usual = [group for group in series.values() if any(_is_usual(table.file, prefix) for table in group)]
     if len(usual) == 1:
         chosen = usual[0]
         others = [table for table in tables if table not in chosen]
-        source = _read_tables(chosen, place)
+        source, bad = _read_tables(chosen, place, report), list[str]()
         named = {row.name for row in source.rows}
         told = any(word_in(basename(table.file)) for table in others)  # the split
-        if not told and all(row.name in named for table in others for row in read_rows(table, place.names)):
+        if not told and all(row.name in named for table in others for row in read_rows(table, place.names, bad)):
             return source, [table.file for table in others]
     raise DataError(
         f"{place.root} has several tables of labels: {_list([table.file for table in tables])}; "
@@ -188,11 +191,18 @@ def _series_of(table: Table) -> tuple[object, ...]:
     return tuple(words), suffix_of(table.file), header, table.columns
 
 
-def _read_tables(tables: Sequence[Table], place: Place) -> Source:
+def _read_tables(tables: Sequence[Table], place: Place, report: Report) -> Source:
     for table in tables:
         if table.problem:
             raise DataError(_with_file(table))
-    rows = [row for table in tables for row in read_rows(table, place.names)]
+    rows, problems = list[Row](), list[str]()
+    for table in tables:
+        try:
+            rows += read_rows(table, place.names, problems)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        report(list_some(problems, "rows of labels cannot be read"))
     numbers = [row for row in rows if isinstance(row.label, Number)]
     notes: tuple[str, ...] = ()
     if numbers:
@@ -208,14 +218,14 @@ def _read_tables(tables: Sequence[Table], place: Place) -> Source:
     return Source(rows, description, frozenset(table.file for table in tables), notes)
 
 
-def _read_sidecars(place: Place, suffix: str, progress: Progress) -> Source:
-    rows = list(read_sidecars(place.folder, place.images.files, suffix, progress))
+def _read_sidecars(place: Place, suffix: str, progress: Progress, report: Report) -> Source:
+    rows = list(read_sidecars(place.folder, place.images.files, suffix, progress, report))
     return Source(rows, f"{len(rows):,} {suffix} files beside the images", frozenset(row.table for row in rows))
 
 
-def _read_names(config: "Folder.Config", place: Place) -> Source:
+def _read_names(config: "Folder.Config", place: Place, report: Report) -> Source:
     pattern = config.filename_pattern
-    rows = list(read_file_names(filter(is_image, place.images.files), re.compile(pattern)))
+    rows = list(read_file_names(filter(is_image, place.images.files), re.compile(pattern), report))
     chosen = config.labels == "filename" or "filename_pattern" in config.model_fields_set
     if not chosen and (doubt := find_doubt(rows)):
         ways = "".join(f"\n  {line}" for line in list_readings(rows))

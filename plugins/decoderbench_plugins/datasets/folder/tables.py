@@ -11,7 +11,7 @@ from typing import NamedTuple
 from decoderbench import DataError
 
 from .columns import HEAD, Columns, find_columns, is_header
-from .files import looks_like_image
+from .files import looks_like_image, show
 from .formats import Content, Field, NotText, Record, read_contents
 from .labels import Row
 from .names import ImageNames
@@ -82,11 +82,14 @@ def open_table(
     return max(found, key=lambda pair: pair[0])[1] if found else Table(file, problem="it is not read")
 
 
-def read_rows(table: Table, names: ImageNames) -> Iterator[Row]:
+def read_rows(table: Table, names: ImageNames, problems: list[str]) -> Iterator[Row]:
     """Yield the labeled images of a table.
 
+    Records with another number of fields, with a name or label that is not text, or with an ambiguous name are added
+    to `problems`.
+
     Raises:
-        DataError: a record has another number of fields, a name or label is not text, or a name is ambiguous.
+        DataError: the file cannot be split into records, or has two columns of one name.
     """
     file, header, (name_at, label_at, _) = table.file, table.header, table.columns
     assert table.content is not None
@@ -103,18 +106,21 @@ def read_rows(table: Table, names: ImageNames) -> Iterator[Row]:
         width = width or len(fields)
         if len(fields) != width:
             other = "the header" if header is not None else "the first line"
-            raise DataError(f"{place} has a different number of fields than {other}; quote fields with delimiters")
+            problems.append(f"{place} has a different number of fields than {other}; quote fields with delimiters")
+            continue
         name, label = fields[name_at], fields[label_at]
         if isinstance(name, NotText) or isinstance(label, NotText):
             what, field = ("file name", name) if isinstance(name, NotText) else ("label", label)
-            raise DataError(f"{place}: the {what} is {field}, not text; correct the table")
+            problems.append(f"{place}: the {what} is {field}, not text; correct the table")
+            continue
         images = names.find(name, file)
         if len(images) > 1 and (part := word_in(basename(file))):  # train.csv names what is below train/
             images = [one for one in images if part in map(word_in, dirname(one).split("/"))] or images
         if len(images) > 1:
             same_folder = len({dirname(image) for image in images}) == 1
             move = "write the suffix too" if same_folder else "write the folder too, or set dataset.images"
-            raise DataError(f"{place}: {name!r} could be {' or '.join(map(repr, images[:3]))}; {move}")
+            problems.append(f"{place}: {show(name)} could be {' or '.join(map(repr, images[:3]))}; {move}")
+            continue
         columns = {} if header is None else dict(zip(header, map(str, fields), strict=True))
         yield Row(images[0] if images else normpath(name), label, place, file, columns)
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from posixpath import basename, splitext
 from typing import NamedTuple
 
-from .files import suffix_of
+from .files import ARCHIVES, suffix_of
 from .formats import SUFFIXES, TEXT_SUFFIXES
 from .names import ImageNames
 from .split_words import word_in
 
 SPREADSHEETS = {".xlsx", ".xlsm", ".xls", ".ods", ".numbers"}
-ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz"}
 DATABASES = {".mdb", ".lmdb", ".tfrecord", ".tfrecords", ".arrow", ".feather", ".sqlite", ".sqlite3", ".db", ".rec"}
 _OTHERS = """.xml .mat .npy .npz .pkl .pickle .yaml .yml .toml .h5 .hdf5 .html .hocr .odt .docx .rtf .dat
     .orc .avro .idx .box .lab .gt"""
@@ -95,6 +94,8 @@ def mentions_images(root: Path, file: str, names: ImageNames, basenames: Mapping
 
 def _read_start(file: Path) -> bytes:
     try:
+        if not file.is_file():
+            return b""  # a pipe would block
         with file.open("rb") as stream:
             return stream.read(MAX_SCANNED)
     except OSError:
