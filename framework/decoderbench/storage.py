@@ -167,21 +167,25 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path, *, all_of_them: bool = False) -> list[Path]:
-    """Delete the temporary files that killed processes left in a folder, and return their paths.
+def find_leftovers(folder: Path, *, all_of_them: bool = False) -> list[Path]:
+    """Return the temporary files that killed processes left in a folder.
 
     Args:
         folder: the folder; those below it are not searched.
-        all_of_them: also delete those of live processes, because the caller holds the lock of the folder.
+        all_of_them: also return those of live processes, because no other process writes to the folder.
     """
-    found = []
-    for path in folder.glob(".*.tmp"):
-        pid = path.name.split(".")[-2]
-        if all_of_them or (pid.isdecimal() and not _is_alive(int(pid))):
-            with suppress(OSError):
-                path.unlink()
-                found.append(path)
-    return found
+    return [
+        path
+        for path in sorted(folder.glob(".*.tmp"))
+        if all_of_them or ((pid := path.name.split(".")[-2]).isdecimal() and not _is_alive(int(pid)))
+    ]
+
+
+def remove_leftovers(folder: Path, *, all_of_them: bool = False) -> None:
+    """Delete the temporary files that `find_leftovers` returns."""
+    for path in find_leftovers(folder, all_of_them=all_of_them):
+        with suppress(OSError):  # the next run tries again
+            path.unlink()
 
 
 def _is_alive(pid: int) -> bool:

@@ -94,7 +94,7 @@ def open_store(
     if not samples:
         raise DataError(f"dataset {dataset.name!r} has no samples")
     cache_dir = cache_dir or default_cache_dir()
-    stamp = dataset.stamp()
+    stamp = _stamp_of(dataset)
     data_hash = compute_data_hash(dataset, options, cache_dir=cache_dir, stamp=stamp)
     directory = cache_dir / "images" / data_hash[:32]
     try:
@@ -106,6 +106,7 @@ def open_store(
                 if progress:
                     progress(done, len(samples))
         store = read_store(directory)
+    _mark_used(directory)
     if (store.keys, store.labels, store.splits) != _columns(samples):
         raise DataError(
             f"dataset {dataset.name!r} has other samples than the image cache {directory} under the same "
@@ -120,8 +121,22 @@ def compute_data_hash(
     dataset: Dataset, options: ImageOptions, *, cache_dir: Path | None = None, stamp: str | None = None
 ) -> str:
     """Return the hex digest of the dataset's fingerprint and the image options; no image is decoded."""
-    fingerprint = _read_fingerprint(dataset, stamp or dataset.stamp(), cache_dir or default_cache_dir())
+    fingerprint = _read_fingerprint(dataset, stamp or _stamp_of(dataset), cache_dir or default_cache_dir())
+    return _hash_data(fingerprint, options)
+
+
+def _hash_data(fingerprint: str, options: ImageOptions) -> str:
     return _digest(PIXELS_VERSION, fingerprint, identity_of(options))
+
+
+def _stamp_of(dataset: Dataset) -> str | None:
+    """Return the stamp of a dataset; raise `DataError` if a file is gone that was there when labels were read."""
+    try:
+        return dataset.stamp()
+    except OSError as error:
+        raise DataError(
+            f"dataset {dataset.name!r} changed while it was read: {error.filename}: {error.strerror}; run again"
+        ) from error
 
 
 def _read_fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> str:
@@ -130,9 +145,11 @@ def _read_fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> s
         return dataset.fingerprint()
     cached = cache_dir / "fingerprints" / f"{_digest(dataset.name, stamp)[:32]}.json"
     with suppress(OSError, ValueError):
-        return str(json.loads(cached.read_bytes()))
+        known = str(json.loads(cached.read_bytes()))
+        _mark_used(cached)
+        return known
     fingerprint = dataset.fingerprint()
-    if dataset.stamp() == stamp:
+    if _stamp_of(dataset) == stamp:
         remove_leftovers(cached.parent)
         with suppress(StorageError):  # a cache that cannot be written is reported when the images are
             write_atomically(cached, json.dumps(fingerprint).encode())
@@ -196,13 +213,22 @@ class _Builder:
         for path in set(building.iterdir()) - temporary:
             with path.open("r+b") as written:
                 os.fsync(written.fileno())
-        if self.stamp is not None and self.dataset.stamp() != self.stamp:
+        if self._has_changed():
             shutil.rmtree(building, ignore_errors=True)
             raise DataError(f"dataset {self.dataset.name!r} changed while its images were read; run again")
         for path in temporary:
             path.unlink()
         sync_folder(building)
         rename(building, directory)
+
+    def _has_changed(self) -> bool:
+        """Return whether the data may have changed since their hash was computed. Without a stamp they are read again.
+
+        Files that were written just before have no stamp, and another dataset may never have one.
+        """
+        if self.stamp is not None:
+            return _stamp_of(self.dataset) != self.stamp
+        return _hash_data(self.dataset.fingerprint(), self.options) != self.data_hash
 
     def _decode(self, log: BuildLog) -> Steps:
         """Decode the images that the log lacks."""
@@ -253,6 +279,12 @@ def _write_contact_sheet(store: ImageStore) -> None:
         chosen = [rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)]
         sheet = contact_sheet([store.pixels(row) for row in chosen], [store.labels[row] for row in chosen])
         sheet.save(store.directory / "contact_sheet.png")
+
+
+def _mark_used(path: Path) -> None:
+    """Set the time of modification to now, by which unused files of the cache are found."""
+    with suppress(OSError):  # those of another user
+        os.utime(path)
 
 
 def _remove_abandoned_builds(directory: Path) -> None:
