@@ -16,23 +16,35 @@ class Options(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse_truth_as_number(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+    def _refuse_converted_values(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         options = validate(given)  # a validator of all fields would exclude discriminated unions
         typed = given if isinstance(given, Mapping) else {}
-        refused = [name for name, value in typed.items() if _is_truth_as_number(value, getattr(options, name, None))]
-        if refused:
-            problem = PydanticCustomError("truth_as_number", "must be a number, not true or false")
-            raise ValidationError.from_exception_data(
-                cls.__name__, [{"type": problem, "loc": (name,), "input": typed[name]} for name in refused]
-            )
+        rules = {name: _broken_rule(value, getattr(options, name, None)) for name, value in typed.items()}
+        refuse({(name,): rule for name, rule in rules.items() if rule}, typed, cls.__name__)
         return options
 
 
-def _is_truth_as_number(given: Any, value: Any) -> bool:
-    """Return whether true or false became 1 or 0, as pydantic allows, also within a list."""
+def refuse(rules: Mapping[tuple[str | int, ...], str], given: Mapping[Any, Any], title: str) -> None:
+    """Raise `ValidationError` with the broken rule of each place in a table, if there is one; in a validator only."""
+    if rules:
+        raise ValidationError.from_exception_data(
+            title,
+            [
+                {"type": PydanticCustomError("broken_rule", "{rule}", {"rule": rule}), "loc": at, "input": given[at[0]]}
+                for at, rule in rules.items()
+            ],
+        )
+
+
+def _broken_rule(given: Any, value: Any) -> str:
+    """Return what is wrong with a value that pydantic converted: text to a number, for example; also within a list."""
     if isinstance(given, list | tuple) and isinstance(value, list | tuple) and len(given) == len(value):
-        return any(map(_is_truth_as_number, given, value))
-    return isinstance(given, bool) and type(value) in (int, float)
+        return next(filter(None, map(_broken_rule, given, value)), "")
+    if type(value) in (int, float) and isinstance(given, bool | str):
+        return f"must be a number, not {'text' if isinstance(given, str) else 'true or false'}"
+    if isinstance(value, bool) and isinstance(given, int | float | str) and not isinstance(given, bool):
+        return f"must be true or false, not {'text' if isinstance(given, str) else 'a number'}"
+    return ""
 
 
 class ComponentConfig(Options):

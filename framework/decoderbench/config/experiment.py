@@ -5,24 +5,30 @@ Options of components are not validated here but by the registry, which knows th
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Never, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from decoderbench.config.mistakes import describe_mistake, explain_mistakes
+from decoderbench.config.mistakes import Location, describe_mistake, explain_mistakes
 from decoderbench.config.typed_values import decide
 from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.errors import ConfigError, DataError, did_you_mean
+from decoderbench.exception_text import to_printable_line
 from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
-from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
+from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions, refuse
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Names that are safe as a folder, in HTML, in CSV and on a command line."""
+
+MAX_CELLS = 10_000
+"""The most cells of a grid, those excluded counted too: planning more takes minutes, and training them weeks."""
 
 
 class ComponentChoice(BaseModel):
@@ -163,38 +169,53 @@ class Grid(Options):
         return variants
 
     @model_validator(mode="after")
+    def _refuse_too_many_cells(self) -> Self:
+        count = math.prod(len(getattr(self, axis)) for axis in AXES) * len(self.seeds)
+        if count > MAX_CELLS:
+            raise ValueError(f"{count:,} cells, and a grid may have {MAX_CELLS:,}; divide it among several files")
+        return self
+
+    @model_validator(mode="after")
     def _refuse_invalid_exclusions(self) -> Self:
-        for exclusion in self.exclude:
+        for number, exclusion in enumerate(self.exclude):
             if not exclusion.labels():
-                raise ValueError("an empty exclusion excludes everything; set a label of an axis")
-            self._refuse_unknown_labels("exclude", exclusion)
+                self._refuse("exclude", number, "an empty exclusion excludes everything; set a label of an axis")
+            self._refuse_unknown_labels("exclude", number, exclusion)
         if not self.variants():
-            raise ValueError("exclude leaves no combination; remove an exclusion")
+            self._refuse("exclude", None, "exclude leaves no combination; remove an exclusion")
         return self
 
     @model_validator(mode="after")
     def _refuse_invalid_names(self) -> Self:
         named: dict[tuple[str, ...], str] = {}
-        for row in self.names:
+        for number, row in enumerate(self.names):
             _refuse_unprintable_text("name", row.name)
-            self._refuse_unknown_labels(f"name {row.name!r}", row)
+            self._refuse_unknown_labels("names", number, row)
             matching = [tuple(variant.values()) for variant in self.variants() if row.matches(variant)]
             if len(matching) != 1:
                 matches, move = f"{len(matching)}", f"set more of {', '.join(AXES)}"
                 if not matching:
                     matches, move = "none (after `exclude`)", "change its labels, or remove the exclusion"
-                raise ValueError(f"name {row.name!r} must match exactly one combination, matches {matches}; {move}")
+                rule = f"name {row.name!r} must match exactly one combination, matches {matches}; {move}"
+                self._refuse("names", number, rule)
             if row.name in named.values():
-                raise ValueError(f"name {row.name!r} is used twice; choose another")
+                self._refuse("names", number, f"name {row.name!r} is used twice; choose another")
             if other := named.get(matching[0]):
-                raise ValueError(f"{' / '.join(matching[0])} is named {other!r} and {row.name!r}; remove one name")
+                rule = f"{' / '.join(matching[0])} is named {other!r} and {row.name!r}; remove one name"
+                self._refuse("names", number, rule)
             named[matching[0]] = row.name
         return self
 
-    def _refuse_unknown_labels(self, what: str, selection: Selection) -> None:
+    def _refuse_unknown_labels(self, key: str, number: int, selection: Selection) -> None:
+        what = f"name {selection.name!r}" if isinstance(selection, RowName) else "exclude"
         for axis, label in selection.labels().items():
             if label not in (known := list(getattr(self, axis))):
-                raise ValueError(f"{what} refers to the unknown {axis} {label!r}{did_you_mean(label, known)}")
+                rule = f"{what} refers to the unknown {axis} {label!r}{did_you_mean(label, known)}"
+                self._refuse(key, number, f"{rule}; known: {', '.join(known)}")
+
+    def _refuse(self, key: str, number: int | None, rule: str) -> Never:
+        """Refuse an item of a list, or the whole list."""
+        refuse({(key,) if number is None else (key, number): rule}, dict(self), "Grid")
 
 
 class Experiment(Options):
@@ -216,9 +237,16 @@ class Experiment(Options):
     allow: tuple[str, ...] = ()
     """Codes of data problems to accept; a footnote of every table then counts the samples that have them."""
 
+    _source: str = PrivateAttr(default="")
+    _text: str = PrivateAttr(default="")
+
     def as_given(self) -> dict[str, Any]:
         """Return the keys that were set, without defaults, as plain data."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+    def describe_mistake(self, location: Location, message: str) -> str:
+        """Return the message for a mistake that was found later: `file:line: key: message` if it was read from a file."""
+        return describe_mistake(self._source, self._text, location, message)
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -233,16 +261,28 @@ def load_experiment(path: str | Path) -> Experiment:
 
 def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
     """Return a TOML file as plain data and as text; raise `ConfigError` if it cannot be read or parsed."""
-    path = Path(path)
+    path, text = Path(path), ""
     try:
         text = path.read_text(encoding="utf-8-sig")
         return tomllib.loads(text), text
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file; give the path of an experiment's .toml file"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read as UTF-8 text: {error}"]) from None
-    except (ValueError, RecursionError) as error:  # also raised for numbers of thousands of digits
-        raise ConfigError([f"{path}: not valid TOML: {error}"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}:{line}: not UTF-8 text: {error.reason}; save it as UTF-8"]) from None
+    except (OSError, ValueError, RecursionError) as error:  # a path with NUL, and numbers of thousands of digits
+        raise ConfigError([_describe_unreadable_file(path, text, error)]) from None
+
+
+def _describe_unreadable_file(path: Path, text: str, error: Exception) -> str:
+    """Return the message for a file that cannot be read or is not TOML, with the line that is to be corrected."""
+    if isinstance(error, OSError):
+        return f"{path}: cannot be read: {error.strerror}; give the path of an experiment's .toml file"
+    place = re.fullmatch(r"(?s)(.*) \(at line (\d+), column \d+\)", str(error))
+    if place is None:
+        return f"{path}: not valid TOML: {error}"
+    line = text.split("\n")[int(place[2]) - 1].strip()
+    return f"{path}:{place[2]}: not valid TOML: {place[1]}; correct the line {to_printable_line(line, 80)!r}"
 
 
 def parse_experiment(data: Mapping[str, Any], *, source: str, text: str = "") -> Experiment:
@@ -257,10 +297,12 @@ def parse_experiment(data: Mapping[str, Any], *, source: str, text: str = "") ->
         ConfigError: listing every mistake in keys and values.
     """
     try:
-        return Experiment.model_validate(decide(data, Experiment))
+        experiment = Experiment.model_validate(decide(data, Experiment))
     except ValidationError as error:
         mistakes = [describe_mistake(source, text, *mistake) for mistake in explain_mistakes(error, Experiment)]
         raise ConfigError(mistakes) from None
+    experiment._source, experiment._text = source, text
+    return experiment
 
 
 def _refuse_unprintable_text(what: str, text: str) -> None:

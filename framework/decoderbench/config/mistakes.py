@@ -14,10 +14,10 @@ Location = tuple[str | int, ...]
 
 
 def describe_mistake(source: str, text: str, location: Location, message: str) -> str:
-    """Return `file:line: key: message`; without the line if the key is not in the file."""
+    """Return `file:line: key: message`; without the line if the key is not in the file, without the file if none is."""
     line = line_of(text, location)
     where = f"{source}:{line}" if line else source
-    return f"{where}: {'.'.join(map(str, location))}: {message}"
+    return ": ".join(filter(None, (where, ".".join(map(str, location)), message)))
 
 
 def explain_mistakes(error: ValidationError, model: type[BaseModel]) -> list[tuple[Location, str]]:

@@ -64,7 +64,7 @@ def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tu
             for seed in grid.seeds
         ]
     if probe.mistakes:
-        raise ConfigError(list(dict.fromkeys(probe.mistakes)))
+        raise ConfigError([experiment.describe_mistake(*mistake) for mistake in dict.fromkeys(probe.mistakes)])
     return tuple(cells)
 
 

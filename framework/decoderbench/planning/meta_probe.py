@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from decoderbench.config.cell import ResolvedComponent
+from decoderbench.config.mistakes import Location
 from decoderbench.errors import DecoderBenchError, InfeasibleError
 from decoderbench.exception_text import describe_error, text_of
 from decoderbench.labels import Labels
@@ -81,7 +82,7 @@ class MetaProbe:
 
     def __init__(self, image: ImageSpec, labels: LabelSpec, *, batch_size: int, buckets: Sequence[Bucket] = ()) -> None:
         self.image, self.labels, self.batch_size, self.buckets = image, labels, batch_size, buckets
-        self.mistakes: list[str] = []
+        self.mistakes: list[tuple[Location, str]] = []
         """Errors of components that are mistakes in the experiment, each with its place."""
         self._encoders: dict[tuple[str, str], tuple[Rectifier, Encoder] | Size] = {}
         self._trunks: dict[tuple[str, str, str], Trunk | Size] = {}
@@ -159,7 +160,7 @@ class MetaProbe:
         except InfeasibleError as error:
             return Size(infeasible=text_of(error))
         except DecoderBenchError as error:
-            self.mistakes.append(f"grid.{part.kind}.{part.resolved.label}: {text_of(error)}")
+            self.mistakes.append((("grid", part.kind, part.resolved.label), text_of(error)))
         except Exception:  # noqa: BLE001 - as above
             pass
         return Size()

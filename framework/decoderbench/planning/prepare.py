@@ -88,7 +88,7 @@ def prepare(
         experiment = load_experiment(experiment)
     registry = registry or Registry(build_plugin_manager())
     if mistakes := registry.mistakes(experiment.as_given()):
-        raise ConfigError([f"{'.'.join(map(str, place))}: {text}" for place, text in mistakes])
+        raise ConfigError([experiment.describe_mistake(*mistake) for mistake in mistakes])
     metrics = definitions_with(registry["metric"])  # now: a file may be edited while data are read
     inputs = read_inputs(
         experiment,

@@ -129,9 +129,11 @@ class SyntheticCaptcha(Dataset):
         """Another seed gives other samples."""
 
         @model_validator(mode="after")
-        def _check_lengths(self) -> Self:
+        def _check_consistency(self) -> Self:
             if self.min_length > self.max_length:
                 raise ValueError(f"min_length {self.min_length} is larger than max_length {self.max_length}")
+            if len(set(self.charset)) < len(self.charset):
+                raise ValueError("charset has a character twice; list each once")
             return self
 
     config: Config

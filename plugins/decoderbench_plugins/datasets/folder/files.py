@@ -24,7 +24,9 @@ RESULTS = {"plan.json", "cells"}  # in each folder of results, which is in a fol
 class Tree(NamedTuple):
     """The files below a folder, without hidden ones and results."""
 
-    files: dict[str, bool]  # by name relative to the folder; true for a regular file, false for a link and the like, and
+    files: dict[
+        str, bool
+    ]  # by name relative to the folder; true for a regular file, false for a link and the like, and
     # for an empty folder that is called like a file
     linked_folders: list[str]  # links to folders, which are not followed
     results: list[str]  # folders that a run has written, which are not read
@@ -35,7 +37,8 @@ def require_folder(option: str, folder: Path) -> Path:
     if folder.is_file() and suffix_of(folder.name) in ARCHIVES:
         raise DataError(f"{folder} is an archive, which is not read; unpack it yourself and give the folder")
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; check the option {option} of the dataset")
+        literal = "; $ is taken literally, no variable is replaced" if "$" in str(folder) else ""
+        raise DataError(f"{folder} is not a folder; check the option {option} of the dataset{literal}")
     return folder
 
 
