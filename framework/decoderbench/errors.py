@@ -50,6 +50,8 @@ class PendingCellsError(DecoderBenchError):
     """A run ended before all of its cells had a result; finished cells are kept, and the report is written."""
 
     exit_code = 4
+    saved_step: int | None = None
+    """The step at which the cell under way was saved; None if it starts again at step 0."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason}; give the same command again to go on")

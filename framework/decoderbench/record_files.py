@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from decoderbench.integrity import (
     seal,
 )
 from decoderbench.records import FORMAT, UNVERIFIED_FORMAT, Plan, RunRecord
+from decoderbench.storage import delete
 
 logger = logging.getLogger("decoderbench")
 
@@ -40,7 +42,9 @@ READ_BY_REPORTS = ("predictions.parquet", "history.jsonl")
 """The artifacts whose content a run and a report check; `decoderbench verify` checks all."""
 
 _NOT_ARTIFACTS = {RESULT, "lock", "progress.json"}
-_OF_RUNNING_CELLS = {"checkpoint"}
+CHECKPOINTS = "checkpoint"
+"""The folder of a cell under way with its checkpoints; it goes when the cell has a result."""
+
 _SET_ASIDE = ".damaged"
 
 _Record = TypeVar("_Record", Plan, RunRecord)
@@ -136,6 +140,15 @@ def set_aside_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob(f"*{_SET_ASIDE}*"))
 
 
+def delete_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a cell's folder; those that were renamed because they are damaged stay."""
+    checkpoints = folder / CHECKPOINTS
+    if checkpoints.is_dir():
+        delete(*(path for path in checkpoints.iterdir() if _SET_ASIDE not in path.name and not path.is_dir()))
+        with suppress(OSError):  # not empty
+            checkpoints.rmdir()
+
+
 def name_aside(path: Path) -> Path:
     """Return the unused path that a damaged file is renamed to: its name with `.damaged`, and a number if need be."""
     name, number = path.with_name(path.name + _SET_ASIDE), 1
@@ -148,7 +161,7 @@ def name_aside(path: Path) -> Path:
 def _artifact_paths(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         top = Path(place) == folder
-        folders[:] = [name for name in folders if not ((top and name in _OF_RUNNING_CELLS) or _SET_ASIDE in name)]
+        folders[:] = [name for name in folders if not ((top and name == CHECKPOINTS) or _SET_ASIDE in name)]
         for name in files:
             if not ((top and name in _NOT_ARTIFACTS) or name.startswith(".") or _SET_ASIDE in name):
                 yield Path(place, name)

@@ -24,6 +24,7 @@ from decoderbench.record_files import (
     OtherFormatError,
     collect_artifacts,
     damaged_artifacts,
+    delete_checkpoints,
     encode,
     name_aside,
     read_plan,
@@ -53,14 +54,18 @@ class ResultsDirectory:
         self._held: set[Path] = set()
         self._damage: dict[str, str] = {}
 
+    def refuse_unsafe_locks(self) -> None:
+        """Raise `ConfigError` if locks do not keep other processes away; nothing is written."""
+        if self.locking:
+            refuse_unsafe_locks(self.path)
+
     def begin(self) -> None:
         """Prepare for a run: refuse unsafe locks, and delete the temporary files that killed processes left.
 
         Raises:
             ConfigError: locks do not keep other processes away; nothing has been written.
         """
-        if self.locking:
-            refuse_unsafe_locks(self.path)
+        self.refuse_unsafe_locks()
         remove_leftovers(self.path)
         for folder in {path.parent for path in self.path.glob("cells/*/.*.tmp")}:
             with self.hold(folder):  # which deletes them unless another process works there
@@ -173,7 +178,7 @@ class ResultsDirectory:
     def publish(self, record: RunRecord) -> None:
         """Write `cell.json` and `result.json` of a record's cell, which makes the cell done.
 
-        The record gets size and sha256 of each file that is in the cell's folder now.
+        The record gets size and sha256 of each file that is in the cell's folder now. Its checkpoints are deleted.
         """
         directory = self.cell_directory(record.cell)
         write_atomically(directory / "cell.json", record.cell.model_dump_json(indent=1).encode())
@@ -182,6 +187,7 @@ class ResultsDirectory:
                 sync_folder(folder)  # a process may have created it and been killed before it could do this
         artifacts = collect_artifacts(directory)
         self.update(record.model_copy(update={"format": FORMAT, "artifacts": artifacts}))
+        delete_checkpoints(directory)
 
     def update(self, record: RunRecord) -> None:
         """Write `result.json` alone: a record of the same files with other numbers."""
@@ -200,7 +206,12 @@ class ResultsDirectory:
             logger.warning("%s; renamed to %s, the cell will run again", error, renamed[error.path].name)
 
     def delete_result(self, cell: Cell) -> None:
-        """Delete the result of a cell and the files that the next one writes only if it gets as far."""
+        """Delete the result of a cell and the files that the next one writes only if it gets as far.
+
+        A cell with a result starts anew; one without goes on from its checkpoints, which stay.
+        """
+        if (self.cell_directory(cell) / RESULT).exists():
+            delete_checkpoints(self.cell_directory(cell))
         delete(*(self.cell_directory(cell) / name for name in (RESULT, *OF_A_RESULT)))
 
     def _read(self, cell: Cell, find_damage: Callable[[RunRecord], Sequence[DamagedError]]) -> RunRecord | None:

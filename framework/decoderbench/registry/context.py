@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
     from decoderbench.metrics import Evaluation
     from decoderbench.model.recognizer import Recognizer
     from decoderbench.records import Cost, RunRecord
+
+
+class Resumable(Protocol):
+    """A trainer whose state can be saved and loaded, so that a cell goes on where a run was interrupted."""
+
+    step: int
+    """The optimizer steps that the state includes: 0 before training; raise it right after each step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides how training goes on, beside what the context saves itself.
+
+        Optimizers, schedulers and modules have a `state_dict` to put in it. It may hold dictionaries, lists and tuples
+        of tensors, numbers, texts, truth values and None.
+        """
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what `state_dict` returned in the process before, `step` included; its tensors are on the CPU."""
 
 
 class CellContext(Protocol):
@@ -64,15 +82,39 @@ class CellContext(Protocol):
         and the step alone, so every decoder is trained on the same images in the same order.
 
         Raises:
-            PendingCellsError: the time of the run is up (`--stop-after`); let it pass, and the cell is dropped.
+            PendingCellsError: the run ends before the cell is done; let it pass.
         """
+
+    def between_steps(self) -> None:
+        """Save a checkpoint if one is due, wait while other cells are timed, and end here if the run ends.
+
+        `batches` does this before each batch. Call it before each step if you make batches of your own.
+
+        Raises:
+            PendingCellsError: the run ends before the cell is done; let it pass.
+        """
+
+    def resuming(self, trainer: Resumable) -> AbstractContextManager[None]:
+        """Continue a cell in the block, from its last checkpoint if it has one, and save checkpoints of it.
+
+        First the trainer's state is loaded; then `trainer.step` says where to go on. The recognizers that
+        `recognizer()` has built by then, the random states and the history are saved and loaded with it. A checkpoint
+        is saved about every minute, before a batch, and if the run ends in the block, also within an evaluation, which
+        the next attempt must repeat: let the state say which step was validated. Train and call `finish` in the block.
+
+        Without it, a cell under way starts again at step 0 when the run ends.
+        """
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds so far in which `between_steps` saved or waited: no time of training."""
 
     def evaluate(self, recognizer: Recognizer, split: Split = "val") -> Evaluation:
         """Transcribe and score a split, with the beam size and the metrics of the experiment. Leaves eval mode on.
 
         Raises:
             DivergedError: a score is not a finite number.
-            PendingCellsError: the time of the run is up; let it pass.
+            PendingCellsError: the run ends before the cell is done; let it pass.
         """
 
     def progressed(self, step: int, loss: float) -> None:

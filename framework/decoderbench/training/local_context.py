@@ -24,6 +24,7 @@ from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.labels import Labels
 from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
+from decoderbench.record_files import CHECKPOINTS
 from decoderbench.records import Cost, RunRecord
 from decoderbench.registry.context import Resumable
 from decoderbench.registry.executor import CellEvent, Report
@@ -86,7 +87,7 @@ class LocalContext:
     @cached_property
     def _attempt(self) -> Attempt:
         """What is saved of this attempt at the cell; it begins with the first use."""
-        folder = self.directory / "checkpoint"
+        folder = self.directory / CHECKPOINTS
         checkpoints = Checkpoints(folder, self.cell, self.environment, self.checkpoint_every)
         return Attempt(checkpoints, self.directory / "history.jsonl", self.device)
 
@@ -156,24 +157,25 @@ class LocalContext:
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
         """Evaluate the test split, write predictions and weights, measure speed, and return the record."""
-        training_peak = self._memory.peak_mb()
-        test = self.evaluate(recognizer, "test")
-        predictions = pd.DataFrame(test.columns()).to_parquet(index=False)
-        write_atomically(self.directory / "predictions.parquet", predictions)
-        write_atomically(self.directory / "weights.safetensors", safetensors.torch.save(weights_of(recognizer)))
-        return RunRecord(
-            cell=self.cell,
-            status="done",
-            metrics=dict(test.scores),
-            metric_sources=sources_of(self.metrics.values()),
-            num_test=len(test.keys),
-            kept_step=kept_step,
-            cost=(cost or Cost()).model_copy(
-                update={"train_peak_memory_mb": training_peak, **self._measure_transcription(recognizer)}
-            ),
-            device=device_name(self.device),
-            environment=dict(self.environment) | describe_arithmetic(self.device),
-        )
+        with self._attempt.evaluating():  # all of it is repeated if the run ends within
+            training_peak = self._memory.peak_mb()
+            test = self.evaluate(recognizer, "test")
+            predictions = pd.DataFrame(test.columns()).to_parquet(index=False)
+            write_atomically(self.directory / "predictions.parquet", predictions)
+            write_atomically(self.directory / "weights.safetensors", safetensors.torch.save(weights_of(recognizer)))
+            return RunRecord(
+                cell=self.cell,
+                status="done",
+                metrics=dict(test.scores),
+                metric_sources=sources_of(self.metrics.values()),
+                num_test=len(test.keys),
+                kept_step=kept_step,
+                cost=(cost or Cost()).model_copy(
+                    update={"train_peak_memory_mb": training_peak, **self._measure_transcription(recognizer)}
+                ),
+                device=device_name(self.device),
+                environment=dict(self.environment) | describe_arithmetic(self.device),
+            )
 
     def _measure_transcription(self, recognizer: Recognizer) -> dict[str, float | None]:
         images, beam_size, deadline = self._images_to_time(), self.cell.evaluation.beam_size, self.deadline

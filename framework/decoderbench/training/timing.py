@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -22,37 +22,74 @@ LATENCY_RUNS = 50
 
 
 class TrainingClock:
-    """Measures images per second over the steps of a training, without the first ones and without pauses."""
+    """Measures the seconds of a training, and its images per second without pauses and without the first steps.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._started: float | None = None
-        self._paused = 0.0
+    Where a training goes on in another process, seconds, images and steps of all attempts count; the first steps of
+    each attempt are left out of the rate.
+    """
+
+    def __init__(self, device: torch.device, idle_seconds: Callable[[], float] = lambda: 0.0) -> None:
+        """Begin an attempt.
+
+        Args:
+            device: where the steps are taken.
+            idle_seconds: returns the time so far that was spent between steps on something else than training.
+        """
+        self.device, self._idle_seconds = device, idle_seconds
+        self._began = time.perf_counter()
+        self._steps = 0
+        self._timed_from: float | None = None  # the end of the warm-up, later by each pause since
+        self._seconds = self._timed_seconds = 0.0  # of earlier attempts, or of all once stopped
         self._images = 0
+        self._running = True
 
-    def step_taken(self, step: int, images: int) -> None:
-        """Count a step, numbered from 1, of a number of images; waits for the device at the last step to leave out."""
-        if step == TRAINING_WARM_UPS:
+    def step_taken(self, images: int) -> None:
+        """Count a step of a number of images; waits for the device at the last step to leave out."""
+        self._steps += 1
+        if self._steps == TRAINING_WARM_UPS:
             synchronize(self.device)
-            self._started, self._paused = time.perf_counter(), 0.0
-        elif step > TRAINING_WARM_UPS:
+            self._timed_from = time.perf_counter() - self._idle_seconds()
+        elif self._steps > TRAINING_WARM_UPS:
             self._images += images
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the time of the block, a validation."""
+        """Leave the time of the block, a validation, out of the rate."""
         synchronize(self.device)
         start = time.perf_counter()
         yield
         synchronize(self.device)
-        self._paused += time.perf_counter() - start
+        if self._timed_from is not None:
+            self._timed_from += time.perf_counter() - start
+
+    def seconds(self) -> float:
+        """Return the wall time so far, of all attempts."""
+        return self._seconds + (time.perf_counter() - self._began if self._running else 0.0)
 
     def images_per_second(self) -> float | None:
         """Return the rate so far; None if there was no step after the warm-up. Waits for the device."""
         synchronize(self.device)
-        if self._started is None or not self._images:
-            return None
-        return self._images / (time.perf_counter() - self._started - self._paused)
+        return self._images / self._timed() if self._images else None
+
+    def stop(self) -> None:
+        """End the training: what is done from now on does not count."""
+        synchronize(self.device)
+        self._seconds, self._timed_seconds, self._running = self.seconds(), self._timed(), False
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what has been counted so far."""
+        return {"seconds": self.seconds(), "timed_seconds": self._timed(), "images": self._images}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Add what an earlier attempt has counted."""
+        self._seconds, self._timed_seconds = state["seconds"], state["timed_seconds"]
+        self._images = int(state["images"])
+
+    def _timed(self) -> float:
+        """Return the seconds of the steps that the rate is made of."""
+        if self._timed_from is None or not self._running:
+            return self._timed_seconds
+        return self._timed_seconds + time.perf_counter() - self._idle_seconds() - self._timed_from
 
 
 def measure_latency_ms(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,53 +35,94 @@ def run_cell(cell: Cell, context: CellContext) -> RunRecord:
     return Trainer(cell, context).run()
 
 
+class Kept(NamedTuple):
+    """The weights that are tested.
+
+    Attributes:
+        rank: exact match and minus nats per character on the validation split; the larger, the better.
+        step: the step after which they were validated.
+        weights: a copy of the recognizer's `state_dict`.
+    """
+
+    rank: tuple[float, float]
+    step: int
+    weights: dict[str, Any]
+
+
 class Trainer:
-    """One cell from its first step to its record."""
+    """One cell from its first step to its record.
+
+    Attributes:
+        step: the optimizer steps taken.
+        validated: the step of the last validation.
+        loss: of the last step, in nats per character.
+        kept: the weights to test, once there was a validation.
+    """
 
     def __init__(self, cell: Cell, context: CellContext) -> None:
         self.cell, self.context = cell, context
         self.options = cell.training
+        self.validate_every = self.options.validate_every or max(1, self.options.steps // 10)
         self.recognizer = context.recognizer()
         self.optimizer = build_optimizer(self.recognizer, self.options)
         self.guard = FiniteGuard(context.device)
+        self.clock = TrainingClock(context.device, lambda: context.idle_seconds)
+        self.step = self.validated = 0
+        self.loss = torch.zeros((), device=context.device)
+        self.kept: Kept | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state after the last step; raise `DivergedError` if it is not finite, so it is never saved."""
+        self.guard.check()
+        return {
+            "step": self.step,
+            "validated": self.validated,
+            "loss": float(self.loss),
+            "kept": None if self.kept is None else tuple(self.kept),
+            "optimizer": self.optimizer.state_dict(),
+            "clock": self.clock.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load a state that another process has saved."""
+        self.step, self.validated = state["step"], state["validated"]
+        self.loss.fill_(state["loss"])
+        if state["kept"] is not None:
+            self.kept = Kept(*state["kept"])
+            for name, value in self.kept.weights.items():
+                self.kept.weights[name] = value.to(self.context.device) if isinstance(value, Tensor) else value
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.clock.load_state_dict(state["clock"])
 
     def run(self) -> RunRecord:
-        """Train, test, measure; return the record."""
-        kept_step, cost = self.train()
-        return self.context.finish(self.recognizer, kept_step=kept_step, cost=cost)
-
-    def train(self) -> tuple[int, Cost]:
-        """Take all steps and load the weights to test; return their step and the cost of training."""
-        options, device = self.options, self.context.device
+        """Train, test, measure; return the record. Whatever an earlier attempt has saved is not done again."""
         torch.manual_seed(derive_seed(self.cell.seed, "training"))  # for dropout and the like
-        validate_every = options.validate_every or max(1, options.steps // 10)
-        best: tuple[tuple[float, float], int, dict[str, Tensor]] | None = None
-        clock = TrainingClock(device)
-        start = last_report = time.perf_counter()
+        with self.context.resuming(self):
+            kept = self.train()
+            self.recognizer.load_state_dict(kept.weights)
+            cost = Cost(train_samples_per_sec=self.clock.images_per_second(), train_seconds=self.clock.seconds())
+            return self.context.finish(self.recognizer, kept_step=kept.step, cost=cost)
+
+    def train(self) -> Kept:
+        """Take all steps that are left, and return the weights to test."""
+        last_report = time.perf_counter()
         self.recognizer.train()
-        for step, (images, labels) in enumerate(self.context.batches(options.steps), start=1):
-            loss = self.take_step(step, images, labels)
-            clock.step_taken(step, len(images))
+        self.validate_if_due()  # the end of the run may have cut this off
+        for images, labels in self.context.batches(self.options.steps, start=self.step + 1):
+            self.take_step(images, labels)
+            self.clock.step_taken(len(images))
             now = time.perf_counter()
             if now - last_report > PROGRESS_SECONDS:
-                self.context.progressed(step, float(loss))
+                self.context.progressed(self.step, float(self.loss))
                 last_report = now
-            if step % validate_every == 0 or step == options.steps:
-                with clock.paused():
-                    self.guard.check()
-                    scores = self.validate(step, float(loss), time.perf_counter() - start)
-                    rank = (scores["val_exact_match"], -scores["val_nats_per_char"])
-                    if best is None or rank > best[0] or options.keep == "last":
-                        best = rank, step, copy.deepcopy(self.recognizer.state_dict())
-                    self.recognizer.train()
-        assert best is not None
-        _, kept_step, weights = best
-        rate = clock.images_per_second()
-        self.recognizer.load_state_dict(weights)
-        return kept_step, Cost(train_samples_per_sec=rate, train_seconds=time.perf_counter() - start)
+            self.validate_if_due()
+        self.clock.stop()
+        assert self.kept is not None
+        return self.kept
 
-    def take_step(self, step: int, images: Tensor, labels: Labels) -> Tensor:
-        """Take one optimizer step; return the loss, nats per character of the batch, still on the device."""
+    def take_step(self, images: Tensor, labels: Labels) -> None:
+        """Take one optimizer step."""
+        step = self.step + 1
         nll = self.recognizer.nll(images, labels)
         loss = nll.sum() / labels.lengths.sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
@@ -90,20 +131,33 @@ class Trainer:
         self.guard.record(step, loss.detach(), norm)
         set_learning_rate(self.optimizer, learning_rate(step, self.options))
         self.optimizer.step()
-        return loss.detach()
+        self.step, self.loss = step, loss.detach()
 
-    def validate(self, step: int, loss: float, seconds: float) -> dict[str, Any]:
+    def validate_if_due(self) -> None:
+        """Validate after every `validate_every` steps and after the last one, and keep the best weights."""
+        if self.step == self.validated or (self.step % self.validate_every and self.step != self.options.steps):
+            return
+        with self.clock.paused():
+            self.guard.check()
+            scores = self.validate()
+            rank = (scores["val_exact_match"], -scores["val_nats_per_char"])
+            if self.kept is None or rank > self.kept.rank or self.options.keep == "last":
+                self.kept = Kept(rank, self.step, copy.deepcopy(self.recognizer.state_dict()))
+            self.recognizer.train()
+        self.validated = self.step
+
+    def validate(self) -> dict[str, Any]:
         """Score the validation split and report it; return the row of the history, whose rates are fractions of 1."""
         try:
             scores = self.context.evaluate(self.recognizer).scores
         except DivergedError as error:
-            raise DivergedError(f"{error}, at the validation of step {step}") from None
+            raise DivergedError(f"{error}, at the validation of step {self.step}") from None
         row = {
-            "step": step,
-            "train_loss": loss,
+            "step": self.step,
+            "train_loss": float(self.loss),
             **{f"val_{name}": value for name, value in scores.items()},
-            "learning_rate": learning_rate(step, self.options),
-            "seconds": round(seconds, 3),
+            "learning_rate": learning_rate(self.step, self.options),
+            "seconds": round(self.clock.seconds(), 3),
         }
-        self.context.validated(step, row)
+        self.context.validated(self.step, row)
         return row
