@@ -74,7 +74,7 @@ class Resume:
         progress = f"{len(records)} of {len(self.cells)} cells have results"
         if failed:
             progress += f", {failed} of them failed"
-        if len(records) == finished and not isinstance(error, StorageError):
+        if len(records) == finished and error.saved_step is None and not isinstance(error, StorageError):
             progress += ", none is new: allow more time"
         ended = type(error)(f"{error.reason}; {progress}")
         ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed

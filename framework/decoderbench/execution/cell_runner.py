@@ -87,6 +87,7 @@ class CellRunner:
             environment=dict(task.environment) | {"date": datetime.now(UTC).isoformat(timespec="seconds")},
             deadline=self.deadline,
             report=report,
+            checkpoint_every=self.checkpoint_every,
         )
         try:
             with preserving_global_state():
@@ -96,8 +97,14 @@ class CellRunner:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
-            if (end := end_behind(error)) is not None and (self.deadline.is_over() or isinstance(end, StorageError)):
-                raise type(end)(f"{end.reason} of {cell.title}") from None
+            end = end_behind(error)
+            if isinstance(end, StorageError):
+                raise StorageError(f"{cell.title}: {end.reason}") from None
+            if end is not None and self.deadline.is_over():
+                saved = "" if end.saved_step is None else f", which is saved at step {end.saved_step}"
+                ended = type(end)(f"{end.reason} of {cell.title}{saved}")
+                ended.saved_step = end.saved_step
+                raise ended from None
             details = format_traceback(error)
             status, reason = classify(error)
         # Outside of the except block, which keeps the exception and with it the tensors of the cell.
