@@ -60,7 +60,7 @@ class Inputs:
             if done < total:
                 self.deadline.check(f"with {done:,} of {total:,} images decoded, which are kept")
 
-        return open_store(
+        store = open_store(
             self.dataset,
             self.samples,
             self.experiment.image,
@@ -68,6 +68,9 @@ class Inputs:
             allow_unreadable="unreadable_image" in self.experiment.allow,
             progress=report,
         )
+        if store.data_hash != self.data_hash:
+            raise DataError(f"dataset {self.dataset.name!r} changed after its labels were read; run again")
+        return store
 
     @cached_property
     def audit(self) -> Audit:
