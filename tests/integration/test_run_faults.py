@@ -159,7 +159,7 @@ def test_corrupt_result_is_renamed_and_its_cell_trained_again(
     after = train(tiny, tiny_registry, tmp_path)
     assert observer.started == ["ctc"]
     assert file.with_suffix(".json.damaged").exists()
-    assert "corrupt, not a record" in caplog.text
+    assert f"{file}: damaged: not JSON, 100 bytes; renamed to result.json.damaged" in caplog.text
     assert list(after["nats_per_char"]) == list(before["nats_per_char"])
 
 

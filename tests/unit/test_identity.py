@@ -172,18 +172,19 @@ def test_source_digest_of_other_files_depends_on_their_bytes(tmp_path: Path) -> 
 def change_format(path: Path, given: int | None) -> bytes:
     """Replace or remove the format of a JSON file and return its new content."""
     data = json.loads(path.read_text())
-    assert data.pop("format") == 3
+    assert data.pop("format") == 4
+    del data["sha256"]
     path.write_text(json.dumps(data if given is None else data | {"format": given}))
     return path.read_bytes()
 
 
-@pytest.mark.parametrize(("given", "named"), [(None, 1), (2, 2), (4, 4)])
+@pytest.mark.parametrize(("given", "named"), [(None, 1), (2, 2), (5, 5)])
 def test_read_refuses_record_of_another_format_and_keeps_it(tmp_path: Path, given: int | None, named: int) -> None:
     cell = make_cell()
     directory = publish(tmp_path, [cell], [make_record(cell)])
     file = directory.cell_directory(cell) / "result.json"
     before = change_format(file, given)
-    with pytest.raises(DataError, match=rf"result.json: has format {named}, this decoderbench reads format 3"):
+    with pytest.raises(DataError, match=rf"result.json: has format {named}, this decoderbench reads format 4"):
         directory.read(cell)
     assert file.read_bytes() == before
     assert list(file.parent.glob("*.damaged")) == []
@@ -200,15 +201,17 @@ def test_run_refuses_results_change_format(tiny: dict[str, Any], tiny_registry: 
     assert (tmp_path / "plan.json").read_bytes() == before
 
 
-def test_record_of_another_cell_is_named_and_left_alone(tmp_path: Path) -> None:
+def test_record_of_another_cell_is_named_and_renamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     one, other = make_cell("CTC"), make_cell("loop")
     directory = publish(tmp_path, [one, other], [make_record(one)])
     file = directory.cell_directory(other) / "result.json"
     file.parent.mkdir(parents=True)
     file.write_bytes((directory.cell_directory(one) / "result.json").read_bytes())
-    with pytest.raises(DataError, match=rf"is the record of cell {one.cell_id}"):
-        directory.read(other)
-    assert file.exists()
+    content = file.read_bytes()
+    assert directory.read(other) is None
+    assert f"{file}: damaged: the record of another cell, {one.cell_id}; renamed to result.json.damaged" in caplog.text
+    assert file.with_name("result.json.damaged").read_bytes() == content
+    assert directory.read(one) is not None
 
 
 def test_second_corrupt_record_does_not_replace_the_first(tmp_path: Path) -> None:

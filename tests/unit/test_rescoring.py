@@ -1,5 +1,6 @@
 """Metrics of done cells are computed again where their source changed; else two definitions in a column are noted."""
 
+import hashlib
 import logging
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_results, markdown_table, write_files
 from decoderbench.rescoring import rescore
 from decoderbench.results_directory import ResultsDirectory
-from decoderbench.sources import content_digest
 
 REFERENCES = ["ab", "ba", "aab", "b"]
 RIGHT, HALF, WRONG = REFERENCES, ["ab", "ba", "x", "y"], ["", "a", "b", "bbb"]
@@ -77,7 +77,6 @@ def make_done(cell: Cell, hypotheses: Sequence[str], directory: ResultsDirectory
         "status": "done",
         "metrics": {name: definition.score(texts) for name, definition in built_in_definitions().items()},
         "metric_sources": sources_of(built_in_definitions().values()),
-        "predictions_digest": content_digest(content),
         "num_test": 4,
     }
     return RunRecord(cell=cell, **fields | changes)
@@ -105,7 +104,14 @@ def records_of(directory: ResultsDirectory) -> list[RunRecord]:
 
 
 def change_record(directory: ResultsDirectory, seed: int = 0, **changes: Any) -> None:
-    directory.publish(records_of(directory)[seed].model_copy(update=changes))
+    directory.update(records_of(directory)[seed].model_copy(update=changes))
+
+
+def make_unverified(directory: ResultsDirectory, seed: int, *, with_digest: bool = False, **changes: Any) -> None:
+    """Make a record one of format 3, which states no sha256, and if so a digest of its predictions."""
+    content = predictions(directory, cells_of(directory)[seed]).read_bytes() if with_digest else b""
+    digest = hashlib.sha256(content).hexdigest()[:16] if with_digest else ""
+    change_record(directory, seed, format=3, artifacts={}, predictions_digest=digest, **changes)
 
 
 def outdate(directory: ResultsDirectory, name: str, value: float, seed: int = 0) -> None:
@@ -117,7 +123,7 @@ def outdate(directory: ResultsDirectory, name: str, value: float, seed: int = 0)
 
 def update(directory: ResultsDirectory, definitions: dict[str, Definition]) -> Results:
     rescore(directory, cells_of(directory), definitions)
-    return load_results(directory.path, metrics=definitions)
+    return load_results(directory, metrics=definitions)
 
 
 @pytest.fixture(autouse=True)
@@ -222,11 +228,12 @@ def test_record_of_an_older_version_gets_sources_in_silence(
 ) -> None:
     before = records_of(directory)
     for seed in (0, 1):
-        change_record(directory, seed, metric_sources={}, predictions_digest="")
+        make_unverified(directory, seed, metric_sources={})
     results = update(directory, dict(built_in_definitions()))
     after = records_of(directory)
     assert [record.metrics for record in after] == [record.metrics for record in before]
     assert [record.metric_sources for record in after] == [record.metric_sources for record in before]
+    assert [record.format for record in after] == [3, 3], "they are as unverified as before"
     assert (results.metric_notes, caplog.messages) == ((), [])
 
 
@@ -268,7 +275,7 @@ def blank_text(file: Path, other: Path) -> None:
     frame.assign(hypothesis=["ab", "ba", None, "y"]).to_parquet(file, index=False)
 
 
-@pytest.mark.parametrize("with_digest", [True, False], ids=["with digest", "of an older version"])
+@pytest.mark.parametrize("with_digest", [True, False], ids=["with digest", "without"])
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -281,7 +288,7 @@ def blank_text(file: Path, other: Path) -> None:
         (blank_text, "it is not that of the record"),
     ],
 )
-def test_number_stays_and_is_footnoted_without_predictions_of_its_cell(
+def test_number_of_an_older_version_stays_and_is_footnoted_without_predictions_of_its_cell(
     directory: ResultsDirectory,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -290,8 +297,7 @@ def test_number_stays_and_is_footnoted_without_predictions_of_its_cell(
     with_digest: bool,
 ) -> None:
     update(directory, definitions_from(write_plugin(tmp_path, SHARE)))
-    if not with_digest:
-        change_record(directory, 1, predictions_digest="")
+    make_unverified(directory, 1, with_digest=with_digest)
     cell = cells_of(directory)[1]
     damage(predictions(directory, cell), predictions(directory, cells_of(directory)[0]))
     caplog.clear()
@@ -306,6 +312,20 @@ def test_number_stays_and_is_footnoted_without_predictions_of_its_cell(
     assert note.startswith("word_accuracy: numbers of different definitions, do not compare them: ")
     assert note.endswith("; the other of the loaded definition")
     assert "(ResNet / columns / CTC, seed 1) of definition" in note
+
+
+@pytest.mark.parametrize("damage", [truncate, replace_text, copy_other, drop_row])
+def test_number_is_not_computed_from_damaged_predictions_and_the_cell_is_due_again(
+    directory: ResultsDirectory, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
+    cell = cells_of(directory)[1]
+    damage(predictions(directory, cell), predictions(directory, cells_of(directory)[0]))
+    results = update(directory, definitions_from(write_plugin(tmp_path, NUMBER)))
+    assert list(results.recorded["word_accuracy"]) == [4.0]
+    assert f"{predictions(directory, cell)}: damaged: " in caplog.text
+    assert directory.read(cell) is None
+    assert results.cells["status"].tolist() == ["done", "pending"]
+    assert results.cells["reason"][1].startswith("predictions.parquet damaged: ")
 
 
 def test_missing_number_that_cannot_be_computed_is_footnoted(
@@ -335,7 +355,7 @@ def test_records_of_a_trainer_of_its_own_need_no_note_unless_others_stand_beside
 ) -> None:
     for seed, cell in enumerate(cells_of(directory)):
         predictions(directory, cell).unlink()
-        change_record(directory, seed, metrics={"exact_match": 0.5}, metric_sources={}, predictions_digest="")
+        change_record(directory, seed, metrics={"exact_match": 0.5}, metric_sources={}, artifacts={})
     results = update(directory, dict(built_in_definitions()))
     assert (results.metric_notes, caplog.messages) == ((), [])
     change_record(directory, 0, metric_sources={"exact_match": built_in_definitions()["exact_match"].source})

@@ -102,9 +102,9 @@ def test_record_holds_numbers_of_any_class_as_floats(value: Any, tmp_path: Path)
     record = make_record(make_cell(), metrics={"x": value}, cost=Cost(latency_ms=value))
     directory = publish(tmp_path, [record.cell], [record])
     read = ResultsDirectory(tmp_path).read(record.cell)
-    assert read == record
+    assert read is not None
+    assert read.model_copy(update={"artifacts": {}}) == record
     for one in (record, read):
-        assert one is not None
         assert (one.metrics["x"], type(one.metrics["x"])) == (to_number(value), float)
         assert (one.cost.latency_ms, type(one.cost.latency_ms)) == (to_number(value), float)
     assert directory.path == tmp_path

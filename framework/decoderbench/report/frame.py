@@ -94,7 +94,7 @@ class Results:
 
 
 def load_results(
-    path: str | Path,
+    path: str | Path | ResultsDirectory,
     *,
     plan: Plan | None = None,
     extra_columns: ExtraColumns | None = None,
@@ -111,7 +111,7 @@ def load_results(
     Raises:
         DataError: the directory has no plan, or its plan is corrupt.
     """
-    directory = ResultsDirectory(path)
+    directory = path if isinstance(path, ResultsDirectory) else ResultsDirectory(path)
     plan = plan or directory.read_plan()
     read = [_read(directory, cell) for cell in plan.cells]
     records = [record for record, _ in read]
