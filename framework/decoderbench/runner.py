@@ -54,6 +54,7 @@ def run(
     jobs: int | None = None,
     cell_timeout: float | None = None,
     checkpoint_every: float | None = CHECKPOINT_SECONDS,
+    locking: bool = True,
     stop_after: float | None = None,
     registry: Registry | None = None,
     base_dir: str | Path | None = None,
@@ -76,6 +77,8 @@ def run(
         cell_timeout: seconds after which a cell is ended with status `timeout`; default: never. Needs an executor that
             runs cells in other processes.
         checkpoint_every: seconds of training between two checkpoints of a cell; None for no checkpoints.
+        locking: lock cells, so that several runs may share `results`; False where the filesystem has no safe locks and
+            no other process uses the folder.
         stop_after: seconds from this call after which the run ends; cells under way are saved and go on when the run
             is started again.
         registry: the components to choose from; default: all installed ones.
@@ -93,7 +96,7 @@ def run(
     if not isinstance(experiment, Experiment):
         base_dir = base_dir if base_dir is not None else Path(experiment).parent
         experiment = load_experiment(experiment)
-    directory = open_results(experiment, results)
+    directory = open_results(experiment, results, locking=locking)
     chosen_device = choose_device(device)
     choose_threads(threads, chosen_device)  # before anything is read
     prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline, audit_images=True)
@@ -123,15 +126,16 @@ class AuditLog:
             logger.info(line)
 
 
-def open_results(experiment: Experiment, path: str | Path | None) -> ResultsDirectory:
+def open_results(experiment: Experiment, path: str | Path | None, *, locking: bool = True) -> ResultsDirectory:
     """Return the results directory of an experiment, by default `results/<name>`; nothing is written.
 
     Raises:
-        ConfigError: it is a file, or holds the results of another experiment.
+        ConfigError: it is a file, or holds the results of another experiment, or `locking` is not safe there.
         OtherFormatError: its results were written by another version of decoderbench.
     """
-    directory = ResultsDirectory(path or Path("results") / experiment.name)
+    directory = ResultsDirectory(path or Path("results") / experiment.name, locking=locking)
     directory.refuse_other_experiment(experiment.name)
+    directory.refuse_unsafe_locks()
     return directory
 
 
@@ -189,7 +193,6 @@ def execute(
     directory.refuse_other_experiment(prepared.experiment.name)
     directory.refuse_other_data(origin, prepared.inputs.data_hash)
     directory.begin()
-    directory.begin()
     plugins, audit = prepared.registry.plugins, prepared.inputs.audit
     work = CellWork(
         results=directory.path.resolve(),
@@ -218,7 +221,7 @@ def execute(
         # This plan, not the file: another run may have written its own there meanwhile.
         rescore(directory, plan.cells, prepared.metrics)
         results = load_results(
-            directory.path, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics
+            directory, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics
         )
         write_files(results, command=shell_command("decoderbench", "report", str(directory.path)))
         return results

@@ -78,6 +78,10 @@ CheckpointEvery = Annotated[
     str,
     typer.Option("--checkpoint-every", help="Training time between two checkpoints of a cell; 0 for none."),
 ]
+NoLocks = Annotated[
+    bool,
+    typer.Option("--no-locks", help="For a network filesystem or one without locks: no other process uses --results."),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(

@@ -19,6 +19,7 @@ from decoderbench.cli.common import (
     ExecutorName,
     ExperimentFile,
     Jobs,
+    NoLocks,
     Overrides,
     PluginFolders,
     PluginNames,
@@ -73,11 +74,13 @@ def run(
     jobs: Jobs = None,
     cell_timeout: CellTimeout = None,
     checkpoint_every: CheckpointEvery = "60s",
+    no_locks: NoLocks = False,
     stop_after: StopAfter = None,
 ) -> None:
     """Train every cell of an experiment that has no result yet, and report."""
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
-    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every) | {"threads": threads}
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every)
+    execution |= {"threads": threads, "locking": not no_locks}
     checked, registry = load(experiment, changes, add, plugin, plugins_dir)
     repeat, where = Repeat(retry_failed, retrain_changed), (experiment, experiment.parent)
     _prepare_and_execute(checked, registry, where, results, device, select, repeat, execution, deadline)
@@ -104,6 +107,7 @@ def compare(
     jobs: Jobs = None,
     cell_timeout: CellTimeout = None,
     checkpoint_every: CheckpointEvery = "60s",
+    no_locks: NoLocks = False,
     stop_after: StopAfter = None,
 ) -> None:
     """Compare three decoders on your own images, without an experiment file.
@@ -113,7 +117,8 @@ def compare(
     from decoderbench.planning.compare_preset import fit_preset
 
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
-    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every) | {"threads": threads}
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every)
+    execution |= {"threads": threads, "locking": not no_locks}
     if steps is not None:
         changes = override(changes, "--steps", "training.steps", steps)
     registry = load_registry(plugin, plugins_dir)
@@ -195,7 +200,7 @@ def report(
     plugins, directory = load_plugins(plugin, plugins_dir, builtin=False), ResultsDirectory(results)
     plan, metrics = directory.read_plan(), definitions_of(plugins)
     rescore(directory, plan.cells, metrics)
-    loaded = load_results(results, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
+    loaded = load_results(directory, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
     out.print(markdown_table(loaded), markup=False)
     page = write_files(loaded, command=command())
     out.print(f"report: {page}; tables (.csv, .tex) and figures are in the same folder", markup=False)
@@ -237,7 +242,8 @@ def _prepare_and_execute(
     from decoderbench.training.devices import choose_device
 
     source, base_dir = where
-    directory, chosen_device = open_results(experiment, results), choose_device(device)
+    directory = open_results(experiment, results, locking=execution.pop("locking"))
+    chosen_device = choose_device(device)
     with _showing_progress(registry, "finished cells are kept"):
         prepared = prepare(
             experiment, registry=registry, base_dir=base_dir, dataset=dataset, deadline=deadline, audit_images=True
