@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from decoderbench.cell_progress import ProgressFile
 from decoderbench.conditions import GIVEN
 from decoderbench.config.cell import Cell
 from decoderbench.data.resident_dataset import ResidentDataset
@@ -67,7 +69,8 @@ class CellRunner:
                 self._refuse_changed_sources(cell)
                 self.directory.delete_result(cell)
                 report(CellEvent("cell_started", {"cell": cell}))
-                record = with_origin(self._run(task, report), task.environment)
+                with ProgressFile(self.directory.cell_directory(cell), cell.training.steps) as progress:
+                    record = with_origin(self._run(task, _noting(progress, report), progress), task.environment)
                 self.directory.publish(record)
         except PendingCellsError as error:
             return CellOutcome(cell, ended=error)
@@ -75,17 +78,22 @@ class CellRunner:
             self.device_lost = True
         return CellOutcome(cell, record, new=True)
 
-    def _run(self, task: CellTask, report: Report) -> RunRecord:
+    def _run(self, task: CellTask, report: Report, progress: ProgressFile) -> RunRecord:
         cell = task.cell
         if cell.infeasible:
             return RunRecord(cell=cell, status="infeasible", reason=cell.infeasible)
+
+        def pause() -> None:
+            progress.beat()
+            self.deadline.pause()
+
         context = LocalContext(
             cell=copy.deepcopy(cell),  # a trainer that changes it changes no other cell, and not where results go
             registry=self.registry,
             dataset=self.dataset,
             directory=self.directory.cell_directory(cell),
             environment=dict(task.environment) | {"date": datetime.now(UTC).isoformat(timespec="seconds")},
-            deadline=self.deadline,
+            deadline=replace(self.deadline, pause=pause),
             report=report,
             checkpoint_every=self.checkpoint_every,
         )
@@ -134,6 +142,19 @@ class CellRunner:
     def _name_changes(self, cell: Cell, change: str) -> None:
         self.state_changed = True
         logger.warning("%s %s", cell.title, change)
+
+
+def _noting(progress: ProgressFile, report: Report) -> Report:
+    """Return a report that also keeps the progress file of a cell."""
+
+    def note_and_report(event: CellEvent) -> None:
+        if event.hook == "cell_progressed":
+            progress.progressed(event.arguments["step"], event.arguments["loss"])
+        elif event.hook == "cell_validated":
+            progress.validated(event.arguments["step"], event.arguments["scores"].get("val_exact_match"))
+        report(event)
+
+    return note_and_report
 
 
 def with_origin(record: RunRecord, environment: Mapping[str, str]) -> RunRecord:
