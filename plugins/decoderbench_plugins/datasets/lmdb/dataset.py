@@ -61,12 +61,14 @@ class LMDB(Dataset):
         val: Folders = ()
         """LMDB folders to validate on; if empty, a share of the training samples is used."""
         test: Folders = ()
-        """LMDB folders to test on."""
+        """LMDB folders to test on; if empty, a share of the training samples is used, which `test_fraction` gives."""
         ratio: tuple[float, ...] = ()
         """Shares of the training folders, in the same order, sum 1, such as [0.5, 0.5]; folders that exceed their
         share are reduced at random. Empty: all samples of each folder."""
         val_fraction: float = Field(default=0.05, gt=0, lt=1)
         """Share of the training samples to validate on if `val` is empty."""
+        test_fraction: float = Field(default=0.0, ge=0, lt=1)
+        """Share of the training samples to test on if `test` is empty."""
         limit: int | None = Field(default=None, ge=1)
         """Largest number of samples per split; further samples are excluded at random."""
         split_seed: int = 0
@@ -82,7 +84,15 @@ class LMDB(Dataset):
                     f"ratio must be one share above 0 for each of {len(self.train)} training folders, sum 1; "
                     f"given {list(ratio)}"
                 )
+            if sum(self.dealt.values()) >= 1:
+                raise ValueError("val_fraction and test_fraction must leave something to train on")
             return self
+
+        @property
+        def dealt(self) -> dict[Split, float]:
+            """The share of the training samples that val and test each get where no folder is given for them."""
+            shares: dict[Split, float] = {"val": self.val_fraction, "test": self.test_fraction}
+            return {split: share for split, share in shares.items() if share and not getattr(self, split)}
 
     config: Config
 
@@ -99,8 +109,8 @@ class LMDB(Dataset):
         config = self.config
         names = {split: [name for name, file in self._files.items() if file.split == split] for split in SPLITS}
         given = ", ".join(f"{split} {' and '.join(its)}" for split, its in names.items() if its)
-        dealt = "" if config.val else f"; val ({config.val_fraction:g}) dealt from train, seed {config.split_seed}"
-        return f"given by options: {given}{dealt}"
+        dealt = " and ".join(f"{split} ({share:g})" for split, share in config.dealt.items())
+        return f"given by options: {given}" + (f"; {dealt} dealt from train, seed {config.split_seed}" if dealt else "")
 
     def load_image(self, index: int) -> Image:
         name, _, key = self._listed[0][index].key.rpartition("/")
@@ -135,8 +145,10 @@ class LMDB(Dataset):
     @cached_property
     def _files(self) -> dict[str, _File]:
         """Every LMDB by the name in the keys of its samples: the shortest unique end of its path."""
-        if not self.config.train or not self.config.test:
-            raise ConfigError(["dataset lmdb: options train and test must name LMDB folders"])
+        if not self.config.train or not (self.config.test or self.config.test_fraction):
+            raise ConfigError(
+                ["dataset lmdb: options train and test must name LMDB folders, or test_fraction give a share of train"]
+            )
         given = [(split, folder) for split in SPLITS for folder in getattr(self.config, split)]
         folders = [(self.base_dir / Path(folder).expanduser()).resolve() for _, folder in given]
         if len(set(folders)) < len(folders):
@@ -156,7 +168,10 @@ class LMDB(Dataset):
         _library()  # raises here if it is missing, and not in another process
         config, notes, labels = self.config, list[str](), dict[str, list[str]]()
         for name, file in self._files.items():
-            labels[name], others = call_forked(_list_labels, file, report=self.report_progress, what=str(file.path))
+            found = call_forked(_list_labels, file, report=self.report_progress, what=str(file.path))
+            labels[name], others, problems = found
+            for problem in problems:
+                self.report_problem(problem)
             if others:
                 notes.append(f"{name}: keys that are neither images nor labels are ignored: {others:,}")
         numbers = {name: list(range(1, len(texts) + 1)) for name, texts in labels.items()}
@@ -170,9 +185,9 @@ class LMDB(Dataset):
         for name, file in self._files.items():
             keys = [f"{name}/image-{number:09d}" for number in numbers[name]]
             splits: list[Split] = [file.split] * len(keys)
-            if file.split == "train" and not config.val:
-                fractions = (1 - config.val_fraction, config.val_fraction, 0.0)
-                splits = self.deal_splits(keys, fractions, seed=config.split_seed)
+            if file.split == "train" and config.dealt:
+                val, test = config.dealt.get("val", 0.0), config.dealt.get("test", 0.0)
+                splits = self.deal_splits(keys, (1 - val - test, val, test), seed=config.split_seed)
             rows = zip(keys, numbers[name], splits, strict=True)
             samples += [Sample(key, labels[name][number - 1], split) for key, number, split in rows]
         for split in SPLITS:
@@ -196,14 +211,15 @@ class LMDB(Dataset):
         return _digest([(sample.key, sample.label, sample.split) for sample in self._listed[0]])
 
 
-def _list_labels(file: _File, report: Report) -> tuple[list[str], int]:
-    """Return the labels 1 to n, and the number of keys that are neither image, label nor count."""
-    path = file.path
+def _list_labels(file: _File, report: Report) -> tuple[list[str], int, list[str]]:
+    """Return the labels 1 to n, the number of keys that are neither image, label nor count, and what is wrong."""
+    path, problems, undecodable = file.path, list[str](), list[bytes]()
     with _reading(file) as transaction:
-        count = bytes(transaction.get(b"num-samples", b"missing")[:32])
-        if not count.isdigit():
-            raise DataError(
-                f"num-samples in {path} is {count.decode(errors='replace')}, not a count; set it to the number of "
+        given = bytes(transaction.get(b"num-samples", b"missing")[:32])
+        count = int(given) if given.isdigit() else 0
+        if not given.isdigit():
+            problems.append(
+                f"num-samples in {path} is {given.decode(errors='replace')}, not a count; set it to the number of "
                 "images, or set the option database if the keys are in a sub-database"
             )
         images, unexpected = 0, b""
@@ -212,30 +228,34 @@ def _list_labels(file: _File, report: Report) -> tuple[list[str], int]:
                 unexpected = key
                 break
             images += 1
-            report(images, 2 * int(count))
+            report(images, 2 * count)
         labels = list[str]()
         for key, value in _items(transaction, b"label-"):
             if key != b"label-%09d" % (len(labels) + 1):
                 unexpected = unexpected or key
                 break
-            report(images + len(labels), 2 * int(count))
+            report(images + len(labels), 2 * count)
             try:
                 labels.append(str(value, "utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"{key.decode()} in {path} is not UTF-8; encode it as UTF-8") from error
+            except UnicodeDecodeError:
+                labels.append(str(value, "utf-8", errors="replace"))
+                undecodable.append(key)
         entries = transaction.stat()["entries"]
+    if undecodable:
+        others = f", nor are {len(undecodable) - 1:,} others" if len(undecodable) > 1 else ""
+        problems.append(f"{undecodable[0].decode()} in {path} is not UTF-8{others}; encode labels as UTF-8")
     number = min(images, len(labels)) + 1
     image, label = f"image-{number:09d}", f"label-{number:09d}"
     if images != len(labels):
         present, missing = (image, label) if images > len(labels) else (label, image)
-        raise DataError(f"{present} in {path} has no {missing}; write both, or neither and renumber")
-    if unexpected:
-        raise DataError(
+        problems.append(f"{present} in {path} has no {missing}; write both, or neither and renumber")
+    elif unexpected:
+        problems.append(
             f"{path} has {unexpected!r}, but not {image} and {label}; number keys from 000000001 without gaps"
         )
-    if int(count) != images:
-        raise DataError(f"num-samples is {int(count):,}, but {path} has {images:,} images; correct num-samples")
-    return labels, entries - 2 * images - 1
+    elif given.isdigit() and count != images:
+        problems.append(f"num-samples is {count:,}, but {path} has {images:,} images; correct num-samples")
+    return labels[: number - 1], 0 if problems else entries - 2 * images - 1, problems
 
 
 def _items(transaction: Any, prefix: bytes) -> Iterator[tuple[bytes, memoryview]]:
