@@ -41,7 +41,9 @@ MAX_RESULT, MAX_PLAN = 2**26, 2**31
 READ_BY_REPORTS = ("predictions.parquet", "history.jsonl")
 """The artifacts whose content a run and a report check; `decoderbench verify` checks all."""
 
-_NOT_ARTIFACTS = {RESULT, "lock", "progress.json"}
+_NOT_ARTIFACTS = {RESULT, "lock", "progress.json", "output.txt"}
+"""Files of a cell that no result stands for; what its process prints may reach its file after the result is there."""
+
 CHECKPOINTS = "checkpoint"
 """The folder of a cell under way with its checkpoints; it goes when the cell has a result."""
 
