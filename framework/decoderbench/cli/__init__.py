@@ -1,4 +1,4 @@
-"""The command line: run, compare, prepare, plan, report, status, verify, clean; new, check, plugins.
+"""The command line: run, compare, prepare, plan, audit, report, status, verify, clean; new, check, plugins.
 
 Torch is imported only by commands that need it.
 
@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand
 
 from decoderbench import __version__
-from decoderbench.cli import authoring, housekeeping, integrity, running, status
+from decoderbench.cli import auditing, authoring, housekeeping, integrity, running, status
 from decoderbench.cli.common import err, out
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
 from decoderbench.errors import DecoderBenchError, PluginError
@@ -55,6 +55,7 @@ app.command(cls=_Command)(running.run)
 app.command(cls=_Command)(running.compare)
 app.command(cls=_Command)(running.prepare)
 app.command(cls=_Command)(running.plan)
+app.command(cls=_Command)(auditing.audit)
 app.command(cls=_Command)(running.report)
 app.command(cls=_Command)(status.status)
 app.command(cls=_Command)(integrity.verify)

@@ -122,7 +122,7 @@ def compare(
     if steps is not None:
         changes = override(changes, "--steps", "training.steps", steps)
     registry = load_registry(plugin, plugins_dir)
-    with _showing_progress(registry, "nothing is written yet"):
+    with showing_progress(registry, "nothing is written yet"):
         options = value_of(changes.get("dataset", {}))
         data, dataset = fit_preset(images, registry, steps=2000, options=options, deadline=deadline)
     data = registry.decide_options(add_variants(merge(data, changes), add or []))
@@ -146,7 +146,7 @@ def prepare(
     checked, registry = load(experiment, merge_overrides(overrides, seeds, allow), add, plugin, plugins_dir)
     from decoderbench.planning.prepare import prepare as prepare_experiment
 
-    with _showing_progress(registry, "images decoded so far are kept"):
+    with showing_progress(registry, "images decoded so far are kept"):
         prepared = prepare_experiment(
             checked, registry=registry, base_dir=experiment.parent, deadline=deadline, audit_images=True
         )
@@ -173,7 +173,7 @@ def plan(
     from decoderbench.planning.grid import plan_table
     from decoderbench.planning.prepare import prepare
 
-    with _showing_progress(registry, "images decoded so far are kept", console=err):
+    with showing_progress(registry, "images decoded so far are kept", console=err):
         prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
     if as_json:
         cells = [{"cell_id": cell.cell_id, **cell.model_dump(mode="json")} for cell in prepared.cells]
@@ -207,7 +207,7 @@ def report(
 
 
 @contextmanager
-def _showing_progress(registry: Registry, kept: str, *, console: Console = out) -> Iterator[None]:
+def showing_progress(registry: Registry, kept: str, *, console: Console = out) -> Iterator[None]:
     """Show the progress of the block. Ctrl-C in it becomes one line, which says what is kept, and exit status 130."""
     from decoderbench.cli.progress import progress_for
 
@@ -244,7 +244,7 @@ def _prepare_and_execute(
     source, base_dir = where
     directory = open_results(experiment, results, locking=execution.pop("locking"))
     chosen_device = choose_device(device)
-    with _showing_progress(registry, "finished cells are kept"):
+    with showing_progress(registry, "finished cells are kept"):
         prepared = prepare(
             experiment, registry=registry, base_dir=base_dir, dataset=dataset, deadline=deadline, audit_images=True
         )
