@@ -115,6 +115,14 @@ class ResultsDirectory:
                 ]
             )
 
+    def has_other_data(self, cells: Sequence[Cell]) -> bool:
+        """Return whether the last run here had other labels, splits or pixels, at the same size of images."""
+        try:
+            before = [cell for cell in self.read_plan().cells if cell.image == cells[0].image]
+        except DataError:
+            return False
+        return bool(before) and cells[0].data_hash not in {cell.data_hash for cell in before}
+
     def count_other_results(self, cells: Sequence[Cell]) -> int:
         """Return the number of results in this folder that belong to none of `cells`."""
         known = {cell.cell_id for cell in cells}

@@ -228,9 +228,11 @@ def execute(
 
     with plugins.observing(), using_threads(chosen_threads):
         plugins.notify("data_audited", audit=audit)
+        changed = "; the data have changed" if directory.has_other_data(prepared.cells) else ""
         directory.write_plan(plan)
         if others := directory.count_other_results(prepared.cells):
-            logger.info("results of earlier settings in %s that are not in this table: %d", directory.path, others)
+            where = directory.path
+            logger.info("results of earlier settings in %s that are not in this table: %d%s", where, others, changed)
         with StopSignals(prepared.deadline) as signals:
             running = chosen.component(
                 chosen.config_class(),
