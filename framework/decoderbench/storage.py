@@ -57,9 +57,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with explaining(path, len(content)):
         make_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_of(path)
         try:
-            _write_durably(temporary, content)
+            write_durably(temporary, content)
             os.replace(temporary, path)  # noqa: PTH105 - os is what tests replace
         except BaseException:
             with suppress(OSError):
@@ -248,7 +248,13 @@ def _explain(path: Path, size: int | None, error: OSError, doing: str) -> str:
     return f"cannot {doing} {path}{length}: {reason}{room}; {move}"
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def temporary_of(path: Path) -> Path:
+    """Return where the new content of a file is written before it gets the name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file in place; after a crash it may be incomplete."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         _write_all(descriptor, content)

@@ -1,0 +1,135 @@
+"""Locks: who holds one, filesystems without locks, and network filesystems."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from helpers.commands import call
+from helpers.running import TINY_PLUGIN, to_toml
+
+from decoderbench.errors import ConfigError
+from decoderbench.locks import holding, network_filesystem_of, refuse_unsafe_locks
+from decoderbench.results_directory import ResultsDirectory
+from decoderbench.storage import StorageError
+
+MISSING = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS]
+
+MOUNTS = r"""
+21 1 0:20 / / rw,relatime - ext4 /dev/vda rw
+22 21 0:30 / /home rw,relatime shared:3 - nfs4 server:/home rw,vers=4.2
+23 22 0:31 / /home/me/local rw - xfs /dev/vdb rw
+24 21 0:32 / /mnt/two\040words rw master:1 - fuse.sshfs me@there: rw
+25 21 0:33 / /ceph rw - ceph mon:/ rw
+26 21 0:34 / /over rw - cifs //server/over rw
+27 21 0:35 / /over rw - tmpfs none rw
+"""
+
+
+def without_locks(patch: pytest.MonkeyPatch, error: int) -> None:
+    def refusing(descriptor: Any, operation: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    patch.setattr(fcntl, "flock", refusing)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/me/results", "nfs4"),
+        ("/home", "nfs4"),
+        ("/homes/results", ""),
+        ("/home/me/local/results", ""),
+        ("/mnt/two words/results", "fuse.sshfs"),
+        ("/ceph/results", ""),
+        ("/over/results", ""),
+        ("/results", ""),
+    ],
+)
+def test_network_filesystem_is_that_of_the_innermost_last_mount(path: str, kind: str, tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS.strip())
+    assert network_filesystem_of(Path(path), mounts) == kind
+
+
+def test_filesystem_is_unknown_where_the_system_lists_no_mounts(tmp_path: Path) -> None:
+    assert network_filesystem_of(tmp_path, tmp_path / "missing") == ""
+
+
+def test_results_on_a_network_filesystem_are_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "nfs4")
+    with pytest.raises(ConfigError, match=r"new: is on a network filesystem \(nfs4\), .* local disk, or --no-locks"):
+        ResultsDirectory(tmp_path / "new").begin()
+    ResultsDirectory(tmp_path / "new", locking=False).begin()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", MISSING, ids=errno.errorcode.get)
+def test_missing_locks_are_refused_and_never_replaced_by_the_existence_of_a_file(error: int, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        without_locks(patch, error)
+        with pytest.raises(ConfigError, match=rf"has no locks \({os.strerror(error)}\); .* or --no-locks if no other"):
+            refuse_unsafe_locks(tmp_path)
+        with pytest.raises(StorageError, match=r"cannot lock .*/lock: the filesystem has no locks; give a folder on a"):
+            holding(tmp_path / "lock").__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_of_another_holder_is_not_obtained(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lock"
+    with holding(path) as held:
+        assert held
+        with holding(path, timeout=0.01) as again:
+            assert not again
+        with pytest.raises(TimeoutError), FileLock(path).acquire(timeout=0):
+            pass
+    with holding(path) as held:
+        assert held
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
+def test_lock_file_that_cannot_be_created_is_named(error: int, tmp_path: Path) -> None:
+    opened = os.open
+
+    def refusing(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(error, os.strerror(error), path)
+        return opened(path, flags, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        with pytest.raises(StorageError, match=r"cannot lock .*/lock: "):
+            holding(tmp_path / "lock").__enter__()
+
+
+def test_run_without_locks_is_refused_before_anything_is_decoded_and_trains_with_no_locks(
+    tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny["training"]["steps"] = 1
+    tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
+    file = tmp_path / "tiny.toml"
+    file.write_text(to_toml(tiny))
+    arguments = ["run", str(file), "-p", str(TINY_PLUGIN), "--results", str(tmp_path / "results"), "--device", "cpu"]
+    flock = fcntl.flock
+
+    def refusing(descriptor: Any, operation: int) -> None:
+        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        place = Path(f"/proc/self/fd/{number}").resolve()
+        if place == tmp_path or (tmp_path / "results") in (place, *place.parents):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refusing)
+    status, _, printed = call(capfd, *arguments)
+    assert status == 2
+    assert "its filesystem has no locks (No locks available); give a folder on a local disk, or --no-locks" in printed
+    assert not (tmp_path / "results").exists()
+    status, _, printed = call(capfd, *arguments, "--no-locks", "--executor", "inline")
+    assert status == 0, printed
+    assert [path.name for path in (tmp_path / "results").glob("cells/*/result.json")] == ["result.json"]
+    assert not list((tmp_path / "results").glob("cells/*/lock"))
