@@ -11,10 +11,10 @@ import json
 import os
 import stat
 from io import BufferedReader
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from decoderbench.errors import DataError
 from decoderbench.options import Options
@@ -28,6 +28,16 @@ _IS_DAMAGE = {
     errno.EIO: "cannot be read, input/output error",
 }
 """Errors that reading again does not mend; others, such as a missing permission, say nothing about the content."""
+
+
+def _refuse_outside(name: str) -> str:
+    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError("not the path of a file in the folder of a cell")
+    return name
+
+
+ArtifactName = Annotated[str, AfterValidator(_refuse_outside)]
+"""The path of an artifact in its cell's folder, with `/` between its parts."""
 
 
 class Artifact(Options):

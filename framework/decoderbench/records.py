@@ -11,7 +11,7 @@ from pydantic import Field
 
 from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
-from decoderbench.integrity import Artifact
+from decoderbench.integrity import Artifact, ArtifactName
 from decoderbench.options import Options
 from decoderbench.scalars import Count, Number
 from decoderbench.storage import append_durably
@@ -69,7 +69,7 @@ class RunRecord(Options):
     metric_sources: dict[str, str] = Field(default_factory=dict)
     """Digest of the source code that computed each metric; missing where a trainer of its own did not state it."""
 
-    artifacts: dict[str, Artifact] = Field(default_factory=dict)
+    artifacts: dict[ArtifactName, Artifact] = Field(default_factory=dict)
     """Size and sha256 of every other file of the cell when the record was published, by its path in the cell's folder;
     the publisher sets it."""
 
