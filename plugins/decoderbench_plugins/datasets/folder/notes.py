@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 def labeled_images(source: Source, place: Place, report: Report, *, follow_links: bool) -> list[Row]:
     """Return the rows that have an image of their own, which may be opened; report the others."""
-    problems, seen, move = [], dict[str, Row](), ""
-    good: list[Row] = []
+    good, problems, seen, move = list[Row](), list[str](), dict[str, Row](), ""
     for row in source.rows:
         before_this = len(problems)
         if row.name in seen:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 HUB_TIMEOUT_SECONDS = 5
+ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 
 
 @final
@@ -148,6 +149,8 @@ class HuggingFace(Dataset):
         """Every split of the dataset, as loaded by the library."""
         library = _library()
         config, path, revision = self.config, self._local, self._revision
+        if path is not None:
+            _refuse_archives(path)
         try:
             with _no_progress_bars(library):
                 if path is None:
@@ -249,12 +252,13 @@ class HuggingFace(Dataset):
         kind, values = table.features[column], table[:][column]
         if isinstance(kind, _library().ClassLabel):
             values = [kind.names[value] if value is not None and value >= 0 else None for value in values]
-        for row, value in enumerate(values):
-            if not isinstance(value, str):
-                raise DataError(
-                    f"{split}/{row:09d}: label_column {column!r} has {value!r} of type {kind}; it must be text"
-                )
-        return list(values)
+        if others := [row for row, value in enumerate(values) if not isinstance(value, str)]:
+            first = others[0]
+            self.report_problem(
+                f"{split}/{first:09d}: label_column {column!r} has {values[first]!r} of type {kind}; it must be text"
+                + f"; {len(others):,} such labels in all" * (len(others) > 1)
+            )
+        return list(map(str, values))
 
     @cached_property
     def _samples(self) -> list[Sample]:
@@ -304,6 +308,13 @@ class HuggingFace(Dataset):
         folders = [HF_HUB_CACHE, _library().config.DOWNLOADED_DATASETS_PATH, *filter(None, [self._local])]
         file = Path(path).resolve()
         return any(file.is_relative_to(Path(folder).resolve()) for folder in folders) and file.is_file()
+
+
+def _refuse_archives(path: Path) -> None:
+    """Raise if a path is, or a folder holds, an archive, which the library would unpack into its cache."""
+    archives = [file for file in (path, *path.rglob("*")) if file.suffix.lower() in ARCHIVES and file.is_file()]
+    if archives:
+        raise DataError(f"{archives[0]} is an archive, which is not read; unpack it yourself, and move it away")
 
 
 def _library() -> Any:
