@@ -49,8 +49,14 @@ class CTCDecoder(Decoder):
         """Return unnormalized logits (B, T, V) for a memory (B, T, D)."""
 
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
-        """Return -log p(text | image), (B,); infinite, not zeroed, if T is too small for a label."""
+        """Return -log p(text | image), (B,); infinite, not zeroed, if T is too small for a label.
+
+        Raises:
+            ValueError: an id is outside of the charset; not on CUDA, which would wait for it.
+        """
         log_probs = self._log_probs(memory)
+        if labels.ids.device.type == "cpu":
+            _refuse_other_ids(labels, self.vocabulary_size - 1)
         # F.ctc_loss copies targets and lengths on CUDA to the host before it calls this operator (torch 2.14).
         nll: Tensor = torch.ops.aten._ctc_loss(
             log_probs.transpose(0, 1),  # it is time-major
@@ -74,6 +80,16 @@ class CTCDecoder(Decoder):
                 f"it returned {tuple(logits.shape)}"
             )
         return logits.float().log_softmax(dim=-1)  # (B, T, V)
+
+
+def _refuse_other_ids(labels: Labels, num_characters: int) -> None:
+    """Raise if an id is outside of the charset: the operator would read memory beyond the log probabilities."""
+    ids = labels.ids[labels.mask()]
+    if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < num_characters):
+        raise ValueError(
+            f"labels have ids from {int(ids.min())} to {int(ids.max())}, the charset has ids from 0 to "
+            f"{num_characters - 1}; encode labels with the charset of the experiment"
+        )
 
 
 def best_path(log_probs: Tensor) -> Hypotheses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +13,15 @@ from decoderbench.data.audit import Audit, audit
 from decoderbench.data.dataset import SPLITS, Dataset, ReportProblem, Sample, refuse
 from decoderbench.data.image_cache import compute_data_hash, open_store
 from decoderbench.data.image_store import ImageStore
+from decoderbench.data.problems import quote
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DataError
 from decoderbench.labels import Charset
 from decoderbench.planning.meta_probe import Bucket
 from decoderbench.planning.reading import naming_dataset, reading
 from decoderbench.registry.registry import Registry
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def read_inputs(
         sources = {"label_source": dataset.label_source(), "split_source": dataset.split_source()}
         notes = tuple(dataset.notes())
     _refuse_other_than_samples(registered.name, samples)
+    _report_surrogates(registered.name, samples, report_problem)
     _refuse_other_than_text(registered.name, [*sources.values(), *notes])
     found = audit(
         samples,
@@ -158,6 +163,16 @@ def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:
                 f"dataset {dataset!r} lists {sample!r:.80}; list Sample(key, label, split), key and label as str, "
                 f"split one of {', '.join(SPLITS)}; decoderbench check dataset/{dataset} finds what else is wrong"
             )
+
+
+def _report_surrogates(dataset: str, samples: Sequence[Sample], report_problem: ReportProblem) -> None:
+    """Report keys and labels with lone surrogates, which no file of results can hold."""
+    texts = [text for sample in samples for text in (sample.key, sample.label) if SURROGATE.search(text)]
+    if texts:
+        report_problem(
+            f"dataset {dataset!r}: {quote(texts[0])} is no valid text, as it has half of a character "
+            f"(U+{ord(SURROGATE.findall(texts[0])[0]):04X}); {len(texts):,} such keys and labels; correct them"
+        )
 
 
 def _are_texts(*values: object) -> bool:
