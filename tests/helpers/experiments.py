@@ -1,4 +1,4 @@
-"""The cells of the experiment files."""
+"""The cells of the experiment files, and a file of one cell that is quick to plan."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,6 +12,42 @@ from decoderbench.registry.registry import Registry
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PlanCells = Callable[[str], tuple[Cell, ...]]
+
+TINY_TOML = """\
+name = "tiny"
+
+[dataset]
+use = "synthetic_captcha"
+charset = "01"
+min_length = 1
+max_length = 2
+train = 64
+val = 16
+test = 20
+width = 80
+height = 40
+
+[image]
+height = 16
+width = 32
+
+[training]
+steps = 2
+batch_size = 8
+learning_rate = 2e-3
+
+[grid]
+seeds = [0]
+
+[grid.encoder]
+tiny = { use = "tiny_cnn" }
+
+[grid.bridge]
+columns = { use = "mean_height" }
+
+[grid.decoder]
+ctc = { use = "lstm_ctc", hidden_dim = 8 }
+"""
 
 
 def cell_planner(registry: Registry) -> PlanCells:

@@ -102,7 +102,7 @@ def test_run_reports_all_mistakes_of_a_file_with_their_lines(capfd: pytest.Captu
     [
         (None, "no such file"),
         (b"name = ", "not valid TOML"),
-        (b"name = '\xff'", "cannot be read as UTF-8"),
+        (b"name = '\xff'", "not UTF-8 text: invalid start byte"),
         (b"", "name: is missing"),
         (b"name = '../up'", "name: string should match pattern"),
         (b"[a]\n[a]\n", "not valid TOML"),

@@ -113,11 +113,11 @@ class SyntheticCaptcha(Dataset):
         """Fewest characters of a text."""
         max_length: int = Field(default=4, ge=1, le=32)
         """Most characters of a text; all lengths in between are equally likely."""
-        train: int = Field(default=10_000, ge=1)
+        train: int = Field(default=10_000, ge=1, le=10_000_000)
         """Samples to train on."""
-        val: int = Field(default=1_000, ge=1)
+        val: int = Field(default=1_000, ge=1, le=10_000_000)
         """Samples to validate on."""
-        test: int = Field(default=2_000, ge=1)
+        test: int = Field(default=2_000, ge=1, le=10_000_000)
         """Samples to test on."""
         width: int = Field(default=160, ge=16, le=2000)
         """Width of the drawn image in pixels, before it is resized as specified in [image]."""

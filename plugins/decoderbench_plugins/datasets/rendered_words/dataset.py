@@ -69,11 +69,11 @@ class RenderedWords(Dataset):
         repeat: Share | None = None
         """Probability that a character of a random string equals the previous one. Default: as by chance, which is 1
         divided by the size of charset."""
-        train: int = Field(default=10_000, ge=1)
+        train: int = Field(default=10_000, ge=1, le=10_000_000)
         """Samples to train on."""
-        val: int = Field(default=1_000, ge=1)
+        val: int = Field(default=1_000, ge=1, le=10_000_000)
         """Samples to validate on."""
-        test: int = Field(default=2_000, ge=1)
+        test: int = Field(default=2_000, ge=1, le=10_000_000)
         """Samples to test on."""
         seed: int = 0
         """Another seed gives other samples, and another assignment of words to splits."""
