@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -68,7 +69,9 @@ def verify(directory: ResultsDirectory, *, fix: bool, report: Callable[[str], No
     """
     found = Verification()
     folders = sorted(path for path in directory.path.glob("cells/*") if path.is_dir())
-    _verify_plan(directory, found, bool(folders), fix, report)
+    if not folders and not os.path.lexists(directory.path / PLAN):
+        raise DataError(f"{directory.path}: no {PLAN} and no cells; give the results folder of a run")
+    _verify_plan(directory, found, fix, report)
     for folder in folders:
         with ExitStack() as stack:
             try:
@@ -85,15 +88,11 @@ def verify(directory: ResultsDirectory, *, fix: bool, report: Callable[[str], No
     return found
 
 
-def _verify_plan(
-    directory: ResultsDirectory, found: Verification, has_cells: bool, fix: bool, report: Callable[[str], None]
-) -> None:
+def _verify_plan(directory: ResultsDirectory, found: Verification, fix: bool, report: Callable[[str], None]) -> None:
     path = directory.path / PLAN
     try:
         found.verified += read_plan(path).format != UNVERIFIED_FORMAT
-    except (FileNotFoundError, NotADirectoryError):
-        if not has_cells:
-            raise DataError(f"{directory.path}: no {PLAN} and no cells; give the results folder of a run") from None
+    except FileNotFoundError:
         found.missing.append(path)
         report(f"{path}: missing; the run command writes it again")
     except DamagedError as error:

@@ -1,0 +1,95 @@
+"""Plans and results that state their own sha256: one changed bit or digit is found, another layout is not damage."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.recording import make_cell, make_record, publish
+
+from decoderbench.integrity import DamagedError, artifact_of, check_content, has_own_digest, seal
+from decoderbench.record_files import OtherFormatError, encode, read_plan, read_result
+from decoderbench.records import Plan
+
+PLAN = Plan(experiment="x", command="decoderbench run", cells=(), split_sizes={"train": 120}, data_notes=("é 1.5e-07",))
+
+
+def test_every_flipped_bit_of_a_plan_is_found(tmp_path: Path) -> None:
+    file, content = tmp_path / "plan.json", encode(PLAN)
+    file.write_bytes(content)
+    assert read_plan(file) == PLAN
+    for place in range(len(content)):
+        for bit in range(8):
+            file.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+            with pytest.raises(DamagedError, match=r"plan\.json: damaged: (sha256 mismatch|not JSON|it states no)"):
+                read_plan(file)
+
+
+def test_every_edited_digit_of_a_result_is_found(tmp_path: Path) -> None:
+    cell = make_cell()
+    directory = publish(tmp_path, [cell], [make_record(cell, 0.1 + 0.2, cost={"latency_ms": 2.5e-07})])
+    folder = directory.cell_directory(cell)
+    text = (folder / "result.json").read_text()
+    assert "0.30000000000000004" in text
+    assert read_result(folder).metrics["exact_match"] == 0.30000000000000004
+    found = 0
+    for place, character in enumerate(text):
+        if character.isdigit() and character.isascii():
+            edited = text[:place] + str((int(character) + 1) % 10) + text[place + 1 :]
+            (folder / "result.json").write_text(edited)
+            with pytest.raises(DamagedError):
+                read_result(folder)
+            found += 1
+    assert found > 100
+
+
+def test_digit_that_leaves_a_float_the_same_is_found() -> None:
+    assert 0.30000000000000004 == 0.30000000000000005
+    content = seal({"x": 0.1 + 0.2})
+    assert has_own_digest(content)
+    assert not has_own_digest(content.replace(b"0.30000000000000004", b"0.30000000000000005"))
+
+
+def test_another_layout_of_the_same_json_is_not_damage(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    data = json.loads(encode(PLAN))
+    file.write_text(json.dumps(dict(sorted(data.items())), indent=4).replace("\n", "\r\n"), newline="")
+    assert read_plan(file) == PLAN
+
+
+def test_file_of_a_newer_format_is_refused_and_left_unchanged(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    newer = seal(json.loads(encode(PLAN)) | {"format": 5, "further": 1})
+    for content in (newer, newer.replace(b'"further": 1', b'"further": 2')):  # whose digest may mean something else
+        file.write_bytes(content)
+        with pytest.raises(OtherFormatError, match=r"plan\.json: has format 5, this decoderbench reads format 4"):
+            read_plan(file)
+        assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("changes", [{"format": 3}, {"format": None}, {"sha256": "0" * 64}, {"sha256": None}])
+def test_digest_cannot_be_lost_with_the_format(tmp_path: Path, changes: dict[str, Any]) -> None:
+    data = json.loads(encode(PLAN)) | changes
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({name: value for name, value in data.items() if value is not None}))
+    with pytest.raises(DamagedError):
+        read_plan(file)
+
+
+def test_numbers_and_their_text_have_different_digests() -> None:
+    assert has_own_digest(seal({"x": 5}))
+    assert not has_own_digest(seal({"x": 5}).replace(b"5,", b'"5",'))
+
+
+def test_size_is_named_before_the_digest(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(1024))
+    artifact = artifact_of(file)
+    check_content(file, artifact)
+    for content, damage in [(bytes(812), "812 of 1,024 bytes"), (b"", "empty, 0 of 1,024 bytes")]:
+        file.write_bytes(content)
+        with pytest.raises(DamagedError, match=f"{file}: damaged: {damage}$"):
+            check_content(file, artifact)
+    file.write_bytes(bytes(1023) + b"1")
+    with pytest.raises(DamagedError, match=f"{file}: damaged: sha256 mismatch$"):
+        check_content(file, artifact)
