@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from decoderbench.data.image_cache import SECONDS_KEPT
+from decoderbench.data.cache_folders import SECONDS_KEPT
 from decoderbench.data.image_store import read_store
 from decoderbench.errors import DataError
 from decoderbench.locks import holding, is_held

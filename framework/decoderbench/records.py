@@ -50,7 +50,7 @@ class Cost(Options):
     """Peak memory of weights and transcription of a batch on CUDA, in MB (10^6 bytes)."""
 
     train_seconds: Number | None = None
-    """Wall time of training, including validation."""
+    """Time of training, including validation, without saving checkpoints and waiting for other cells to be timed."""
 
 
 class RunRecord(Options):

@@ -12,16 +12,17 @@ import json
 import logging
 import os
 import shutil
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL
 
+from decoderbench import integrity
 from decoderbench.data.build_log import BuildLog
+from decoderbench.data.cache_folders import ELSEWHERE, lock_of, mark_used, remove_abandoned_builds, set_aside
 from decoderbench.data.contact_sheet import contact_sheet
 from decoderbench.data.dataset import Dataset, Sample, Split
 from decoderbench.data.decoding_workers import decode
@@ -29,7 +30,6 @@ from decoderbench.data.image_store import STORE_VERSION, ImageStore, OtherVersio
 from decoderbench.data.width_buckets import write_buckets
 from decoderbench.errors import DataError
 from decoderbench.identity import identity_of
-from decoderbench.locks import holding
 from decoderbench.options import ImageOptions
 from decoderbench.storage import (
     StorageError,
@@ -45,8 +45,6 @@ PIXELS_VERSION = 4
 """Part of the data hash, and so of the identity of cells: it rises only if pixels change."""
 SAMPLES_ON_CONTACT_SHEET = 64
 MAX_LISTED = 10  # unreadable images in a message
-ELSEWHERE = "or set DECODERBENCH_CACHE to another folder"
-SECONDS_KEPT = 7 * 24 * 3600  # of an interrupted build
 logger = logging.getLogger("decoderbench")
 
 Steps = Generator[int, None, None]
@@ -106,7 +104,7 @@ def open_store(
                 if progress:
                     progress(done, len(samples))
         store = read_store(directory)
-    _mark_used(directory)
+    mark_used(directory)
     if (store.keys, store.labels, store.splits) != _columns(samples):
         raise DataError(
             f"dataset {dataset.name!r} has other samples than the image cache {directory} under the same "
@@ -140,19 +138,25 @@ def _stamp_of(dataset: Dataset) -> str | None:
 
 
 def _read_fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> str:
-    """Return the dataset's fingerprint; if the dataset has a stamp, the fingerprint is cached under it."""
+    """Return the dataset's fingerprint; if the dataset has a stamp, the fingerprint is cached under it.
+
+    A cached one that is damaged, or of another dataset, is computed again.
+    """
     if stamp is None:
         return dataset.fingerprint()
     cached = cache_dir / "fingerprints" / f"{_digest(dataset.name, stamp)[:32]}.json"
-    with suppress(OSError, ValueError):
-        known = str(json.loads(cached.read_bytes()))
-        _mark_used(cached)
-        return known
+    source = {"dataset": dataset.name, "stamp": stamp}
+    with suppress(OSError, DataError):
+        content = integrity.read_bytes(cached)
+        known = integrity.parse(cached, content)
+        if integrity.has_own_digest(content) and known.items() >= source.items():
+            mark_used(cached)
+            return str(known["fingerprint"])
     fingerprint = dataset.fingerprint()
     if _stamp_of(dataset) == stamp:
         remove_leftovers(cached.parent)
         with suppress(StorageError):  # a cache that cannot be written is reported when the images are
-            write_atomically(cached, json.dumps(fingerprint).encode())
+            write_atomically(cached, integrity.seal(source | {"fingerprint": fingerprint}))
     return fingerprint
 
 
@@ -177,8 +181,8 @@ class _Builder:
         size = len(self.samples) * self.options.channels * self.options.height * self.options.width
         with explaining(directory, size, doing="write the image cache", move=ELSEWHERE):
             make_folder(directory.parent)
-            _remove_abandoned_builds(directory)
-            with _lock(directory):
+            remove_abandoned_builds(directory)
+            with lock_of(directory):
                 if directory.exists():
                     try:
                         read_store(directory)  # built by another process
@@ -187,9 +191,7 @@ class _Builder:
                         shutil.rmtree(directory)
                         logger.info("images are decoded again: their cache is of another version of decoderbench")
                     except DataError as error:
-                        damaged = directory.with_suffix(".damaged")
-                        shutil.rmtree(damaged, ignore_errors=True)
-                        rename(directory, damaged)
+                        damaged = set_aside(directory)
                         logger.warning("%s; it is renamed to %s and rebuilt", error, damaged.name)
                 yield from self._publish(directory)
         logger.info("contact sheet of samples: %s", directory / "contact_sheet.png")
@@ -279,32 +281,6 @@ def _write_contact_sheet(store: ImageStore) -> None:
         chosen = [rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)]
         sheet = contact_sheet([store.pixels(row) for row in chosen], [store.labels[row] for row in chosen])
         sheet.save(store.directory / "contact_sheet.png")
-
-
-def _mark_used(path: Path) -> None:
-    """Set the time of modification to now, by which unused files of the cache are found."""
-    with suppress(OSError):  # those of another user
-        os.utime(path)
-
-
-def _remove_abandoned_builds(directory: Path) -> None:
-    """Remove interrupted builds of other data that nobody has continued for a week."""
-    for building in set(directory.parent.glob("*.building")) - {directory.with_suffix(".building")}:
-        with suppress(OSError, StorageError), holding(building.with_suffix(".lock")) as held:
-            newest = max(path.stat().st_mtime for path in (building, *building.iterdir()))
-            if held and newest < time.time() - SECONDS_KEPT:
-                shutil.rmtree(building, ignore_errors=True)
-
-
-@contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of a store; the operating system releases it if its holder dies."""
-    lock = directory.with_suffix(".lock")
-    with ExitStack() as stack:
-        if not stack.enter_context(holding(lock, move=ELSEWHERE)):
-            logger.info("waiting for another process that builds the image cache %s", directory)
-            stack.enter_context(holding(lock, timeout=float("inf"), move=ELSEWHERE))
-        yield
 
 
 def _refuse_unreadable_images(unreadable: Mapping[int, str], keys: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """All decoded images of a dataset, as read from a folder of the cache; `image_cache` builds these folders.
 
-The images are memory-mapped, so that opening a store is fast and processes share its memory. No torch here.
+The images are memory-mapped, so that opening a store is fast and processes share its memory. The metadata are checked
+then, the pixels of each image when they are first used. No torch here.
 """
 
 from __future__ import annotations
@@ -8,14 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from tokenize import TokenError
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
+from decoderbench import integrity
+from decoderbench.data.cache_folders import set_aside
 from decoderbench.data.dataset import Split
 from decoderbench.data.width_buckets import assign_buckets
-from decoderbench.errors import DataError
+from decoderbench.errors import DataError, PendingCellsError
+from decoderbench.locks import holding
+from decoderbench.storage import StorageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +36,10 @@ class OtherVersionError(DataError):
     """A folder holds a store of another version, which is decoded again."""
 
 
+class DamagedImagesError(PendingCellsError):
+    """Pixels are not those that were decoded. The run ends, no cell fails by it, and the next run decodes again."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageStore:
     """All images of a dataset, memory-mapped; row i is sample i.
@@ -36,7 +47,8 @@ class ImageStore:
     Attributes:
         directory: its folder; `read_store` opens it again without the dataset.
         buckets: the images of each bucket, (N_b, C, H, W_b) uint8, in order of width; a single bucket unless widths
-            vary. Mapped copy-on-write, so that `torch.from_numpy` accepts them without a copy.
+            vary. Mapped copy-on-write, so that `torch.from_numpy` accepts them without a copy. Call `verify` before
+            pixels are used.
         widths: (N,) columns of each image before it was padded to the width of its bucket.
         bucket_of: (N,) the bucket of each row.
         index_in_bucket: (N,) the index of each row in its bucket.
@@ -73,8 +85,9 @@ class ImageStore:
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """All images of a store with a single bucket, (N, C, H, W); row i is sample i."""
+        """All images of a store with a single bucket, (N, C, H, W), verified; row i is sample i."""
         (images,) = self.buckets
+        self.verify(np.arange(len(self)))
         return images
 
     @property
@@ -83,9 +96,50 @@ class ImageStore:
         return [images.shape[3] for images in self.buckets]
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
-        """Return one image, (C, H, W), without its padding."""
-        image = self.buckets[self.bucket_of[row]][self.index_in_bucket[row]]
-        return cast("NDArray[np.uint8]", image[:, :, : self.widths[row]])
+        """Return one image, (C, H, W), verified and without its padding."""
+        self.verify(np.array([row]))
+        return self._padded(row)[:, :, : self.widths[row]]
+
+    def verify(self, rows: NDArray[np.int64]) -> None:
+        """Compare the pixels of `rows` with their hashes, those that this process has not compared before.
+
+        Raises:
+            DamagedImagesError: they differ; the store is renamed to `.damaged`.
+        """
+        for row in rows[~self._verified[rows]].tolist():
+            if not self._is_intact(row):
+                self._refuse(row)
+            self._verified[row] = True
+
+    @cached_property
+    def _verified(self) -> NDArray[np.bool_]:
+        return np.zeros(len(self), dtype=np.bool_)
+
+    def _padded(self, row: int) -> NDArray[np.uint8]:
+        return cast("NDArray[np.uint8]", self.buckets[self.bucket_of[row]][self.index_in_bucket[row]])
+
+    def _is_intact(self, row: int) -> bool:
+        image, width = self._padded(row), self.widths[row]
+        if not (expected := self.pixel_hashes[row]):
+            return not image.any()
+        if width < image.shape[2]:
+            padding, image = image[:, :, width:], np.ascontiguousarray(image[:, :, :width])
+            if (padding != image[:, :, -1:]).any():
+                return False
+        return hashlib.sha256(image.data).hexdigest() == expected
+
+    def _refuse(self, row: int) -> NoReturn:
+        """Set the store aside, unless another process has done so or is decoding the images again, and raise."""
+        what = f"the pixels of {self.keys[row]!r} in the image cache {self.directory} are damaged: sha256 mismatch"
+        move = "another process has taken care of it"
+        try:
+            with holding(self.directory.with_suffix(".lock")) as held:
+                if held and self.directory.exists() and not _has_intact(self.directory, row):
+                    damaged = set_aside(self.directory)
+                    move = f"it is renamed to {damaged.name}, and the next run decodes the images again"
+        except StorageError as error:
+            move = error.reason
+        raise DamagedImagesError(f"{what}; {move}")
 
     def indices(self, split: Split) -> NDArray[np.int64]:
         """Return the rows of the readable images of `split`, ascending."""
@@ -101,13 +155,15 @@ def read_store(directory: Path) -> ImageStore:
         DataError: it is missing or corrupt.
     """
     try:
-        digest, _, body = (directory / "meta.json").read_bytes().partition(b"\n")
+        digest, _, body = integrity.read_bytes(directory / "meta.json").partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise ValueError("meta.json: sha256 mismatch")
         meta: dict[str, Any] = json.loads(body)
         if meta.get("version") != STORE_VERSION:
             raise OtherVersionError(f"image cache {directory} is of another version")
-        images = tuple(map_images(directory / name, shape) for name, shape in meta["buckets"])
+        if meta["data_hash"][:32] != directory.stem:
+            raise ValueError("it is that of other data")
+        images = tuple(np.asarray(map_images(directory / name, shape)) for name, shape in meta["buckets"])
         widths = np.array(meta["widths"], dtype=np.int64)
         bucket_of, index_in_bucket = assign_buckets(widths, [bucket.shape[3] for bucket in images])
         return ImageStore(
@@ -127,8 +183,18 @@ def read_store(directory: Path) -> ImageStore:
             warned=dict(meta["warned"]),
             data_hash=meta["data_hash"],
         )
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except OtherVersionError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, DataError) as error:
         raise DataError(f"image cache {directory} cannot be used: {error}") from error
+
+
+def _has_intact(directory: Path, row: int) -> bool:
+    """Return whether the files of a store can be read, and a row is intact there."""
+    try:
+        return read_store(directory)._is_intact(row)
+    except DataError:
+        return False
 
 
 def write_meta(directory: Path, meta: dict[str, Any]) -> None:
@@ -139,7 +205,12 @@ def write_meta(directory: Path, meta: dict[str, Any]) -> None:
 
 def map_images(file: Path, shape: list[int]) -> np.memmap[Any, np.dtype[np.uint8]]:
     """Map a `.npy` file of images; raise `ValueError` or `OSError` unless it holds uint8 of this shape, complete."""
-    images = cast("np.memmap[Any, np.dtype[np.uint8]]", np.load(file, mmap_mode="c"))
+    if not file.is_file():
+        raise ValueError(f"{file.name}: is missing, or no file")
+    try:
+        images = cast("np.memmap[Any, np.dtype[np.uint8]]", np.load(file, mmap_mode="c"))
+    except (ValueError, TokenError) as error:  # numpy parses a header that was written by Python 2 with `tokenize`
+        raise ValueError(f"{file.name}: {error}") from error
     if list(images.shape) != shape or images.dtype != np.uint8:
         raise ValueError(f"{file.name}: {images.dtype} {images.shape} instead of uint8 {shape}")
     if file.stat().st_size != images.offset + images.nbytes:

@@ -38,6 +38,9 @@ class ResidentDataset:
         buckets = [torch.from_numpy(images) for images in store.buckets]
         size = sum(images.nbytes for images in buckets)
         self.resident = device.type == "cpu" or size <= RESIDENT_SHARE * _free_memory(device)
+        self._verifies_batches = device.type == "cpu" or not self.resident
+        if not self._verifies_batches:
+            store.verify(np.arange(len(store)))
         self._buckets = [images.to(device) if self.resident else images for images in buckets]
         self.labels = audit.labels
         self.charset = audit.label_spec.charset
@@ -66,7 +69,13 @@ class ResidentDataset:
             yield from split_in_order(bucket, batch_size)
 
     def gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Labels]:
-        """Return images (B, C, H, W) uint8 and labels of `rows`, all of one bucket, without waiting for the device."""
+        """Return images (B, C, H, W) uint8 and labels of `rows`, all of one bucket, without waiting for the device.
+
+        Raises:
+            DamagedImagesError: pixels are not those that were decoded.
+        """
+        if self._verifies_batches:
+            self.store.verify(rows)
         host_rows = torch.from_numpy(rows)
         device_rows = host_rows.to(self.device, non_blocking=True)
         bucket, host_places, device_places = self._buckets[0], host_rows, device_rows

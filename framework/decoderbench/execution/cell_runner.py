@@ -12,6 +12,7 @@ from functools import partial
 from decoderbench.cell_progress import ProgressFile
 from decoderbench.conditions import GIVEN
 from decoderbench.config.cell import Cell
+from decoderbench.data.image_store import DamagedImagesError
 from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import Deadline
 from decoderbench.errors import PendingCellsError
@@ -24,9 +25,10 @@ from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.resume import same_result
 from decoderbench.storage import StorageError, write_atomically
-from decoderbench.training.devices import release_memory, still_works, use_ieee_float32
+from decoderbench.training.devices import release_memory, still_works, synchronize, use_ieee_float32
 from decoderbench.training.failures import classify, end_behind
 from decoderbench.training.local_context import LocalContext
+from decoderbench.training.measuring import MachineTurn
 
 logger = logging.getLogger("decoderbench")
 
@@ -51,7 +53,9 @@ class CellRunner:
         *,
         checkpoint_every: float | None = None,
     ) -> None:
-        self.registry, self.dataset, self.directory, self.deadline = registry, dataset, directory, deadline
+        self.registry, self.dataset, self.directory = registry, dataset, directory
+        self.turn = MachineTurn(must_stop=deadline.is_over, synchronize=partial(synchronize, dataset.device))
+        self.deadline = replace(deadline, pause=self.turn.between_steps)
         self.checkpoint_every = checkpoint_every
         self.device_lost = self.state_changed = False
 
@@ -96,9 +100,10 @@ class CellRunner:
             deadline=replace(self.deadline, pause=pause),
             report=report,
             checkpoint_every=self.checkpoint_every,
+            turn=self.turn,
         )
         try:
-            with preserving_global_state():
+            with self.turn.training(), preserving_global_state():
                 use_ieee_float32()
                 with undoing_changes(partial(self._name_changes, cell), keeping=TRAINING_CHANGES):
                     return self.registry.plugins.run_cell(cell, context)
@@ -106,8 +111,8 @@ class CellRunner:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
             end = end_behind(error)
-            if isinstance(end, StorageError):
-                raise StorageError(f"{cell.title}: {end.reason}") from None
+            if isinstance(end, StorageError | DamagedImagesError):
+                raise type(end)(f"{cell.title}: {end.reason}") from None
             if end is not None and self.deadline.is_over():
                 saved = "" if end.saved_step is None else f", which is saved at step {end.saved_step}"
                 ended = type(end)(f"{end.reason} of {cell.title}{saved}")

@@ -38,6 +38,7 @@ from decoderbench.training.attempt import Attempt
 from decoderbench.training.checkpoint import CHECKPOINT_SECONDS, Checkpoints
 from decoderbench.training.devices import autocast_dtype, device_name
 from decoderbench.training.evaluation import evaluate
+from decoderbench.training.measuring import Turn
 from decoderbench.training.memory import TrainingMemory, transcription_peak_mb
 from decoderbench.training.provenance import describe_arithmetic
 
@@ -57,6 +58,7 @@ class LocalContext:
         deadline: when the run ends; the cell stays pending then.
         report: receives the events of the cell, which observers see.
         checkpoint_every: seconds of training between two checkpoints; None for no checkpoints.
+        turn: lets one process on the machine measure alone; its `between_steps` is the `pause` of the deadline.
     """
 
     cell: Cell
@@ -67,6 +69,7 @@ class LocalContext:
     deadline: Deadline = NO_DEADLINE
     report: Report = lambda event: None
     checkpoint_every: float | None = CHECKPOINT_SECONDS
+    turn: Turn = field(default_factory=Turn)
     _recognizers: list[bool] = field(default_factory=list, init=False)
 
     @property
@@ -129,7 +132,7 @@ class LocalContext:
     @property
     def idle_seconds(self) -> float:
         """Seconds so far in which `between_steps` saved or waited."""
-        return self._attempt.checkpoints.seconds
+        return self._attempt.checkpoints.seconds + self.turn.waited_seconds
 
     def evaluate(self, recognizer: Recognizer, split: Split = "val") -> Evaluation:
         """Transcribe and score a split."""
@@ -163,6 +166,7 @@ class LocalContext:
             predictions = pd.DataFrame(test.columns()).to_parquet(index=False)
             write_atomically(self.directory / "predictions.parquet", predictions)
             write_atomically(self.directory / "weights.safetensors", safetensors.torch.save(weights_of(recognizer)))
+            costs, how = self._measure_transcription(recognizer)
             return RunRecord(
                 cell=self.cell,
                 status="done",
@@ -170,21 +174,23 @@ class LocalContext:
                 metric_sources=sources_of(self.metrics.values()),
                 num_test=len(test.keys),
                 kept_step=kept_step,
-                cost=(cost or Cost()).model_copy(
-                    update={"train_peak_memory_mb": training_peak, **self._measure_transcription(recognizer)}
-                ),
+                cost=(cost or Cost()).model_copy(update={"train_peak_memory_mb": training_peak, **costs}),
                 device=device_name(self.device),
-                environment=dict(self.environment) | describe_arithmetic(self.device),
+                environment=dict(self.environment) | describe_arithmetic(self.device) | {"measured": how},
             )
 
-    def _measure_transcription(self, recognizer: Recognizer) -> dict[str, float | None]:
+    def _measure_transcription(self, recognizer: Recognizer) -> tuple[dict[str, float | None], str]:
+        """Return speed and memory of transcription, and how they were measured, as `Measurement` says it."""
         images, beam_size, deadline = self._images_to_time(), self.cell.evaluation.beam_size, self.deadline
         middle, largest = images[len(images) // 2][:1], max(images, key=Tensor.numel)
+        with self.turn.alone() as measurement:
+            throughput = timing.measure_throughput(recognizer, images, beam_size, deadline)
+            latency = timing.measure_latency_ms(recognizer, middle, beam_size, deadline)
         return {
-            "infer_samples_per_sec": timing.measure_throughput(recognizer, images, beam_size, deadline),
-            "latency_ms": timing.measure_latency_ms(recognizer, middle, beam_size, deadline),
+            "infer_samples_per_sec": throughput,
+            "latency_ms": latency,
             "infer_peak_memory_mb": transcription_peak_mb(recognizer, largest, beam_size),
-        }
+        }, measurement.how
 
     def _images_to_time(self) -> list[Tensor]:
         """Return a few batches of test images on the device, of all widths if widths vary."""

@@ -40,9 +40,9 @@ SIGN_SECONDS = 1.0
 
 @dataclass
 class Measurement:
-    """How a cost was measured: `alone`, or the reason why other cells may have been trained at the same time."""
+    """How a cost was measured: `alone`, or how others may have disturbed it; empty if nobody knows."""
 
-    how: str = ALONE
+    how: str = ""
 
 
 class Turn:

@@ -36,7 +36,7 @@ class TrainingClock:
             idle_seconds: returns the time so far that was spent between steps on something else than training.
         """
         self.device, self._idle_seconds = device, idle_seconds
-        self._began = time.perf_counter()
+        self._began = self._now()
         self._steps = 0
         self._timed_from: float | None = None  # the end of the warm-up, later by each pause since
         self._seconds = self._timed_seconds = 0.0  # of earlier attempts, or of all once stopped
@@ -48,7 +48,7 @@ class TrainingClock:
         self._steps += 1
         if self._steps == TRAINING_WARM_UPS:
             synchronize(self.device)
-            self._timed_from = time.perf_counter() - self._idle_seconds()
+            self._timed_from = self._now()
         elif self._steps > TRAINING_WARM_UPS:
             self._images += images
 
@@ -56,15 +56,15 @@ class TrainingClock:
     def paused(self) -> Iterator[None]:
         """Leave the time of the block, a validation, out of the rate."""
         synchronize(self.device)
-        start = time.perf_counter()
+        start = self._now()
         yield
         synchronize(self.device)
         if self._timed_from is not None:
-            self._timed_from += time.perf_counter() - start
+            self._timed_from += self._now() - start
 
     def seconds(self) -> float:
-        """Return the wall time so far, of all attempts."""
-        return self._seconds + (time.perf_counter() - self._began if self._running else 0.0)
+        """Return the time so far, of all attempts, with validations but without idle seconds."""
+        return self._seconds + (self._now() - self._began if self._running else 0.0)
 
     def images_per_second(self) -> float | None:
         """Return the rate so far; None if there was no step after the warm-up. Waits for the device."""
@@ -89,7 +89,11 @@ class TrainingClock:
         """Return the seconds of the steps that the rate is made of."""
         if self._timed_from is None or not self._running:
             return self._timed_seconds
-        return self._timed_seconds + time.perf_counter() - self._idle_seconds() - self._timed_from
+        return self._timed_seconds + self._now() - self._timed_from
+
+    def _now(self) -> float:
+        """Return the time of a clock that stands still in idle seconds."""
+        return time.perf_counter() - self._idle_seconds()
 
 
 def measure_latency_ms(
