@@ -92,8 +92,14 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a module's weights and buffers on the host, in a form that safetensors can save.
 
     safetensors refuses tensors that share memory, so tied weights are copied once per name.
+
+    Raises:
+        ValueError: the extra state of a part is no tensor.
     """
     state = module.state_dict().items()
+    for name, value in state:
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} is of type {type(value).__name__}; let get_extra_state return a tensor")
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
 
 
