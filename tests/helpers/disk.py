@@ -40,7 +40,7 @@ class Disk:
 
         def opening(path: Any, flags: int, *rest: Any, **options: Any) -> int:
             inside = options.get("dir_fd") is None and isinstance(path, str | os.PathLike) and self._has(path)
-            if inside and flags & WRITES:
+            if inside and flags & WRITES and not flags & os.O_DIRECTORY:  # which filelock tries, without a name
                 self._count("open", path)
             descriptor = open_(path, flags, *rest, **options)
             self._paths.pop(descriptor, None)
@@ -85,14 +85,19 @@ class Disk:
     def unsafe(self) -> list[str]:
         """Return what a power failure in the middle of these operations could leave cut, empty or without a name."""
         found: list[str] = []
-        dirty: set[str] = set()  # temporary files with content that was not synced
+        dirty: set[str] = set()  # files with content that was not synced
+        seen: set[str] = set()
         named: set[str] = set()  # files and folders whose name was not synced
         for name, path in self.operations:
             if Path(path).name in ADVISORY:
                 continue
             if name in ("open", "write"):
                 dirty.add(path)
-                found += [f"{path} written in place"] if not path.endswith(".tmp") else []
+                if path.endswith(".jsonl"):  # which grows in place
+                    named |= {path} - seen
+                elif not path.endswith(".tmp"):
+                    found.append(f"{path} written in place")
+                seen.add(path)
             elif name == "fsync":
                 dirty.discard(path)
                 named = {one for one in named if Path(one).parent.as_posix() != path}
@@ -101,6 +106,7 @@ class Disk:
                 found += [f"{path} named before its content was synced" for one in dirty if one.startswith(start)]
                 if path.endswith("/result.json"):
                     found += [f"{path} written before the name of {one} was synced" for one in sorted(named)]
+                    found += [f"{path} written before {one} was synced" for one in sorted(dirty)]
                 named.add(path)
         return found + [f"name of {one} not synced" for one in sorted(named)]
 
