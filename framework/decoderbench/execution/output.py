@@ -40,7 +40,6 @@ class CellOutput:
         try:
             if self._file is None:
                 self._file = open_to_append(self.path)
-                logger.info("a cell prints; see %s", self.path)
             self._file.write(kept)
         except (OSError, PendingCellsError) as error:
             logger.warning("%s: the output of the cell is lost: %s", self.path, error)
@@ -50,10 +49,12 @@ class CellOutput:
         """Return the end of what was printed."""
         return self._tail.decode(errors="backslashreplace")
 
-    def close(self) -> None:
-        """Close the file; say in it how much is missing."""
+    def close(self, *, announce: bool = False) -> None:
+        """Close the file, and note in it how much is missing; `announce` logs where it is if there is one."""
         if self._file is not None:
             if self._size > OUTPUT_BYTES:
                 self._file.write(f"\n... {self._size - OUTPUT_BYTES:,} further bytes are not kept\n".encode())
             self._file.close()
             self._file = None
+            if announce:
+                logger.info("a cell has printed %d bytes; see %s", self._size, self.path)

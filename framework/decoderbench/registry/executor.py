@@ -96,8 +96,8 @@ class CellOutput(Protocol):
     def tail(self) -> str:
         """Return the end of it, about 20,000 bytes."""
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self, *, announce: bool = False) -> None:
+        """Close the file; `announce` logs where it is if anything was printed."""
 
 
 class CellWork(Protocol):

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -118,11 +117,9 @@ class Local(Executor):
 
     def _bury(self, worker: WorkerProcess) -> Iterator[CellOutcome]:
         """Remove a worker that has died, after all that it has sent, and yield the outcome of its cell."""
-        with suppress(OSError):
-            while worker.connection.poll():
-                yield from self._take(worker)
-                if worker.lost and not worker.connection.poll():
-                    break
+        worker.lost = False
+        while not worker.lost and worker.has_sent():
+            yield from self._take(worker)
         exit_code = worker.end()
         self._workers.remove(worker)
         kills = count_kills_for_memory()

@@ -75,12 +75,19 @@ class WorkerProcess:
     def finish(self) -> None:
         """Note that it has ended its task."""
         self._drain()
-        self._close_output()
+        self._close_output(announce=True)
         self.task = None
 
     def sources(self) -> list[Any]:
         """Return what becomes readable when it sends or prints something, or ends."""
         return [self.connection, self.process.sentinel, *([] if self.output is None else [self.output])]
+
+    def has_sent(self) -> bool:
+        """Return whether there is a message, or the end of all messages."""
+        try:
+            return self.connection.poll()
+        except OSError:
+            return False
 
     def read_output(self) -> None:
         """Take what it has printed."""
@@ -140,9 +147,9 @@ class WorkerProcess:
         else:
             self._printed.append(content)
 
-    def _close_output(self) -> None:
+    def _close_output(self, *, announce: bool = False) -> None:
         if self._printed is not None:
-            self._printed.close()
+            self._printed.close(announce=announce)
 
     def _drain(self) -> None:
         while self.output is not None and self.output.poll():
@@ -159,8 +166,8 @@ class WorkerProcess:
 def _context() -> Any:
     """Return what starts processes: a server that has imported the framework once, so that each starts at once."""
     context = multiprocessing.get_context("forkserver")
-    ours = {"decoderbench", "decoderbench_plugins"}
-    context.set_forkserver_preload(sorted(name for name in sys.modules if name.partition(".")[0] in ours))
+    components = sorted(name for name in sys.modules if name.partition(".")[0] == "decoderbench_plugins")
+    context.set_forkserver_preload(["decoderbench.execution.preload", *components])
     return context
 
 

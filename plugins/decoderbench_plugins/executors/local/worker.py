@@ -71,6 +71,8 @@ def main(
         environment: variables of the run's environment.
         folder: the working folder of the run.
     """
+    for pipe in (connection, lifeline, output):
+        os.set_inheritable(pipe.fileno(), False)  # what a cell executes must not keep them open
     os.setpgid(0, 0)  # Ctrl-C on a terminal reaches the run alone, and a kill reaches the children of a cell
     _die_with(lifeline)
     _redirect(output)

@@ -1,0 +1,15 @@
+"""Imported by a server process that forks workers: what each of them would load anew. Nothing else imports this.
+
+A fork is safe because this starts no thread and does not touch CUDA, not even to count devices.
+"""
+
+import os
+
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
+import pyarrow.parquet  # noqa: E402, F401
+import torch  # noqa: E402
+
+import decoderbench.execution.work  # noqa: E402, F401
+
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # with its first optimizer, PyTorch imports its compiler

@@ -1,0 +1,95 @@
+"""An encoder that does to its process what its option says, in its second training step."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from decoderbench import ComponentConfig, Encoder, FeatureMapSpec, ImageSpec, hookimpl
+
+
+def print_much() -> None:
+    for _ in range(12):
+        os.write(1, b"x" * 2**20)
+    print("the end", file=sys.stderr)
+
+
+def change_process() -> None:
+    """Leave behind what no guard restores: threads, a closed descriptor, another umask."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    os.close(1)
+    os.umask(0o077)
+    torch.set_default_dtype(torch.float64)
+
+
+def leave_a_child() -> None:
+    """Leave a child process, then crash."""
+    if (child := os.fork()) == 0:
+        time.sleep(600)
+    print(f"child {child}", flush=True)
+    os.abort()
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    "none": lambda: None,
+    "segfault": lambda: ctypes.string_at(0),
+    "abort": os.abort,
+    "exit": lambda: sys.exit(0),
+    "os_exit": lambda: os._exit(0),
+    "exec": lambda: os.execv("/bin/sleep", ["sleep", "600"]),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "spin": spin,
+    "sleep": lambda: time.sleep(600),
+    "libc_sleep": lambda: ctypes.PyDLL(None).sleep(600),  # holds the interpreter's lock
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "print": print_much,
+    "change": change_process,
+    "child": leave_a_child,
+    "memory": lambda: bytearray(2**62),
+    "ignore_signals": lambda: (signal.signal(signal.SIGTERM, signal.SIG_IGN), time.sleep(600)),
+}
+
+
+class Hostile(Encoder):
+    """A convolution, and a fault."""
+
+    name = "hostile"
+
+    class Config(ComponentConfig):
+        """Options of `hostile`."""
+
+        fault: str = "none"
+        """What happens, a key of `FAULTS`."""
+
+        at_step: int = Field(default=2, ge=1)
+        """In which training step."""
+
+    def __init__(self, config: Config, image: ImageSpec) -> None:
+        super().__init__(config, image)
+        self.conv = nn.Conv2d(image.channels, 8, 4, 4)
+        self.features = FeatureMapSpec(channels=8, height=image.height // 4, width=image.width // 4)
+        self.config, self.steps = config, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and images.device.type != "meta":
+            self.steps += 1
+            if self.steps == self.config.at_step:
+                FAULTS[self.config.fault]()
+        return self.conv(images).relu()
+
+
+@hookimpl
+def register_encoders() -> list[type[Hostile]]:
+    return [Hostile]
