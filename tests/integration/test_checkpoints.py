@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers.cut_off import DECODERS, STEPS, MicroCell, Outcome, StopAt
 
+from decoderbench import PendingCellsError
 from decoderbench.model.module_state import state_of
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
@@ -56,6 +57,51 @@ def test_cell_that_was_cut_off_anywhere_equals_the_uninterrupted_one(
     assert sum(place.startswith("at step") for place in places) == STEPS
     for number in range(len(places)):
         assert cell.run(f"anywhere {number}", number) == expected, places[number]
+
+
+class Killed(BaseException):
+    """Ends a process without giving it time to save."""
+
+
+class KilledAt(StopAt):
+    """Kills the process at a check."""
+
+    def check(self, where: str) -> None:
+        try:
+            super().check(where)
+        except PendingCellsError:
+            raise Killed from None
+
+
+def test_cell_of_a_killed_process_goes_on_from_its_last_checkpoint(
+    micro_cell: Callable[[str], MicroCell], uninterrupted: Callable[[str], Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, outcome, due = micro_cell("loop"), Outcome(), iter([False] * 9 + [True] + [False] * 50)
+    monkeypatch.setattr(Checkpoints, "is_due", lambda self: next(due))
+    with pytest.raises(Killed):
+        cell.attempt("killed", KilledAt(14), outcome, 0)  # within the step after the second batch of a validation
+    assert len(outcome.batches) == 12
+    del outcome.batches[9:]
+    assert cell.complete("killed", outcome, 1) == uninterrupted("loop")
+
+
+@pytest.mark.parametrize("position", [0.001, 0.3, 0.999])
+def test_cell_with_a_damaged_checkpoint_goes_on_from_the_one_before(
+    position: float,
+    micro_cell: Callable[[str], MicroCell],
+    uninterrupted: Callable[[str], Outcome],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cell, outcome, name = micro_cell("loop"), Outcome(), f"damaged at {position}"
+    assert cell.interrupt(name, 5, outcome, 0)
+    assert cell.interrupt(name, 5, outcome, 1)
+    file = cell.folder / name / "checkpoint" / "current.checkpoint"
+    content = bytearray(file.read_bytes())
+    content[int(position * len(content))] ^= 4
+    file.write_bytes(content)
+    del outcome.batches[5:]
+    assert cell.complete(name, outcome, 2) == uninterrupted("loop")
+    assert f"{file}: damaged: " in caplog.text
 
 
 def forget(*keys: str | int) -> Callable[[Any, Any], None]:
