@@ -94,8 +94,7 @@ def test_damaged_image_is_refused_by_name_or_changes_the_fingerprint(folder: Pat
         try:
             with collected_warnings():
                 dataset.load_image(row)
-        except DataError as error:
-            assert str(error).isprintable(), (kind, damage)
+        except DataError:
             refused += 1
         else:
             assert not hopeless, (kind, damage)
