@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -431,6 +432,46 @@ def test_broken_plugin_stops_only_the_run_that_uses_it(
     for fault in faults:
         assert sum(line.startswith(f"plugin {fault}") for line in caplog.messages) == 1
     assert "Traceback" not in out + err + caplog.text
+
+
+def test_plugin_that_hangs_is_named_while_it_hangs_and_when_ctrl_c_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "hangs.py"
+    file.write_text("import signal, threading\nthreading.Event().wait(0.3)\nsignal.raise_signal(signal.SIGINT)\n")
+    monkeypatch.setattr("decoderbench.registry.hook_calls.SECONDS_TO_WAIT", 0.01)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build_plugin_manager([str(file)], installed=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    hangs = (
+        f"importing plugin {file} has taken 0.01 s so far; Ctrl-C ends the command, -p no:{file} leaves the plugin out"
+    )
+    assert caplog.messages == [hangs, f"interrupted in: importing plugin {file}"]
+
+
+def test_plugin_file_that_has_the_name_of_a_library_replaces_no_import_of_it(tmp_path: Path) -> None:
+    for name in ("torch", "json", "decoderbench"):
+        (tmp_path / f"{name}.py").write_text(DECODER.format(name=f"of_{name}"))
+    decoders = Registry(build_plugin_manager(folders=[tmp_path]))["decoder"]
+    assert {"of_torch", "of_json", "of_decoderbench"} <= set(decoders)
+    assert "tensor" in dir(sys.modules["torch"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "..", "a\nb", "<b>", "x" * 65, "", "Ctc", "ﬃ", "ctc\u200b", "=1+1", "a|b", "\x1b[31m", "-x", 7, None],
+)
+def test_component_with_an_unsafe_name_is_refused_and_both_are_named(tmp_path: Path, name: Any) -> None:
+    file = tmp_path / "unsafe.py"
+    file.write_text(DECODER.format(name=name))
+    with pytest.raises(PluginError) as caught:
+        Registry(build_plugin_manager([str(file)], installed=False))
+    assert f"plugin {file} was refused in register_decoders: decoder Linear has the name {name!r}; use a-z" in str(
+        caught.value
+    )
 
 
 def test_plugin_that_exits_does_not_end_the_command(tmp_path: Path) -> None:

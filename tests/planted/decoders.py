@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -197,6 +198,15 @@ class UnregisteredBias(SmallCTC):
 
     def forward(self, memory: Tensor) -> Tensor:
         return super().forward(memory) + self.bias
+
+
+class GrowsItsBias(SmallCTC):
+    """Registers a parameter in its first pass, which a decoder built anew does not have."""
+
+    def forward(self, memory: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.late = nn.Parameter(torch.zeros(self.vocabulary_size))
+        return super().forward(memory) + self.late
 
 
 class ListOfLayers(SmallCTC):
@@ -452,6 +462,30 @@ class WeightsFromHash(SmallCTC):
         nn.init.constant_(self.head.bias, float(hash(labels.charset.characters) % 1000))
 
 
+class WeightsInOrderOfASet(SmallCTC):
+    """Initializes weights in the order of a set of strings, which differs between processes."""
+
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        order = [int(number) for number in {str(number) for number in range(100)}]
+        nn.init.constant_(self.head.bias, float(order[0]))
+
+
+class LossFromTheTime(SmallCTC):
+    """Weights the loss by the time of day."""
+
+    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+        return super().nll(memory, labels) * (1 + time.time() % 1)
+
+
+class DropsByEntropy(SmallCTC):
+    """Drops frames in training by random bytes of the system, which no seed determines."""
+
+    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+        kept = torch.tensor([byte > 128 for byte in os.urandom(memory.shape[1])])
+        return super().nll(memory * kept[:, None] if self.training else memory, labels)
+
+
 class WithoutDefault(SmallCTC):
     class Config(ComponentConfig):
         hidden_dim: int
@@ -528,6 +562,11 @@ FAULTS = [
     fault(Detached, "every_parameter_gets_gradient", "no finite gradient for the input; keep it in the graph"),
     fault(UnusedParameter, "every_parameter_gets_gradient", "no gradient for spare.weight, spare.bias"),
     fault(UnregisteredBias, "state_dict_round_trips", "after loading the weights an output .*; register every tensor"),
+    fault(
+        GrowsItsBias,
+        "training_goes_on_from_saved_state",
+        "got a state that a module built anew cannot load: it has late, which the model does not have; keep what",
+    ),
     fault(ListOfLayers, "state_dict_round_trips", "after loading the weights an output .*; register every tensor"),
     fault(DrawsFromOwnGenerator, "initial_weights_depend_on_seed_only", "another head.weight when built again"),
     fault(IgnoresTheImage, "memorizes_six_texts", r"instead of \['', 'a', 'b', 'ab', 'ba', 'aab'\] after 150 steps"),
@@ -578,5 +617,8 @@ FAULTS = [
     fault(LeavesEvalMode, "inference_changes_nothing", r"another mode of the module, hidden, head; leave train\(\)"),
     fault(LearnsInInference, "inference_changes_nothing", "a change of mean by inference; learn in training mode only"),
     fault(WeightsFromHash, "fresh_processes_agree", "two different results from one seed; depend on torch's seed only"),
+    fault(WeightsInOrderOfASet, "fresh_processes_agree", "two different results from one seed; .*the order of a set"),
+    fault(LossFromTheTime, "fresh_processes_agree", "two different results from one seed; .*the time"),
+    fault(DropsByEntropy, "fresh_processes_agree", "two different results from one seed; .*other random generators"),
 ]
 HEALTHY = [SmallCTC, SmallLSTM]

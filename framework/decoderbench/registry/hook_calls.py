@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ TRAINER = "decoderbench trainer"  # with a space: no module can have this name
 FREQUENT = ("data_read", "images_decoded", "cell_progressed")
 """Hooks that are called many times, so that guarding each call would take long."""
 
+SECONDS_TO_WAIT = 10.0
+"""After this time, a plugin that has not returned is named."""
+
 HOOKS = frozenset(hook for hook, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec"))
 
 
@@ -53,6 +57,24 @@ def report_exceptions(report: Callable[[BaseException], None]) -> Iterator[None]
         raise
     except BaseException as error:  # noqa: BLE001 - as the docstring says
         report(error)
+
+
+@contextmanager
+def _naming_who_hangs(doing: str, plugin: str) -> Iterator[None]:
+    """Log which plugin is at work if the block takes long, and if Ctrl-C ends it."""
+    move = f"Ctrl-C ends the command, -p no:{plugin} leaves the plugin out"
+    timer = threading.Timer(
+        SECONDS_TO_WAIT, logger.warning, ("%s has taken %g s so far; %s", doing, SECONDS_TO_WAIT, move)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("interrupted in: %s", doing)
+        raise
+    finally:
+        timer.cancel()
 
 
 @dataclass
@@ -100,7 +122,7 @@ class HookCalls:
         if self.is_builtin(plugin) or plugin.startswith(f"{hookspecs.PROJECT} "):
             yield
             return
-        with undoing_changes(report, keeping=keeping):
+        with undoing_changes(report, keeping=keeping), _naming_who_hangs(doing, plugin):
             yield
 
     def notify(self, name: str, **arguments: Any) -> None:

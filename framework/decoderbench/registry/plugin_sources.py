@@ -59,7 +59,7 @@ class PluginSources:
         """Return the `.py` files of the folders, sorted per folder; raise `PluginError` if a folder does not exist."""
         found: list[Path] = []
         for folder in map(Path, self.folders):
-            if not folder.is_dir():
+            if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
                 raise PluginError(f"plugin folder {folder}: no such folder; give a folder that holds .py files")
             found += sorted(folder.glob("*.py"))
         return found

@@ -16,13 +16,15 @@ EVENTS = {
 IGNORED_PLACES = (*(f"{place}{os.sep}" for place in {*sysconfig.get_paths().values()}), "/proc/", "/sys/", "/dev/")
 IGNORED_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".dll")
 
-_watchers: list[tuple[int, list[str]]] = []
+_watchers: list[tuple[frozenset[int | None], list[str]]] = []
+"""Of each block: the threads whose access is ignored, and what the others have opened."""
+
 _hook_is_installed = False
 
 
 @contextmanager
 def watching_file_access() -> Iterator[list[str]]:
-    """Collect descriptions of everything that this thread opens in the block, except for imports.
+    """Collect descriptions of everything that this thread and new ones open in the block, except for imports.
 
     Python cannot remove an audit hook. It stays installed, but does nothing outside of such blocks.
     """
@@ -30,7 +32,8 @@ def watching_file_access() -> Iterator[list[str]]:
     if not _hook_is_installed:
         sys.addaudithook(_record)
         _hook_is_installed = True
-    watcher: tuple[int, list[str]] = (threading.get_ident(), [])
+    others = frozenset(thread.ident for thread in threading.enumerate()) - {threading.get_ident()}
+    watcher: tuple[frozenset[int | None], list[str]] = (others, [])
     _watchers.append(watcher)
     try:
         yield watcher[1]
@@ -44,8 +47,8 @@ def _record(event: str, arguments: tuple[object, ...]) -> None:
     what = arguments[0] if isinstance(arguments[0], str | bytes) else next(iter(arguments[1:]), arguments[0])
     path = what.decode(errors="replace") if isinstance(what, bytes) else str(what)
     if not path.startswith(IGNORED_PLACES) and not path.endswith(IGNORED_SUFFIXES):
-        for thread, events in _watchers:
-            if thread == threading.get_ident():
+        for ignored, events in _watchers:
+            if threading.get_ident() not in ignored:
                 events.append(f"{event} of {path!r}")
 
 
