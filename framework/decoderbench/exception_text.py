@@ -51,6 +51,11 @@ def format_traceback(error: BaseException) -> str:
         raise
     except BaseException as failure:  # noqa: BLE001 - a plugin's exception may have attributes that raise
         text = f"{describe_error(error)}\nits traceback cannot be shown: {describe_error(failure)}\n"
+    return to_printable_text(text)
+
+
+def to_printable_text(text: str) -> str:
+    """Return text whose lines are printable, such as what a process has printed, at most `MAX_TRACEBACK` characters."""
     cut = f"\n... ({len(text):,} characters)\n" if len(text) > MAX_TRACEBACK else ""
     return "\n".join(map(_escape, text[:MAX_TRACEBACK].replace("\t", "    ").split("\n"))) + cut
 

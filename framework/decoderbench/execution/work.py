@@ -16,6 +16,7 @@ from decoderbench.data.image_store import ImageStore, read_store
 from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import Deadline
 from decoderbench.errors import DataError, PendingCellsError
+from decoderbench.exception_text import to_printable_line, to_printable_text
 from decoderbench.execution.cell_runner import CellRunner, with_origin
 from decoderbench.execution.output import CellOutput
 from decoderbench.kinds import KINDS
@@ -128,8 +129,9 @@ class CellWork:
                 return CellOutcome(cell, found, new=True)
             directory.delete_result(cell)
             if details:
-                write_atomically(directory.cell_directory(cell) / "traceback.txt", details.encode())
-            record = with_origin(RunRecord(cell=cell, status=status, reason=reason), task.environment)
+                write_atomically(directory.cell_directory(cell) / "traceback.txt", to_printable_text(details).encode())
+            record = RunRecord(cell=cell, status=status, reason=to_printable_line(reason))
+            record = with_origin(record, task.environment)
             directory.publish(record)
         return CellOutcome(cell, record, new=True)
 
