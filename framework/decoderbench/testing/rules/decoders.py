@@ -58,6 +58,7 @@ def rules_of_decoders(subject: DecoderSubject) -> list[Rule]:
         *rules,
         modules.initial_weights_depend_on_seed_only,
         modules.state_dict_round_trips,
+        modules.training_goes_on_from_saved_state,
         modules.inference_changes_nothing,
         modules.global_state_is_unchanged,
         modules.builds_on_meta_device,

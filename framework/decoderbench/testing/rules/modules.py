@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from decoderbench.model.complexity import count_gmacs
+from decoderbench.model.module_state import difference, load_state, state_of
 from decoderbench.model.recognizer import weights_of
 from decoderbench.registry.global_state import changed_state, read_global_state
 from decoderbench.testing.assertions import RuleSkipped, expect, expect_close, expect_identical
@@ -85,6 +86,24 @@ def state_dict_round_trips(subject: ModuleSubject) -> None:
             other,
             do="register every tensor as a parameter, a buffer or a submodule",
         )
+
+
+def training_goes_on_from_saved_state(subject: ModuleSubject) -> None:
+    """A module that loads the state of another one, which has been trained for some steps, goes on like that one."""
+    original, inputs = build_seeded(subject.build), subject.draw_inputs(2)
+    for _ in range(2):
+        subject.loss(original, inputs)
+    continued = build_seeded(subject.build, seed=1)
+    state = state_of(original)
+    do = "keep what training changes in buffers, persistent or not, or in get_extra_state; checkpoints hold nothing else"
+    unlike = difference(continued, state)
+    expect(not unlike, got=f"a state that a module built anew cannot load: {unlike}", do=do)
+    load_state(continued, state)
+    losses = []
+    for module in (original, continued):
+        torch.manual_seed(2)  # the random state is part of a checkpoint
+        losses.append(subject.loss(module, inputs))
+    expect_identical("the loss of the next step", losses[1:], losses[:1], do=do)
 
 
 def inference_changes_nothing(subject: ModuleSubject) -> None:
