@@ -50,6 +50,10 @@ CHECKPOINTS = "checkpoint"
 _SET_ASIDE = ".damaged"
 
 _Record = TypeVar("_Record", Plan, RunRecord)
+_IN_ALL_FORMATS: dict[type[Plan | RunRecord], set[str]] = {
+    Plan: {"experiment", "cells"},
+    RunRecord: {"cell", "status"},
+}
 
 
 class OtherFormatError(DataError):
@@ -171,15 +175,15 @@ def _artifact_paths(folder: Path) -> Iterator[Path]:
 
 def _decode(path: Path, content: bytes, kind: type[_Record]) -> _Record:
     data = parse(path, content)
-    _check_digest(path, content, data)
+    _check_digest(path, content, data, kind)
     data.pop(DIGEST, None)
     try:
         return kind.model_validate_json(json.dumps(data))
     except ValidationError:
-        raise DamagedError(path, f"not a {'plan' if kind is Plan else 'record'}") from None
+        raise DamagedError(path, f"not a {path.stem}") from None
 
 
-def _check_digest(path: Path, content: bytes, data: dict[str, object]) -> None:
+def _check_digest(path: Path, content: bytes, data: dict[str, object], kind: type[_Record]) -> None:
     """Raise if a file has another format, or not the digest that it states."""
     given = data.get("format", 1)
     if DIGEST not in data:
@@ -191,6 +195,8 @@ def _check_digest(path: Path, content: bytes, data: dict[str, object]) -> None:
         return
     elif given == FORMAT or has_own_digest(content, format=FORMAT) or "format" not in data:
         raise DamagedError(path, "sha256 mismatch")
+    if not data.keys() >= _IN_ALL_FORMATS[kind]:
+        raise DamagedError(path, f"not a {path.stem}")
     raise OtherFormatError(
         f"{path}: has format {given!r}, this decoderbench reads format {FORMAT}; the file is left unchanged; use the "
         f"decoderbench that wrote it, or run the experiment again with --results FOLDER"

@@ -25,7 +25,7 @@ from decoderbench.verification import verify
 SEED = 20261127
 CELLS = [make_cell("CTC"), make_cell("loop"), make_cell("broken")]
 CHECKED_BY_RUNS = ("result.json", "predictions.parquet", "history.jsonl")
-DAMAGED = re.compile(r": damaged: (sha256 mismatch|[\d,]+ of [\d,]+ bytes|empty|not JSON, |not a record|the record of)")
+DAMAGED = re.compile(r": damaged: (sha256 mismatch|[\d,]+ of [\d,]+ bytes|empty|not JSON, |not a result|the record of)")
 
 
 def write_artifacts(directory: ResultsDirectory, cell: Cell) -> RunRecord:

@@ -93,3 +93,9 @@ def test_size_is_named_before_the_digest(tmp_path: Path) -> None:
     file.write_bytes(bytes(1023) + b"1")
     with pytest.raises(DamagedError, match=f"{file}: damaged: sha256 mismatch$"):
         check_content(file, artifact)
+
+
+def test_json_that_is_no_plan_is_not_taken_for_one_of_an_older_format(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(make_cell().model_dump_json())
+    with pytest.raises(DamagedError, match="not a plan"):
+        read_plan(tmp_path / "plan.json")
