@@ -16,6 +16,7 @@ from typing import Any
 
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of
 from decoderbench.config.cell import Cell
+from decoderbench.exception_text import describe_error
 from decoderbench.integrity import DamagedError, UnreadableError, read_bytes
 from decoderbench.record_files import name_aside
 from decoderbench.storage import remove_leftovers, rename, write_atomically
@@ -104,9 +105,13 @@ class Checkpoints:
         header, _, body = read_bytes(path, limit=LARGEST).partition(b"\n")
         if header + b"\n" != _header_of(body):
             raise DamagedError(path, _damage_of(header, body))
-        state: dict[str, Any] = unpack(body)
-        if state["cell"] != self.cell.cell_id:
-            raise DamagedError(path, f"a checkpoint of cell {state['cell']}")
+        try:
+            state: dict[str, Any] = unpack(body)
+            cell = state["cell"]
+        except Exception as error:
+            raise DamagedError(path, f"not a checkpoint: {describe_error(error)}") from error
+        if cell != self.cell.cell_id:
+            raise DamagedError(path, f"a checkpoint of cell {cell}")
         return state
 
     def _reason_against(self, state: Mapping[str, Any]) -> str:
