@@ -170,7 +170,7 @@ class StatusReader:
         if cell.infeasible:
             return CellState(cell, "infeasible", cell.infeasible), False
         saved = saved_step(folder)
-        return CellState(cell, "waiting" if saved is None else "saved", saved_step=saved), unsure
+        return CellState(cell, "saved" if saved else "waiting", saved_step=saved or None), unsure
 
     def _changes(self, cell: Cell, folder: Path, progress: CellProgress) -> bool | None:
         """Return whether somebody keeps writing the progress of a cell; None if it is seen for the first time.
