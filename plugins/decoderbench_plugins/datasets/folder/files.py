@@ -167,7 +167,7 @@ def looks_like_image(name: str) -> bool:
 
 def first_names(names: Sequence[str], shown: int = SHOWN) -> str:
     """Return the first names as text for a message."""
-    return ", ".join(map(repr, names[:shown])) + (", ..." if len(names) > shown else "")
+    return ", ".join(map(show, names[:shown])) + (", ..." if len(names) > shown else "")
 
 
 def count_by_suffix(names: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from .files import (
     is_image,
     is_unsupported_image,
     looks_like_image,
+    show,
     suffix_of,
 )
 from .labels import Report, Row
@@ -30,11 +31,13 @@ def labeled_images(source: Source, place: Place, report: Report, *, follow_links
         before_this = len(problems)
         if row.name in seen:
             before = seen[row.name]
-            other = f" with the label {before.label!r}, not {row.label!r}" if before.label != row.label else ""
-            problems.append(f"{row.place}: {row.name!r} is already named in {before.place}{other}")
+            other = f" with the label {show(before.label)}, not {show(row.label)}" if before.label != row.label else ""
+            problems.append(f"{row.place}: {show(row.name)} is already named in {before.place}{other}")
             move = ", or set dataset.labels_file to one of the tables" if before.table != row.table else move
         elif is_unsupported_image(row.name) and row.name in place.images.files:
-            problems.append(f"{row.place}: {row.name!r} is a {suffix_of(row.name)} image, which cannot be read here")
+            problems.append(
+                f"{row.place}: {show(row.name)} is a {suffix_of(row.name)} image, which cannot be read here"
+            )
         elif not place.images.files.get(row.name):
             reason = find_problem(place.folder, row.name, follow_links=follow_links)
             if reason == "does not exist" and (similar := place.names.similar(row.name)):
@@ -42,7 +45,7 @@ def labeled_images(source: Source, place: Place, report: Report, *, follow_links
             elif reason == "does not exist" and place.folder != place.root and row.name in place.tree.files:
                 reason = f"is outside of the folder of images {place.folder}; set dataset.images = '.'"
             if reason:
-                problems.append(f"{row.place}: {row.name!r} {reason}")
+                problems.append(f"{row.place}: {show(row.name)} {reason}")
         if len(problems) == before_this:
             good.append(row)
         seen[row.name] = row

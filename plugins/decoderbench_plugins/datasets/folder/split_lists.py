@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeGuard
 
 from decoderbench import DataError
 
-from .files import first_names, read_text, suffix_of
+from .files import first_names, read_text, show, suffix_of
 from .names import ImageNames
 from .split_words import word_in
 
@@ -57,7 +57,9 @@ def read_lists(root: Path, files: Iterable[str], names: ImageNames, tables: Coll
             continue  # the union of the others
         found = {entry: names.find(entry, file) for entry in listed}
         several = [
-            f"{entry!r} may be {' or '.join(sorted(images)[:3])}" for entry, images in found.items() if len(images) > 1
+            f"{show(entry)} may be {' or '.join(sorted(images)[:3])}"
+            for entry, images in found.items()
+            if len(images) > 1
         ]
         if several:
             problem = problem or f"{file}: {several[0]}; write the folder too"
