@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 CONDITIONS = {
     "device": "device",
     "threads": "threads",
+    "jobs": "jobs",
+    "measured": "measured",
     "cpu_capability": "CPU capability",
     "compute_capability": "compute capability",
     "cuda": "CUDA",
@@ -29,11 +31,22 @@ CONDITIONS = {
 }
 """What a record states about its origin: the name of each condition, and the words for it in messages."""
 
-DECISIVE = frozenset(CONDITIONS) - {"decoderbench", "python", "commit"}
+DECISIVE = frozenset(CONDITIONS) - {"jobs", "measured", "decoderbench", "python", "commit"}
 """The conditions that can change the numbers of a cell. The digest of the sources stands for version and commit."""
 
-COSTLY = DECISIVE - {"timm", "sources", "dataset_source"}
-"""The conditions without which times and memory cannot be compared."""
+_COSTLY = DECISIVE - {"timm", "sources", "dataset_source"}
+
+COSTLY = {
+    "latency_ms": _COSTLY | {"measured"},
+    "train_samples_per_sec": _COSTLY | {"jobs"},
+    "infer_samples_per_sec": _COSTLY | {"measured"},
+    "train_peak_memory_mb": _COSTLY,
+    "infer_peak_memory_mb": _COSTLY,
+}
+"""The measured costs of a cell, and the conditions without which each of them cannot be compared."""
+
+ALONE = "alone"
+"""The value of `measured` if no other cell was trained on the machine while latency and throughput were measured."""
 
 GIVEN = "given_"
 """Begins the name of a condition of the run that a component or trainer has changed for its cell."""

@@ -17,6 +17,8 @@ from decoderbench.report.factors import factor_tables
 HERE = {
     "machine": "AMD EPYC",
     "threads": "1",
+    "jobs": "1",
+    "measured": "alone",
     "cpu_capability": "AVX2",
     "float32": "ieee",
     "auto_precision": "float32",
@@ -101,6 +103,41 @@ def test_seeds_of_a_row_that_were_not_measured_alike_have_no_mean_cost(tmp_path:
     assert summary["train_peak_memory_mb"].isna().tolist() == [True, False]
     assert summary["exact_match_mean"].tolist() == [0.5, 0.5]
     assert summary["param_count"].notna().all()
+
+
+def test_row_trained_with_other_jobs_has_a_mark_at_its_training_rate_alone(tmp_path: Path) -> None:
+    odd = {"jobs": "4"}
+    rows, notes = shown(publish_rows(tmp_path, {"CTC": [{}, {}], "loop": [odd, odd], "attention": [odd, {}, {}]}))
+    assert rows["CTC"] == ["2", "2.00", "5000"]
+    assert rows["loop"] == ["2 (note 1)", "3.00", "5000 (note 1)"]
+    assert rows["attention"] == ["3 (note 1)", "4.00", "n/a (note 1)"]
+    assert notes[0].startswith("note 1, made under other conditions: jobs 4, not 1 (")
+
+
+def test_number_of_jobs_that_all_rows_were_trained_with_is_stated(tmp_path: Path) -> None:
+    odd = {"jobs": "4"}
+    rows, notes = shown(publish_rows(tmp_path / "all", {"CTC": [odd, odd], "loop": [odd]}))
+    assert rows["CTC"] == ["2", "2.00", "5000"]
+    assert notes == ["train img/s were measured with 4 cells trained side by side"]
+    _, notes = shown(publish_rows(tmp_path / "most", {"CTC": [odd, odd], "loop": [{}]}))
+    assert notes[0].startswith("note 1, made under other conditions: jobs 1, not 4 (")
+    assert notes[2] == (
+        "train img/s were measured with 4 cells trained side by side, except where a note says otherwise"
+    )
+
+
+@pytest.mark.parametrize("others", [{}, {"measured": "beside other cells"}, {"measured": ""}])
+def test_latency_that_others_may_have_disturbed_has_a_mark_even_if_all_rows_have_it(
+    tmp_path: Path, others: dict[str, str]
+) -> None:
+    odd = {"measured": "beside other cells"}
+    rows, notes = shown(publish_rows(tmp_path, {"CTC": [others, others], "loop": [odd, odd]}))
+    mark = " (note 1)" if others.get("measured") else ""
+    assert rows["CTC"] == [f"2{mark}", f"2.00{mark}", "5000"]
+    assert rows["loop"] == ["2 (note 1)", "3.00 (note 1)", "5000"]
+    assert notes[0].startswith("note 1, latency and throughput were measured beside other cells (")
+    assert notes[0].endswith("ResNet / columns / loop, seeds 0, 1)")
+    assert len(notes) == 2
 
 
 def test_seeds_of_other_commits_keep_their_mean_cost(tmp_path: Path) -> None:

@@ -61,9 +61,11 @@ def draw_figures(results: Results) -> dict[str, str]:
     points = rows[rows["exact_match_mean"].notna() & (rows["latency_ms"] > 0)]
     if not points.empty:
         marks = footnotes_of(results.cells, shown_axes(results.plan.cells))
-        noted = [marks.mark_cost(variant) for variant in points[VARIANT].itertuples(index=False, name=None)]
+        noted = [
+            marks.mark_cost(variant, "latency_ms") for variant in points[VARIANT].itertuples(index=False, name=None)
+        ]
         points = points.assign(label=points["label"] + noted, alike=[not note for note in noted])
-        figures[LATENCY] = _to_svg(lambda figure: _draw_latency(figure, points, alike=not marks.costs))
+        figures[LATENCY] = _to_svg(lambda figure: _draw_latency(figure, points, alike="latency_ms" not in marks.costs))
     return figures
 
 

@@ -5,12 +5,12 @@ No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
-from decoderbench.conditions import CONDITIONS, COSTLY, differing
+from decoderbench.conditions import ALONE, CONDITIONS, COSTLY, differing
 from decoderbench.report.frame import VARIANT
 
 STATED_BY_ALL = ("device", "threads", "torch", "timm", "sources")
@@ -27,21 +27,21 @@ class Footnotes:
         notes: the texts.
         rows: the numbers of the notes on each variant.
         unlike: whether any cell was made under other conditions than the rest.
-        costs: the numbers of the notes on its measured costs, which cannot be compared with those of other rows.
+        costs: for each measured cost, the numbers of the notes on variants whose cost cannot be compared with others.
     """
 
     notes: list[str] = field(default_factory=list)
     rows: dict[Variant, list[int]] = field(default_factory=dict)
-    costs: dict[Variant, list[int]] = field(default_factory=dict)
+    costs: dict[str, dict[Variant, list[int]]] = field(default_factory=dict)
     unlike: bool = False
 
     def mark_row(self, variant: Variant) -> str:
         """Return the mark behind the seeds of a row, as in " (notes 1, 3)"; empty if there is no note."""
         return _mark(self.rows.get(variant, []))
 
-    def mark_cost(self, variant: Variant) -> str:
+    def mark_cost(self, variant: Variant, cost: str) -> str:
         """Return the mark behind a measured cost of a row; empty if it was measured like the rest."""
-        return _mark(self.costs.get(variant, []))
+        return _mark(self.costs.get(cost, {}).get(variant, []))
 
 
 def footnotes_of(cells: pd.DataFrame, axes: Sequence[str]) -> Footnotes:
@@ -56,7 +56,8 @@ def footnotes_of(cells: pd.DataFrame, axes: Sequence[str]) -> Footnotes:
     done = cells[cells["status"] == "done"]
     usual = {name: _most_common(done[name]) for name in CONDITIONS}
     conditions = done[list(CONDITIONS)].itertuples(index=False, name=None)
-    unusual = [tuple(differing(dict(zip(CONDITIONS, row, strict=True)), usual, CONDITIONS)) for row in conditions]
+    compared = CONDITIONS.keys() - {"measured"}
+    unusual = [tuple(differing(dict(zip(CONDITIONS, row, strict=True)), usual, compared)) for row in conditions]
     for names in dict.fromkeys(filter(None, unusual)):
         of_these = done[[other == names for other in unusual]]
         for values, same in of_these.groupby(list(names), sort=False):
@@ -65,13 +66,18 @@ def footnotes_of(cells: pd.DataFrame, axes: Sequence[str]) -> Footnotes:
             )
             _add_note(found, f"made under other conditions: {'; '.join(texts)}", same, axes)
             found.unlike = True
-            if COSTLY.intersection(names):
-                _mark_costs(found, same)
+            _mark_costs(found, same, names)
+    for how, same in done[~done["measured"].isin(["", ALONE])].groupby("measured", sort=False):
+        _add_note(found, f"latency and throughput were measured {how}", same, axes)
+        _mark_costs(found, same, ["measured"])
     if found.costs:
         found.notes.append(
             "times with a note were not measured like the rest and cannot be compared with them; n/a with a note: the "
             "seeds of the row were not measured alike, so they have no mean"
         )
+    if (jobs := usual["jobs"]) not in ("", "1"):
+        exception = ", except where a note says otherwise" if done["jobs"].nunique() > 1 else ""
+        found.notes.append(f"train img/s were measured with {jobs} cells trained side by side{exception}")
     found.notes += _notes_on_missing(done, axes)
     return found
 
@@ -92,9 +98,11 @@ def _most_common(values: pd.Series[str]) -> str:
     return max(dict.fromkeys(known), key=known.count, default="")  # of equals the first
 
 
-def _mark_costs(found: Footnotes, cells: pd.DataFrame) -> None:
-    for variant in _variants(cells):
-        found.costs.setdefault(variant, []).append(len(found.notes))
+def _mark_costs(found: Footnotes, cells: pd.DataFrame, names: Collection[str]) -> None:
+    """Add the last note to the costs that conditions of these names matter for."""
+    for cost in (cost for cost, conditions in COSTLY.items() if conditions.intersection(names)):
+        for variant in _variants(cells):
+            found.costs.setdefault(cost, {}).setdefault(variant, []).append(len(found.notes))
 
 
 def _notes_on_missing(done: pd.DataFrame, axes: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,7 @@ VARIANT = list(AXES)
 """The columns that identify a variant."""
 
 METRICS = list(BUILT_IN)
-MEASURED = [
-    "latency_ms",
-    "train_samples_per_sec",
-    "infer_samples_per_sec",
-    "train_peak_memory_mb",
-    "infer_peak_memory_mb",
-]
-"""Costs that depend on the conditions of a measurement."""
-
-COSTS = ["param_count", "gmacs", *MEASURED]
+COSTS = ["param_count", "gmacs", *COSTLY]
 SEVERITY = ["done", "pending", "infeasible", "diverged", "timeout", "oom", "failed", "crashed"]
 """Statuses from best to worst; a variant has the worst status of its cells."""
 
@@ -154,7 +145,8 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     """
     done = frame["status"] == "done"
     numbers = frame[METRICS + COSTS].where(done)
-    numbers[MEASURED] = numbers[MEASURED].mask(_is_measured_differently(frame, done))
+    for cost, conditions in COSTLY.items():
+        numbers[cost] = numbers[cost].mask(_differ_within_variants(frame, done, conditions))
     reasons = (frame["status"] + ": " + frame["reason"]).mask(done, "").str.removesuffix(": ")
     rows = frame[[*VARIANT, "name", "status"]].assign(done=done, reasons=reasons, **numbers)
     return rows.groupby(VARIANT, sort=False, as_index=False).agg(
@@ -191,9 +183,9 @@ def _notes_on_files(directory: ResultsDirectory, records: Sequence[RunRecord]) -
         yield f"missing files, on which no number of this table depends any more: {names}"
 
 
-def _is_measured_differently(frame: pd.DataFrame, done: pd.Series[bool]) -> pd.Series[bool]:
-    """Return for each cell whether the done cells of its variant were measured under several conditions."""
-    known = frame[sorted(COSTLY)].where(done, "").replace("", None)
+def _differ_within_variants(frame: pd.DataFrame, done: pd.Series[bool], conditions: Collection[str]) -> pd.Series[bool]:
+    """Return for each cell whether the done cells of its variant differ in one of the conditions."""
+    known = frame[sorted(conditions)].where(done, "").replace("", None)
     variants = [frame[axis] for axis in VARIANT]
     return known.groupby(variants, sort=False).transform("nunique").gt(1).any(axis="columns")
 

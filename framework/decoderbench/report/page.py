@@ -60,8 +60,8 @@ def _method(results: Results) -> list[str]:
         "" if trainers else f"Weights evaluated: {join_distinct(weights[options.keep] for options in training)}.",
         f"Images in the test split: {join_distinct(tested)}." if tested else "",
         f"Beam size: {join_distinct(cell.evaluation.beam_size for cell in results.plan.cells)}.",
-        "ms/image is the median time to transcribe a single image; train img/s excludes validation and the first ten "
-        "steps.",
+        "ms/image is the median time to transcribe a single image, while no other cell of this user was trained on the "
+        "machine unless a note says so; train img/s excludes validation and the first ten steps.",
     ]
     return [line for line in lines if line]
 

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from decoderbench.conditions import ALONE
 from decoderbench.exception_text import text_of
 from decoderbench.training.lock_files import LockFile, LockFiles, open_lock_files
 
 logger = logging.getLogger("decoderbench")
 
-ALONE = "alone"
 BESIDE_OTHERS = "beside other cells"
 UNLOCKED = "without locks against other cells"
 
