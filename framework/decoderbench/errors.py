@@ -3,9 +3,10 @@
 A message names the thing, the rule, what was given and the next move; lower case, no trailing period.
 """
 
+import copy
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self
 
 
 class DecoderBenchError(Exception):
@@ -56,6 +57,12 @@ class PendingCellsError(DecoderBenchError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason}; give the same command again to go on")
         self.reason = reason
+
+    def with_reason(self, reason: str) -> Self:
+        """Return the same error with another reason."""
+        changed = copy.copy(self)
+        PendingCellsError.__init__(changed, reason)
+        return changed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.reason,), self.__dict__  # pickle would give the whole message to __init__

@@ -16,7 +16,6 @@ from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError
 from decoderbench.records import FAILED, RunRecord
 from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import StorageError
 
 logger = logging.getLogger("decoderbench")
 
@@ -74,10 +73,11 @@ class Resume:
         progress = f"{len(records)} of {len(self.cells)} cells have results"
         if failed:
             progress += f", {failed} of them failed"
-        if len(records) == finished and error.saved_step is None and not isinstance(error, StorageError):
+        if len(records) == finished and error.saved_step is None and error.exit_code == PendingCellsError.exit_code:
             progress += ", none is new: allow more time"
-        ended = type(error)(f"{error.reason}; {progress}")
-        ended.exit_code = 1 if failed else error.exit_code  # a failed cell must not go unnoticed
+        ended = error.with_reason(f"{error.reason}; {progress}")
+        if failed and error.exit_code == PendingCellsError.exit_code:
+            ended.exit_code = 1  # a failed cell must not go unnoticed
         return ended
 
     def _forget_failed(self) -> None:

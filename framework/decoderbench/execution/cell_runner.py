@@ -112,12 +112,10 @@ class CellRunner:
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
             end = end_behind(error)
             if isinstance(end, StorageError | DamagedImagesError):
-                raise type(end)(f"{cell.title}: {end.reason}") from None
+                raise end.with_reason(f"{cell.title}: {end.reason}") from None
             if end is not None and self.deadline.is_over():
                 saved = "" if end.saved_step is None else f", which is saved at step {end.saved_step}"
-                ended = type(end)(f"{end.reason} of {cell.title}{saved}")
-                ended.saved_step = end.saved_step
-                raise ended from None
+                raise end.with_reason(f"{end.reason} of {cell.title}{saved}") from None
             details = format_traceback(error)
             status, reason = classify(error)
         # Outside of the except block, which keeps the exception and with it the tensors of the cell.

@@ -7,9 +7,9 @@ import os
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-import pyarrow.parquet  # noqa: E402, F401
-import torch  # noqa: E402
+import pyarrow.parquet  # noqa: F401
+import torch
 
-import decoderbench.execution.work  # noqa: E402, F401
+import decoderbench.execution.work  # noqa: F401
 
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # with its first optimizer, PyTorch imports its compiler

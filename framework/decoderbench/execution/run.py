@@ -7,13 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 from decoderbench.config.cell import Cell
-from decoderbench.errors import DeviceLostError, PendingCellsError, StoppedError
+from decoderbench.errors import PendingCellsError, StoppedError
 from decoderbench.execution.signals import StopSignals
 from decoderbench.registry.executor import CellTask, Executor
 from decoderbench.registry.plugin_manager import Plugins
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.resume import Repeat, Resume
-from decoderbench.storage import StorageError
 from decoderbench.training.cores import warn_of_missing_cores
 
 logger = logging.getLogger("decoderbench")
@@ -60,6 +59,7 @@ class Run:
             for outcome in self.executor.submit(tasks):
                 if outcome.ended is not None:
                     ended.append(outcome.ended)
+                    self.signals.end()  # the others are saved
                 elif not outcome.held:
                     del by_id[outcome.cell.cell_id]
                     if outcome.new:
@@ -85,12 +85,17 @@ class Run:
     def _end(self, ended: list[PendingCellsError]) -> PendingCellsError:
         """Return the error that ends the run: the most serious one of its cells, or that of a signal."""
         for error in ended:
-            if isinstance(error, StorageError | DeviceLostError):
-                return error
-        reason = "; ".join(dict.fromkeys(error.reason for error in ended)) or self.signals.reason()
-        if (received := self.signals.received) is not None:
-            return StoppedError(reason, received)
-        return PendingCellsError(reason)
+            if type(error) is not PendingCellsError:
+                return error  # a full disk, a lost device, damaged images
+        why = self.signals.reason()
+        reasons = [error.reason for error in ended]
+        if not all(reason.startswith(why) for reason in reasons) or not reasons:
+            reasons.insert(0, why)  # cells in other processes do not know it
+        reason = "; ".join(dict.fromkeys(reasons))
+        received = self.signals.received
+        final = PendingCellsError(reason) if received is None else StoppedError(reason, received)
+        final.saved_step = max((error.saved_step for error in ended if error.saved_step is not None), default=None)
+        return final
 
     def _describe_conditions(self, environment: Mapping[str, str], jobs: int) -> None:
         threads = int(environment["threads"])

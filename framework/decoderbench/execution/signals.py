@@ -28,6 +28,7 @@ class StopSignals:
     def __init__(self, deadline: Deadline = NO_DEADLINE) -> None:
         self.deadline = deadline
         self.received: signal.Signals | None = None
+        self._ended = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -51,7 +52,11 @@ class StopSignals:
             return f"stopped by {self.received.name}"
         if self.deadline.remaining() <= 0:
             return f"stopped after {self.deadline.seconds:g} s"
-        return ""
+        return "the run ends" if self._ended else ""
+
+    def end(self) -> None:
+        """Let the run stop because one of its cells cannot go on."""
+        self._ended = True
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)

@@ -85,7 +85,7 @@ class WorkerProcess:
     def has_sent(self) -> bool:
         """Return whether there is a message, or the end of all messages."""
         try:
-            return self.connection.poll()
+            return bool(self.connection.poll())
         except OSError:
             return False
 

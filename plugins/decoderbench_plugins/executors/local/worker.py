@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 
-from decoderbench import CellOutcome, CellWork
+from decoderbench import CellOutcome, CellWork, PendingCellsError
 
 if sys.platform == "linux":
     from fcntl import F_SETSIG
@@ -89,7 +89,9 @@ def main(
     try:
         runner = work.open(lambda: "stopped" if stopped else "")
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything when it is loaded
-        connection.send(NotReady(f"{type(error).__name__}: {error}"))
+        connection.send(
+            NotReady(error.reason if isinstance(error, PendingCellsError) else f"{type(error).__name__}: {error}")
+        )
         return
     connection.send(Ready(work.describe() if work.device.startswith("cuda") else None))
     while not stopped:
@@ -122,8 +124,11 @@ def _redirect(output: Connection) -> None:
     for descriptor in (1, 2):
         os.dup2(output.fileno(), descriptor)
     output.close()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    # New streams: those of before may be of a file, or in memory, with text of another process that is not written yet.
+    sys.stdout, sys.stderr = (
+        open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        for descriptor in (1, 2)
+    )
 
 
 def _log_to(connection: Connection) -> None:
