@@ -12,7 +12,7 @@ from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import merge
 from decoderbench.config.typed_values import value_of
 from decoderbench.data.dataset import Dataset
-from decoderbench.data.problems import CODES, Problem
+from decoderbench.data.problems import CODES, Problem, validate_codes
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DataError
 from decoderbench.planning.compare_preset import fit_preset
@@ -113,8 +113,10 @@ def audit_data(
         deadline: when to stop reading or decoding; images decoded until then are kept.
 
     Raises:
+        ConfigError: an allowed code is unknown.
         PendingCellsError: the deadline passed.
     """
+    validate_codes(experiment.allow)
     collected, audit, images_audited = list(faults or ()), None, False
     # With every code allowed, no problem hides those that are looked for after it.
     lenient = experiment.model_copy(update={"allow": CODES})

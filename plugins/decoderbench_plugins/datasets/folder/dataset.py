@@ -24,6 +24,7 @@ from .split_lists import Lists, read_lists
 from .split_words import SPLITS
 from .splits import Assignment, assign_splits
 
+UNDECIDED = "not decided, so that all samples count as train"
 Files = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 
 
@@ -187,13 +188,13 @@ class Folder(Dataset):
             return assign_splits(rows, self._lists, self.config, self.deal_splits)
         except DataError as error:
             self.report_problem(str(error))
-            return Assignment(["train"] * len(rows), "not decided, so that all samples count as train", [])
+            return Assignment(["train"] * len(rows), UNDECIDED, [])
 
     @cached_property
     def _samples(self) -> list[Sample]:
         rows, splits = self._labels.rows, self._assignment.splits
         for split, fraction in zip(SPLITS, self.config.fractions, strict=True):
-            if fraction > 0 and split not in splits:
+            if fraction > 0 and split not in splits and self._assignment.source != UNDECIDED:
                 self.report_problem(
                     f"split {split!r} received none of the {len(rows):,} samples in {self._root}; "
                     "add samples or groups, or change fractions"
