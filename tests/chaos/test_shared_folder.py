@@ -1,0 +1,115 @@
+"""A9: several processes run one grid in one folder; each cell is trained once, and a killed holder's cell again."""
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from chaos import mutants
+from chaos.campaign import Campaign
+from chaos.grid import Attempt, Grid
+from chaos.processes import Child
+
+PROCESSES = (2, 4, 8)
+SHARES = [
+    pytest.param("small", 1, id="sample"),
+    pytest.param("six", 3, id="longer", marks=pytest.mark.slow),
+    pytest.param("six", 30, id="all", marks=pytest.mark.chaos),
+]
+
+
+def nothing() -> None:
+    """Change nothing."""
+
+
+def start_staggered(attempt: Attempt, processes: int, dice: random.Random, prepare: Callable[[], None]) -> list[Child]:
+    """Start processes within 200 ms."""
+    started, children, begin = sorted(dice.uniform(0, 0.2) for _ in range(processes)), [], time.monotonic()
+    for seconds in started:
+        time.sleep(max(0.0, begin + seconds - time.monotonic()))
+        children.append(attempt.start(prepare))
+    return children
+
+
+def check_statuses(children: list[Child], campaign: Campaign, label: str) -> None:
+    """Wait for processes and note those that failed."""
+    for child in children:
+        if status := child.wait():
+            campaign.failures.append(f"{label}: exit status {status}: {child.printed()[-2000:]}")
+
+
+def check_starts(attempt: Attempt, campaign: Campaign, label: str, killed: set[str]) -> None:
+    """Note the cells that were not started exactly once, or twice if their holder was killed."""
+    for cell, count in attempt.starts().items():
+        if count > 1 + (cell in killed):
+            campaign.trained_again += 1
+            campaign.failures.append(f"{label}: {cell} was started {count} times")
+
+
+def run_together(grid: Grid, seed: int, campaign: Campaign, prepare: Callable[[], None] = nothing) -> None:
+    """Run a grid by several processes at once, and compare."""
+    dice, processes = random.Random(seed), PROCESSES[seed % len(PROCESSES)]
+    attempt, label = Attempt.fresh(grid), f"seed {seed}, {processes} processes"
+    children = start_staggered(attempt, processes, dice, prepare)
+    campaign.attempts += 1
+    check_statuses(children, campaign, label)
+    check_starts(attempt, campaign, label, set())
+    campaign.compare(attempt, label)
+
+
+def kill_holder(attempt: Attempt, children: list[Child], dice: random.Random) -> tuple[str, float]:
+    """Kill a process that is running a cell; return the cell and when, or nothing if all ended before."""
+    after = dice.randrange(len(attempt.grid.reference) // 8)  # starts of cells to let pass
+    while any(child.poll() is None for child in children):
+        running: dict[int, str] = {}
+        for event, cell, pid, _ in attempt.events():
+            if event == "started":
+                running[pid] = cell
+            elif running.get(pid) == cell:
+                del running[pid]
+        holders = [child for child in children if child.poll() is None and child.pid in running]
+        if holders and sum(attempt.starts().values()) > after:
+            holder = dice.choice(holders)
+            if holder.kill_group():
+                children.remove(holder)
+                return running[holder.pid], time.monotonic()
+        time.sleep(0.001)
+    return "", 0.0
+
+
+@pytest.mark.parametrize(("size", "count"), SHARES)
+def test_processes_in_one_folder_train_each_cell_once(request: pytest.FixtureRequest, size: str, count: int) -> None:
+    grid: Grid = request.getfixturevalue(size)
+    campaign = Campaign("A9 2, 4 or 8 processes in one folder")
+    for seed in range(count):
+        run_together(grid, seed, campaign)
+    campaign.conclude()
+
+
+@pytest.mark.parametrize(("size", "count"), SHARES)
+def test_other_processes_take_over_the_cell_of_a_killed_one(
+    request: pytest.FixtureRequest, size: str, count: int
+) -> None:
+    grid: Grid = request.getfixturevalue(size)
+    campaign, longest = Campaign("A9 2, 4 or 8 processes in one folder, one is killed"), 0.0
+    for seed in range(count):
+        dice, processes = random.Random(seed), PROCESSES[seed % len(PROCESSES)]
+        attempt, label = Attempt.fresh(grid), f"seed {seed}, {processes} processes"
+        children = start_staggered(attempt, processes, dice, nothing)
+        cell, killed_at = kill_holder(attempt, children, dice)
+        campaign.faults += bool(cell)
+        campaign.attempts += 1
+        check_statuses(children, campaign, label)
+        check_starts(attempt, campaign, label, {cell})
+        campaign.compare(attempt, label)
+        again = [when - killed_at for event, name, _, when in attempt.events() if (event, name) == ("started", cell)]
+        longest = max(longest, *again[1:], 0.0)
+    campaign.remark = f"taken over within {longest:.1f} s"
+    campaign.conclude()
+
+
+def test_processes_without_locks_are_noticed(small: Grid) -> None:
+    campaign = Campaign("without locks")
+    run_together(small, 0, campaign, mutants.lock_nothing)
+    assert campaign.failures
