@@ -1,4 +1,7 @@
-"""A11: a file of finished results is damaged, and the same command is given again, by the real command line."""
+"""A11: a file of finished results is damaged, and the same command is given again, by the real command line.
+
+`tests/unit/test_damage.py` damages 1,000 files of results that were published without training.
+"""
 
 import itertools
 import logging
@@ -17,7 +20,7 @@ CHECKED_BY_RUNS = ("result.json", "predictions.parquet", "history.jsonl")
 FILES = (*CHECKED_BY_RUNS, "weights.safetensors", "cell.json", "plan.json")
 COUNTS = [
     pytest.param(15, id="sample", marks=pytest.mark.slow),
-    pytest.param(1000, id="all", marks=pytest.mark.chaos),
+    pytest.param(100, id="longer", marks=pytest.mark.chaos),
 ]
 
 

@@ -1,5 +1,6 @@
 """A11: damaged files of results are named, renamed and never used; their cells run again, and the table is the same."""
 
+import itertools
 import json
 import logging
 import os
@@ -116,6 +117,13 @@ def test_damage_of_any_kind_is_found_and_mended(
             assert_damage_is_found(pristine, tmp_path / "results", name, damage, seed)
     assert table(ResultsDirectory(tmp_path / "results")) == table(pristine)
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+@pytest.mark.chaos
+def test_a_thousand_damaged_files_are_found_and_mended(pristine: ResultsDirectory, tmp_path: Path) -> None:
+    kinds = itertools.cycle(itertools.product(FILES, DAMAGES))
+    for number, (name, damage) in zip(range(1000), kinds, strict=False):
+        assert_damage_is_found(pristine, tmp_path / "results", name, damage, number)
 
 
 @pytest.mark.parametrize("damage", [flip_bit, zero_block])
