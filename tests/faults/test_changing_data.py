@@ -68,8 +68,9 @@ def age(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("age")
-@pytest.mark.parametrize("change", [replace, delete, truncate])
-@pytest.mark.parametrize("allow_unreadable", [False, True])
+@pytest.mark.parametrize(
+    ("change", "allow_unreadable"), [(replace, False), (delete, True), (truncate, False), (truncate, True)]
+)
 def test_change_while_images_are_decoded_is_refused_and_nothing_is_cached(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, allow_unreadable: bool
 ) -> None:
