@@ -1,5 +1,6 @@
 """Fixtures for all tests: a separate cache, one thread, and an experiment that trains in a second."""
 
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,18 @@ def _separate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DECODERBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("DECODERBENCH_EXECUTOR", "inline")  # no test imports PyTorch once more unless it is about that
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _separate_temporary_files() -> Iterator[None]:
+    """Give this process and those that it starts lock files of their own, so that tests do not wait for each other.
+
+    The path is short, since sockets of processes are there.
+    """
+    with tempfile.TemporaryDirectory(prefix="db-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", None)
         yield
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -208,8 +209,14 @@ def map_images(file: Path, shape: list[int]) -> np.memmap[Any, np.dtype[np.uint8
     if not file.is_file():
         raise ValueError(f"{file.name}: is missing, or no file")
     try:
-        images = cast("np.memmap[Any, np.dtype[np.uint8]]", np.load(file, mmap_mode="c"))
-    except (ValueError, TokenError) as error:  # numpy parses a header that was written by Python 2 with `tokenize`
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            images = cast("np.memmap[Any, np.dtype[np.uint8]]", np.load(file, mmap_mode="c"))
+    except (
+        ValueError,
+        TokenError,
+        UserWarning,
+    ) as error:  # a damaged header is read as one of Python 2, with a warning
         raise ValueError(f"{file.name}: {error}") from error
     if list(images.shape) != shape or images.dtype != np.uint8:
         raise ValueError(f"{file.name}: {images.dtype} {images.shape} instead of uint8 {shape}")
