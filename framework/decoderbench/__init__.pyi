@@ -70,6 +70,7 @@ from .specs import FeatureMapSpec as FeatureMapSpec
 from .specs import ImageSpec as ImageSpec
 from .specs import LabelSpec as LabelSpec
 from .specs import SequenceSpec as SequenceSpec
+from .storage import StorageError as StorageError
 from .training.devices import choose_device as choose_device
 
 __version__: str

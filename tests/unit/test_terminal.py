@@ -19,6 +19,7 @@ from rich.table import Table
 from decoderbench import cli
 from decoderbench.cli.common import command
 from decoderbench.cli.terminal import SafeConsole, SafeFormatter, escape_unsafe
+from decoderbench.storage import StorageError
 
 ATTACK = "\x1b]0;title\x07\x1b[2J\x9b31m\x00\r\b\x7f\u202e\u2066\u200f\u2028\udcff"
 ESCAPED = r"\x1b]0;title\x07\x1b[2J\x9b31m\x00\r\x08\x7f\u202e\u2066\u200f\u2028\udcff"
@@ -164,3 +165,16 @@ def test_command_works_without_standard_output(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "argv", ["decoderbench", "new", "decoder", "mine", "--into", str(tmp_path)])
     cli.main()
     assert (tmp_path / "mine.py").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_under_standard_output_is_named_and_one_under_standard_error_is_ignored() -> None:
+    out, err = SafeConsole(), SafeConsole(stderr=True)
+    for console in (out, err):
+        console.file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115 - closing it fails
+    with pytest.raises(StorageError, match="cannot write to standard output: No space left on device; send it else"):
+        out.print("a line")
+    err.print("a line")
+    for console in (out, err):
+        with pytest.raises(OSError, match="No space left"):
+            console.file.close()

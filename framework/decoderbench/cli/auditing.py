@@ -56,7 +56,7 @@ def audit(
         else:
             found = audit_path(data, registry, changes=changes, deadline=deadline)
     if as_json:
-        out.file.write(json.dumps(found.as_json(), indent=1) + "\n")
+        out.write(json.dumps(found.as_json(), indent=1) + "\n")
     else:
         for line in found.lines():
             out.print(line, markup=False)

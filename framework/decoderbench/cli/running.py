@@ -177,7 +177,7 @@ def plan(
         prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
     if as_json:
         cells = [{"cell_id": cell.cell_id, **cell.model_dump(mode="json")} for cell in prepared.cells]
-        out.file.write(json.dumps(cells, indent=1) + "\n")
+        out.write(json.dumps(cells, indent=1) + "\n")
     else:
         for line in prepared.inputs.audit_so_far.lines():
             out.print(line, markup=False)

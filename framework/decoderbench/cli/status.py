@@ -49,7 +49,7 @@ def status(
         time.sleep(DOUBT_SECONDS)
         grid = reader.read()
     if as_json:
-        out.file.write(json.dumps(_as_data(grid), indent=1) + "\n")
+        out.write(json.dumps(_as_data(grid), indent=1) + "\n")
     else:
         _print(grid, results)
 
@@ -65,7 +65,7 @@ def summary_of(grid: GridState, results: Path) -> str:
     if grid.is_complete:
         return line
     if not (running := counts.get("running", 0)):
-        return f"{line}; nothing is running, continue with: {grid.plan.command}"
+        return f"{line}; no cell is running, continue with: {grid.plan.command}"
     left = grid.seconds_left()
     if left is None:
         return f"{line}; time left not known yet"

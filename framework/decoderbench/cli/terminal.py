@@ -52,6 +52,11 @@ class SafeConsole(Console):
         with _naming_output(self.stderr):
             super().print(*(escape_unsafe(one) if isinstance(one, str) else one for one in objects), **options)
 
+    def write(self, text: str) -> None:
+        """Write text as it is, such as JSON."""
+        with _naming_output(self.stderr):
+            self.file.write(text)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of an object, those of bars and tables too."""
         for segment in super().render(renderable, options):

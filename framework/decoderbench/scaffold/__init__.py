@@ -10,6 +10,7 @@ from pathlib import Path
 
 from decoderbench import kinds
 from decoderbench.errors import ConfigError, did_you_mean
+from decoderbench.storage import write_atomically
 
 KINDS = (*kinds.KINDS, "tracker")
 FAMILIES = ("autoregressive", "ctc")
@@ -146,6 +147,5 @@ def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     if existing := [str(path) for path in paths if path.exists()]:
         raise ConfigError([f"{existing[0]}: exists already and is not overwritten; choose another name or move it"])
     for path, text in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text.encode())
     return list(paths)
