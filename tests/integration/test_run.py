@@ -25,9 +25,9 @@ FIXED_COLUMNS = [
     "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs",
     "train_samples_per_sec", "infer_samples_per_sec", "latency_ms",
     "train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds",
-    "frames", "device", "threads", "jobs", "measured", "cpu_capability", "compute_capability", "cuda", "cudnn", "driver",
-    "float32", "auto_precision", "torch", "timm", "sources", "dataset_source", "wrappers", "decoderbench", "python",
-    "commit", "cell_id", "name",
+    "frames", "device", "threads", "jobs", "measured", "cpu_capability", "compute_capability", "cuda", "cudnn",
+    "driver", "float32", "auto_precision", "torch", "timm", "sources", "dataset_source", "wrappers", "decoderbench",
+    "python", "commit", "cell_id", "name",
 ]  # fmt: skip
 
 
