@@ -61,6 +61,10 @@ class Resume:
         """Return the record of a cell that does not hold any more, if there is one."""
         return self._superseded.get(cell.cell_id)
 
+    def note_new_result(self, cell: Cell) -> None:
+        """Note that a cell was run again: its result holds, also if it states the same conditions as the one before."""
+        self._superseded.pop(cell.cell_id, None)
+
     def records(self) -> list[RunRecord]:
         """Return the results that hold now."""
         records = (self.directory.read(cell) for cell in self.cells)
@@ -83,8 +87,11 @@ class Resume:
     def _forget_failed(self) -> None:
         for cell in self.cells:
             record = self.directory.read(cell)
-            if record is not None and record.status in FAILED:
-                self.directory.delete_result(cell)
+            if record is None or record.status not in FAILED:
+                continue
+            with self.directory.lease(cell) as held:  # else another process is trying it again already
+                if held and same_result(record, self.directory.read(cell)):
+                    self.directory.delete_result(cell)
 
     def _supersede(self, repeat: Repeat) -> None:
         """Find the results that do not hold, and report those that were made under other conditions."""

@@ -14,6 +14,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.errors import PluginError
 from decoderbench.exception_text import MAX_TEXT
 from decoderbench.records import Cost, RunRecord
+from decoderbench.registry import record_rules
 from decoderbench.registry.plugin_manager import Plugins, build_plugin_manager
 from decoderbench.registry.record_rules import accept_record
 
@@ -84,6 +85,13 @@ def test_record_that_breaks_a_rule_is_refused_with_the_rule(cell: Cell, changes:
     with pytest.raises(ValueError, match=r"^a record ") as caught:
         accept_record(record_of(cell, **changes), cell, 20)
     assert rule in str(caught.value)
+
+
+def test_record_that_is_too_large_to_be_read_again_is_refused(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_rules, "MAX_RECORD", 5000)
+    accept_record(record_of(cell), cell, 20)
+    with pytest.raises(ValueError, match=r"^a record of [\d,]+ characters, which must have at most 5,000$"):
+        accept_record(record_of(cell, metrics=METRICS | {"x" * 5000: 0.5}), cell, 20)
 
 
 def test_record_of_another_cell_is_refused(cell: Cell) -> None:

@@ -121,10 +121,10 @@ def test_result_that_another_process_has_made_meanwhile_holds(tmp_path: Path) ->
 def test_result_of_a_cell_that_was_trained_again_holds_whatever_it_states(tmp_path: Path) -> None:
     old = NOW | {"torch": "what a trainer of its own states"}
     found = resume(tmp_path, [old] * 3, Repeat(changed=True))
-    found.start(CELLS[0])
-    assert found.directory.read(CELLS[0]) is None
+    found.directory.delete_result(CELLS[0])
     assert not found.is_done(CELLS[0])
     found.directory.publish(make_record(CELLS[0], environment=old))
+    found.note_new_result(CELLS[0])
     assert found.is_done(CELLS[0])
 
 
@@ -195,3 +195,13 @@ def test_record_of_a_trainer_that_states_no_origin_gets_it(
     assert (record["environment"]["threads"], record["environment"]["given_threads"]) == ("7", "1")
     assert record["environment"]["wrappers"].startswith("states nothing ")
     assert record["device"] == record["environment"]["machine"] == frame.loc[0, "device"]
+
+
+def test_retried_cell_that_another_process_is_trying_already_keeps_its_files(tmp_path: Path) -> None:
+    failed = [make_record(cell, environment=NOW, status="failed", reason="x") for cell in CELLS]
+    directory = publish(tmp_path, CELLS, failed)
+    with ResultsDirectory(tmp_path).lease(CELLS[0]) as held:
+        assert held
+        found = Resume(directory, CELLS, NOW, Repeat(failed=True))
+    assert (directory.cell_directory(CELLS[0]) / "result.json").exists()
+    assert found.pending == CELLS[1:]

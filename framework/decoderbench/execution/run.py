@@ -43,14 +43,14 @@ class Run:
             self._describe_conditions(environment, min(self.executor.jobs, len(resume.pending)))
         self.plugins.notify("run_started", cells=tuple(resume.pending), directory=self.directory.path)
         try:
-            self._complete([CellTask(cell, environment, resume.superseded(cell)) for cell in resume.pending])
+            self._complete([CellTask(cell, environment, resume.superseded(cell)) for cell in resume.pending], resume)
         except PendingCellsError as error:
             raise resume.with_progress(error, finished) from None
         if missing := len(cells) - len(resume.records()):
             ended = PendingCellsError(f"the records of {missing} cells are gone again, or cannot be read")
             raise resume.with_progress(ended, finished)
 
-    def _complete(self, tasks: list[CellTask]) -> None:
+    def _complete(self, tasks: list[CellTask], resume: Resume) -> None:
         """Run tasks until none is left, and wait for cells that other processes are running."""
         told: set[str] = set()
         while tasks:
@@ -63,6 +63,7 @@ class Run:
                 elif not outcome.held:
                     del by_id[outcome.cell.cell_id]
                     if outcome.new:
+                        resume.note_new_result(outcome.cell)
                         self.plugins.notify("cell_finished", cell=outcome.cell, record=outcome.record)
             if ended or self.signals.reason():
                 raise self._end(ended)

@@ -54,7 +54,10 @@ class CellContext(Protocol):
 
     @property
     def directory(self) -> Path:
-        """The folder of this cell; artifacts go here."""
+        """The folder of this cell; artifacts go here.
+
+        Size and sha256 of each file become part of the record that is returned, so no file may be written afterwards.
+        """
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -8,7 +8,11 @@ from pydantic import ValidationError
 
 from decoderbench.config.cell import Cell
 from decoderbench.exception_text import MAX_TEXT, describe_error, to_printable_line
+from decoderbench.record_files import MAX_RESULT
 from decoderbench.records import FORMAT, RunRecord
+
+MAX_RECORD = MAX_RESULT // 2
+"""Characters of a record; sizes and digests of its files are added, and a larger file is not read."""
 
 FRACTIONS = ("exact_match", "one_minus_ned")
 """The metrics that are fractions of 1."""
@@ -34,13 +38,16 @@ def accept_record(record: object, cell: Cell, num_test: int) -> RunRecord:
         raise ValueError("the record of another cell; return the record of the cell that it was called with")
     try:
         given = {**dict(record), "cost": dict(record.cost), "reason": to_printable_line(record.reason)}
-        again = RunRecord.model_validate_json(RunRecord.model_validate(given).model_dump_json())
+        text = RunRecord.model_validate(given).model_dump_json()
+        again = RunRecord.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise ValueError(to_printable_line(f"a record with {place} = {_short(first['input'])}: {message}")) from error
     except Exception as error:
         raise ValueError(f"a record that cannot be written and read: {describe_error(error)}") from error
+    if len(text) > MAX_RECORD:
+        raise ValueError(f"a record of {len(text):,} characters, which must have at most {MAX_RECORD:,}")
     if broken := next(_broken_rules(again, num_test), None):
         raise ValueError(f"a record with {broken}; return context.finish(...)")
     return again
