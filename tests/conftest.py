@@ -1,7 +1,9 @@
 """Fixtures for all tests: a separate cache, one thread, and an experiment that trains in a second."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from typing import Any
 
 import pytest
@@ -33,7 +35,10 @@ def _separate_temporary_files() -> Iterator[None]:
 
     The path is short, since sockets of processes are there.
     """
-    with tempfile.TemporaryDirectory(prefix="db-") as folder, pytest.MonkeyPatch.context() as patch:
+    folder = tempfile.mkdtemp(prefix="db-")
+    # Last: the processes of multiprocessing have their sockets there until the very end.
+    Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-1000)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", None)
         yield

@@ -2,8 +2,9 @@
 
 Torch is imported only by commands that need it.
 
-Exit status: 0 done, 1 some cell failed or some rule is broken, 2 usage or configuration, 3 data, 4 cells left pending,
-130 interrupted.
+Exit status: 0 done, 1 some cell failed, some rule is broken or `verify` found damage, 2 usage or configuration, 3 data,
+4 cells left pending, 130 and 143 interrupted by SIGINT and SIGTERM. If several apply: 2 and 3, then 130 and 143, then
+1, then 4.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typer.core import TyperCommand
 from decoderbench import __version__
 from decoderbench.cli import auditing, authoring, housekeeping, integrity, running, status
 from decoderbench.cli.common import err, out
+from decoderbench.cli.interrupts import exit_status_of, raise_on_sigterm
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
 from decoderbench.errors import DecoderBenchError, PluginError
 from decoderbench.exception_text import describe_error
@@ -72,9 +74,13 @@ def main() -> None:
     handler.setFormatter(SafeFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("decoderbench").setLevel(logging.INFO)
+    raise_on_sigterm()
     try:
         if status := app(standalone_mode=False):
             sys.exit(status)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        err.print("interrupted", markup=False)
+        sys.exit(exit_status_of(error if isinstance(error, KeyboardInterrupt) else error.__cause__))
     except USAGE_ERROR as error:
         text = io.StringIO()
         error.show(text)  # type: ignore[attr-defined]

@@ -41,6 +41,7 @@ from decoderbench.cli.common import (
     out,
     override,
 )
+from decoderbench.cli.interrupts import exit_status_of
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.overrides import add_variants, merge
 from decoderbench.config.typed_values import value_of
@@ -208,7 +209,7 @@ def report(
 
 @contextmanager
 def showing_progress(registry: Registry, kept: str, *, console: Console = out) -> Iterator[None]:
-    """Show the progress of the block. Ctrl-C in it becomes one line, which says what is kept, and exit status 130."""
+    """Show the progress of the block. A signal that ends it becomes one line, which says what is kept."""
     from decoderbench.cli.progress import progress_for
 
     plugins, name = registry.plugins, "decoderbench progress"
@@ -216,9 +217,9 @@ def showing_progress(registry: Registry, kept: str, *, console: Console = out) -
         with progress_for(console) as progress:
             plugins.add(progress, name)
             yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         err.print(f"interrupted; {kept}, run the same command again to continue", markup=False)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status_of(error)) from None
     finally:
         plugins.manager.unregister(name=name)
 
