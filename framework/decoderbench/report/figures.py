@@ -15,6 +15,7 @@ from decoderbench.config.cell import shown_axes
 from decoderbench.records import read_lines
 from decoderbench.report.footnotes import footnotes_of
 from decoderbench.report.frame import VARIANT, Results, summarize
+from decoderbench.report.tables import to_single_line
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -125,7 +126,7 @@ def _draw_steps(figure: Figure, curves: pd.DataFrame, summary: pd.DataFrame, var
     places = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
     entries: dict[tuple[str, ...], tuple[Line2D, str]] = {}
     for axes, (title, members) in zip(places, panels, strict=False):
-        axes.set_title(title, parse_math=False)
+        axes.set_title(to_single_line(title), parse_math=False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=max(4, 9 // across), integer=True, min_n_ticks=1))
         for _, row in members.iterrows():
             own = curves[(curves[VARIANT] == row[VARIANT]).all(axis="columns")]
@@ -260,7 +261,8 @@ def _with_styles(summary: pd.DataFrame, axes: list[str], *, use_names: bool = Tr
     kinds = list(summary[axes].itertuples(index=False, name=None))
     positions = {kind: position for position, kind in enumerate(dict.fromkeys(kinds))}
     names = summary["name"] if use_names else [""] * len(kinds)
-    labels = [textwrap.fill(name or " / ".join(kind), 32) for name, kind in zip(names, kinds, strict=True)]
+    titles = (to_single_line(name or " / ".join(kind)) for name, kind in zip(names, kinds, strict=True))
+    labels = [textwrap.fill(title, 32) for title in titles]
     styles = [_style(positions[kind]) for kind in kinds]
     return summary.assign(kind=pd.Series(kinds), label=labels, style=pd.Series(styles))
 

@@ -23,6 +23,7 @@ from decoderbench.report.settings import notes_on_learning
 MISSING = "n/a"
 
 _MARKDOWN_MARKS = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^[#>+-]")
+_MARKDOWN_NUMBER = re.compile(r"^([0-9]+)([.)])(?=\s|$)")  # begins a list
 _LATEX_MARKS = str.maketrans(
     {
         **{mark: f"\\{mark}" for mark in "&%$#_{}"},
@@ -46,7 +47,7 @@ def to_single_line(text: str) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return Markdown that displays the text literally, also in a table. `_` within a word needs no escape."""
-    marked = _MARKDOWN_MARKS.sub(r"\\\g<0>", to_single_line(text))
+    marked = _MARKDOWN_NUMBER.sub(r"\1\\\2", _MARKDOWN_MARKS.sub(r"\\\g<0>", to_single_line(text)))
     return re.sub(r"&(?=#?\w+;)", "&amp;", marked).replace("<", "&lt;")
 
 
