@@ -186,3 +186,22 @@ def test_rate_of_a_training_as_short_as_the_warm_up_is_not_measured(clock: Any) 
     training = timing.TrainingClock(torch.device("cpu"))
     training.step_taken(8)
     assert training.images_per_second() is None
+
+
+def test_idle_seconds_count_neither_as_training_nor_twice_within_a_validation(clock: Any) -> None:
+    idle = [100.0]  # before the cell
+
+    def be_idle() -> None:
+        clock.now += 30.0
+        idle[0] += 30.0
+
+    training = timing.TrainingClock(torch.device("cpu"), lambda: idle[0])
+    for _ in range(timing.TRAINING_WARM_UPS + 4):
+        be_idle()
+        clock.now += 0.5
+        training.step_taken(8)
+        with training.paused():
+            clock.now += 6.0
+            be_idle()
+    assert training.images_per_second() == pytest.approx(16)
+    assert training.seconds() == pytest.approx((timing.TRAINING_WARM_UPS + 4) * 6.5)

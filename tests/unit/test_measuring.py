@@ -11,12 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from helpers.training import train
 
+from decoderbench.execution import cell_runner
+from decoderbench.registry.registry import Registry
 from decoderbench.training import measuring
 from decoderbench.training.lock_files import LockFile, LockFiles, open_lock_files
 from decoderbench.training.measuring import ALONE, BESIDE_OTHERS, POLL_SECONDS, SIGN_SECONDS, UNLOCKED, MachineTurn
@@ -434,3 +439,21 @@ def test_locks_are_taken_without_torch(folder: Path) -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.split() == ["alone", "False"]
+
+
+# A cell
+
+
+@pytest.mark.parametrize("how", [ALONE, BESIDE_OTHERS])
+def test_record_and_report_of_a_cell_say_how_latency_was_measured(
+    how: str, tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
+    files = open_lock_files()
+    assert how == ALONE or files.room.try_lock(shared=True)
+    monkeypatch.setattr(cell_runner, "MachineTurn", partial(MachineTurn, patience=0.01 if how == BESIDE_OTHERS else 60))
+    frame = train(tiny, tiny_registry, tmp_path)
+    for file in files:
+        file.close()
+    assert frame["measured"].tolist() == [how]
+    assert ("measured beside other cells" in (tmp_path / "report.md").read_text()) == (how == BESIDE_OTHERS)
