@@ -51,6 +51,10 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
+def nothing() -> None:
+    """Prepare a forked process in no way."""
+
+
 @dataclass
 class Grid:
     """An experiment of 2 cells per seed.
@@ -133,7 +137,7 @@ class Attempt:
         """A folder for what `FileOperations` notes."""
         return self.results.with_name(f"{self.results.name}.journal")
 
-    def start(self, prepare: Callable[[], None] = lambda: None, *options: str) -> Child:
+    def start(self, prepare: Callable[[], None] = nothing, *options: str) -> Child:
         """Run the grid in a forked process; `prepare` is called in it first."""
 
         def run() -> int:
@@ -185,7 +189,7 @@ class Attempt:
 
     def finish(self, *options: str) -> None:
         """Run the grid to its end; raise RuntimeError if that fails."""
-        child = self.start(lambda: None, *options)
+        child = self.start(nothing, *options)
         if status := child.wait():
             raise RuntimeError(f"exit status {status}:\n{child.printed()}")
 
@@ -243,6 +247,8 @@ def _lasting(path: Path) -> bytes:
             return json.dumps({name: record[name] for name in LASTING}, sort_keys=True).encode()
         case "report.md" | "table.tex" | "plan.json":  # these state times and the command
             return b""
+    if path.suffix == ".svg":  # costs are drawn
+        return b""
     return path.read_bytes()
 
 

@@ -1,9 +1,13 @@
-"""Broken stores: each breaks one promise, and a campaign has to notice it. Called in a forked process."""
+"""Broken stores and executors: each breaks one promise, and a test has to notice it. Called in a forked process."""
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from decoderbench import CellOutcome
+from decoderbench_plugins.executors.local.executor import Local
 
 
 def never_sync() -> None:
@@ -46,3 +50,14 @@ def write_result_first() -> None:
 def lock_nothing() -> None:
     """Let every process have every lock."""
     fcntl.flock = lambda descriptor, operation: None
+
+
+def ignore_deaths() -> None:
+    """Remove a worker that has died, and forget its cell."""
+
+    def bury(executor: Any, worker: Any) -> Iterator[CellOutcome]:
+        worker.end()
+        executor._workers.remove(worker)
+        yield from ()
+
+    Local._bury = bury  # type: ignore[method-assign]

@@ -59,16 +59,6 @@ class Child:
         """Return what it has printed."""
         return self.output.read_text(errors="replace")
 
-    def descendants(self) -> list[int]:
-        """Return the processes that it has started, and those that they have started."""
-        found, queue = [], [self.pid]
-        while queue:
-            parent = queue.pop()
-            for pid in children_of(parent):
-                found.append(pid)
-                queue.append(pid)
-        return found
-
     def _kill(self, kill: Callable[[int, int], None]) -> bool:
         if self.poll() is not None:
             return False
@@ -127,6 +117,24 @@ def spawn_by_fork() -> None:
             os._exit(status)
 
     multiprocessing.util.spawnv_passfds = spawn  # type: ignore[assignment]
+
+
+def descendants_of(parent: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have started, as far as they still run."""
+    found, queue = [], [parent]
+    while queue:
+        children = children_of(queue.pop())
+        found += children
+        queue += children
+    return found
+
+
+def wait_for_end(processes: Sequence[int], seconds: float = 2.0) -> list[int]:
+    """Wait until processes have ended, and return those that still run after some seconds."""
+    end = time.monotonic() + seconds
+    while any(map(is_alive, processes)) and time.monotonic() < end:
+        time.sleep(0.005)
+    return [pid for pid in processes if is_alive(pid)]
 
 
 def children_of(pid: int) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 from chaos import mutants
 from chaos.campaign import Campaign
 from chaos.file_operations import FileOperations, When, entries, lose_power
-from chaos.grid import Attempt, Grid
+from chaos.grid import Attempt, Grid, nothing
 
 SHARES = [
     pytest.param(2, id="sample"),
@@ -19,10 +19,6 @@ SHARES = [
 ]
 Operations = list[tuple[int, str, str]]
 Point = tuple[int | tuple[str, str], When]
-
-
-def nothing() -> None:
-    """Change nothing."""
 
 
 def crash(grid: Grid, point: Point, *, power: str = "", mutate: Callable[[], None] = nothing) -> Attempt:

@@ -8,7 +8,7 @@ import pytest
 
 from chaos import mutants
 from chaos.campaign import Campaign
-from chaos.grid import Attempt, Grid
+from chaos.grid import Attempt, Grid, nothing
 from chaos.processes import Child
 
 PROCESSES = (2, 4, 8)
@@ -17,10 +17,6 @@ SHARES = [
     pytest.param("six", 3, id="longer", marks=pytest.mark.slow),
     pytest.param("six", 30, id="all", marks=pytest.mark.chaos),
 ]
-
-
-def nothing() -> None:
-    """Change nothing."""
 
 
 def start_staggered(attempt: Attempt, processes: int, dice: random.Random, prepare: Callable[[], None]) -> list[Child]:
