@@ -85,7 +85,7 @@ def test_results_events_and_artifacts_are_those_of_one_process(
 def test_signal_saves_cells_and_the_next_run_completes_them(
     executor: str, number: signal.Signals, tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
 ) -> None:
-    tiny["training"] |= {"steps": 800, "validate_every": 100}
+    tiny["training"] |= {"steps": 200, "validate_every": 20}
     tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
     hostile_registry.plugins.add(StopAt("cell_validated", number), "stopping")
     before = signal.getsignal(number)
@@ -223,9 +223,9 @@ def test_hung_cell_does_not_keep_a_run_from_stopping(
     tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "STOP_SECONDS", 0.5)
-    tiny["grid"] |= {"encoder": {"hangs": {"use": "hostile", "fault": "sleep"}}}
+    tiny["grid"] |= {"encoder": {"hangs": {"use": "hostile", "fault": "sleep", "at_step": 4}}}
     tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
-    hostile_registry.plugins.add(StopAt("cell_started"), "stopping")
+    hostile_registry.plugins.add(StopAt("cell_validated"), "stopping")  # behind step 3
     with pytest.raises(StoppedError, match=r"did not stop within 0\.5 s and was ended"):
         train(tiny, hostile_registry, tmp_path, executor="local")
     assert list(tmp_path.glob("cells/*/result.json")) == []
