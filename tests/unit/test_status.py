@@ -213,7 +213,7 @@ def test_command_prints_counts_and_reasons_and_ends_with_0(capfd: pytest.Capture
     assert (code, errors) == (0, "")
     head, *lines = printed.splitlines()
     assert head == (
-        f"{tmp_path}: 1 of 8 cells done, 1 saved, 2 waiting, 1 failed, 1 unreadable, 2 infeasible; nothing is running, "
+        f"{tmp_path}: 1 of 8 cells done, 1 saved, 2 waiting, 1 failed, 1 unreadable, 2 infeasible; no cell is running, "
         "continue with: decoderbench run demo.toml"
     )
     assert lines[:2] == [
