@@ -23,9 +23,10 @@ from helpers.training import add_variant, train
 import decoderbench
 from decoderbench import Experiment
 from decoderbench.planning.prepare import Prepared, prepare
+from decoderbench.records import Cost
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
-from decoderbench.report.frame import MEASURED, load_results
+from decoderbench.report.frame import load_results
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.runner import execute
 from decoderbench.storage import StorageError
@@ -53,8 +54,9 @@ EXPERIMENT: dict[str, Any] = {
         "decoder": {"ctc": {"use": "lstm_ctc", "hidden_dim": 4}},
     },
 }
-COSTS = {*MEASURED, "train_seconds"}
-COMMIT = "commit"  # of a checkout that somebody works in
+VARYING = {*Cost.model_fields, "measured", "jobs", "commit"}
+"""Columns that differ between two runs of the same grid; the last one where somebody works in the checkout."""
+
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG]
 
 
@@ -108,7 +110,7 @@ def contents(folder: Path) -> dict[str, str]:
         if content:
             found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
     table = load_results(folder).recorded
-    constant = table.drop(columns=[name for name in table.columns if name in COSTS or name == COMMIT])
+    constant = table.drop(columns=[name for name in table.columns if name in VARYING])
     return found | {"table": constant.to_csv(), "cells.csv": str((folder / "cells.csv").exists())}
 
 
@@ -124,7 +126,7 @@ def test_run_names_every_file_only_after_its_content_is_on_the_disk(micro: Micro
     assert Disk(Path(), operations=micro.operations).unsafe() == []
 
 
-@pytest.mark.parametrize("part", [0.02, 0.3, 0.55, 0.97])
+@pytest.mark.parametrize("part", [0.3, 0.97])
 def test_full_disk_leaves_cells_pending_and_the_next_run_equals_one_without_it(
     micro: Micro, part: float, tmp_path: Path
 ) -> None:
@@ -261,7 +263,7 @@ def test_all_files_of_results_are_written_by_the_module_that_syncs_them(
     tiny["training"]["steps"] = 2
     tiny["grid"]["decoder"] = {"fails": {"use": "fails"}, "ctc": tiny["grid"]["decoder"]["ctc"]}
     with watching_writers(tmp_path) as writers:
-        train(tiny, tiny_registry, tmp_path, figures=True)
+        train(tiny, tiny_registry, tmp_path)
     assert {"plan.json", "result.json", "weights.safetensors", "traceback.txt", "report.md", "cells.csv"} <= {
         name.strip(".").removesuffix(f".{os.getpid()}.tmp") for name, _ in writers
     }
