@@ -73,7 +73,8 @@ class Micro:
         self.results = contents(reference)
 
     def run(self, folder: Path) -> None:
-        execute(self.prepared, ResultsDirectory(folder), torch.device("cpu"), executor="inline")
+        device = torch.device("cpu")
+        execute(self.prepared, ResultsDirectory(folder), device, executor="inline", checkpoint_every=1e-6)
 
     def run_on(self, disk: Disk) -> None:
         """Run on a disk that fails, then again once it is in order, and compare with the reference."""
