@@ -20,6 +20,7 @@ PLUGINS = ROOT / "plugins" / "decoderbench_plugins"
 IMPORTS_TORCH = {
     "data/augmentation",
     "data/resident_dataset",
+    "execution",
     "model",
     "planning/grid",
     "planning/inputs",
