@@ -31,7 +31,8 @@ _IS_DAMAGE = {
 
 
 def _refuse_outside(name: str) -> str:
-    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or path.as_posix() != name or "\0" in name:
         raise ValueError("not the path of a file in the folder of a cell")
     return name
 

@@ -83,6 +83,7 @@ class Checkpoints:
         """
         if self._current.parent.is_dir():
             remove_leftovers(self._current.parent, all_of_them=True)
+        reasons = set()
         for path in (self._current, self._previous):
             try:
                 state = self._read(path)
@@ -98,7 +99,9 @@ class Checkpoints:
                 continue
             if not (reason := self._reason_against(state)):
                 return state
-            logger.warning("%s: %s; it is not used", path, reason)
+            if reason not in reasons:
+                logger.warning("%s: %s; it is not used", path, reason)
+            reasons.add(reason)
         return None
 
     def _read(self, path: Path) -> dict[str, Any]:
@@ -130,6 +133,6 @@ def _header_of(body: bytes) -> bytes:
 def _damage_of(header: bytes, body: bytes) -> str:
     try:
         size = int(json.loads(header)["size"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "not a checkpoint" if header or body else "empty"
     return f"{len(body):,} of {size:,} bytes" if size != len(body) else "sha256 mismatch"
