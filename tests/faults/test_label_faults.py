@@ -14,9 +14,10 @@ import torch
 from helpers.folders import make, opened, table
 from helpers.training import train
 
-from decoderbench import Charset, DataError, Labels, LabelSpec, Registry, Sample, SequenceSpec
+from decoderbench import Charset, DataError, InfeasibleError, Labels, LabelSpec, Registry, Sample, SequenceSpec
 from decoderbench.data.audit import audit
 from decoderbench.model.ctc import CTCDecoder
+from decoderbench.specs import ctc_frames_needed
 
 ACCEPTED = [
     "NA", "null", "None", "nan", "N/A", "NaN", "inf", "-inf", "007", "0123", "1e5", "1_000", "True", "FALSE",
@@ -187,6 +188,21 @@ class Uniform(CTCDecoder):
 
     def forward(self, memory: torch.Tensor) -> torch.Tensor:
         return memory.new_zeros(*memory.shape[:2], self.vocabulary_size)
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_loss_is_finite_if_and_only_if_the_label_fits_into_the_frames(count: int) -> None:
+    chance, charset = random.Random(0), Charset("ab")
+    for _ in range(count):
+        text = "".join(chance.choices("ab", k=chance.randint(2, 9)))
+        needed = ctc_frames_needed(text)
+        spec = LabelSpec(charset=charset, max_length=len(text), frames_needed=needed)
+        with pytest.raises(InfeasibleError, match=f"CTC needs T >= {needed}"):
+            Uniform(None, SequenceSpec(length=needed - 1, dim=5, left_to_right=True), spec)
+        decoder = Uniform(None, SequenceSpec(length=needed, dim=5, left_to_right=True), spec)
+        labels = Labels.from_texts([text], charset)
+        assert torch.isfinite(decoder.nll(torch.zeros(1, needed, 5), labels)).all()
+        assert torch.isinf(decoder.nll(torch.zeros(1, needed - 1, 5), labels)).all()
 
 
 ALPHABET = string.printable[:95] + "éüßœñ中日本語한😀👍"

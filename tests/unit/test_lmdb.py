@@ -269,9 +269,26 @@ def test_other_keys_are_ignored_and_counted(three):
     assert len(dataset.samples()) == 62
 
 
+def test_test_is_taken_from_train_if_a_share_is_given(three):
+    dataset = opened(three, train="MJ", test_fraction=0.25, val_fraction=0.1)
+    assert splits(dataset.samples()) == {("MJ", "train"): 26, ("MJ", "val"): 4, ("MJ", "test"): 10}
+    assert dataset.split_source() == "given by options: train MJ; val (0.1) and test (0.25) dealt from train, seed 0"
+    given = opened(three, train="MJ", test="real", test_fraction=0.25).samples()
+    assert given == opened(three, train="MJ", test="real").samples()
+
+
+def test_all_that_is_wrong_is_reported_where_problems_are_collected(tmp_path):
+    write(tmp_path / "MJ", texts("m", 20), **{"num-samples": b"7", "label-000000003": b"\xff"})
+    dataset, problems = opened(tmp_path, train="MJ", test_fraction=0.25), []
+    dataset.report_problem = problems.append
+    assert len(dataset.samples()) == 20
+    assert [problem.split(" in ")[0].split(",")[0] for problem in problems] == ["label-000000003", "num-samples is 7"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
         ({"train": ["MJ", "ST"], "ratio": [0.5]}, "ratio must be one share above 0 for each of 2 training folders"),
         ({"train": ["MJ", "ST"], "ratio": [0.5, 0.6]}, "folders, sum 1"),
         ({"train": ["MJ", "ST"], "ratio": [1.0, 0.0]}, "above 0"),
