@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Never, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
@@ -213,7 +213,7 @@ class Grid(Options):
                 rule = f"{what} refers to the unknown {axis} {label!r}{did_you_mean(label, known)}"
                 self._refuse(key, number, f"{rule}; known: {', '.join(known)}")
 
-    def _refuse(self, key: str, number: int | None, rule: str) -> Never:
+    def _refuse(self, key: str, number: int | None, rule: str) -> None:
         """Refuse an item of a list, or the whole list."""
         refuse({(key,) if number is None else (key, number): rule}, dict(self), "Grid")
 

@@ -126,7 +126,7 @@ def _draw_steps(figure: Figure, curves: pd.DataFrame, summary: pd.DataFrame, var
     places = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
     entries: dict[tuple[str, ...], tuple[Line2D, str]] = {}
     for axes, (title, members) in zip(places, panels, strict=False):
-        axes.set_title(to_single_line(title), parse_math=False)
+        axes.set_title(to_single_line(str(title)), parse_math=False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=max(4, 9 // across), integer=True, min_n_ticks=1))
         for _, row in members.iterrows():
             own = curves[(curves[VARIANT] == row[VARIANT]).all(axis="columns")]
