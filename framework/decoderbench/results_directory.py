@@ -19,6 +19,7 @@ from decoderbench.errors import ConfigError, DataError
 from decoderbench.integrity import DamagedError
 from decoderbench.locks import holding, is_held, refuse_unsafe_locks
 from decoderbench.record_files import (
+    CHECKPOINTS,
     PLAN,
     RESULT,
     OtherFormatError,
@@ -60,16 +61,21 @@ class ResultsDirectory:
             refuse_unsafe_locks(self.path)
 
     def begin(self) -> None:
-        """Prepare for a run: refuse unsafe locks, and delete the temporary files that killed processes left.
+        """Prepare for a run: refuse unsafe locks, and delete what killed processes left.
+
+        That is temporary files, and checkpoints of cells that have a result.
 
         Raises:
             ConfigError: locks do not keep other processes away; nothing has been written.
         """
         self.refuse_unsafe_locks()
         remove_leftovers(self.path)
-        for folder in {path.parent for path in self.path.glob("cells/*/.*.tmp")}:
-            with self.hold(folder):  # which deletes them unless another process works there
-                pass
+        with_leftovers = {path.parent for path in self.path.glob("cells/*/.*.tmp")}
+        with_checkpoints = {path.parent for path in self.path.glob(f"cells/*/{CHECKPOINTS}")}
+        for folder in with_leftovers | {folder for folder in with_checkpoints if (folder / RESULT).exists()}:
+            with self.hold(folder) as held:  # which deletes temporary files unless another process works there
+                if held and (folder / RESULT).exists():
+                    delete_checkpoints(folder)
 
     def cell_directory(self, cell: Cell) -> Path:
         """Return the folder of a cell's artifacts."""

@@ -79,6 +79,13 @@ def test_power_failure_at_a_file_operation_loses_no_reported_cell(
     campaign.conclude()
 
 
+def test_checkpoints_of_a_cell_that_was_killed_after_its_result_are_deleted(small: Grid) -> None:
+    attempt = crash(small, (("unlink", "current.checkpoint"), "before"))
+    assert attempt.finished
+    attempt.finish()
+    assert not [*attempt.differences(), *attempt.left_over(), *attempt.trained_again()]
+
+
 def test_injector_sees_every_file_of_the_results(small: Grid, operations: Operations) -> None:
     seen = {Path(path).name for _, name, path in operations if name in ("open", "replace")}
     assert {Path(name).name for name in small.reference} <= seen
