@@ -4,6 +4,7 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -156,7 +157,7 @@ def test_history_and_observers_get_plain_numbers(registry: Registry, tmp_path: P
 
     seen: list[Any] = []
     observer = Observer()
-    dataset: Any = None
+    dataset: Any = SimpleNamespace(device=torch.device("cpu"))
     context = LocalContext(make_cell(), registry, dataset, tmp_path, {})
     step: Any = np.int64(3)
     loss: Any = torch.tensor(0.25)
