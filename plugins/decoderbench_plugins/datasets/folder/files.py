@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,6 @@ SHOWN = 10  # names listed in a message
 MAX_SHOWN = 200  # characters of a line or name in a message
 MAX_BYTES = 2**30  # of a file of labels; more is no list of labels, and would fill the memory
 MAX_LINE = 1_000_000
-LONG_LINE = re.compile(rb"[^\r\n]{%d}" % (MAX_LINE + 1))
 CHUNK = 2**20  # bytes hashed at a time
 ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 RESULTS = {"plan.json", "cells"}  # in each folder of results, which is in a folder of images if that is worked in
@@ -108,14 +106,25 @@ def read_text(file: Path) -> str:
     """Return the text of a UTF-8 file; raise `DataError` if it is not one."""
     require_file(file)
     data = file.read_bytes()
-    if suffix_of(file.name) != ".json" and (long := LONG_LINE.search(data)):
-        line = data.count(b"\n", 0, long.start()) + 1
+    if suffix_of(file.name) != ".json" and (start := _find_long_line(data)) is not None:
+        line = data.count(b"\n", 0, start) + 1
         raise DataError(f"{file} line {line} has more than {MAX_LINE:,} bytes; it is no file of labels, or damaged")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{file} line {line} is not UTF-8; save the file as UTF-8") from error
+
+
+def _find_long_line(data: bytes) -> int | None:
+    """Return where a line of more than `MAX_LINE` bytes starts; None if there is none."""
+    start = 0
+    while len(data) - start > MAX_LINE:
+        end = max(data.rfind(mark, start, start + MAX_LINE + 1) for mark in (b"\n", b"\r"))
+        if end < 0:
+            return start
+        start = end + 1
+    return None
 
 
 def require_file(file: Path) -> None:
