@@ -18,10 +18,16 @@ PLUGINS = ROOT / "plugins" / "decoderbench_plugins"
 
 # All other modules must work without torch, so that `--help`, `report` and mistakes in a file take no seconds.
 IMPORTS_TORCH = {
+    "execution/cell_runner",
+    "execution/jobs",
+    "execution/preload",
+    "execution/run",
+    "execution/work",
     "data/augmentation",
     "data/resident_dataset",
     "execution",
     "model",
+    "planning/data_report",
     "planning/grid",
     "planning/inputs",
     "planning/meta_probe",
