@@ -13,7 +13,7 @@ import torch
 from helpers.recording import make_cell, make_record, publish
 from pydantic import ValidationError
 
-from decoderbench import hookimpl
+from decoderbench import CellEvent
 from decoderbench.metrics import Definition, Transcriptions
 from decoderbench.records import Cost, RunRecord, read_lines
 from decoderbench.registry.record_rules import accept_record
@@ -146,28 +146,15 @@ def test_record_refuses_what_is_no_number(value: Any) -> None:
 
 
 def test_history_and_observers_get_plain_numbers(registry: Registry, tmp_path: Path) -> None:
-    class Observer:
-        @hookimpl
-        def cell_progressed(self, step: int, loss: float) -> None:
-            seen.append((step, loss))
-
-        @hookimpl
-        def cell_validated(self, step: int, scores: Any) -> None:
-            seen.append((step, scores))
-
-    seen: list[Any] = []
-    observer = Observer()
     dataset: Any = SimpleNamespace(device=torch.device("cpu"))
-    context = LocalContext(make_cell(), registry, dataset, tmp_path, {})
+    events: list[CellEvent] = []
+    context = LocalContext(make_cell(), registry, dataset, tmp_path, {}, report=events.append)
     step: Any = np.int64(3)
     loss: Any = torch.tensor(0.25)
     scores: Any = {"val_exact_match": torch.tensor(0.5), "epoch": np.int64(2), "val_cer": None}
-    registry.plugins.manager.register(observer, "plain")
-    try:
-        context.progressed(step, loss)
-        context.validated(step, scores)
-    finally:
-        registry.plugins.manager.unregister(observer)
+    context.progressed(step, loss)
+    context.validated(step, scores)
+    seen = [(event.arguments["step"], event.arguments.get("loss", event.arguments.get("scores"))) for event in events]
     row = {"val_exact_match": 0.5, "epoch": 2, "val_cer": None}
     assert seen == [(3, 0.25), (3, row)]
     assert [type(one) for one in (*seen[0], *seen[1][1].values())] == [int, float, float, int, type(None)]
