@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from decoderbench.errors import ConfigError
 from decoderbench.storage import explaining, make_folder
@@ -22,7 +23,7 @@ from decoderbench.storage import explaining, make_folder
 if os.name == "posix":
     import fcntl
 
-_MISSING = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_MISSING = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|ncpfs|afs|davfs|glusterfs"
@@ -42,14 +43,8 @@ def holding(path: Path, *, timeout: float = 0.0, move: str = "") -> Iterator[boo
     """
     with explaining(path, doing="lock", move=move):
         make_folder(path.parent)
-        _probe(path.parent)  # filelock would take the existence of a file for a lock, which outlives its holder
-        lock = FileLock(path)
-        held = True
-        try:
-            lock.acquire(timeout=-1 if timeout == float("inf") else timeout)
-        except Timeout:
-            held = False
-    if not held:
+        lock = _acquire(path, timeout)
+    if lock is None:
         yield False
         return
     try:
@@ -107,18 +102,40 @@ def network_filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo"
     return kind if _NETWORK.fullmatch(kind) else ""
 
 
-def _probe(folder: Path) -> None:
-    """Raise `OSError` if files of a folder cannot be locked."""
-    if os.name != "posix":
-        return
+def _acquire(path: Path, timeout: float) -> BaseFileLock | None:
+    """Return the lock of a file; None if it is held by another for `timeout` seconds.
+
+    Raises:
+        OSError: the file cannot be created. ENOLCK: the filesystem has no locks, which some report in other ways.
+    """
+    lock = FileLock(path)
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # it may be entered but not listed
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock.acquire(timeout=-1 if timeout == float("inf") else timeout)
+    except Timeout:
+        return None
+    except NotImplementedError as error:
+        raise OSError(errno.ENOLCK, str(error)) from None
     except OSError as error:
         if error.errno in _MISSING:
-            raise OSError(errno.ENOLCK, error.strerror, str(folder)) from None
-    finally:
-        os.close(descriptor)
+            raise OSError(errno.ENOLCK, error.strerror) from None
+        raise
+    if os.name == "posix" and not is_held(path):  # filelock may take the existence of a file for a lock
+        lock.release()
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    return lock
+
+
+def _probe(folder: Path) -> None:
+    """Raise `OSError` if files of a folder cannot be locked. The file for it has no name, or has it for a moment."""
+    if os.name != "posix":
+        return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        except OSError:  # it cannot be written, as the first file will tell
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _MISSING:
+                raise

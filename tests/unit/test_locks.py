@@ -69,15 +69,19 @@ def test_results_on_a_network_filesystem_are_refused_with_the_way_out(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:flock not supported")
 @pytest.mark.parametrize("error", MISSING, ids=errno.errorcode.get)
 def test_missing_locks_are_refused_and_never_replaced_by_the_existence_of_a_file(error: int, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         without_locks(patch, error)
         with pytest.raises(ConfigError, match=rf"has no locks \({os.strerror(error)}\); .* or --no-locks if no other"):
             refuse_unsafe_locks(tmp_path)
-        with pytest.raises(StorageError, match=r"cannot lock .*/lock: the filesystem has no locks; give a folder on a"):
-            holding(tmp_path / "lock").__enter__()
-    assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.iterdir()) == []
+        for _ in range(2):  # a file that exists is no lock
+            with pytest.raises(StorageError, match=r"cannot lock .*/lock: the filesystem has no locks; give a folder"):
+                holding(tmp_path / "lock").__enter__()
+    with holding(tmp_path / "lock") as held:
+        assert held
 
 
 def test_lock_of_another_holder_is_not_obtained(tmp_path: Path) -> None:
@@ -120,7 +124,7 @@ def test_run_without_locks_is_refused_before_anything_is_decoded_and_trains_with
     def refusing(descriptor: Any, operation: int) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
         place = Path(f"/proc/self/fd/{number}").resolve()
-        if place == tmp_path or (tmp_path / "results") in (place, *place.parents):
+        if place.parent == tmp_path or (tmp_path / "results") in place.parents:
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
         flock(descriptor, operation)
 
