@@ -220,9 +220,7 @@ def execute(
     def write_report() -> Results:
         # This plan, not the file: another run may have written its own there meanwhile.
         rescore(directory, plan.cells, prepared.metrics)
-        results = load_results(
-            directory, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics
-        )
+        results = load_results(directory, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics)
         write_files(results, command=shell_command("decoderbench", "report", str(directory.path)))
         return results
 
@@ -265,7 +263,7 @@ def choose_executor(
         ConfigError: it cannot run these plugins, several cells at a time, or end a cell.
     """
     given = name or os.environ.get("DECODERBENCH_EXECUTOR")
-    chosen: Registered[Executor] = registry["executor"][given or "local"]
+    chosen: Registered[Executor] = registry["executor"][given or ("local" if os.name == "posix" else "inline")]
     if not chosen.component.in_process and (by_hand := objects_of(registry.plugins)):
         which = f"plugin {by_hand[0]} is an object of this process, which no other process can load"
         if given:

@@ -48,7 +48,7 @@ def test_tutorial_component_passes_its_checks_and_tests(tmp_path: Path, monkeypa
     blocks = saved_blocks(TUTORIAL, tmp_path)
     assert set(blocks) == {
         "mean_gru.py", "torchvision_resnet.py", "my_recognizer.py", "test_conformance.py", "caseless.py", "profiled.py",
-        "curves.py", "seconds.py", "sgd_one_cycle.py",
+        "curves.py", "seconds.py", "sgd_one_cycle.py", "one_by_one.py",
     }  # fmt: skip
     (check,) = set(code_blocks(TUTORIAL, "python")) - set(blocks.values())
     assert len(blocks["mean_gru.py"].splitlines()) <= 50
@@ -76,7 +76,7 @@ def test_all_plugins_of_the_tutorial_work_in_one_run(
     printed = ""
     for command in (
         ["run", "tiny.toml", "--add", "decoder.mean GRU=mean_gru", "--add", "encoder.torchvision=torchvision_resnet"],
-        ["run", "foreign.toml"],
+        ["run", "foreign.toml", "--executor", "one_by_one"],
     ):
         status, out, err = call(capfd, *command, "-p", str(TINY_PLUGIN), *named, "--device", "cpu")
         assert status == 0, out + err
@@ -152,7 +152,7 @@ def test_plugins_readme_has_heading_with_arguments_for_each_hook() -> None:
     page = (ROOT / "plugins" / "README.md").read_text()
     hook = build_plugin_manager(installed=False).manager.hook
     names = [name for name in vars(hook) if not name.startswith("_")]
-    assert len(names) == 19
+    assert len(names) == 20
     for name in names:
         spec = getattr(hook, name).spec
         heading = f"### `{name}({', '.join(spec.argnames)})`"

@@ -31,6 +31,7 @@ PARTS = {
     "recognizers.py": "recognizers",
     "lstm_unrolled.py": "lstm_unrolled",
     "open_cache.py": "open_cache",
+    "jobs.py": "jobs",
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,12 +19,14 @@ from torch import nn
 
 from decoderbench.errors import DivergedError, PendingCellsError
 from decoderbench.model.module_state import difference, load_state, state_of
+from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.storage import StorageError
 from decoderbench.training import checkpoint
 from decoderbench.training.attempt import Attempt
 from decoderbench.training.checkpoint import Checkpoints
 from decoderbench.training.packing import PackingError, pack, unpack
+from decoderbench.training.random_states import read_random_states, write_random_states
 
 CPU = torch.device("cpu")
 ENVIRONMENT = {"machine": "a machine", "threads": "1", "torch": "2.15"}
@@ -111,7 +114,8 @@ def test_checkpoint_of_other_conditions_is_kept_and_not_used(
     changed: dict[str, str], words: str, saved: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert checkpoints_in(saved, environment=ENVIRONMENT | changed).load() is None
-    assert f"made under other conditions ({words}); it is not used" in caplog.text
+    (line,) = caplog.messages
+    assert line.endswith(f"made under other conditions ({words}); it is not used")
     assert step_of(checkpoints_in(saved, environment=ENVIRONMENT | {"commit": "1234567"}).load()) == 6
 
 
@@ -178,6 +182,20 @@ def test_state_is_read_as_it_was_written() -> None:
     assert read["layouts"][0].is_contiguous(memory_format=torch.channels_last)
     assert read["layouts"][1].stride() == (1, 6)
     assert read["tensors"][3] is read["tensors"][4]
+
+
+@pytest.mark.parametrize("generator", [np.random.MT19937, np.random.PCG64, np.random.Philox])
+def test_random_states_go_on_where_they_were_read(generator: Any) -> None:
+    with preserving_global_state():
+        original = np.random.get_bit_generator()
+        np.random.set_bit_generator(generator(3))
+        try:
+            states = unpack(pack(read_random_states(CPU)))
+            drawn = [float(torch.rand(())), random.random(), np.random.random()]  # noqa: NPY002
+            write_random_states(states, CPU)
+            assert [float(torch.rand(())), random.random(), np.random.random()] == drawn  # noqa: NPY002
+        finally:
+            np.random.set_bit_generator(original)
 
 
 def test_tied_weights_are_written_once_and_versions_of_modules_are_kept() -> None:

@@ -182,6 +182,24 @@ def test_rate_of_training_leaves_out_the_first_steps_and_validations(clock: Any)
     assert training.images_per_second() == pytest.approx(16)
 
 
+def test_seconds_and_rate_of_a_training_cover_all_its_attempts(clock: Any) -> None:
+    idle, state = [0.0], {"seconds": 100.0, "timed_seconds": 6.0, "images": 60}
+    training = timing.TrainingClock(torch.device("cpu"), lambda: idle[0])
+    training.load_state_dict(state)
+    for number in range(timing.TRAINING_WARM_UPS + 4):
+        clock.now += 0.5
+        training.step_taken(8)
+        if number == timing.TRAINING_WARM_UPS:
+            clock.now += 30.0  # a checkpoint is saved
+            idle[0] += 30.0
+    counted = {"seconds": 107.0, "timed_seconds": 8.0, "images": 92}
+    assert training.state_dict() == pytest.approx(counted)
+    training.stop()
+    clock.now += 60.0  # the test
+    assert training.state_dict() == pytest.approx(counted)
+    assert training.images_per_second() == pytest.approx(92 / 8)
+
+
 def test_rate_of_a_training_as_short_as_the_warm_up_is_not_measured(clock: Any) -> None:
     training = timing.TrainingClock(torch.device("cpu"))
     training.step_taken(8)

@@ -21,7 +21,7 @@ from typer.core import TyperCommand
 from decoderbench import __version__
 from decoderbench.cli import auditing, authoring, housekeeping, integrity, running, status
 from decoderbench.cli.common import err, out
-from decoderbench.cli.interrupts import exit_status_of, raise_on_sigterm
+from decoderbench.cli.interrupts import exit_status_of, raising_on_sigterm
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
 from decoderbench.errors import DecoderBenchError, PluginError
 from decoderbench.exception_text import describe_error
@@ -74,10 +74,10 @@ def main() -> None:
     handler.setFormatter(SafeFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("decoderbench").setLevel(logging.INFO)
-    raise_on_sigterm()
     try:
-        if status := app(standalone_mode=False):
-            sys.exit(status)
+        with raising_on_sigterm():
+            if status := app(standalone_mode=False):
+                sys.exit(status)
     except (KeyboardInterrupt, typer.Abort) as error:
         err.print("interrupted", markup=False)
         sys.exit(exit_status_of(error if isinstance(error, KeyboardInterrupt) else error.__cause__))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -10,10 +13,17 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM was received."""
 
 
-def raise_on_sigterm() -> None:
-    """Let SIGTERM raise `Terminated` as Ctrl-C raises `KeyboardInterrupt`, unless it is ignored on purpose."""
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
+@contextmanager
+def raising_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` in the block, as Ctrl-C raises `KeyboardInterrupt`, unless it is ignored."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def exit_status_of(error: BaseException | None) -> int:

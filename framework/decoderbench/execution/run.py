@@ -34,13 +34,14 @@ class Run:
             PendingCellsError: the run ended before; cells under way are saved.
             DeviceLostError: the device cannot be used any more; the cell that caused it has a record.
         """
-        environment = self.executor.describe() | {"jobs": str(self.executor.jobs)}
+        environment = self.executor.describe()
         resume = Resume(self.directory, cells, environment, repeat)
         finished = len(cells) - len(resume.pending)
         if finished:
             logger.info("%d of %d cells have results already", finished, len(cells))
+        jobs = min(self.executor.jobs, len(resume.pending))
         if resume.pending:
-            self._describe_conditions(environment, min(self.executor.jobs, len(resume.pending)))
+            self._describe_conditions(environment, jobs)
         self.plugins.notify("run_started", cells=tuple(resume.pending), directory=self.directory.path)
         try:
             self._complete([CellTask(cell, environment, resume.superseded(cell)) for cell in resume.pending], resume)

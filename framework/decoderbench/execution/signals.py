@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -28,7 +29,7 @@ class StopSignals:
     def __init__(self, deadline: Deadline = NO_DEADLINE) -> None:
         self.deadline = deadline
         self.received: signal.Signals | None = None
-        self._ended = False
+        self._ended = self._announced = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -49,6 +50,9 @@ class StopSignals:
     def reason(self) -> str:
         """Return why the run is to stop, as in "stopped by SIGTERM"; an empty string if it is not."""
         if self.received is not None:
+            if not self._announced:  # not in the handler, which may interrupt something that prints
+                self._announced = True
+                logger.warning("%s: saving the cells under way; again to end at once", self.received.name)
             return f"stopped by {self.received.name}"
         if self.deadline.remaining() <= 0:
             return f"stopped after {self.deadline.seconds:g} s"
@@ -59,7 +63,8 @@ class StopSignals:
         self._ended = True
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        for watched in self._before:
-            signal.signal(watched, signal.SIG_DFL)  # the next one ends the process, whatever it is doing
-        logger.warning("%s: saving the cells under way; again to end at once", self.received.name)
+        if self.received is None:
+            self.received = signal.Signals(number)
+        else:  # by the signal itself, so that the parent process knows; workers die with this process
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

@@ -12,14 +12,11 @@ import torch
 
 def read_random_states(device: torch.device) -> dict[str, Any]:
     """Return the states of torch on the CPU and on a CUDA device, of Python and of NumPy, by name."""
-    numpy = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         **({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}),
         "python": random.getstate(),
-        "numpy": tuple(part.tolist() if isinstance(part, np.ndarray) else part for part in numpy)
-        if isinstance(numpy, tuple)
-        else numpy,
+        "numpy": _without_arrays(np.random.get_state(legacy=False)),
     }
 
 
@@ -33,3 +30,12 @@ def write_random_states(states: Mapping[str, Any], device: torch.device) -> None
         random.setstate(states["python"])
     if "numpy" in states:
         np.random.set_state(states["numpy"])
+
+
+def _without_arrays(value: Any) -> Any:
+    """Return a state of NumPy with lists for arrays: it can be compared and written as JSON."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _without_arrays(part) for key, part in value.items()}
+    return value

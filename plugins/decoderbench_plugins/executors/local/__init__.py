@@ -1,11 +1,13 @@
-"""local: cells run side by side in long-lived worker processes of this machine. The default."""
+"""local: cells run side by side in long-lived worker processes of this machine. The default, except on Windows."""
+
+import os
 
 from decoderbench import hookimpl
 
-from .executor import Local
+if os.name == "posix":
+    from .executor import Local
 
-
-@hookimpl
-def register_executors() -> list[type[Local]]:
-    """Register the executor of this package."""
-    return [Local]
+    @hookimpl
+    def register_executors() -> list[type[Local]]:
+        """Register the executor of this package."""
+        return [Local]

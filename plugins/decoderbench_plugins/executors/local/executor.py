@@ -109,7 +109,9 @@ class Local(Executor):
         elif isinstance(message, logging.LogRecord):
             logging.getLogger(message.name).handle(message)
         elif isinstance(message, NotReady):
-            raise PendingCellsError(f"a worker process cannot run cells: {message.reason}")
+            error = PendingCellsError(f"a worker process cannot run cells: {message.reason}")
+            error.exit_code = message.exit_code
+            raise error
         elif isinstance(message, Ended):
             worker.finish()
             worker.ready = not message.leaving

@@ -13,10 +13,11 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 
-from decoderbench import CellOutcome, CellWork, PendingCellsError
+from decoderbench import CellOutcome, CellWork, DecoderBenchError, PendingCellsError, PluginError
 
 if sys.platform == "linux":
     from fcntl import F_SETSIG
@@ -35,9 +36,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class NotReady:
-    """The worker cannot run cells, and ends."""
+    """The worker cannot run cells, and ends.
+
+    Attributes:
+        reason: why.
+        exit_code: exit status of the run.
+    """
 
     reason: str
+    exit_code: int
 
 
 @dataclass(frozen=True)
@@ -86,25 +93,37 @@ def main(
     with suppress(OSError):
         os.chdir(folder)
     _log_to(connection)
+    send = partial(_send, connection)
     try:
         runner = work.open(lambda: "stopped" if stopped else "")
+        environment_here = work.describe() if work.device.startswith("cuda") else None
+    except PendingCellsError as error:
+        return send(NotReady(error.reason, error.exit_code))
+    except DecoderBenchError as error:
+        return send(NotReady(str(error), error.exit_code))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything when it is loaded
-        connection.send(
-            NotReady(error.reason if isinstance(error, PendingCellsError) else f"{type(error).__name__}: {error}")
-        )
-        return
-    connection.send(Ready(work.describe() if work.device.startswith("cuda") else None))
+        return send(NotReady(f"{type(error).__name__}: {error}", PluginError.exit_code))
+    send(Ready(environment_here))
     while not stopped:
         try:
             task = connection.recv()
         except EOFError:
-            return
-        outcome = runner.run(task, connection.send)
+            return None
+        outcome = runner.run(task, send)
         failed = outcome.record is not None and outcome.new and outcome.record.status not in ("done", "infeasible")
         leaving = failed or runner.state_changed or runner.device_lost
-        connection.send(Ended(outcome, leaving))
+        send(Ended(outcome, leaving))
         if leaving:
-            return
+            return None
+    return None
+
+
+def _send(connection: Connection, message: object) -> None:
+    """Send a message; end the process if nobody receives it any more: the cell has not failed."""
+    try:
+        connection.send(message)
+    except OSError:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _die_with(lifeline: Connection) -> None:
@@ -136,7 +155,7 @@ def _log_to(connection: Connection) -> None:
 
     class Handler(QueueHandler):
         def enqueue(self, record: logging.LogRecord) -> None:
-            connection.send(record)
+            _send(connection, record)
 
     root = logging.getLogger()
     root.handlers[:] = [Handler(connection)]  # type: ignore[arg-type]
