@@ -131,7 +131,7 @@ def parse(path: Path, content: bytes) -> dict[str, Any]:
         DamagedError: the content is not a JSON object. `path` names it.
     """
     try:
-        data = json.loads(content)
+        data = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise DamagedError(path, f"not JSON, {len(content):,} bytes" if content else "empty") from None
     if not isinstance(data, dict):
@@ -141,9 +141,13 @@ def parse(path: Path, content: bytes) -> dict[str, Any]:
 
 def has_own_digest(content: bytes, **replaced: int) -> bool:
     """Return whether a JSON object has the digest that it states, with the numbers of some keys replaced."""
-    data = _parse_numbers_as_text(content)
-    stated = data.pop(DIGEST, None)
-    return bool(stated == _canonical_digest(data | {name: _as_text(str(value)) for name, value in replaced.items()}))
+    try:
+        data = _parse_numbers_as_text(content.decode("utf-8-sig"))
+        stated = data.pop(DIGEST, None)
+        data |= {name: _as_text(str(value)) for name, value in replaced.items()}
+        return bool(stated == _canonical_digest(data))
+    except RecursionError:  # deeper than anything that was written
+        return False
 
 
 def _canonical_digest(data: dict[str, Any]) -> str:
@@ -152,9 +156,9 @@ def _canonical_digest(data: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _parse_numbers_as_text(content: str | bytes) -> Any:
+def _parse_numbers_as_text(text: str) -> Any:
     """Parse JSON, keeping the digits of numbers: one edited digit may leave a float the same."""
-    return json.loads(content, parse_float=_as_text, parse_int=_as_text)
+    return json.loads(text, parse_float=_as_text, parse_int=_as_text)
 
 
 def _as_text(number: str) -> dict[str, str]:

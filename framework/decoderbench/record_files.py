@@ -35,7 +35,7 @@ from decoderbench.storage import delete
 logger = logging.getLogger("decoderbench")
 
 RESULT, PLAN = "result.json", "plan.json"
-MAX_RESULT, MAX_PLAN = 2**26, 2**31
+MAX_RESULT, MAX_PLAN = 2**26, 2**28
 """Sizes in bytes that no record and no plan has; a larger file is not read."""
 
 READ_BY_REPORTS = ("predictions.parquet", "history.jsonl")
@@ -179,7 +179,7 @@ def _decode(path: Path, content: bytes, kind: type[_Record]) -> _Record:
     data.pop(DIGEST, None)
     try:
         return kind.model_validate_json(json.dumps(data))
-    except ValidationError:
+    except (ValidationError, RecursionError):
         raise DamagedError(path, f"not a {path.stem}") from None
 
 
@@ -198,6 +198,6 @@ def _check_digest(path: Path, content: bytes, data: dict[str, object], kind: typ
     if not data.keys() >= _IN_ALL_FORMATS[kind]:
         raise DamagedError(path, f"not a {path.stem}")
     raise OtherFormatError(
-        f"{path}: has format {given!r}, this decoderbench reads format {FORMAT}; the file is left unchanged; use the "
-        f"decoderbench that wrote it, or run the experiment again with --results FOLDER"
+        f"{path}: has format {given!r:.40}, this decoderbench reads format {FORMAT}; the file is left unchanged; use "
+        f"the decoderbench that wrote it, or run the experiment again with --results FOLDER"
     )

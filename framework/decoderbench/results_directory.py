@@ -20,6 +20,7 @@ from decoderbench.integrity import DamagedError
 from decoderbench.locks import holding, is_held, refuse_unsafe_locks
 from decoderbench.record_files import (
     CHECKPOINTS,
+    MAX_PLAN,
     PLAN,
     RESULT,
     OtherFormatError,
@@ -135,8 +136,16 @@ class ResultsDirectory:
         return sum(path.parent.name not in known for path in self.path.glob(f"cells/*/{RESULT}"))
 
     def write_plan(self, plan: Plan) -> None:
-        """Write `plan.json`, which determines the rows of tables and their order. A damaged one is kept beside it."""
-        path = self.path / PLAN
+        """Write `plan.json`, which determines the rows of tables and their order. A damaged one is kept beside it.
+
+        Raises:
+            ConfigError: the plan is too large to be read again.
+        """
+        path, content = self.path / PLAN, encode(plan)
+        if len(content) > MAX_PLAN:
+            raise ConfigError(
+                [f"grid: {len(plan.cells):,} cells make a plan of {len(content):,} bytes; divide the grid"]
+            )
         try:
             read_plan(path)
         except (FileNotFoundError, OtherFormatError):
@@ -145,7 +154,7 @@ class ResultsDirectory:
             aside = name_aside(path)
             rename(path, aside)
             logger.warning("%s; renamed to %s and written anew", error, aside.name)
-        write_atomically(path, encode(plan))
+        write_atomically(path, content)
 
     def read_plan(self) -> Plan:
         """Read `plan.json`.

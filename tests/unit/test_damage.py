@@ -16,6 +16,7 @@ from helpers.recording import make_cell, make_record, publish
 
 from decoderbench import integrity
 from decoderbench.config.cell import Cell
+from decoderbench.errors import ConfigError
 from decoderbench.records import RunRecord
 from decoderbench.report import load_results, markdown_table
 from decoderbench.report.tables import cells_csv
@@ -325,3 +326,12 @@ def test_record_that_names_files_outside_its_folder_is_damaged(damaged: ResultsD
     verify(damaged, fix=True, report=lambda line: None)
     assert (damaged.path / "plan.json").exists()
     assert damaged.read(CELLS[0]) is None
+
+
+def test_plan_that_is_too_large_to_be_read_again_is_refused(
+    pristine: ResultsDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("decoderbench.results_directory.MAX_PLAN", 1000)
+    with pytest.raises(ConfigError, match=r"grid: 3 cells make a plan of [\d,]+ bytes; divide the grid"):
+        ResultsDirectory(tmp_path).write_plan(pristine.read_plan())
+    assert not (tmp_path / "plan.json").exists()

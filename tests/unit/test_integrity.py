@@ -1,6 +1,7 @@
 """Plans and results that state their own sha256: one changed bit or digit is found, another layout is not damage."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from helpers.recording import make_cell, make_record, publish
 
 from decoderbench.integrity import DamagedError, artifact_of, check_content, has_own_digest, seal
-from decoderbench.record_files import OtherFormatError, encode, read_plan, read_result
+from decoderbench.record_files import OtherFormatError, collect_artifacts, encode, read_plan, read_result
 from decoderbench.records import Plan
 
 PLAN = Plan(experiment="x", command="decoderbench run", cells=(), split_sizes={"train": 120}, data_notes=("é 1.5e-07",))
@@ -99,3 +100,33 @@ def test_json_that_is_no_plan_is_not_taken_for_one_of_an_older_format(tmp_path: 
     (tmp_path / "plan.json").write_text(make_cell().model_dump_json())
     with pytest.raises(DamagedError, match="not a plan"):
         read_plan(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "damage"),
+    [
+        (b"[" * 100_000, "not JSON, 100,000 bytes"),
+        (b'{"a":' * 900 + b"1" + b"}" * 900, "not a plan"),
+        (b'{"format": 3, "a": ' + b"[" * 900 + b"]" * 900 + b"}", "not a plan"),
+        (b"\0" * 4096, "not JSON, 4,096 bytes"),
+        ('{"format": 4}'.encode("utf-16"), "not JSON, 28 bytes"),
+        (b"[1, 2]", "not a JSON object, 6 bytes"),
+        (b'{"experiment": "\\ud800", "cells": [], "command": "", "format": 3}', "not a plan"),
+        (b'{"experiment": 1e999, "cells": NaN, "format": 3}', "not a plan"),
+        (b'{"experiment": ' + b"9" * 5000 + b', "cells": [], "format": 3}', "not JSON, "),
+    ],
+    ids=["deep", "nested", "nested and old", "zeros", "utf-16", "list", "surrogate", "not a number", "long number"],
+)
+def test_hostile_plan_is_damaged_and_no_traceback(tmp_path: Path, content: bytes, damage: str) -> None:
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(DamagedError, match=f"damaged: {damage}"):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_files_that_cannot_be_recorded_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / os.fsdecode(b"\xff.bin")).touch()
+    (tmp_path / "mine.bin").write_bytes(b"1")
+    assert list(collect_artifacts(tmp_path)) == ["mine.bin"]
+    assert "pipe: not recorded: not a regular file" in caplog.text
+    assert "not recorded, its name is not UTF-8" in caplog.text
