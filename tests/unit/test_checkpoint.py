@@ -191,9 +191,9 @@ def test_random_states_go_on_where_they_were_read(generator: Any) -> None:
         np.random.set_bit_generator(generator(3))
         try:
             states = unpack(pack(read_random_states(CPU)))
-            drawn = [float(torch.rand(())), random.random(), np.random.random()]  # noqa: NPY002
+            drawn = [float(torch.rand(())), random.random(), np.random.random()]
             write_random_states(states, CPU)
-            assert [float(torch.rand(())), random.random(), np.random.random()] == drawn  # noqa: NPY002
+            assert [float(torch.rand(())), random.random(), np.random.random()] == drawn
         finally:
             np.random.set_bit_generator(original)
 
