@@ -19,7 +19,9 @@ from markdown_it import MarkdownIt
 
 from decoderbench.cli.terminal import SafeConsole
 from decoderbench.config.cell import ResolvedComponent
+from decoderbench.execution.work import CellWork
 from decoderbench.records import append_line
+from decoderbench.registry.executor import CellTask
 from decoderbench.report import load_results, markdown_table, write_report
 
 PAYLOADS = [
@@ -190,6 +192,28 @@ def test_printed_table_with_hostile_text_has_the_columns_of_a_harmless_one_and_o
     assert columns(shown) == columns(plain)
 
 
+SVG = {
+    *(
+        "svg",
+        "metadata",
+        "RDF",
+        "Work",
+        "creator",
+        "format",
+        "type",
+        "Agent",
+        "title",
+        "defs",
+        "style",
+        "g",
+        "path",
+        "use",
+    ),
+    *("clipPath", "rect", "text", "tspan"),
+}
+"""Elements that show something and do nothing."""
+
+
 @pytest.mark.slow
 def test_figures_with_hostile_text_have_no_element_that_acts(tmp_path: Path) -> None:
     cells = [make_cell(payload) for payload in (*PAYLOADS, *MORE)]
@@ -201,8 +225,32 @@ def test_figures_with_hostile_text_have_no_element_that_acts(tmp_path: Path) -> 
     for file in tmp_path.glob("*.svg"):
         elements = list(ElementTree.parse(file).iter())
         kinds = {element.tag.rpartition("}")[2] for element in elements}
-        assert kinds <= {"svg", "metadata", "RDF", "Work", "creator", "format", "type", "Agent", "title", "defs", "style",
-                         "g", "path", "use", "clipPath", "rect", "text", "tspan"}  # fmt: skip
+        assert kinds <= SVG
         assert not [name for element in elements for name in element.attrib if name.lower().startswith("on")]
         links = [value for element in elements for name, value in element.attrib.items() if name.endswith("href")]
         assert all(link.startswith("#") for link in links)
+
+
+def test_text_of_a_process_that_died_is_bounded_and_printable_in_record_and_traceback(tmp_path: Path) -> None:
+    nothing: Any = None
+    work = CellWork(
+        results=tmp_path, plugins=nothing, images=tmp_path, audit=nothing, dataset="x", device="cpu", threads=1
+    )
+    cell = make_cell()
+    output = work.output_of(cell)
+    for _ in range(200):
+        output.append(b"\xff\xfe\x1b[31m\x00\r" + b"x" * 500_000)  # one line of 100 MB
+    output.append(b"\x1b]0;title\x07 \xe2\x80\xae\nlast line \x9b2J")
+    output.close()
+    task = CellTask(cell=cell, environment={}, superseded=None)
+    outcome = work.publish_failure(task, "crashed", "a\x1b[31m\n\x9b" + "y" * 5_000_000, output.tail())
+    assert outcome.record is not None
+    assert outcome.record.reason.startswith(r"a\x1b[31m \x9byyy")
+    assert outcome.record.reason.isprintable()
+    assert len(outcome.record.reason) < 1_100
+    folder = tmp_path / "cells" / cell.cell_id
+    lines = (folder / "traceback.txt").read_text(encoding="utf-8").split("\n")
+    assert lines[-1] == r"last line \x9b2J"
+    assert all(line.isprintable() for line in lines)
+    assert sum(map(len, lines)) < 100_000
+    assert (folder / "output.txt").stat().st_size < 10_000_000
