@@ -165,8 +165,9 @@ class ProgressFile:
 
 def read_progress(folder: Path) -> CellProgress | None:
     """Return the progress of the cell of a folder; None if there is no file or if it is damaged."""
+    path = folder / FILE
     try:
-        return CellProgress.model_validate_json((folder / FILE).read_bytes())
+        return CellProgress.model_validate_json(path.read_bytes()) if path.is_file() else None  # a pipe would block
     except (OSError, ValidationError):
         return None
 

@@ -197,8 +197,11 @@ def saved_step(folder: Path) -> int | None:
     The digest of the checkpoint is not checked here: reading all of it would take long.
     """
     for name in ("current", "previous"):  # as in training/checkpoint.py, which needs torch
+        path = folder / "checkpoint" / f"{name}.checkpoint"
+        if not path.is_file():  # a pipe would block
+            continue
         try:
-            with (folder / "checkpoint" / f"{name}.checkpoint").open("rb") as file:
+            with path.open("rb") as file:
                 file.readline(LONGEST_LINE)  # size and sha256
                 step = dict(json.loads(file.readline(LONGEST_LINE))["dict"])["step"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

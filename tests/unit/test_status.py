@@ -183,6 +183,15 @@ def test_damaged_checkpoint_is_no_saved_step(tmp_path: Path) -> None:
     assert status.saved_step(tmp_path) == 5
 
 
+def test_pipes_in_place_of_files_block_nothing(tmp_path: Path) -> None:
+    (cell,) = grid = cells(1)
+    folder = publish(tmp_path, grid, []).cell_directory(cell)
+    (folder / "checkpoint").mkdir(parents=True)
+    for name in (FILE, "lock", "checkpoint/current.checkpoint"):
+        os.mkfifo(folder / name)
+    assert states(StatusReader(tmp_path)) == ["waiting"]
+
+
 def test_time_left_is_that_of_finished_cells_of_the_row(tmp_path: Path) -> None:
     def state(decoder: str, name: Any, **fields: Any) -> CellState:
         return CellState(make_cell(decoder, training=STEPS), name, **fields)

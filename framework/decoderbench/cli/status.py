@@ -153,7 +153,8 @@ def _drawing_of(grid: GridState, results: Path) -> Group:
             Text(", ".join(_details(cell)), overflow="ellipsis", no_wrap=True),
         )
     others = [Text(line, overflow="ellipsis", no_wrap=True) for line in lines_of(grid, but="running")]
-    return Group(Text(summary_of(grid, results), overflow="fold", no_wrap=False), bars, *others, Text())  # ^C appears below
+    last = Text()  # where ^C appears
+    return Group(Text(summary_of(grid, results), overflow="fold", no_wrap=False), bars, *others, last)
 
 
 def _as_data(grid: GridState) -> dict[str, Any]:
