@@ -1,4 +1,4 @@
-"""Time and memory to open the cache of a folder of 100,000 images.
+"""Time and memory to open the cache of a folder of 100,000 images, and to check its pixels when they are first used.
 
     python benchmarks/open_cache.py [--count 100000] [--out FILE.jsonl] [--small]
 
@@ -15,11 +15,13 @@ import time
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from figure_file import FigureWriter, installed_versions, parser
+from numpy.typing import NDArray
 from PIL import Image
 
 from decoderbench.data.image_cache import open_store
-from decoderbench.data.image_store import read_store
+from decoderbench.data.image_store import ImageStore, read_store
 from decoderbench.options import ImageOptions
 from decoderbench_plugins.datasets.folder import Folder
 
@@ -75,14 +77,27 @@ def open_cached(folder: Path) -> dict[str, float]:
     directory = store.directory
     del store, samples, dataset
     again = time.perf_counter()
-    read_store(directory)
+    store = read_store(directory)
+    read = time.perf_counter()
+    batches = np.array_split(np.random.default_rng(0).permutation(len(store)), max(1, len(store) // 64))
+    seconds = [verify(store, batches) for _ in range(2)]
     return {
         "samples() s": listed - start,
         "open_store s": opened - listed,
         "open_store, time of the CPU s": opened_cpu - listed_cpu,
-        "read_store s": time.perf_counter() - again,
+        "read_store s": read - again,
+        "hashes of all images at their first use s": seconds[0],
+        "check of a batch of 64 afterwards us": 1e6 * seconds[1] / len(batches),
         "RSS growth MB": after - before,
     }
+
+
+def verify(store: ImageStore, batches: list[NDArray[np.int64]]) -> float:
+    """Return the seconds that it takes to check the images of all batches."""
+    start = time.perf_counter()
+    for rows in batches:
+        store.verify(rows)
+    return time.perf_counter() - start
 
 
 def resident_megabytes() -> float:
