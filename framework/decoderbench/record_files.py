@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -91,6 +91,24 @@ def read_result(folder: Path) -> RunRecord:
     if record.cell.cell_id != folder.name:
         raise DamagedError(path, f"the record of another cell, {record.cell.cell_id}")
     return record
+
+
+def read_and_check(
+    folder: Path, find_damage: Callable[[RunRecord], Sequence[DamagedError]]
+) -> tuple[RunRecord | None, Sequence[DamagedError]]:
+    """Return the record of a cell's folder, if it has one, and the damage of it and of its files.
+
+    Args:
+        folder: that of the cell.
+        find_damage: returns the damage of the files of a record.
+    """
+    try:
+        record = read_result(folder)
+    except FileNotFoundError:
+        return None, []
+    except DamagedError as error:
+        return None, [error]
+    return record, find_damage(record)
 
 
 def collect_artifacts(folder: Path) -> dict[str, Artifact]:

@@ -29,8 +29,8 @@ from decoderbench.record_files import (
     delete_checkpoints,
     encode,
     name_aside,
+    read_and_check,
     read_plan,
-    read_result,
     set_aside_files,
 )
 from decoderbench.records import FORMAT, Plan, RunRecord
@@ -239,12 +239,12 @@ class ResultsDirectory:
 
     def _read(self, cell: Cell, find_damage: Callable[[RunRecord], Sequence[DamagedError]]) -> RunRecord | None:
         folder = self.cell_directory(cell)
-        record, damage = _read_and_check(folder, find_damage)
+        record, damage = read_and_check(folder, find_damage)
         if not damage:
             return record
         self._damage[cell.cell_id] = _describe(folder, damage)
         with nullcontext(True) if folder in self._held else self.hold(folder) as held:
-            record, damage = _read_and_check(folder, find_damage) if held else (None, [])
+            record, damage = read_and_check(folder, find_damage) if held else (None, [])
             if damage:
                 self.set_aside(folder, damage)
                 return None
@@ -283,19 +283,6 @@ class ResultsDirectory:
 def digest_of_path(path: Path) -> str:
     """Return a digest of the absolute path of a file or folder: results tell where they come from, not whose."""
     return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-
-
-def _read_and_check(
-    folder: Path, find_damage: Callable[[RunRecord], Sequence[DamagedError]]
-) -> tuple[RunRecord | None, Sequence[DamagedError]]:
-    """Return the record of a folder, if it has one, and the damage of it and its files."""
-    try:
-        record = read_result(folder)
-    except FileNotFoundError:
-        return None, []
-    except DamagedError as error:
-        return None, [error]
-    return record, find_damage(record)
 
 
 def _describe(folder: Path, damage: Sequence[DamagedError]) -> str:
