@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import shutil
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ from helpers.commands import call
 from helpers.folders import table
 from helpers.running import to_toml
 from PIL import Image
+
+from decoderbench import DataError, Experiment, Registry
+from decoderbench.data.dataset import SPLITS
+from decoderbench.data.problems import CODES
+from decoderbench.planning.data_report import audit_data
+from decoderbench.planning.inputs import read_inputs
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +189,70 @@ def test_audit_of_an_lmdb_names_all_that_is_wrong(capfd: pytest.CaptureFixture[s
     assert "is not UTF-8; encode labels as UTF-8" in text
     assert "image-000000005 is empty or missing" in text
     assert "2 in all: 'lm/image-000000005', 'lm/image-000000006'" in text
+
+
+def corrupt_all(folder: Path) -> None:
+    for number in range(30):
+        (folder / f"{number}.png").write_bytes(b"damaged")
+
+
+def empty_labels_of_test(folder: Path) -> None:
+    rows = [(f"{number}.png", "" if number % 3 == 2 else "1", SPLITS[number % 3]) for number in range(30)]
+    table(folder, rows, header=("filename", "label", "split"))
+
+
+def no_label(folder: Path) -> None:
+    table(folder, [(f"{number}.png", "") for number in range(30)])
+
+
+DAMAGES: list[Callable[[Path], object]] = [
+    damage,
+    corrupt_all,
+    no_label,
+    lambda folder: None,
+    lambda folder: (folder / "gone.png").symlink_to("nowhere"),
+    lambda folder: (folder / "7.png").unlink(),
+    lambda folder: (folder / "labels.csv").write_text("filename,label\n"),
+    lambda folder: shutil.copy(folder / "1.png", folder / "2.png"),
+]
+
+
+@pytest.mark.parametrize("allow", [(), ("empty_label", "unreadable_image"), CODES], ids=["none", "some", "all"])
+@pytest.mark.parametrize(
+    "change", [empty_labels_of_test, *(pytest.param(one, marks=pytest.mark.slow) for one in DAMAGES)]
+)
+def test_audit_accepts_data_if_and_only_if_a_run_does(
+    folder: Path, tiny: dict[str, Any], registry: Registry, change: Callable[[Path], object], allow: tuple[str, ...]
+) -> None:
+    change(folder)
+    tiny["dataset"] = {"use": "folder", "path": str(folder)}
+    experiment = Experiment(**tiny, allow=allow)
+    found = audit_data(experiment, registry, base_dir=Path())
+    try:
+        inputs = read_inputs(experiment, registry, base_dir=Path())
+        accepted = inputs.audit is not None
+    except DataError:
+        accepted = False
+    else:
+        assert found.audit == inputs.audit
+    assert found.accepted == accepted
+    assert found.lines()[-1].startswith("accepted: " if accepted else "refused: ")
+
+
+def test_audit_of_a_parquet_file_reads_it_as_a_hugging_face_dataset(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    images = [{"bytes": b"damaged" if number == 4 else png(number), "path": None} for number in range(30)]
+    rows = {"image": images, "text": [text_of(number) if number != 5 else None for number in range(30)]}
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "words.parquet")
+    options = ["--set", "dataset.test_fraction=0.2", "--set", "dataset.label_column=text"]
+    status, lines = audit(capfd, str(tmp_path / "words.parquet"), *options)
+    text = "\n".join(lines)
+    assert status == 3
+    assert "refused  train/000000005: label_column 'text' has None of type" in text
+    assert "refused  unreadable_image: image 'train/000000004' cannot be decoded" in text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,9 @@ from decoderbench.errors import DataError
 def audit(
     data: Annotated[
         Path,
-        typer.Argument(help="An experiment's .toml file, a folder of labeled images, or an LMDB.", show_default=False),
+        typer.Argument(
+            help="An experiment's .toml file, a folder of images, an LMDB, or a Hugging Face dataset on disk."
+        ),
     ],
     overrides: Overrides = None,
     plugin: PluginNames = None,

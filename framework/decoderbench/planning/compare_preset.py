@@ -1,4 +1,4 @@
-"""The experiment of `decoderbench compare FOLDER`: a preset, fitted to the images of a folder or an LMDB."""
+"""The experiment of `decoderbench compare FOLDER`: a preset, fitted to the images of a data set of any form."""
 
 from __future__ import annotations
 
@@ -89,6 +89,9 @@ def _dataset_at(path: Path, options: object) -> dict[str, Any]:
     if (path / "data.mdb").is_file() or (path.suffix.lower() == ".mdb" and path.is_file()):
         tested = isinstance(options, Mapping) and options.keys() & {"test", "test_fraction"}
         return {"use": "lmdb", "train": str(path), **({} if tested else {"test_fraction": TEST_FRACTION})}
+    saved = [path / name for name in ("dataset_dict.json", "state.json")]  # by the library of Hugging Face
+    if any(file.is_file() for file in saved) or (path.suffix.lower() == ".parquet" and path.is_file()):
+        return {"use": "hf", "path": str(path)}
     return {"use": "folder", "path": str(path)}
 
 

@@ -116,7 +116,7 @@ def audit_data(
         ConfigError: an allowed code is unknown.
         PendingCellsError: the deadline passed.
     """
-    validate_codes(experiment.allow)
+    codes = validate_codes(experiment.allow)
     collected, audit, images_audited = list(faults or ()), None, False
     # With every code allowed, no problem hides those that are looked for after it.
     lenient = experiment.model_copy(update={"allow": CODES})
@@ -137,9 +137,9 @@ def audit_data(
         collected.append(str(error))
     refused: tuple[Problem, ...] = ()
     if audit:
-        refused = tuple(problem for problem in audit.problems if problem.code not in experiment.allow)
-        allowed = tuple(problem for problem in audit.problems if problem.code in experiment.allow)
-        audit = replace(audit, problems=allowed)
+        refused = tuple(problem for problem in audit.problems if problem.code not in codes)
+        allowed = tuple(problem for problem in audit.problems if problem.code in codes)
+        audit = replace(audit, problems=allowed, allow=codes)
     return DataReport(refused, tuple(dict.fromkeys(collected)), audit, images_audited)
 
 
