@@ -221,7 +221,7 @@ def storage_error_of(error: BaseException) -> StorageError | None:
     """Return the failure of a disk that an exception of a component or library reports, else None."""
     if isinstance(error, StorageError):
         return error
-    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+    if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno in OF_THE_DISK:
         path = error.filename2 or error.filename
         if isinstance(path, str | bytes | os.PathLike):
             return StorageError(_explain(Path(os.fsdecode(path)), None, error, "use"))
@@ -240,11 +240,22 @@ def free_bytes(path: Path) -> int | None:
     return None
 
 
+def _has_no_inodes(path: Path) -> bool:
+    """Return whether the filesystem of a path can hold no further file, whatever its size."""
+    for place in (path, *path.absolute().parents) if os.name == "posix" else ():
+        with suppress(OSError):
+            found = os.statvfs(place)
+            return found.f_files > 0 and found.f_favail == 0
+    return False
+
+
 def _explain(path: Path, size: int | None, error: OSError, doing: str) -> str:
     reason, move = _REASONS.get(error.errno or 0, (error.strerror or str(error), "make it writable"))
     length = "" if size is None else f" ({size:,} bytes)"
     free = free_bytes(path) if error.errno in OF_THE_DISK else None
     room = "" if free is None else f", {free:,} bytes are free there"
+    if error.errno == errno.ENOSPC and _has_no_inodes(path):
+        room, move = f"{room} but no further file fits", "delete some files"
     return f"cannot {doing} {path}{length}: {reason}{room}; {move}"
 
 

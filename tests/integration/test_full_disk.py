@@ -182,7 +182,7 @@ def test_every_limit_on_the_size_of_files_leaves_cells_pending(micro: Micro, tmp
 def test_filesystems_of_every_size_leave_cells_pending(micro: Micro, tmp_path: Path) -> None:
     place = tmp_path / "disk"
     place.mkdir()
-    for size in range(4, 60, 9):
+    for size in range(4, 45, 8):
         options = f"size={size}k"
         mounted = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "none", place], capture_output=True, check=False
@@ -197,6 +197,19 @@ def test_filesystems_of_every_size_leave_cells_pending(micro: Micro, tmp_path: P
             assert contents(place / "results") == micro.results
         finally:
             subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.slow
+def test_filesystem_without_inodes_says_so(micro: Micro, tmp_path: Path) -> None:
+    options = ["-o", "size=10m,nr_inodes=12"]
+    mounted = subprocess.run(["mount", "-t", "tmpfs", *options, "none", tmp_path], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("filesystems can be mounted by root only")
+    try:
+        with pytest.raises(StorageError, match=r"disk full, [\d,]+ bytes are free there but no further file"):
+            micro.run(tmp_path / "results")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 @pytest.mark.slow
