@@ -95,7 +95,9 @@ def training_goes_on_from_saved_state(subject: ModuleSubject) -> None:
         subject.loss(original, inputs)
     continued = build_seeded(subject.build, seed=1)
     state = state_of(original)
-    do = "keep what training changes in buffers, persistent or not, or in get_extra_state; checkpoints hold nothing else"
+    do = (
+        "keep what training changes in buffers, persistent or not, or in get_extra_state; checkpoints hold nothing else"
+    )
     unlike = difference(continued, state)
     expect(not unlike, got=f"a state that a module built anew cannot load: {unlike}", do=do)
     load_state(continued, state)
