@@ -30,6 +30,12 @@ def small_local(tmp_path_factory: pytest.TempPathFactory) -> Grid:
 
 
 @pytest.fixture(scope="session")
+def six_local(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """Six such cells, in worker processes."""
+    return Grid(tmp_path_factory.mktemp("six_local"), seeds=3, executor=LOCAL)
+
+
+@pytest.fixture(scope="session")
 def twelve_local(tmp_path_factory: pytest.TempPathFactory) -> Grid:
     """Twelve such cells, in worker processes."""
     return Grid(tmp_path_factory.mktemp("twelve_local"), seeds=6, executor=LOCAL)
