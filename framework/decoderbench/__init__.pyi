@@ -6,6 +6,7 @@ from .config.experiment import load_experiment as load_experiment
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Sample as Sample
 from .data.dataset import Split as Split
+from .data.image_formats import ARCHIVE_SUFFIXES as ARCHIVE_SUFFIXES
 from .data.image_formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .data.image_formats import UNSUPPORTED_IMAGE_SUFFIXES as UNSUPPORTED_IMAGE_SUFFIXES
 from .data.resident_dataset import ResidentDataset as ResidentDataset

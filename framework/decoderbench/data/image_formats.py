@@ -1,4 +1,4 @@
-"""The image formats that are read, and the suffixes of image files. No torch here."""
+"""The image formats that are read, and the suffixes of image files and of archives. No torch here."""
 
 from PIL import features
 
@@ -31,3 +31,6 @@ IMAGE_SUFFIXES = frozenset(suffix for name in IMAGE_FORMATS for suffix in _SUFFI
 
 UNSUPPORTED_IMAGE_SUFFIXES = frozenset([*_OTHERS.split(), *sum(_SUFFIXES.values(), ())]) - IMAGE_SUFFIXES
 """Suffixes of other images and of documents, so that a message can name such files, in lower case with the dot."""
+
+ARCHIVE_SUFFIXES = frozenset([".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"])
+"""Suffixes of archives, which no dataset unpacks, in lower case with the dot."""

@@ -29,7 +29,6 @@ WIDTH_STEP = 8
 MAX_WIDTH = 1024
 TEST_FRACTION = 0.2
 """Share of an LMDB to test on where no other LMDB is given for that."""
-ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 
 
 def fit_preset(
@@ -79,13 +78,7 @@ def fit_preset(
 
 
 def _dataset_at(path: Path, options: object) -> dict[str, Any]:
-    """Return the dataset that reads a path, with the options that follow from the path.
-
-    Raises:
-        DataError: it is an archive.
-    """
-    if path.suffix.lower() in ARCHIVES and path.is_file():
-        raise DataError(f"{path} is an archive, which is not read; unpack it yourself and give the folder")
+    """Return the dataset that reads a path, with the options that follow from the path."""
     if (path / "data.mdb").is_file() or (path.suffix.lower() == ".mdb" and path.is_file()):
         tested = isinstance(options, Mapping) and options.keys() & {"test", "test_fraction"}
         return {"use": "lmdb", "train": str(path), **({} if tested else {"test_fraction": TEST_FRACTION})}

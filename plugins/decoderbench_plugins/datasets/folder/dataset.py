@@ -13,9 +13,9 @@ from typing import Annotated, Literal, Self, final
 from PIL.Image import Image
 from pydantic import BeforeValidator, field_validator, model_validator
 
-from decoderbench import ComponentConfig, DataError, Dataset, Sample
+from decoderbench import ARCHIVE_SUFFIXES, ComponentConfig, DataError, Dataset, Sample
 
-from .files import ARCHIVES, count_by_suffix, hash_file, is_image, list_files, require_folder, suffix_of
+from .files import count_by_suffix, hash_file, is_image, list_files, require_folder, suffix_of
 from .labels import PROGRESS_STEP
 from .names import ImageNames
 from .notes import labeled_images, list_notes, report_left_out
@@ -168,7 +168,7 @@ class Folder(Dataset):
                 others += (
                     f"; {suffix} files with images are read with dataset.use = {other!r}" if suffix in unread else ""
                 )
-            if ARCHIVES.intersection(map(suffix_of, files)):
+            if ARCHIVE_SUFFIXES.intersection(map(suffix_of, files)):
                 others += "; archives are not read: unpack them yourself"
             raise DataError(f"dataset folder {self._root} has no labeled images{others}")
         rows = labeled_images(source, self._place, self.report_problem, follow_links=self.config.follow_links)

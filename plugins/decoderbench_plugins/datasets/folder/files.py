@@ -8,14 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from decoderbench import IMAGE_SUFFIXES, UNSUPPORTED_IMAGE_SUFFIXES, DataError
+from decoderbench import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, UNSUPPORTED_IMAGE_SUFFIXES, DataError
 
 SHOWN = 10  # names listed in a message
 MAX_SHOWN = 200  # characters of a line or name in a message
 MAX_BYTES = 2**30  # of a file of labels; more is no list of labels, and would fill the memory
 MAX_LINE = 1_000_000
 CHUNK = 2**20  # bytes hashed at a time
-ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 RESULTS = {"plan.json", "cells"}  # in each folder of results, which is in a folder of images if that is worked in
 
 
@@ -32,7 +31,7 @@ class Tree(NamedTuple):
 
 def require_folder(option: str, folder: Path) -> Path:
     """Return the folder, or raise `DataError` naming the option that leads to it."""
-    if folder.is_file() and suffix_of(folder.name) in ARCHIVES:
+    if folder.is_file() and suffix_of(folder.name) in ARCHIVE_SUFFIXES:
         raise DataError(f"{folder} is an archive, which is not read; unpack it yourself and give the folder")
     if not folder.is_dir():
         literal = "; $ is taken literally, no variable is replaced" if "$" in str(folder) else ""

@@ -6,10 +6,10 @@ from pathlib import Path
 from posixpath import basename, dirname, splitext
 from typing import TYPE_CHECKING, NamedTuple
 
-from decoderbench import DataError
+from decoderbench import ARCHIVE_SUFFIXES, DataError
 
 from .file_names import find_doubt, find_lexicon, list_readings
-from .files import ARCHIVES, Tree, find_problem, is_image, list_some, suffix_of
+from .files import Tree, find_problem, is_image, list_some, suffix_of
 from .formats import SUFFIXES, Number
 from .labels import Progress, Report, Row, read_file_names, read_folder_names, read_sidecars, sidecars_of
 from .names import ImageNames
@@ -152,7 +152,7 @@ def _find_tables(config: "Folder.Config", place: Place, sidecars: set[str]) -> t
         few_named = f"only {table.named} of its first {table.seen} records name an image that is here"
         problem = table.problem or (few_named if table.named else "it is no table of file names and labels")
         binary = not readable or "not UTF-8" in problem
-        told = binary and suffix not in ARCHIVES and word_in(basename(file)) is not None
+        told = binary and suffix not in ARCHIVE_SUFFIXES and word_in(basename(file)) is not None
         called = is_called_labels(file) or told
         certain = suffix in SPREADSHEETS | DATABASES | {".parquet"}
         if called or certain or mentions_images(place.root, file, names, basenames):

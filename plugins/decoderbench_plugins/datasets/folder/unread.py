@@ -8,7 +8,9 @@ from pathlib import Path
 from posixpath import basename, splitext
 from typing import NamedTuple
 
-from .files import ARCHIVES, suffix_of
+from decoderbench import ARCHIVE_SUFFIXES
+
+from .files import suffix_of
 from .formats import SUFFIXES, TEXT_SUFFIXES
 from .names import ImageNames
 from .split_words import word_in
@@ -22,7 +24,7 @@ _LABELS = """label labels gt gts groundtruth truth annotation annotations transc
 _NO_LABELS = """readme license licence copying notice changelog citation authors requirements charset charsets chars
     characters alphabet vocab vocabulary dict dictionary keys lexicon coords classes names fonts pyproject"""
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}  # of Windows, in any folder of images
-UNREAD_SUFFIXES = SPREADSHEETS | DATABASES | ARCHIVES | set(_OTHERS.split())
+UNREAD_SUFFIXES = SPREADSHEETS | DATABASES | ARCHIVE_SUFFIXES | set(_OTHERS.split())
 LABEL_WORDS, NO_LABELS = set(_LABELS.split()), set(_NO_LABELS.split())
 MAX_SCANNED = 64 * 2**20
 SEPARATORS = re.compile(rb"[\s\"'<>,;:|=\[\](){}\0]+")

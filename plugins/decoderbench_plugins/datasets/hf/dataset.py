@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast, final
 from PIL.Image import Image
 from pydantic import Field, model_validator
 
-from decoderbench import ComponentConfig, ConfigError, DataError, Dataset, Sample, Split
+from decoderbench import ARCHIVE_SUFFIXES, ComponentConfig, ConfigError, DataError, Dataset, Sample, Split
 
 from .named_splits import choose_splits, describe_splits
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 HUB_TIMEOUT_SECONDS = 5
-ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 
 
 @final
@@ -312,7 +311,7 @@ class HuggingFace(Dataset):
 
 def _refuse_archives(path: Path) -> None:
     """Raise if a path is, or a folder holds, an archive, which the library would unpack into its cache."""
-    archives = [file for file in (path, *path.rglob("*")) if file.suffix.lower() in ARCHIVES and file.is_file()]
+    archives = [file for file in (path, *path.rglob("*")) if file.suffix.lower() in ARCHIVE_SUFFIXES and file.is_file()]
     if archives:
         raise DataError(f"{archives[0]} is an archive, which is not read; unpack it yourself, and move it away")
 
