@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock
-
 from chaos.grid import Attempt
 
 OUTPUT = "DECODERBENCH_RELIABILITY"
@@ -114,11 +112,10 @@ class Campaign:
 
 def write_row(file: Path, row: Iterable[str]) -> None:
     """Add a row to the table in a file, in place of an earlier one of the same campaign."""
-    with FileLock(file.with_suffix(".lock")):
-        lines = file.read_text().splitlines() if file.exists() else []
-        rows = {line.split(" | ")[0]: line for line in lines if line.startswith("| ")}
-        new = f"| {' | '.join(row)} |"
-        rows[new.split(" | ")[0]] = new
-        head = [f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
-        body = sorted(line for line in rows.values() if line != head[0])
-        file.write_text("\n".join([TITLE, *head, *body]) + "\n")
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = {line.split(" | ")[0]: line for line in lines if line.startswith("| ")}
+    new = f"| {' | '.join(row)} |"
+    rows[new.split(" | ")[0]] = new
+    head = [f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
+    body = sorted(line for line in rows.values() if line != head[0])
+    file.write_text("\n".join([TITLE, *head, *body]) + "\n")
