@@ -160,8 +160,8 @@ def _nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BLOCKS = [
-    range(150),
-    *(pytest.param(range(first, first + 50), marks=pytest.mark.chaos) for first in range(150, 2000, 50)),
+    range(50),
+    *(pytest.param(range(first, first + 50), marks=pytest.mark.chaos) for first in range(50, 2000, 50)),
 ]
 
 
