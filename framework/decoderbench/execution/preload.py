@@ -6,6 +6,10 @@ A fork is safe because this starts no thread and does not touch CUDA, not even t
 import os
 import signal
 
+# A signal for all processes of a run, from a terminal or a job scheduler, must not cost the workers their parent.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 RUN = os.getppid()

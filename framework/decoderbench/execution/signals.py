@@ -6,12 +6,16 @@ import logging
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 from decoderbench.deadline import NO_DEADLINE, Deadline
 
 logger = logging.getLogger("decoderbench")
+
+SAME_SECONDS = 0.3
+"""Signals this close together are one request: `timeout` sends one to the process and one to its group."""
 
 WATCHED = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,6 +33,7 @@ class StopSignals:
     def __init__(self, deadline: Deadline = NO_DEADLINE) -> None:
         self.deadline = deadline
         self.received: signal.Signals | None = None
+        self._received_at = 0.0
         self._ended = self._announced = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -63,8 +68,9 @@ class StopSignals:
         self._ended = True
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self.received is None:
-            self.received = signal.Signals(number)
-        else:  # by the signal itself, so that the parent process knows; workers die with this process
+            self.received, self._received_at = signal.Signals(number), now
+        elif now - self._received_at > SAME_SECONDS:  # by the signal itself, so that the parent process knows; workers die with this process
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

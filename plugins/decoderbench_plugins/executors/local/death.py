@@ -8,6 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+UNKNOWN_STATUS = 255
+"""Exit status of a process that has ended with it, or whose parent, the server of workers, is gone."""
+
 KILL_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control", "/proc/vmstat")
 """Files in which Linux counts the processes that it has killed because memory ran out."""
 
@@ -31,6 +34,8 @@ def describe_death(exit_code: int | None, *, killed_for_memory: bool) -> tuple[L
     """
     if exit_code is None:
         return "crashed", "its process closed the connection to the run without a result, as os.execv does"
+    if exit_code == UNKNOWN_STATUS:
+        return "crashed", "its process ended without a result, with status 255 or one that is not known"
     if exit_code >= 0:
         return "crashed", f"its process exited with status {exit_code} without a result"
     if exit_code == -signal.SIGKILL and killed_for_memory:

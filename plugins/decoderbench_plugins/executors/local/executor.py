@@ -91,7 +91,7 @@ class Local(Executor):
                 worker.read_output()
             elif source is worker.connection:
                 yield from self._take(worker)
-        for worker in [worker for worker in self._workers if worker.lost or not worker.process.is_alive()]:
+        for worker in [worker for worker in self._workers if worker.has_ended()]:
             yield from self._bury(worker)
 
     def _take(self, worker: WorkerProcess) -> Iterator[CellOutcome]:

@@ -17,6 +17,7 @@ from typing import Any
 from decoderbench import CellOutput, CellTask, CellWork
 
 from . import worker
+from .death import UNKNOWN_STATUS
 
 DUMP_SECONDS = 0.5
 """How long a process that exceeds its time may take to print where it is."""
@@ -80,7 +81,17 @@ class WorkerProcess:
 
     def sources(self) -> list[Any]:
         """Return what becomes readable when it sends or prints something, or ends."""
-        return [self.connection, self.process.sentinel, *([] if self.output is None else [self.output])]
+        end = [self.process.sentinel] if self.process.is_alive() else []
+        return [self.connection, *end, *([] if self.output is None else [self.output])]
+
+    def has_ended(self) -> bool:
+        """Return whether the process is gone, or no longer sends anything.
+
+        If the server of workers was killed, nobody can tell the exit status of a worker, but it lives on.
+        """
+        if self.lost or self.process.is_alive():
+            return self.lost
+        return self.process.exitcode != UNKNOWN_STATUS or not Path(f"/proc/{self.process.pid}").exists()
 
     def has_sent(self) -> bool:
         """Return whether there is a message, or the end of all messages."""
