@@ -71,6 +71,7 @@ class StopSignals:
         now = time.monotonic()
         if self.received is None:
             self.received, self._received_at = signal.Signals(number), now
-        elif now - self._received_at > SAME_SECONDS:  # by the signal itself, so that the parent process knows; workers die with this process
+        elif now - self._received_at > SAME_SECONDS:
+            # By the signal itself, so that the parent process knows; workers die with this one.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
