@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.commands import call, leave_out_figures
-from helpers.disk import Disk
+from helpers.disk import ADVISORY, Disk
 from helpers.running import TINY_PLUGIN, to_toml
 from helpers.training import add_variant, train
 
@@ -79,6 +79,13 @@ class Micro:
     def run_on(self, disk: Disk) -> None:
         """Run on a disk that fails, then again once it is in order, and compare with the reference."""
         folder = disk.root
+        name = Path(self.operations[disk.fails_at - 1][1]).name
+        if not disk.lasting and name in ADVISORY:  # tried again, or ignored: no result depends on it
+            with disk.watching(), suppress(StorageError):
+                self.run(folder)
+            self.run(folder)
+            assert contents(folder) == self.results
+            return
         with disk.watching(), pytest.raises(StorageError) as raised:
             self.run(folder)
         assert raised.value.exit_code == 4

@@ -245,7 +245,7 @@ class Experiment(Options):
         return self.model_dump(mode="json", exclude_unset=True)
 
     def describe_mistake(self, location: Location, message: str) -> str:
-        """Return the message for a mistake that was found later; with file and line if the experiment is from a file."""
+        """Return the message for a mistake found later; with file and line if the experiment is from a file."""
         return describe_mistake(self._source, self._text, location, message)
 
 

@@ -85,7 +85,7 @@ class CTCDecoder(Decoder):
 def _refuse_other_ids(labels: Labels, num_characters: int) -> None:
     """Raise if an id is outside of the charset: the operator would read memory beyond the log probabilities."""
     ids = labels.ids[labels.mask()]
-    if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < num_characters):
+    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= num_characters):
         raise ValueError(
             f"labels have ids from {int(ids.min())} to {int(ids.max())}, the charset has ids from 0 to "
             f"{num_characters - 1}; encode labels with the charset of the experiment"
