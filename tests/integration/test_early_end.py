@@ -44,8 +44,8 @@ def test_run_stops_within_a_cell_and_the_same_command_finishes_the_grid(
     with pytest.raises(PendingCellsError) as caught:
         train(tiny, tiny_registry, results, stop_after=60)
     assert str(caught.value) == (
-        "stopped after 60 s at step 4 of 6 of tiny / columns / ctc / seed 0, which is saved at step 3; 1 of 3 cells have "
-        "results; give the same command again to go on"
+        "stopped after 60 s at step 4 of 6 of tiny / columns / ctc / seed 0, which is saved at step 3; 1 of 3 cells "
+        "have results; give the same command again to go on"
     )
     assert caught.value.exit_code == 4
     assert observer.started == ["loop", "ctc"]
@@ -66,8 +66,8 @@ def test_message_says_if_a_call_has_gained_nothing(
     with pytest.raises(PendingCellsError) as caught:
         train(tiny, tiny_registry, tmp_path, stop_after=60, checkpoint_every=None)
     assert str(caught.value) == (
-        "stopped after 60 s in an evaluation of tiny / columns / loop / seed 0; 0 of 3 cells have results, none is new: "
-        "allow more time; give the same command again to go on"
+        "stopped after 60 s in an evaluation of tiny / columns / loop / seed 0; 0 of 3 cells have results, none is "
+        "new: allow more time; give the same command again to go on"
     )
 
 

@@ -155,7 +155,11 @@ def test_clock_of_another_machine_does_not_matter(tmp_path: Path, monkeypatch: p
     assert states(reader) == ["waiting"]
 
 
-@pytest.mark.parametrize(("pid", "state"), [(os.getpid(), "running"), (2**22 + 1, "waiting"), (2**70, "waiting")])
+@pytest.mark.parametrize(
+    ("pid", "state"),
+    [(os.getpid(), "running"), (2**22 + 1, "waiting"), (2**70, "waiting")],
+    ids=["own", "none", "impossible"],
+)
 def test_process_of_this_machine_without_locks_counts_while_it_lives(tmp_path: Path, pid: int, state: str) -> None:
     (cell,) = grid = cells(1)
     directory = publish(tmp_path, grid, [])
