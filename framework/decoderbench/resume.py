@@ -70,14 +70,20 @@ class Resume:
         records = (self.directory.read(cell) for cell in self.cells)
         return [record for record in records if record is not None and not self._is_superseded(record)]
 
-    def with_progress(self, error: PendingCellsError, finished: int) -> PendingCellsError:
-        """Return the error of a run that ended early with the number of results; `finished` is the number before it."""
+    def with_progress(self, error: PendingCellsError, finished: int, *, out_of_time: bool = False) -> PendingCellsError:
+        """Return the error of a run that ended early with the number of results.
+
+        Args:
+            error: why it ended.
+            finished: the number of results before it.
+            out_of_time: whether its time was up.
+        """
         records = self.records()
         failed = sum(record.status in FAILED for record in records)
         progress = f"{len(records)} of {len(self.cells)} cells have results"
         if failed:
             progress += f", {failed} of them failed"
-        if len(records) == finished and error.saved_step is None and error.exit_code == PendingCellsError.exit_code:
+        if out_of_time and len(records) == finished and error.saved_step is None:
             progress += ", none is new: allow more time"
         ended = error.with_reason(f"{error.reason}; {progress}")
         if failed and error.exit_code == PendingCellsError.exit_code:

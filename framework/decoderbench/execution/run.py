@@ -46,7 +46,7 @@ class Run:
         try:
             self._complete([CellTask(cell, environment, resume.superseded(cell)) for cell in resume.pending], resume)
         except PendingCellsError as error:
-            raise resume.with_progress(error, finished) from None
+            raise resume.with_progress(error, finished, out_of_time=self.signals.is_out_of_time()) from None
         if missing := len(cells) - len(resume.records()):
             ended = PendingCellsError(f"the records of {missing} cells are gone again, or cannot be read")
             raise resume.with_progress(ended, finished)
@@ -57,23 +57,28 @@ class Run:
         while tasks:
             by_id = {task.cell.cell_id: task for task in tasks}
             ended: list[PendingCellsError] = []
+            held: list[CellTask] = []
             for outcome in self.executor.submit(tasks):
                 if outcome.ended is not None:
                     ended.append(outcome.ended)
                     self.signals.end()  # the others are saved
-                elif not outcome.held:
+                elif outcome.held:
+                    held.append(by_id.pop(outcome.cell.cell_id))
+                else:
                     del by_id[outcome.cell.cell_id]
                     if outcome.new:
                         resume.note_new_result(outcome.cell)
                         self.plugins.notify("cell_finished", cell=outcome.cell, record=outcome.record)
             if ended or self.signals.reason():
                 raise self._end(ended)
-            tasks = list(by_id.values())
-            for task in tasks:
+            if by_id:
+                lost = next(iter(by_id.values())).cell.title
+                raise PendingCellsError(f"executor {self.executor.name!r} returned no outcome of {lost}; correct it")
+            for task in held:
                 if task.cell.cell_id not in told:
                     told.add(task.cell.cell_id)
                     logger.info("waiting for %s, which another process is training", task.cell.title)
-            tasks = self._wait_for_others(tasks)
+            tasks = self._wait_for_others(held)
 
     def _wait_for_others(self, tasks: list[CellTask]) -> list[CellTask]:
         """Return the tasks, once the lock of one is free; raise `PendingCellsError` if the run is to stop before."""

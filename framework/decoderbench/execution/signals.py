@@ -59,9 +59,13 @@ class StopSignals:
                 self._announced = True
                 logger.warning("%s: saving the cells under way; again to end at once", self.received.name)
             return f"stopped by {self.received.name}"
-        if self.deadline.remaining() <= 0:
+        if self.is_out_of_time():
             return f"stopped after {self.deadline.seconds:g} s"
         return "the run ends" if self._ended else ""
+
+    def is_out_of_time(self) -> bool:
+        """Return whether the deadline has passed and no signal came before."""
+        return self.received is None and self.deadline.remaining() <= 0
 
     def end(self) -> None:
         """Let the run stop because one of its cells cannot go on."""
