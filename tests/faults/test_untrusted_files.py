@@ -281,4 +281,5 @@ def test_run_over_hostile_names_changes_only_its_results_and_the_cache_and_conne
     assert not tmp_path.is_relative_to(tempfile.gettempdir())
     allowed = str(results), str(cache), tempfile.gettempdir(), "/dev/null", "git "
     locks = {"turnstile", "room"}  # opened relative to the folder of locks
-    assert {path for path in changes if not path.startswith(allowed)} <= locks | {str(results.parent)}
+    assert {path for path in changes if not path.startswith(allowed)} <= locks | {str(results.parent), str(tmp_path)}
+    assert [path.name for path in tmp_path.iterdir()] == ["inner"], "only a file without a name, to try a lock"

@@ -12,8 +12,9 @@ from helpers.commands import call
 from helpers.running import TINY_PLUGIN, to_toml
 from helpers.training import add_variant, observe, train
 
-from decoderbench import Experiment, deadline, hookimpl, load_frame, runner
+from decoderbench import Experiment, deadline, hookimpl, load_frame
 from decoderbench.errors import DeviceLostError, PendingCellsError
+from decoderbench.execution import cell_runner
 from decoderbench.planning.prepare import prepare
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
@@ -127,7 +128,7 @@ def test_command_stops_in_time_with_exit_status_4(
     status, out, err = call(capfd, "run", *arguments, *results, "--stop-after", "0.1s")
     printed = out + err
     assert status == 4, printed
-    assert "stopped after 0.1 s before tiny / columns / loop / seed 0; 0 of 3 cells have results" in printed
+    assert "stopped after 0.1 s; 0 of 3 cells have results, none is new: allow more time" in printed
     assert printed.endswith("give the same command again to go on\n")
     assert "Traceback" not in printed
 
@@ -167,7 +168,7 @@ def test_cell_that_leaves_the_device_unusable_has_a_row_and_ends_the_run(
         "ctc": {"use": "lstm_ctc"}, "bad": {"use": "failing"}, "loop": {"use": "lstm_cell"},
     }  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "still_works", lambda device: False)
+        patch.setattr(cell_runner, "still_works", lambda device: False)
         with pytest.raises(DeviceLostError) as caught:
             train(tiny, tiny_registry, tmp_path)
     assert str(caught.value) == (

@@ -80,7 +80,7 @@ def test_results_events_and_artifacts_are_those_of_one_process(
     pd.testing.assert_frame_equal(again, frame)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_signal_saves_cells_and_the_next_run_completes_them(
     executor: str, number: signal.Signals, tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
@@ -146,7 +146,7 @@ CRASHES = {
     "memory": ("oom", "out of memory: MemoryError", "MemoryError"),
     "child": ("crashed", "its process was killed by SIGABRT", "child "),
 }
-HANGS = {"spin": "in spin", "sleep": "in <lambda>", "libc_sleep": "in <lambda>", "stop": "", "ignore_signals": ""}
+HANGS = {"spin": "in spin", "sleep": "in <lambda>", "libc_sleep": "in sleep_in_c", "stop": "", "ignore_signals": ""}
 
 
 def check_hostile(
@@ -164,14 +164,19 @@ def check_hostile(
         assert digests(results)[file] == digest
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("jobs", "faults"),
+    [(1, ["segfault", "os_exit"]), pytest.param(3, list(CRASHES), marks=pytest.mark.slow)],
+    ids=["1", "3"],
+)
 def test_cell_that_kills_its_process_costs_only_itself(
-    jobs: int, tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
+    jobs: int, faults: list[str], tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
 ) -> None:
     train(hostile_grid(tiny), hostile_registry, tmp_path / "clean", executor="inline")
-    grid = hostile_grid(tiny, *CRASHES)
+    grid = hostile_grid(tiny, *faults)
     frame = train(grid, hostile_registry, tmp_path / "results", executor="local", jobs=jobs)
-    check_hostile(frame, tmp_path / "results", CRASHES, digests(tmp_path / "clean"))
+    expected = {fault: CRASHES[fault] for fault in faults}
+    check_hostile(frame, tmp_path / "results", expected, digests(tmp_path / "clean"))
     observer = observe(hostile_registry)
     train(grid, hostile_registry, tmp_path / "results", executor="local", jobs=jobs)
     assert observer.started == [], "a cell that had crashed was tried again without --retry-failed"
@@ -191,15 +196,27 @@ def test_children_of_a_crashed_cell_are_killed(
     assert not state.exists() or state.read_text(encoding="ascii").split()[2] == "Z"
 
 
-@pytest.mark.parametrize("faults", [["libc_sleep"], pytest.param(list(HANGS), marks=pytest.mark.slow)])
-def test_cell_that_exceeds_its_time_is_ended_and_says_where_it_was(
-    faults: list[str], tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
+def test_cell_that_hangs_in_c_is_ended_and_says_where_it_was(
+    tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
+) -> None:
+    tiny["grid"] |= {"encoder": {"hangs": {"use": "hostile", "fault": "libc_sleep"}}}
+    tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
+    frame = train(tiny, hostile_registry, tmp_path, executor="local", cell_timeout=3.0)
+    assert frame["status"].tolist() == ["timeout"]
+    assert frame["reason"].tolist() == ["no result after 3 s (--cell-timeout); its process was ended"]
+    (traceback,) = tmp_path.glob("cells/*/traceback.txt")
+    assert "in sleep_in_c" in traceback.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_cells_that_hang_are_ended_and_the_others_are_what_they_would_be(
+    tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
 ) -> None:
     train(hostile_grid(tiny), hostile_registry, tmp_path / "clean", executor="inline")
-    grid = hostile_grid(tiny, *faults)
-    frame = train(grid, hostile_registry, tmp_path / "results", executor="local", jobs=1, cell_timeout=8.0)
-    reason = "no result after 8 s (--cell-timeout); its process was ended"
-    expected = {fault: ("timeout", reason, HANGS[fault]) for fault in faults}
+    grid = hostile_grid(tiny, *HANGS)
+    frame = train(grid, hostile_registry, tmp_path / "results", executor="local", jobs=1, cell_timeout=10.0)
+    reason = "no result after 10 s (--cell-timeout); its process was ended"
+    expected = {fault: ("timeout", reason, where) for fault, where in HANGS.items()}
     check_hostile(frame, tmp_path / "results", expected, digests(tmp_path / "clean"))
 
 

@@ -42,6 +42,12 @@ def spin() -> None:
         pass
 
 
+def sleep_in_c() -> None:
+    """Sleep, again after each signal, with the interpreter's lock held."""
+    while True:
+        ctypes.PyDLL(None).sleep(600)
+
+
 FAULTS: dict[str, Callable[[], object]] = {
     "none": lambda: None,
     "segfault": lambda: ctypes.string_at(0),
@@ -52,7 +58,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "spin": spin,
     "sleep": lambda: time.sleep(600),
-    "libc_sleep": lambda: ctypes.PyDLL(None).sleep(600),  # holds the interpreter's lock
+    "libc_sleep": sleep_in_c,
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "print": print_much,
     "change": change_process,

@@ -89,8 +89,8 @@ def test_character_without_a_glyph_is_refused(character, named):
 
 
 def test_repeated_character_is_refused():
-    with pytest.raises(DataError, match="more than once"):
-        captchas(charset="00").samples()
+    with pytest.raises(ValidationError, match="charset has a character twice; list each once"):
+        captchas(charset="00")
 
 
 def test_min_length_above_max_length_is_refused():
