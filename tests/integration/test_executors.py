@@ -69,13 +69,15 @@ def test_results_events_and_artifacts_are_those_of_one_process(
 ) -> None:
     expected = train(tiny, Registry(build_plugin_manager(PLUGINS)), tmp_path / "expected", executor="inline")
     observer = observe(hostile_registry)
-    frame = train(tiny, hostile_registry, tmp_path / "results", executor=executor)
+    jobs = 2 if executor == "local" else 1
+    frame = train(tiny, hostile_registry, tmp_path / "results", executor=executor, jobs=jobs)
+    assert set(map(int, frame["jobs"])) == {jobs}
     assert scores(frame) == scores(expected)
     assert digests(tmp_path / "results") == digests(tmp_path / "expected")
     assert observer.finished == dict.fromkeys(["loop", "ctc", "attention"], "done")
     assert sorted(observer.started) == ["attention", "ctc", "loop"]
     assert sorted(observer.validated) == [3, 3, 3, 6, 6, 6]
-    again = train(tiny, hostile_registry, tmp_path / "results", executor=executor)
+    again = train(tiny, hostile_registry, tmp_path / "results", executor=executor, jobs=jobs)
     assert len(observer.started) == 3, "a finished cell was trained again"
     pd.testing.assert_frame_equal(again, frame)
 

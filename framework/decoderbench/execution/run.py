@@ -43,6 +43,7 @@ class Run:
         if resume.pending:
             self._describe_conditions(environment, jobs)
         self.plugins.notify("run_started", cells=tuple(resume.pending), directory=self.directory.path)
+        environment = environment | {"jobs": str(jobs)}
         try:
             self._complete([CellTask(cell, environment, resume.superseded(cell)) for cell in resume.pending], resume)
         except PendingCellsError as error:
@@ -94,9 +95,8 @@ class Run:
         for error in ended:
             if type(error) is not PendingCellsError:
                 return error  # a full disk, a lost device, damaged images
-        why = self.signals.reason()
         reasons = [error.reason for error in ended]
-        if not all(reason.startswith(why) for reason in reasons) or not reasons:
+        if (why := self.signals.request()) and not (reasons and all(reason.startswith(why) for reason in reasons)):
             reasons.insert(0, why)  # cells in other processes do not know it
         reason = "; ".join(dict.fromkeys(reasons))
         received = self.signals.received

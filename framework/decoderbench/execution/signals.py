@@ -54,14 +54,16 @@ class StopSignals:
 
     def reason(self) -> str:
         """Return why the run is to stop, as in "stopped by SIGTERM"; an empty string if it is not."""
+        return self.request() or ("the run ends" if self._ended else "")
+
+    def request(self) -> str:
+        """Return the signal or the deadline that stops the run, as `reason` does; an empty string if there is none."""
         if self.received is not None:
             if not self._announced:  # not in the handler, which may interrupt something that prints
                 self._announced = True
                 logger.warning("%s: saving the cells under way; again to end at once", self.received.name)
             return f"stopped by {self.received.name}"
-        if self.is_out_of_time():
-            return f"stopped after {self.deadline.seconds:g} s"
-        return "the run ends" if self._ended else ""
+        return f"stopped after {self.deadline.seconds:g} s" if self.is_out_of_time() else ""
 
     def is_out_of_time(self) -> bool:
         """Return whether the deadline has passed and no signal came before."""
