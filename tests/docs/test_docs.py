@@ -215,6 +215,18 @@ def test_readme_commands_exist(capfd: pytest.CaptureFixture[str]) -> None:
     assert "pip install -e . && decoderbench run experiments/quickstart.toml" in page
 
 
+def test_readme_promises_name_tests_that_exist() -> None:
+    page = (ROOT / "README.md").read_text()
+    section = page[page.index("## What survives what") :].split("\n## ")[0].split("\nNot promised")[0]
+    promises = section.split("\n- ")[1:]
+    assert len(promises) > 8
+    for promise in promises:
+        tests = re.findall(r"`(tests/\w+/test_\w+\.py)`", promise)
+        assert tests, f"no test is named for the promise: {promise}"
+        for test in tests:
+            assert re.search(r"^def test_", (ROOT / test).read_text(), re.MULTILINE), test
+
+
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_experiment_files_have_heads_and_plan(file: Path, plan_cells: PlanCells) -> None:
     head = file.read_text().split("\nname")[0]

@@ -50,9 +50,11 @@ def test_run_writes_records_table_and_report_of_a_grid(
     assert observer.validated == [6, 12] * 3
     pd.testing.assert_frame_equal(frame, load_frame(tmp_path))
 
+    tested = set()
     for cell_id in frame["cell_id"]:
         folder = tmp_path / "cells" / cell_id
         predictions = pd.read_parquet(folder / "predictions.parquet")
+        tested.add(tuple(zip(predictions["sample"], predictions["reference"], strict=True)))
         row = frame[frame["cell_id"] == cell_id].iloc[0]
         assert (predictions["reference"] == predictions["hypothesis"]).mean() == row["exact_match"]
         assert predictions["edit_distance"].sum() / predictions["reference"].str.len().sum() == pytest.approx(
@@ -63,6 +65,7 @@ def test_run_writes_records_table_and_report_of_a_grid(
         weights = safetensors.torch.load_file(folder / "weights.safetensors")
         assert sum(w.numel() for w in weights.values()) / 1e6 == pytest.approx(row["param_count"])
         assert json.loads((folder / "cell.json").read_text())["seed"] == 0
+    assert len(tested) == 1  # all decoders are scored on the same samples
     for file in ("cells.csv", "report.md", "table.tex", "accuracy_vs_steps.svg", "accuracy_vs_latency.svg"):
         assert (tmp_path / file).stat().st_size > 0
 
