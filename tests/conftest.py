@@ -1,5 +1,7 @@
 """Fixtures for all tests: a separate cache, one thread, and an experiment that trains in a second."""
 
+import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +14,10 @@ from helpers.experiments import PlanCells, cell_planner
 from helpers.running import TINY_PLUGIN
 from hypothesis import settings
 
+from decoderbench.data import decoding_workers
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
-from decoderbench.training import cores
+from decoderbench.training import cores, provenance, timing
 
 # Without a deadline, no property fails because the machine is busy.
 settings.register_profile("no_deadline", deadline=None)
@@ -53,6 +56,24 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_runs() -> Iterator[None]:
+    """Leave out of each run what takes longer than to train a cell of a test, and what no test of a run looks at."""
+    commit = provenance._commit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "LATENCY_WARM_UPS", 1)
+        patch.setattr(timing, "LATENCY_RUNS", 3)
+        patch.setattr(provenance, "_commit", lambda: commit)
+        patch.setattr(decoding_workers, "usable_cores", lambda: 1)  # a fork of this process takes longer than to decode
+        yield
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what is there after collection from garbage collection: each failing cell asks for one."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
@@ -65,9 +86,10 @@ def registry() -> Registry:
 
 
 @pytest.fixture(scope="session")
-def plan_cells(registry: Registry) -> PlanCells:
-    """Plans an experiment file by name, each once for all tests."""
-    return cell_planner(registry)
+def plan_cells(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> PlanCells:
+    """Plans an experiment file by name, each once for all tests, also if several processes run them."""
+    folder = tmp_path_factory.getbasetemp()
+    return cell_planner(registry, folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
+
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.config.overrides import merge
@@ -50,16 +52,24 @@ ctc = { use = "lstm_ctc", hidden_dim = 8 }
 """
 
 
-def cell_planner(registry: Registry) -> PlanCells:
-    """Return a function that plans an experiment file by name; it plans each file once."""
+def cell_planner(registry: Registry, folder: Path) -> PlanCells:
+    """Return a function that plans an experiment file by name, once for all processes that are given the folder."""
 
     @cache
     def plan_cells(name: str) -> tuple[Cell, ...]:
-        experiment = load_experiment(EXPERIMENTS / f"{name}.toml")
-        if experiment.dataset.use == "rendered_words":  # drawing 100,000 texts takes seconds; 1000 show the same
-            experiment = Experiment(**merge(experiment.as_given(), {"dataset": {"train": 1000}}))
-        if experiment.image.resize == "keep":  # a probe of each width takes seconds; two widths show the same
-            experiment = Experiment(**merge(experiment.as_given(), {"image": {"buckets": 2}}))
-        return prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells
+        file = folder / f"{name}.cells"
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                file.write_text("\n".join(cell.model_dump_json() for cell in _plan(name, registry)), encoding="utf-8")
+        return tuple(map(Cell.model_validate_json, file.read_text(encoding="utf-8").split("\n")))
 
     return plan_cells
+
+
+def _plan(name: str, registry: Registry) -> tuple[Cell, ...]:
+    experiment = load_experiment(EXPERIMENTS / f"{name}.toml")
+    if experiment.dataset.use == "rendered_words":  # drawing 100,000 texts takes seconds; 1000 show the same
+        experiment = Experiment(**merge(experiment.as_given(), {"dataset": {"train": 1000}}))
+    if experiment.image.resize == "keep":  # a probe of each width takes seconds; two widths show the same
+        experiment = Experiment(**merge(experiment.as_given(), {"image": {"buckets": 2}}))
+    return prepare(experiment, registry=registry, base_dir=EXPERIMENTS).cells

@@ -76,12 +76,14 @@ def check(
     registry = load_registry([*(plugin or []), *by_plugin], plugins_dir)
     from decoderbench.registry.listing import components_of, find_components
     from decoderbench.testing import checks_of
+    from decoderbench.testing.kits import kind_of
 
     chosen: list[Registered[Any]] = []
     for name in what:
-        own = components_of(registry, name) if name in by_plugin else find_components(registry, name)
+        found = components_of(registry, name) if name in by_plugin else find_components(registry, name)
+        own = [one for one in found if kind_of(one.component)]
         if not own:
-            raise ConfigError([f"{name}: registers no component to check, only hooks; try it in a run"])
+            raise ConfigError([f"{name}: has no component to check, only hooks or executors; try it in a run"])
         chosen += own
     options = parse_overrides(assignments or [])
     if options and len(chosen) != 1:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from decoderbench.errors import UnknownNameError, did_you_mean
-from decoderbench.kinds import KINDS
+from decoderbench.kinds import REGISTERED
 from decoderbench.registry.plugin_manager import Plugins
 from decoderbench.registry.registry import Registered, Registry
 
@@ -45,7 +45,7 @@ def find_components(registry: Registry, what: str) -> list[Registered[Any]]:
     kind, slash, name = what.partition("/")
     if slash:
         if kind not in registry:
-            raise UnknownNameError(f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
+            raise UnknownNameError(f"unknown kind {kind!r}{did_you_mean(kind, REGISTERED)}; one of {', '.join(REGISTERED)}")
         return [registry[kind][name]]
     if what in registry:
         if not registry[what]:
@@ -53,7 +53,7 @@ def find_components(registry: Registry, what: str) -> list[Registered[Any]]:
         return list(registry[what].values())
     if found := [components[what] for components in registry.values() if what in components]:
         return found
-    known = sorted({*KINDS, *(name for components in registry.values() for name in components)})
+    known = sorted({*REGISTERED, *(name for components in registry.values() for name in components)})
     raise UnknownNameError(
         f"no component has the name {what!r}{did_you_mean(what, known)}; decoderbench plugins lists all"
     )

@@ -40,10 +40,10 @@ KITS = {
 
 
 def kind_of(component: object) -> str | None:
-    """Return the kind of a component class, or None if it is not a component."""
+    """Return the kind of a component class, or None if it is not a component that is checked."""
     if not isinstance(component, type):
         return None
-    return next((kind for kind, base in BASES.items() if issubclass(component, base)), None)
+    return next((kind for kind in KITS if issubclass(component, BASES[kind])), None)
 
 
 def subject_of(kind: str, cls: Any, options: Mapping[str, object], base_dir: Path = Path()) -> Subject:
@@ -73,7 +73,7 @@ def checks_of(
     """
     kind = kind or kind_of(cls)
     if kind is None:
-        bases = ", ".join(base.__name__ for base in BASES.values())
+        bases = ", ".join(BASES[kind].__name__ for kind in KITS)
         raise TypeError(f"{cls!r} is not a component; pass a class derived from one of {bases}")
     subject = subject_of(kind, cls, options or {}, base_dir)
     described = [] if kind == "metric" else [Check(subject, options_are_described, advisory=True)]
