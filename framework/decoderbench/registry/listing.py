@@ -45,7 +45,8 @@ def find_components(registry: Registry, what: str) -> list[Registered[Any]]:
     kind, slash, name = what.partition("/")
     if slash:
         if kind not in registry:
-            raise UnknownNameError(f"unknown kind {kind!r}{did_you_mean(kind, REGISTERED)}; one of {', '.join(REGISTERED)}")
+            known = ", ".join(REGISTERED)
+            raise UnknownNameError(f"unknown kind {kind!r}{did_you_mean(kind, REGISTERED)}; one of {known}")
         return [registry[kind][name]]
     if what in registry:
         if not registry[what]:
