@@ -1,4 +1,4 @@
-"""What a results folder and the cache of images can do without, and its removal. No torch here.
+"""Files that a results folder and the image cache do not need, and their removal. No torch here.
 
 Nothing is removed that a table is made of, that a running process works on, or that takes more than a fresh decoding of
 images to get again.

@@ -51,10 +51,10 @@ Device = Annotated[
 Select = Annotated[
     str, typer.Option("-k", "--select", help="Run only cells whose name matches, as in 'ctc and not seed 1'.")
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run cells again that failed before.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")]
 RetrainChanged = Annotated[
     bool,
-    typer.Option("--retrain-changed", help="Train cells again that other versions, sources or machines have trained."),
+    typer.Option("--retrain-changed", help="Train cells again whose results come from other versions, sources or machines."),
 ]
 Threads = Annotated[
     int | None,
@@ -68,7 +68,7 @@ ExecutorName = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Cells side by side.  [default: as many as cores and memory allow; 1 on CUDA]"),
+    typer.Option("--jobs", min=1, help="How many cells run at a time.  [default: as many as cores and memory allow; 1 on CUDA]"),
 ]
 CellTimeout = Annotated[
     str | None,
@@ -76,11 +76,11 @@ CellTimeout = Annotated[
 ]
 CheckpointEvery = Annotated[
     str,
-    typer.Option("--checkpoint-every", help="Training time between two checkpoints of a cell; 0 for none."),
+    typer.Option("--checkpoint-every", help="Training time between two checkpoints of a cell, as in 5m; 0 for no checkpoints."),
 ]
 NoLocks = Annotated[
     bool,
-    typer.Option("--no-locks", help="For a network filesystem or one without locks: no other process uses --results."),
+    typer.Option("--no-locks", help="Do not lock cells, as on a network filesystem. No other run may use --results."),
 ]
 StopAfter = Annotated[
     str | None,
@@ -167,7 +167,7 @@ def deadline_of(stop_after: str | None) -> Deadline:
 def execution_options(
     executor: str | None, jobs: int | None, cell_timeout: str | None, checkpoint_every: str
 ) -> dict[str, Any]:
-    """Return the options of `execute` that say how cells run; raise `ConfigError` for what is no duration."""
+    """Return the options of `execute` that say how cells run; raise `ConfigError` if a duration is invalid."""
     checkpoints = checkpoint_every.strip() not in ("0", "0s")
     return {
         "executor": executor,

@@ -1,4 +1,4 @@
-"""The command `clean`: lists what a results folder and the cache can do without, and removes it."""
+"""The command `clean`: lists and removes files that a results folder and the image cache do not need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decoderbench.cli.common import out
 def clean(
     results: Annotated[Path, typer.Argument(help="The results folder of a run.", show_default=False)],
     cache: Annotated[
-        bool, typer.Option("--cache", help="Also decoded images that no one has used for 30 days.")
+        bool, typer.Option("--cache", help="Also list decoded images that nobody has used for 30 days.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
 ) -> None:

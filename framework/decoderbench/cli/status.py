@@ -1,4 +1,4 @@
-"""The command `status`: what has become of every cell of a results folder, also of one that is running elsewhere."""
+"""The command `status`: the state of every cell of a results folder, also of cells that other machines run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def summary_of(grid: GridState, results: Path) -> str:
 
 
 def lines_of(grid: GridState, *, but: State | None = None) -> Iterator[str]:
-    """Yield a line for every cell but those that are done or just waiting, and those in one further state."""
+    """Yield a line per cell, except cells that are done, waiting, or in the state `but`."""
     for state in ("running", "saved", "failed", "unreadable", "infeasible"):
         for cell in grid.of(state) if state != but else ():
             details = ", ".join(_details(cell))

@@ -43,7 +43,7 @@ def fit_preset(
     """Return an experiment that compares three decoders on the images of a folder, as plain data, and its dataset.
 
     Components and augmentation are those of `compare.toml`. Images get its height and the width that keeps the median
-    aspect ratio, a multiple of 8. `options` are further options of its dataset. Observers are told how far it is.
+    aspect ratio, a multiple of 8. `options` are further options of its dataset. Observers get its progress.
     `report_problem` becomes that of the dataset.
 
     Raises:

@@ -30,7 +30,7 @@ class Inputs:
 
     Attributes:
         experiment: whose data they are.
-        registry: whose observers are told while images are decoded.
+        registry: its observers get the progress of decoding.
         dataset: where the images come from.
         samples: all samples of the dataset.
         label_audit: the audit of the labels alone.

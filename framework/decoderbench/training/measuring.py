@@ -71,7 +71,7 @@ class Turn:
 class MachineTurn(Turn):
     """Takes turns with the other processes of this user on this machine.
 
-    Nobody waits for ever. A process that measures gives a sign about every second, and one that has given none for
+    Nobody waits forever. A process that measures gives a sign about every second, and one that has given none for
     `patience` seconds is taken for hung and no longer waited for. A measurement that others may have disturbed says so.
     Where there are no locks, nobody waits at all, which is logged once.
     """
@@ -222,7 +222,7 @@ class MachineTurn(Turn):
         self.forget_files()
         logger.warning(
             "latency and throughput are measured without waiting for other cells on this machine: %s; set TMPDIR to a "
-            "folder of your own whose file system has locks, or run one cell at a time",
+            "folder of your own whose filesystem has locks, or run one cell at a time",
             text_of(error),
         )
 
