@@ -21,7 +21,7 @@ from decoderbench.errors import PendingCellsError
 from decoderbench.exception_text import describe_error, text_of
 
 _REASONS = {
-    errno.ENOSPC: ("disk full", "free at least that much"),
+    errno.ENOSPC: ("disk full", "free some space"),
     errno.EDQUOT: ("disk full, your quota is used up", "delete files of yours or ask for a larger quota"),
     errno.EFBIG: ("file too large for the filesystem or for `ulimit -f`", "raise the limit"),
     errno.EROFS: ("the filesystem is read-only", "make it writable or give another folder"),

@@ -54,7 +54,9 @@ Select = Annotated[
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")]
 RetrainChanged = Annotated[
     bool,
-    typer.Option("--retrain-changed", help="Train cells again whose results come from other versions, sources or machines."),
+    typer.Option(
+        "--retrain-changed", help="Train cells again whose results come from other versions, sources or machines."
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -68,7 +70,9 @@ ExecutorName = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="How many cells run at a time.  [default: as many as cores and memory allow; 1 on CUDA]"),
+    typer.Option(
+        "--jobs", min=1, help="How many cells run at a time.  [default: as many as cores and memory allow; 1 on CUDA]"
+    ),
 ]
 CellTimeout = Annotated[
     str | None,
@@ -76,7 +80,9 @@ CellTimeout = Annotated[
 ]
 CheckpointEvery = Annotated[
     str,
-    typer.Option("--checkpoint-every", help="Training time between two checkpoints of a cell, as in 5m; 0 for no checkpoints."),
+    typer.Option(
+        "--checkpoint-every", help="Training time between two checkpoints of a cell, as in 5m; 0 for no checkpoints."
+    ),
 ]
 NoLocks = Annotated[
     bool,
