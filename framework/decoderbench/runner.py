@@ -23,6 +23,7 @@ from decoderbench.planning.selection import select_cells
 from decoderbench.records import Plan
 from decoderbench.registry.executor import Executor
 from decoderbench.registry.hookspecs import hookimpl
+from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registered, Registry
 from decoderbench.report import Results, load_results, write_files
 from decoderbench.rescoring import rescore
@@ -99,6 +100,8 @@ def run(
     directory = open_results(experiment, results, locking=locking)
     chosen_device = choose_device(device)
     choose_threads(threads, chosen_device)  # before anything is read
+    registry = registry or Registry(build_plugin_manager())
+    choose_executor(registry, executor, jobs, cell_timeout).component.warm_up()
     prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline, audit_images=True)
     prepared.registry.plugins.add(AuditLog(), "decoderbench audit log")
     return execute(
@@ -189,6 +192,8 @@ def execute(
     selected = select_cells(prepared.cells, select)
     chosen_threads = choose_threads(threads, device)
     chosen = choose_executor(prepared.registry, executor, jobs, cell_timeout)
+    if chosen.component.in_process and not _named_executor(executor):
+        logger.info("plugins are objects of this process, which no other can load; cells run in it, one at a time")
     chosen_jobs = 1 if chosen.component.in_process else choose_jobs(jobs, device, chosen_threads, selected)
     directory.refuse_other_experiment(prepared.experiment.name)
     directory.refuse_other_data(origin, prepared.inputs.data_hash)
@@ -262,14 +267,13 @@ def choose_executor(
         UnknownNameError: no such executor is registered.
         ConfigError: it cannot run these plugins, several cells at a time, or end a cell.
     """
-    given = name or os.environ.get("DECODERBENCH_EXECUTOR")
+    given = _named_executor(name)
     chosen: Registered[Executor] = registry["executor"][given or ("local" if os.name == "posix" else "inline")]
     if not chosen.component.in_process and (by_hand := objects_of(registry.plugins)):
         which = f"plugin {by_hand[0]} is an object of this process, which no other process can load"
         if given:
             raise ConfigError([f"--executor {given}: {which}; use inline, or load it from a module or a file"])
         chosen = registry["executor"]["inline"]
-        logger.info("%s; cells run in this process, one at a time", which)
     if chosen.component.in_process:
         for option, value in (("--cell-timeout", cell_timeout), ("--jobs", jobs if jobs != 1 else None)):
             if value is not None:
@@ -280,3 +284,7 @@ def choose_executor(
                     ]
                 )
     return chosen
+
+
+def _named_executor(name: str | None) -> str | None:
+    return name or os.environ.get("DECODERBENCH_EXECUTOR")

@@ -14,7 +14,7 @@ import pytest
 from helpers.running import TINY_PLUGIN
 from helpers.training import observe, train
 
-from decoderbench import Cell, ConfigError, PendingCellsError, build_plugin_manager, hookimpl
+from decoderbench import Cell, ConfigError, Experiment, PendingCellsError, build_plugin_manager, hookimpl, prepare
 from decoderbench.errors import StoppedError
 from decoderbench.registry.registry import Registry
 from decoderbench_plugins.executors.local import executor as local
@@ -107,8 +107,8 @@ def test_cell_of_another_process_is_waited_for_and_taken_over(
 ) -> None:
     tiny["training"]["steps"] = 2
     tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
-    cell_id = train(tiny, Registry(build_plugin_manager(PLUGINS)), tmp_path / "plan", executor="inline")["cell_id"][0]
-    lock = tmp_path / "results" / "cells" / cell_id / "lock"
+    (cell,) = prepare(Experiment(**tiny), registry=hostile_registry).cells
+    lock = tmp_path / "results" / "cells" / cell.cell_id / "lock"
     lock.parent.mkdir(parents=True)
     holder = subprocess.Popen(
         [
@@ -168,10 +168,10 @@ def check_hostile(
 
 @pytest.mark.parametrize(
     ("jobs", "faults"),
-    [(1, ["segfault", "os_exit"]), pytest.param(3, list(CRASHES), marks=pytest.mark.slow)],
+    [(1, ["segfault", "child"]), pytest.param(3, list(CRASHES), marks=pytest.mark.slow)],
     ids=["1", "3"],
 )
-def test_cell_that_kills_its_process_costs_only_itself(
+def test_cell_that_kills_its_process_costs_only_itself_and_its_children(
     jobs: int, faults: list[str], tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
 ) -> None:
     train(hostile_grid(tiny), hostile_registry, tmp_path / "clean", executor="inline")
@@ -179,18 +179,14 @@ def test_cell_that_kills_its_process_costs_only_itself(
     frame = train(grid, hostile_registry, tmp_path / "results", executor="local", jobs=jobs)
     expected = {fault: CRASHES[fault] for fault in faults}
     check_hostile(frame, tmp_path / "results", expected, digests(tmp_path / "clean"))
+    check_child_is_gone(tmp_path / "results" / "cells" / frame.set_index("encoder").loc["child", "cell_id"])
     observer = observe(hostile_registry)
     train(grid, hostile_registry, tmp_path / "results", executor="local", jobs=jobs)
     assert observer.started == [], "a cell that had crashed was tried again without --retry-failed"
 
 
-def test_children_of_a_crashed_cell_are_killed(
-    tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
-) -> None:
-    frame = train(hostile_grid(tiny, "child"), hostile_registry, tmp_path, executor="local")
-    cell_id = frame.set_index("encoder").loc["child", "cell_id"]
-    output = (tmp_path / "cells" / cell_id / "output.txt").read_text(encoding="utf-8")
-    child = int(output.split()[1])
+def check_child_is_gone(cell: Path) -> None:
+    child = int((cell / "output.txt").read_text(encoding="utf-8").split()[1])
     end = time.monotonic() + 20
     while Path(f"/proc/{child}").exists() and time.monotonic() < end:
         time.sleep(0.05)
@@ -285,7 +281,7 @@ def test_objects_of_this_process_are_refused_by_other_processes_and_run_inline_b
     monkeypatch.delenv("DECODERBENCH_EXECUTOR")
     caplog.set_level("INFO")
     assert set(train(tiny, tiny_registry, tmp_path)["status"]) == {"done"}
-    assert "which no other process can load; cells run in this process" in caplog.text
+    assert "plugins are objects of this process" in caplog.text
 
 
 def test_source_that_changes_between_plan_and_worker_ends_the_run(tiny: dict[str, Any], tmp_path: Path) -> None:

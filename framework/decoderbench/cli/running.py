@@ -239,12 +239,14 @@ def _prepare_and_execute(
     from decoderbench.planning.prepare import prepare
     from decoderbench.planning.selection import select_cells
     from decoderbench.report import markdown_table
-    from decoderbench.runner import execute, open_results
+    from decoderbench.runner import choose_executor, execute, open_results
     from decoderbench.training.devices import choose_device
 
     source, base_dir = where
     directory = open_results(experiment, results, locking=execution.pop("locking"))
     chosen_device = choose_device(device)
+    how = execution["executor"], execution["jobs"], execution["cell_timeout"]
+    choose_executor(registry, *how).component.warm_up()
     with showing_progress(registry, "finished cells are kept"):
         prepared = prepare(
             experiment, registry=registry, base_dir=base_dir, dataset=dataset, deadline=deadline, audit_images=True

@@ -174,6 +174,11 @@ class Executor(ABC):
         self.config, self.work, self.report = config, work, report
         self.jobs, self.cell_timeout, self.stopping = jobs, cell_timeout, stopping
 
+    @classmethod
+    def warm_up(cls) -> None:
+        """Begin what takes long and needs no work yet, such as importing PyTorch elsewhere; does not wait for it."""
+        return
+
     def __enter__(self) -> Self:
         return self
 

@@ -45,8 +45,8 @@ def find_components(registry: Registry, what: str) -> list[Registered[Any]]:
     kind, slash, name = what.partition("/")
     if slash:
         if kind not in registry:
-            known = ", ".join(REGISTERED)
-            raise UnknownNameError(f"unknown kind {kind!r}{did_you_mean(kind, REGISTERED)}; one of {known}")
+            kinds = ", ".join(REGISTERED)
+            raise UnknownNameError(f"unknown kind {kind!r}{did_you_mean(kind, REGISTERED)}; one of {kinds}")
         return [registry[kind][name]]
     if what in registry:
         if not registry[what]:

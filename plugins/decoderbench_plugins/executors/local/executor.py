@@ -12,7 +12,7 @@ from typing import Any
 from decoderbench import CellEvent, CellOutcome, CellTask, Executor, PendingCellsError
 
 from .death import count_kills_for_memory, describe_death
-from .process import WorkerProcess
+from .process import WorkerProcess, start_server
 from .worker import Ended, NotReady, Ready
 
 logger = logging.getLogger("decoderbench")
@@ -44,6 +44,11 @@ class Local(Executor):
         self._stopped_at: float | None = None
         self._start_failures = 0
         self._kills = count_kills_for_memory()
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """Start the server of workers, which imports PyTorch while the run reads its data."""
+        start_server()
 
     def describe(self) -> dict[str, str]:
         """Return the conditions of this process, which are those of its workers; CUDA is described by a worker."""

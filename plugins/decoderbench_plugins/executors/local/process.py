@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -172,6 +173,12 @@ class WorkerProcess:
         if group:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, number)
+
+
+def start_server() -> None:
+    """Start the server that forks workers, unless it runs; its imports take seconds."""
+    _context()
+    ensure_running()
 
 
 def _context() -> Any:
