@@ -58,7 +58,8 @@ class Bench:
         results = self.folder / f"results{self._runs}"
         steps = steps or self.steps
         # One validation, so that training has about the share of the time that it has in quickstart's 2,000 steps.
-        settings = [f"training.steps={steps}", f"training.validate_every={steps}", *(FEW_IMAGES if few or self.small else ())]
+        settings = [f"training.steps={steps}", f"training.validate_every={steps}"]
+        settings += FEW_IMAGES if few or self.small else ()
         command = [str(COMMAND), "run", str(QUICKSTART), "--results", str(results), "--device", "cpu", "-k", cells]
         command += ["--seeds", seeds, *options, *(part for setting in settings for part in ("--set", setting))]
         start = time.perf_counter()
