@@ -135,7 +135,9 @@ IRREGULARS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("what", IRREGULARS)
-@pytest.mark.parametrize("suffix", FORMATS.values())
+@pytest.mark.parametrize(
+    "suffix", ["png", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in FORMATS.values() if suffix != "png")]
+)
 def test_what_is_no_regular_file_is_refused_by_name_and_never_opened(folder: Path, what: str, suffix: str) -> None:
     create, reason = IRREGULARS[what]
     create(folder / f"x.{suffix}")
