@@ -53,16 +53,16 @@ def write_files(results: Results, *, command: str) -> Path:
     """
     folder, name = results.directory.path, results.plan.experiment
     comment = f"% {to_single_line(command)}"
-    factors, figures = factor_tables(results), draw_figures(results)
+    table, factors, figures = main_table(results), factor_tables(results), draw_figures(results)
     factor_parts = [table.latex(name, part=f"-factors-{number}") for number, table in enumerate(factors, start=1)]
     captions = {figure: CAPTIONS[figure] for figure in figures}
     files = {
         "cells.csv": cells_csv(results.recorded),
-        "table.tex": "\n".join([comment, main_table(results).latex(name)]),
+        "table.tex": "\n".join([comment, table.latex(name)]),
         "factors.csv": cells_csv(factor_effects(results.cells)) if factors else None,
         "factors.tex": "\n".join([comment, *factor_parts]) if factors else None,
         **{figure: figures.get(figure) for figure in CAPTIONS},
-        "report.md": markdown_report(results, command=command, factors=factors, figures=captions),
+        "report.md": markdown_report(results, table, command=command, factors=factors, figures=captions),
     }
     for file, content in files.items():
         if content is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,8 +145,9 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     """
     done = frame["status"] == "done"
     numbers = frame[METRICS + COSTS].where(done)
+    differing = _differ_within_variants(frame, done)
     for cost, conditions in COSTLY.items():
-        numbers[cost] = numbers[cost].mask(_differ_within_variants(frame, done, conditions))
+        numbers[cost] = numbers[cost].mask(differing[sorted(conditions)].any(axis="columns"))
     reasons = (frame["status"] + ": " + frame["reason"]).mask(done, "").str.removesuffix(": ")
     rows = frame[[*VARIANT, "name", "status"]].assign(done=done, reasons=reasons, **numbers)
     return rows.groupby(VARIANT, sort=False, as_index=False).agg(
@@ -183,11 +184,11 @@ def _notes_on_files(directory: ResultsDirectory, records: Sequence[RunRecord]) -
         yield f"missing files, on which no number of this table depends any more: {names}"
 
 
-def _differ_within_variants(frame: pd.DataFrame, done: pd.Series[bool], conditions: Collection[str]) -> pd.Series[bool]:
-    """Return for each cell whether the done cells of its variant differ in one of the conditions."""
-    known = frame[sorted(conditions)].where(done, "").replace("", None)
+def _differ_within_variants(frame: pd.DataFrame, done: pd.Series[bool]) -> pd.DataFrame:
+    """Return for each cell and each condition of a cost whether the done cells of its variant differ in it."""
+    known = frame[sorted(set().union(*COSTLY.values()))].where(done, "").replace("", None)
     variants = [frame[axis] for axis in VARIANT]
-    return known.groupby(variants, sort=False).transform("nunique").gt(1).any(axis="columns")
+    return known.groupby(variants, sort=False).transform("nunique").gt(1)
 
 
 def _build_frame(

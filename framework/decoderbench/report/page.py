@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 
 from decoderbench.report.frame import Results
 from decoderbench.report.settings import settings_of
-from decoderbench.report.tables import Table, bullet_list, escape_markdown, join_distinct, main_table, to_single_line
+from decoderbench.report.tables import Table, bullet_list, escape_markdown, join_distinct, to_single_line
 
 
 def markdown_report(
-    results: Results, *, command: str, factors: Sequence[Table] = (), figures: Mapping[str, str]
+    results: Results, table: Table, *, command: str, factors: Sequence[Table] = (), figures: Mapping[str, str]
 ) -> str:
-    """Return the whole page. `factors` are tables, `figures` maps file names to captions."""
+    """Return the whole page. `table` is the main table, `factors` are others, `figures` maps file names to captions."""
     plan = results.plan
     datasets = join_distinct(cell.dataset for cell in plan.cells)
     sections = [
         f"# {escape_markdown(plan.experiment)}",
         f"Dataset: {escape_markdown(datasets)}.",
-        main_table(results).markdown(),
+        table.markdown(),
         *(["## Factors"] if factors else []),
-        *(f"{table.caption.capitalize()}.\n\n{table.markdown()}" for table in factors),
+        *(f"{other.caption.capitalize()}.\n\n{other.markdown()}" for other in factors),
         *(["## Data", bullet_list(plan.data_summary)] if plan.data_summary else []),
         "## Settings",
         bullet_list(settings_of(plan)),
