@@ -113,8 +113,13 @@ def test_injector_sees_every_file_of_the_results(small: Grid, operations: Operat
     ("mutate", "point", "power"),
     [
         pytest.param(mutants.never_sync, (("none", ""), "after"), "names", id="never syncs"),
-        pytest.param(mutants.write_in_place, (("write", "result.json"), "within"), "", id="writes in place"),
-        pytest.param(mutants.write_result_first, (("replace", "result.json"), "after"), "", id="writes result first"),
+        *(
+            pytest.param(mutate, point, "", id=name, marks=pytest.mark.slow)
+            for mutate, point, name in [
+                (mutants.write_in_place, (("write", "result.json"), "within"), "writes in place"),
+                (mutants.write_result_first, (("replace", "result.json"), "after"), "writes result first"),
+            ]
+        ),
     ],
 )
 def test_broken_store_is_noticed(small: Grid, mutate: Callable[[], None], point: Point, power: str) -> None:
