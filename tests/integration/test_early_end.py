@@ -45,8 +45,8 @@ def test_run_stops_within_a_cell_and_the_same_command_finishes_the_grid(
     with pytest.raises(PendingCellsError) as caught:
         train(tiny, tiny_registry, results, stop_after=60)
     assert str(caught.value) == (
-        "stopped after 60 s at step 4 of 6 of tiny / columns / ctc / seed 0, which is saved at step 3; 1 of 3 cells "
-        "have results; give the same command again to go on"
+        "stopped after 60 s; tiny / columns / ctc / seed 0 is saved at step 3 of 6; 1 of 3 cells have results; give "
+        "the same command again to go on"
     )
     assert caught.value.exit_code == 4
     assert observer.started == ["loop", "ctc"]
@@ -96,7 +96,7 @@ def test_trainer_that_wraps_exceptions_does_not_turn_the_end_of_a_run_into_a_fai
 
     tiny_registry.plugins.add(Wraps(), "wraps exceptions")
     tiny_registry.plugins.add(Clock(monkeypatch, "loop", 3), "clock")
-    with pytest.raises(PendingCellsError, match="stopped after 60 s at step 4 of 6 of tiny / columns / loop / seed 0"):
+    with pytest.raises(PendingCellsError, match="stopped after 60 s; tiny / columns / loop / seed 0 is saved at step 3"):
         train(tiny, tiny_registry, tmp_path, stop_after=60)
     assert load_frame(tmp_path).empty
 

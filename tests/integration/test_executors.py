@@ -159,6 +159,7 @@ def check_hostile(
         assert rows.loc[fault, "status"] == status
         assert reason in rows.loc[fault, "reason"]
         traceback = results / "cells" / rows.loc[fault, "cell_id"] / "traceback.txt"
+        assert not traceback.with_name("progress.json").exists()
         assert not details or details in traceback.read_text(encoding="utf-8")
     for name in ("first", "last"):
         assert rows.loc[name, "status"] == "done"

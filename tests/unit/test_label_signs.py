@@ -108,6 +108,7 @@ def test_labels_that_count_up_in_each_folder_are_noted(folder):
         (WORDS, "{label}.png", {"named_by_files": True}),
         (DIGITS, "{row}.png", {}),
         (DIGITS, "{label}.png", {"named_by_files": True}),
+        (DIGITS, "{label}_{row}.png", {"named_by_files": True}),
         (DIGITS, "train/{row:06}", {}),
         ([f"${digits}" for digits in DIGITS], "{row}.png", {}),
         (["Ä", "é", "Œuvre", "naïve", "中文", "हिन्दी", "«oui»"], "{row}.png", {}),

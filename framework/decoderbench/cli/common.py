@@ -92,7 +92,7 @@ StopAfter = Annotated[
     str | None,
     typer.Option(
         "--stop-after",
-        help="Save and end after this time, as in 90s, 5m or 2h; exit status 4 if cells are left.",
+        help="Save and end after this time, as in 90s, 5m or 2h; exit status 4 if something is left to do.",
     ),
 ]
 Allow = Annotated[list[str] | None, typer.Option("--allow", help="Accept a data problem by its code. Repeatable.")]

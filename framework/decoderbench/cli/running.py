@@ -88,7 +88,12 @@ def run(
 
 
 def compare(
-    images: Annotated[Path, typer.Argument(help="A folder of labeled images.", show_default=False)],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of labeled images, an LMDB, or a Hugging Face dataset on disk.", show_default=False
+        ),
+    ],
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Optimizer steps of each cell.  [default: 2000]")
     ] = None,
@@ -267,5 +272,7 @@ def _prepare_and_execute(
     selected = {cell.cell_id for cell in select_cells(prepared.cells, select)}
     statuses = finished.recorded.loc[finished.recorded["cell_id"].isin(selected), "status"]
     if failed := int(statuses.isin(FAILED).sum()):
-        err.print(f"{failed} of {len(statuses)} cells failed; the report gives the reasons", markup=False)
+        where = f"the report gives the reasons, traceback.txt in {directory.path / 'cells'}/* the details"
+        move = "--retry-failed runs them again"
+        err.print(f"{failed} of {len(statuses)} cells failed; {where}; {move}", markup=False)
         raise typer.Exit(1)

@@ -111,15 +111,14 @@ def _counting(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def _names_of_files(samples: Sequence[Sample], named_by_files: bool) -> Iterator[str]:
-    if len(samples) < FEWEST:
+    if named_by_files or len(samples) < FEWEST:
         return
     found: defaultdict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         label, name = sample.label, sample.key.rpartition("/")[2]
         stem = name.rpartition(".")[0] or name
         if label in (name, stem, sample.key):
-            if not named_by_files:
-                found["is its file's name"].append(sample)
+            found["is its file's name"].append(sample)
         elif label.isdecimal() and int(label[:18]) in map(int, NUMBER.findall(stem)):
             found["is the number in its file's name"].append(sample)
         elif name in label:

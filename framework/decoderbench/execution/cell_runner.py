@@ -114,8 +114,9 @@ class CellRunner:
             if isinstance(end, StorageError | DamagedImagesError):
                 raise end.with_reason(f"{cell.title}: {end.reason}") from None
             if end is not None and self.deadline.is_over():
-                saved = "" if end.saved_step is None else f", which is saved at step {end.saved_step}"
-                raise end.with_reason(f"{end.reason} of {cell.title}{saved}") from None
+                saved = f"{cell.title} is saved at step {end.saved_step} of {cell.training.steps}"
+                reason = f"{end.reason} of {cell.title}" if end.saved_step is None else saved
+                raise end.with_reason(reason) from None
             details = format_traceback(error)
             status, reason = classify(error)
         # Outside of the except block, which keeps the exception and with it the tensors of the cell.

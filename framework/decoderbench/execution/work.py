@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from decoderbench.cell_progress import FILE as PROGRESS
 from decoderbench.config.cell import Cell
 from decoderbench.data.audit import Audit
 from decoderbench.data.image_store import ImageStore, read_store
@@ -30,7 +31,7 @@ from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.resume import same_result
 from decoderbench.sources import package_digest
-from decoderbench.storage import write_atomically
+from decoderbench.storage import delete, write_atomically
 from decoderbench.training import trainer
 from decoderbench.training.devices import start_device
 from decoderbench.training.provenance import describe_environment
@@ -128,6 +129,7 @@ class CellWork:
             if found is not None and not same_result(found, task.superseded):
                 return CellOutcome(cell, found, new=True)
             directory.delete_result(cell)
+            delete(directory.cell_directory(cell) / PROGRESS)
             if details:
                 write_atomically(directory.cell_directory(cell) / "traceback.txt", to_printable_text(details).encode())
             record = RunRecord(cell=cell, status=status, reason=to_printable_line(reason))

@@ -170,7 +170,8 @@ class Folder(Dataset):
                 )
             if ARCHIVE_SUFFIXES.intersection(map(suffix_of, files)):
                 others += "; archives are not read: unpack them yourself"
-            raise DataError(f"dataset folder {self._root} has no labeled images{others}")
+            move = others or "; give one with images, and labels in a table, in .gt.txt files or in file names"
+            raise DataError(f"dataset folder {self._root} has no labeled images{move}")
         rows = labeled_images(source, self._place, self.report_problem, follow_links=self.config.follow_links)
         report_left_out(source, self._place, self.config, self.report_problem)
         if not rows:
