@@ -96,7 +96,9 @@ def test_trainer_that_wraps_exceptions_does_not_turn_the_end_of_a_run_into_a_fai
 
     tiny_registry.plugins.add(Wraps(), "wraps exceptions")
     tiny_registry.plugins.add(Clock(monkeypatch, "loop", 3), "clock")
-    with pytest.raises(PendingCellsError, match="stopped after 60 s; tiny / columns / loop / seed 0 is saved at step 3"):
+    with pytest.raises(
+        PendingCellsError, match="stopped after 60 s; tiny / columns / loop / seed 0 is saved at step 3"
+    ):
         train(tiny, tiny_registry, tmp_path, stop_after=60)
     assert load_frame(tmp_path).empty
 
