@@ -228,7 +228,7 @@ def _whole_seconds(cell: CellState) -> float | None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Return whether a process of this machine exists, as far as that can be told."""
+    """Return whether a process of this machine exists and has not ended, as far as that can be told."""
     if os.name != "posix":  # a signal of 0 would end it
         return True
     try:
@@ -236,8 +236,12 @@ def _is_alive(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
+        pass
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # a system without /proc
         return True
-    return True
+    return state not in ("Z", "X")  # it has ended, and its parent has not asked for its status yet
 
 
 def _signature(path: Path) -> object:

@@ -15,6 +15,7 @@ from helpers.recording import make_cell, make_record, publish
 
 from decoderbench import cell_progress, status
 from decoderbench.cell_progress import FILE, ProgressFile
+from decoderbench.command_line import with_results
 from decoderbench.config.cell import Cell
 from decoderbench.locks import is_held
 from decoderbench.options import TrainingOptions
@@ -167,6 +168,39 @@ def test_process_of_this_machine_without_locks_counts_while_it_lives(tmp_path: P
     assert states(StatusReader(tmp_path)) == [state]
 
 
+def test_process_that_was_killed_is_not_running_though_its_parent_has_not_noticed(tmp_path: Path) -> None:
+    (cell,) = grid = cells(1)
+    directory = publish(tmp_path, grid, [])
+    with subprocess.Popen(["sleep", "600"]) as process:
+        write_progress(directory, cell, host=cell_progress.socket.gethostname(), pid=process.pid)
+        assert states(StatusReader(tmp_path)) == ["running"]
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+        assert states(StatusReader(tmp_path)) == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("decoderbench run x.toml", "decoderbench run x.toml --results moved/here"),
+        (
+            "decoderbench run x.toml --results moved/here --jobs 2",
+            "decoderbench run x.toml --results moved/here --jobs 2",
+        ),
+        ("decoderbench run x.toml --results gone --jobs 2", "decoderbench run x.toml --jobs 2 --results moved/here"),
+        (
+            "decoderbench run --results='a b' x.toml -k 'a or b'",
+            "decoderbench run x.toml -k 'a or b' --results moved/here",
+        ),
+        ("decoderbench.run(...)", "decoderbench.run(...)"),
+        (r"decoderbench run $'\xff.toml'", r"decoderbench run $'\xff.toml'"),
+    ],
+)
+def test_command_to_continue_names_the_folder_where_the_results_are(command: str, expected: str) -> None:
+    assert with_results(command, Path("moved/here"), Path("results/x")) == expected
+    assert with_results("decoderbench run x.toml", Path("results/x"), Path("results/x")) == "decoderbench run x.toml"
+
+
 def test_result_that_appears_is_seen_and_a_deleted_one_is_gone(tmp_path: Path) -> None:
     one, other = grid = cells(2)
     directory = publish(tmp_path, grid, [make_record(one)])
@@ -227,7 +261,7 @@ def test_command_prints_counts_and_reasons_and_ends_with_0(capfd: pytest.Capture
     head, *lines = printed.splitlines()
     assert head == (
         f"{tmp_path}: 1 of 8 cells done, 1 saved, 2 waiting, 1 failed, 1 unreadable, 2 infeasible; no cell is running, "
-        "continue with: decoderbench run demo.toml"
+        f"continue with: decoderbench run demo.toml --results {tmp_path}"
     )
     assert lines[:2] == [
         "  saved       ResNet / columns / CTC / seed 3: at step 40 of 100",

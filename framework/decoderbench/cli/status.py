@@ -17,6 +17,7 @@ from rich.text import Text
 
 from decoderbench.cli.common import err, out
 from decoderbench.cli.progress import HEARTBEAT_SECONDS, describe_duration
+from decoderbench.command_line import with_results
 from decoderbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def summary_of(grid: GridState, results: Path) -> str:
     if grid.is_complete:
         return line
     if not (running := counts.get("running", 0)):
-        return f"{line}; no cell is running, continue with: {grid.plan.command}"
+        command = with_results(grid.plan.command, results, Path("results") / grid.plan.experiment)
+        return f"{line}; no cell is running, continue with: {command}"
     left = grid.seconds_left()
     if left is None:
         return f"{line}; time left not known yet"
