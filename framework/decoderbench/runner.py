@@ -251,7 +251,10 @@ def execute(
             except StorageError:
                 raise  # a report could not be written either
             except PendingCellsError:
-                write_report()
+                try:
+                    write_report()
+                except StorageError as full:  # what ended the run decides about its exit status
+                    logger.warning("the report is not written: %s", full.reason)
                 raise
         return write_report()
 

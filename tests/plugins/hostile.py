@@ -1,6 +1,7 @@
 """An encoder that does to its process what its option says, in its second training step."""
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -37,6 +38,41 @@ def leave_a_child() -> None:
     os.abort()
 
 
+def raise_in_a_child() -> None:
+    """Fork a child process that raises, and go on after its end."""
+    if (child := os.fork()) == 0:
+        raise RuntimeError("in the child")
+    os.waitpid(child, 0)
+
+
+def print_for_ever() -> None:
+    """Leave a thread that prints for as long as the process lives."""
+
+    def print_on() -> None:
+        while True:
+            os.write(1, b"x" * 2**15)
+
+    threading.Thread(target=print_on, daemon=True).start()
+
+
+def log_from_threads() -> None:
+    """Log messages that are larger than the buffer of a socket, from threads, and wait for their end."""
+    logger = logging.getLogger("decoderbench")
+
+    def log() -> None:
+        for number in range(10):
+            logger.warning("%s of a thread, %d characters", "x" * 300_000, number)
+
+    threads = [threading.Thread(target=log) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    handler = logging.getLogger().handlers[0]
+    for _ in range(10):
+        handler.emit(logger.makeRecord("decoderbench", logging.WARNING, "", 0, "y" * 300_000, (), None))
+    for thread in threads:
+        thread.join()
+
+
 def spin() -> None:
     while True:
         pass
@@ -64,6 +100,10 @@ FAULTS: dict[str, Callable[[], object]] = {
     "change": change_process,
     "child": leave_a_child,
     "memory": lambda: bytearray(2**62),
+    "fork": raise_in_a_child,
+    "print_for_ever": print_for_ever,
+    "log": log_from_threads,
+    "default_sigterm": lambda: (signal.signal(signal.SIGTERM, signal.SIG_DFL), time.sleep(600)),
     "ignore_signals": lambda: (signal.signal(signal.SIGTERM, signal.SIG_IGN), time.sleep(600)),
 }
 

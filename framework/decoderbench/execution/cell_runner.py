@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+import os
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -70,7 +73,7 @@ class CellRunner:
                 if found is not None and not same_result(found, task.superseded):
                     return CellOutcome(cell, found)
                 self.deadline.check(f"before {cell.title}")
-                self._refuse_changed_sources(cell)
+                self._refuse_changed_sources(task)
                 self.directory.delete_result(cell)
                 report(CellEvent("cell_started", {"cell": cell}))
                 with ProgressFile(self.directory.cell_directory(cell), cell.training.steps) as progress:
@@ -105,7 +108,7 @@ class CellRunner:
         try:
             with self.turn.training(), preserving_global_state():
                 use_ieee_float32()
-                with undoing_changes(partial(self._name_changes, cell), keeping=TRAINING_CHANGES):
+                with undoing_changes(partial(self._name_changes, cell), keeping=TRAINING_CHANGES), _ending_forks():
                     return self.registry.plugins.run_cell(cell, context)
         except KeyboardInterrupt:
             raise
@@ -130,22 +133,45 @@ class CellRunner:
             environment=dict(context.environment),
         )
 
-    def _refuse_changed_sources(self, cell: Cell) -> None:
+    def _refuse_changed_sources(self, task: CellTask) -> None:
         """Raise if this process has loaded other source code than the plan, whose cells name it.
 
         Raises:
             PendingCellsError: a file was changed meanwhile.
+            UnknownNameError: a component is missing, because its plugin could not be loaded here.
         """
+        cell = task.cell
         for axis in AXES:
-            planned = getattr(cell, axis)
-            if self.registry[axis][planned.use].source_digest() != planned.source:
-                raise PendingCellsError(f"the source of {axis} {planned.use!r} has changed since the run started")
+            component = getattr(cell, axis)
+            if self.registry[axis][component.use].source_digest() != component.source:
+                raise PendingCellsError(f"the source of {axis} {component.use!r} has changed since the run started")
         if list(self.registry.plugins.trainers().values()) != list(cell.trainers.values()):
             raise PendingCellsError("the source of a plugin's run_cell has changed since the run started")
+        wrappers = describe_wrappers(self.registry)
+        if (planned := task.environment.get("wrappers", wrappers)) != wrappers:
+            raise PendingCellsError(f"plugins around run_cell are {wrappers}, but {planned} when the run started")
 
     def _name_changes(self, cell: Cell, change: str) -> None:
         self.state_changed = True
         logger.warning("%s %s", cell.title, change)
+
+
+@contextmanager
+def _ending_forks() -> Iterator[None]:
+    """End a child process that the block has forked, where it would go on as if it were the process of the cell."""
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            traceback.print_exc()
+            os._exit(1)
+
+
+def describe_wrappers(registry: Registry) -> str:
+    """Return the plugins around `run_cell`, each with a digest of its source."""
+    wrappers = registry.plugins.trainer_wrappers()
+    return ", ".join(f"{name} {digest}" for name, digest in sorted(wrappers.items())) or "none"
 
 
 def _noting(progress: ProgressFile, report: Report) -> Report:

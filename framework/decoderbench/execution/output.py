@@ -35,15 +35,8 @@ class CellOutput:
         self._tail = (self._tail + content)[-TAIL_BYTES:]
         kept = content[: max(0, OUTPUT_BYTES - self._size)]
         self._size += len(content)
-        if self.path is None or not kept:
-            return
-        try:
-            if self._file is None:
-                self._file = open_to_append(self.path)
-            self._file.write(kept)
-        except (OSError, PendingCellsError) as error:
-            logger.warning("%s: the output of the cell is lost: %s", self.path, error)
-            self.path = None
+        if kept:
+            self._write(kept)
 
     def tail(self) -> str:
         """Return the end of what was printed."""
@@ -53,8 +46,19 @@ class CellOutput:
         """Close the file, and note in it how much is missing; `announce` logs where it is if there is one."""
         if self._file is not None:
             if self._size > OUTPUT_BYTES:
-                self._file.write(f"\n... {self._size - OUTPUT_BYTES:,} further bytes are not kept\n".encode())
+                self._write(f"\n... {self._size - OUTPUT_BYTES:,} further bytes are not kept\n".encode())
             self._file.close()
             self._file = None
             if announce:
                 logger.info("a cell has printed %d bytes; see %s", self._size, self.path)
+
+    def _write(self, content: bytes) -> None:
+        if self.path is None:
+            return
+        try:
+            if self._file is None:
+                self._file = open_to_append(self.path)
+            self._file.write(content)
+        except (OSError, PendingCellsError) as error:
+            logger.warning("%s: the output of the cell is lost: %s", self.path, error)
+            self.path = None

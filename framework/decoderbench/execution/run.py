@@ -34,7 +34,10 @@ class Run:
             PendingCellsError: the run ended before; cells under way are saved.
             DeviceLostError: the device cannot be used any more; the cell that caused it has a record.
         """
-        environment = self.executor.describe()
+        try:
+            environment = self.executor.describe()
+        except PendingCellsError as error:
+            raise self._end([error]) from None
         resume = Resume(self.directory, cells, environment, repeat)
         finished = len(cells) - len(resume.pending)
         if finished:
@@ -70,7 +73,7 @@ class Run:
                     if outcome.new:
                         resume.note_new_result(outcome.cell)
                         self.plugins.notify("cell_finished", cell=outcome.cell, record=outcome.record)
-            if ended or self.signals.reason():
+            if ended or (self.signals.reason() and (by_id or held)):
                 raise self._end(ended)
             if by_id:
                 lost = next(iter(by_id.values())).cell.title
@@ -91,10 +94,11 @@ class Run:
         return free + [task for task in tasks if task not in free]
 
     def _end(self, ended: list[PendingCellsError]) -> PendingCellsError:
-        """Return the error that ends the run: the most serious one of its cells, or that of a signal."""
+        """Return the error that ends the run, in the order of exit statuses: 2 and 3, that of a signal, 1, 4."""
         for error in ended:
-            if type(error) is not PendingCellsError:
-                return error  # a full disk, a lost device, damaged images
+            special = type(error) is not PendingCellsError or error.exit_code != PendingCellsError.exit_code
+            if special and (self.signals.received is None or error.exit_code in (2, 3)):
+                return error  # a full disk, a lost device, damaged images, a worker without plugins
         reasons = [error.reason for error in ended]
         if (why := self.signals.request()) and not (reasons and all(reason.startswith(why) for reason in reasons)):
             reasons.insert(0, why)  # cells in other processes do not know it

@@ -18,7 +18,7 @@ from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import Deadline
 from decoderbench.errors import DataError, PendingCellsError
 from decoderbench.exception_text import to_printable_line, to_printable_text
-from decoderbench.execution.cell_runner import CellRunner, with_origin
+from decoderbench.execution.cell_runner import CellRunner, describe_wrappers, with_origin
 from decoderbench.execution.output import CellOutput
 from decoderbench.kinds import KINDS
 from decoderbench.records import RunRecord, Status
@@ -83,10 +83,9 @@ class CellWork:
         registry, source = self._registry(), ""
         with suppress(OSError, TypeError):  # of a class that no file defines, as in a notebook
             source = registry["dataset"][self.dataset].source_digest()
-        wrappers = registry.plugins.trainer_wrappers()
         return describe_environment(torch.device(self.device)) | {
             "dataset_source": source,
-            "wrappers": ", ".join(f"{name} {digest}" for name, digest in sorted(wrappers.items())) or "none",
+            "wrappers": describe_wrappers(registry),
         }
 
     def open(self, stopping: Callable[[], str] | None = None) -> CellRunner:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -24,7 +26,7 @@ STOP_SECONDS = 10.0
 """Seconds that a cell has to save its state and end, a step included, before its process is killed."""
 
 START_FAILURES = 3
-"""Workers in a row that may die before they are ready; then the run ends."""
+"""Workers in a row that may die before they have begun a cell; then the run ends."""
 
 
 class Local(Executor):
@@ -40,6 +42,8 @@ class Local(Executor):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._workers: list[WorkerProcess] = []
+        self._waiting: deque[CellTask] = deque()
+        self._broken: PendingCellsError | None = None  # why no cell can be run here
         self._environment: dict[str, str] | None = None
         self._stopped_at: float | None = None
         self._start_failures = 0
@@ -48,31 +52,39 @@ class Local(Executor):
     @classmethod
     def warm_up(cls) -> None:
         """Start the server of workers, which imports PyTorch while the run reads its data."""
-        start_server()
+        with suppress(OSError):  # the first worker tells
+            start_server()
 
     def describe(self) -> dict[str, str]:
         """Return the conditions of this process, which are those of its workers; CUDA is described by a worker."""
         if not self.work.device.startswith("cuda"):
             return self.work.describe()
-        self._start_worker()
         while self._environment is None:
+            if self._broken is not None:
+                raise self._broken
+            if reason := self.stopping():
+                raise PendingCellsError(reason)
+            if not self._workers:
+                self._start_worker()
             list(self._receive())
         return self._environment
 
     def submit(self, tasks: Sequence[CellTask]) -> Iterator[CellOutcome]:
-        waiting = deque(tasks)
-        while waiting or self._busy():
-            if self.stopping():
-                waiting.clear()
+        self._waiting.extend(tasks)
+        while self._waiting or self._busy():
+            if self._broken is not None or self.stopping():
+                self._waiting.clear()
                 self._stop()
-            while len(self._workers) < min(self.jobs, len(waiting) + self._busy()):
+            while self._broken is None and len(self._workers) < min(self.jobs, len(self._waiting) + self._busy()):
                 self._start_worker()
             for worker in self._workers:
-                if worker.ready and worker.task is None and waiting:
-                    worker.run(waiting.popleft())
+                if worker.ready and worker.task is None and self._waiting:
+                    worker.run(self._waiting.popleft())
             if self._workers:
                 yield from self._receive()
                 self._kill_overdue()
+        if self._broken is not None:
+            raise self._broken
 
     def close(self) -> None:
         """Kill the workers."""
@@ -82,7 +94,10 @@ class Local(Executor):
         self._workers.clear()
 
     def _start_worker(self) -> None:
-        self._workers.append(WorkerProcess(self.work))
+        try:
+            self._workers.append(WorkerProcess(self.work))
+        except (OSError, EOFError) as error:  # there is no room for one, or the server of workers was killed
+            self._count_failed_start(f"{type(error).__name__}: {error}; give fewer --jobs, or --executor inline")
 
     def _busy(self) -> int:
         return sum(worker.task is not None for worker in self._workers)
@@ -106,18 +121,24 @@ class Local(Executor):
         except (EOFError, OSError):
             worker.lost = True
             return
+        except Exception as error:  # noqa: BLE001 - of a log record with an object of a plugin that is unknown here
+            logger.warning("a log record of a cell cannot be read: %s: %s", type(error).__name__, error)
+            return
         if isinstance(message, Ready):
             worker.ready = worker.was_ready = True
-            self._environment, self._start_failures = message.environment, 0
+            self._environment = message.environment
         elif isinstance(message, CellEvent):
+            worker.began, self._start_failures = True, 0
             self.report(message)
         elif isinstance(message, logging.LogRecord):
             logging.getLogger(message.name).handle(message)
         elif isinstance(message, NotReady):
-            error = PendingCellsError(f"a worker process cannot run cells: {message.reason}")
-            error.exit_code = message.exit_code
-            raise error
+            worker.finish()
+            if self._broken is None:  # cells under way are saved first
+                self._broken = PendingCellsError(f"a worker process cannot run cells: {message.reason}")
+                self._broken.exit_code = message.exit_code
         elif isinstance(message, Ended):
+            self._start_failures = 0
             worker.finish()
             worker.ready = not message.leaving
             yield message.outcome
@@ -134,23 +155,27 @@ class Local(Executor):
         self._kills = kills
         task = worker.task
         if task is None:
-            self._count_failed_start(worker, reason)
+            if not worker.was_ready and self._stopped_at is None and self._broken is None:
+                self._count_failed_start(f"{reason}; its last output: {worker.last_output()}")
         elif worker.verdict == "overdue":
             reason = f"no result after {self.cell_timeout:g} s (--cell-timeout); its process was ended"
             yield self.work.publish_failure(task, "timeout", reason, worker.last_output())
         elif worker.verdict == "stopped":
             reason = f"{task.cell.title} did not stop within {STOP_SECONDS:g} s and was ended"
             yield CellOutcome(task.cell, ended=PendingCellsError(reason))
+        elif exit_code == -signal.SIGTERM and (self._stopped_at is not None or self.stopping()):
+            yield CellOutcome(task.cell, ended=PendingCellsError(f"{task.cell.title} was ended by SIGTERM, unsaved"))
+        elif not worker.began:  # what killed the process was left by a cell before, or came from outside
+            self._waiting.appendleft(task)
+            self._count_failed_start(f"{reason}; its last output: {worker.last_output()}")
         else:
             yield self.work.publish_failure(task, status, reason, worker.last_output())
 
-    def _count_failed_start(self, worker: WorkerProcess, reason: str) -> None:
-        """Raise `PendingCellsError` if worker after worker dies before it can run a cell."""
-        if worker.was_ready or self._stopped_at is not None:
-            return
+    def _count_failed_start(self, reason: str) -> None:
+        """Let the run end if worker after worker dies before it has begun a cell."""
         self._start_failures += 1
         if self._start_failures == START_FAILURES:
-            raise PendingCellsError(f"no worker process can start: {reason}; its last output: {worker.last_output()}")
+            self._broken = PendingCellsError(f"no worker process can start: {reason}")
 
     def _kill_overdue(self) -> None:
         """Kill workers whose cell has exceeded its time."""

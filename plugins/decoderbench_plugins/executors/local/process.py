@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +27,13 @@ DUMP_SECONDS = 0.5
 END_SECONDS = 2.0
 """How long a process may live after it has closed its connection."""
 
+PIPE_BYTES = 2**20
+"""The largest size of a pipe."""
+
 START_BYTES = 500
 """How much of the end of what a process prints before its first task is kept."""
+
+_starting = threading.Lock()
 
 
 class WorkerProcess:
@@ -40,6 +46,7 @@ class WorkerProcess:
         started: when it was given the task, as `time.monotonic()`.
         ready: whether it takes tasks.
         was_ready: whether it was ever ready.
+        began: whether it has begun the task.
         lost: whether its connection is closed, or it was killed.
         verdict: why it was killed, if it was: `overdue` or `stopped`.
     """
@@ -54,13 +61,14 @@ class WorkerProcess:
         given = (theirs, their_lifeline, their_output, work, dict(os.environ), _folder())
         self.process = context.Process(target=worker.main, args=given, name="decoderbench worker")
         with _without_main():
+            start_server()
             self.process.start()
         for end in (theirs, their_output, their_lifeline):
             end.close()
         self.output: Connection | None = self._output
         self.task: CellTask | None = None
         self.started = 0.0
-        self.ready = self.was_ready = self.lost = False
+        self.ready = self.was_ready = self.began = self.lost = False
         self.verdict = ""
         self._printed: CellOutput | None = None
         self._before = b""
@@ -68,7 +76,7 @@ class WorkerProcess:
     def run(self, task: CellTask) -> None:
         """Give it a task."""
         self._printed = self.work.output_of(task.cell)
-        self.task, self.started = task, time.monotonic()
+        self.task, self.started, self.began = task, time.monotonic(), False
         try:
             self.connection.send(task)
         except OSError:
@@ -105,7 +113,7 @@ class WorkerProcess:
         """Take what it has printed."""
         if self.output is None:
             return
-        if content := os.read(self.output.fileno(), 2**16):
+        if content := os.read(self.output.fileno(), PIPE_BYTES):
             self._append(content)
         else:
             self.output.close()
@@ -164,7 +172,8 @@ class WorkerProcess:
             self._printed.close(announce=announce)
 
     def _drain(self) -> None:
-        while self.output is not None and self.output.poll():
+        """Take what is in the pipe now; a thread or child that the cell has left may print for ever."""
+        if self.output is not None and self.output.poll():
             self.read_output()
 
     def _signal(self, number: int, *, group: bool = False) -> None:
@@ -176,9 +185,24 @@ class WorkerProcess:
 
 
 def start_server() -> None:
-    """Start the server that forks workers, unless it runs; its imports take seconds."""
+    """Start the server that forks workers, unless it runs; its imports take seconds.
+
+    It finds the modules that this process finds. Python would give it the working folder and the search path of the
+    environment (cpython issue 126631): a file torch.py in the working folder would be imported, and the record would
+    name the version of the installed one.
+    """
     _context()
-    ensure_running()
+    path = os.pathsep.join(place or _folder() for place in sys.path if isinstance(place, str))
+    before = dict(os.environ)
+    os.environ |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    try:
+        ensure_running()
+    finally:
+        for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 def _context() -> Any:
@@ -198,9 +222,10 @@ def _folder() -> str:
 @contextmanager
 def _without_main() -> Iterator[None]:
     """Hide the main script in the block: a worker would import it again, and a script without a guard would run."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main

@@ -9,15 +9,18 @@ import faulthandler
 import fcntl
 import logging
 import os
+import select
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 
-from decoderbench import CellOutcome, CellWork, DecoderBenchError, PendingCellsError, PluginError
+from decoderbench import CellEvent, CellOutcome, CellWork, DecoderBenchError, PendingCellsError, PluginError
 
 if sys.platform == "linux":
     from fcntl import F_SETSIG
@@ -92,8 +95,8 @@ def main(
     os.environ.update(environment)
     with suppress(OSError):
         os.chdir(folder)
-    _log_to(connection)
-    send = partial(_send, connection)
+    send = Messages(connection).send
+    _log_to(send)
     try:
         runner = work.open(lambda: "stopped" if stopped else "")
         environment_here = work.describe() if work.device.startswith("cuda") else None
@@ -103,27 +106,63 @@ def main(
         return send(NotReady(str(error), error.exit_code))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything when it is loaded
         return send(NotReady(f"{type(error).__name__}: {error}", PluginError.exit_code))
+    threads = threading.active_count()
     send(Ready(environment_here))
     while not stopped:
         try:
             task = connection.recv()
         except EOFError:
             return None
-        outcome = runner.run(task, send)
+        try:
+            outcome = runner.run(task, send)
+        except DecoderBenchError as error:  # the cell has not failed: a plugin could not be loaded here, for example
+            return send(NotReady(str(error), error.exit_code))
         failed = outcome.record is not None and outcome.new and outcome.record.status not in ("done", "infeasible")
         leaving = failed or runner.state_changed or runner.device_lost
+        leaving = leaving or threading.active_count() > threads or _has_children()
         send(Ended(outcome, leaving))
         if leaving:
             return None
     return None
 
 
-def _send(connection: Connection, message: object) -> None:
-    """Send a message; end the process if nobody receives it any more: the cell has not failed."""
+class Messages:
+    """Sends messages to the process of the run, from all threads of this one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._process = connection, os.getpid()
+        self._lock = threading.RLock()  # for a log record of a finalizer that runs within
+        self._room = select.poll()
+        self._room.register(connection.fileno(), select.POLLOUT)
+
+    def send(self, message: object) -> None:
+        """Send a message; end the process if nobody receives it any more: the cell has not failed.
+
+        Progress is left out where the receiver is slow, such as an observer that waits for a network: a cell waits for
+        nobody.
+        """
+        if os.getpid() != self._process:
+            sys.stderr.write(f"{message}\n")  # of a child process of the cell; the pipe is not its own
+            return
+        content = ForkingPickler.dumps(message)
+        with self._lock:
+            if isinstance(message, CellEvent) and message.hook == "cell_progressed" and not self._room.poll(0):
+                return
+            try:
+                self._connection.send_bytes(content)
+            except OSError:
+                os.kill(self._process, signal.SIGKILL)
+
+
+def _has_children() -> bool:
+    """Return whether a cell has left child processes, which would disturb the next one."""
+    if sys.platform != "linux":
+        return False
     try:
-        connection.send(message)
-    except OSError:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _die_with(lifeline: Connection) -> None:
@@ -150,14 +189,14 @@ def _redirect(output: Connection) -> None:
     )
 
 
-def _log_to(connection: Connection) -> None:
+def _log_to(send: Callable[[object], None]) -> None:
     """Send log records to the process of the run."""
 
     class Handler(QueueHandler):
         def enqueue(self, record: logging.LogRecord) -> None:
-            _send(connection, record)
+            send(record)
 
     root = logging.getLogger()
-    root.handlers[:] = [Handler(connection)]  # type: ignore[arg-type]
+    root.handlers[:] = [Handler(send)]  # type: ignore[arg-type]
     root.setLevel(logging.WARNING)
     logging.getLogger("decoderbench").setLevel(logging.INFO)
