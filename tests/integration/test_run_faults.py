@@ -204,6 +204,7 @@ def test_run_waits_for_the_record_of_a_cell_that_another_process_holds(
     assert frame.loc["loop", "exact_match"] == 0.125  # the record of the other process
 
 
+@pytest.mark.slow  # tests/chaos kills forked runs, which import nothing
 def test_killed_run_loses_only_the_cell_in_training(
     tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
