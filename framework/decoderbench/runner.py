@@ -278,14 +278,11 @@ def choose_executor(
             raise ConfigError([f"--executor {given}: {which}; use inline, or load it from a module or a file"])
         chosen = registry["executor"]["inline"]
     if chosen.component.in_process:
-        for option, value in (("--cell-timeout", cell_timeout), ("--jobs", jobs if jobs != 1 else None)):
-            if value is not None:
-                raise ConfigError(
-                    [
-                        f"{option} {value:g}: executor {chosen.name!r} runs cells in this process, one at a time, and "
-                        f"cannot end one; use local"
-                    ]
-                )
+        cells = f"executor {chosen.name!r} runs cells in this process"
+        if cell_timeout is not None:
+            raise ConfigError([f"--cell-timeout {cell_timeout:g}s: {cells} and cannot end one; use local"])
+        if jobs not in (None, 1):
+            raise ConfigError([f"--jobs {jobs}: {cells}, one at a time; use local"])
     return chosen
 
 

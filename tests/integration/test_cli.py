@@ -16,6 +16,8 @@ from helpers.distributions import install
 from helpers.running import TINY_PLUGIN, start_command, to_toml
 from PIL import Image, ImageDraw
 
+from decoderbench.cli.interrupts import Terminated
+from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scaffold import new_component
 
 EIGHT_MISTAKES = """
@@ -285,6 +287,21 @@ def test_interrupted_run_exits_with_130_and_tells_how_to_continue(tiny_file: Pat
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert re.search(r"stopped by SIGINT.*; 0 of 3 cells have results; give the same command again to go on", printed)
+
+
+@pytest.mark.parametrize(("interrupt", "expected"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_interrupted_command_says_so_and_has_the_exit_status_of_the_signal(
+    interrupt: type[BaseException],
+    expected: int,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def read_plan(self: ResultsDirectory) -> None:
+        raise interrupt
+
+    monkeypatch.setattr(ResultsDirectory, "read_plan", read_plan)
+    assert call(capfd, "clean", str(tmp_path)) == (expected, "", "interrupted\n")
 
 
 def test_report_has_columns_of_installed_plugins_without_importing_torch(

@@ -251,7 +251,7 @@ def test_hung_cell_does_not_keep_a_run_from_stopping(
     ("options", "message"),
     [
         ({"executor": "inline", "jobs": 2}, "--jobs 2: executor 'inline' runs cells in this process"),
-        ({"executor": "inline", "cell_timeout": 5.0}, "--cell-timeout 5: executor 'inline' runs cells in this process"),
+        ({"executor": "inline", "cell_timeout": 5.0}, "--cell-timeout 5s: executor 'inline' runs cells"),
         ({"executor": "local", "jobs": 0}, "--jobs 0: must be a whole number in 1..1024"),
     ],
 )

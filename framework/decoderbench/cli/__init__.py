@@ -37,6 +37,9 @@ class _Command(TyperCommand):
         try:
             with keeping_stdout():
                 return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # typer would say nothing, and end with 130 after SIGTERM too
+            err.print("interrupted", markup=False)
+            raise typer.Exit(exit_status_of(error)) from None
         except (SystemExit, GeneratorExit) as error:  # the commands themselves raise typer.Exit
             if isinstance(error.__context__, BrokenPipeError):  # from rich: the reader of the output has gone
                 raise

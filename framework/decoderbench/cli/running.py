@@ -272,7 +272,7 @@ def _prepare_and_execute(
     selected = {cell.cell_id for cell in select_cells(prepared.cells, select)}
     statuses = finished.recorded.loc[finished.recorded["cell_id"].isin(selected), "status"]
     if failed := int(statuses.isin(FAILED).sum()):
-        where = f"the report gives the reasons, traceback.txt in {directory.path / 'cells'}/* the details"
+        reasons = f"the report gives the reasons, traceback.txt in {directory.path / 'cells'}/* the details"
         move = "--retry-failed runs them again"
-        err.print(f"{failed} of {len(statuses)} cells failed; {where}; {move}", markup=False)
+        err.print(f"{failed} of {len(statuses)} cells failed; {reasons}; {move}", markup=False)
         raise typer.Exit(1)
