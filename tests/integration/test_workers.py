@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from helpers.training import observe, train
 
 from decoderbench import Cell, PendingCellsError, build_plugin_manager, hookimpl
 from decoderbench.errors import StoppedError
+from decoderbench.execution.output import OUTPUT_BYTES, CellOutput
 from decoderbench.registry.registry import Registry
 from decoderbench.storage import StorageError
 from decoderbench_plugins.executors.local import executor as local
@@ -147,6 +149,29 @@ def test_run_ends_with_a_reason_where_no_worker_can_start(
     monkeypatch.setattr(local, "WorkerProcess", start)
     with pytest.raises(PendingCellsError, match="no worker process can start: EOFError: unexpected EOF"):
         train(tiny, tiny_registry, tmp_path, executor="local")
+
+
+def test_description_by_a_worker_ends_where_none_can_start_or_the_run_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(work: Any) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(local, "WorkerProcess", start)
+    work: Any = SimpleNamespace(device="cuda:0")
+    for stopping, message in ((str, "no worker process can start: OSError: no room"), (lambda: "stopped", "^stopped;")):
+        executor = local.Local(local.Local.Config(), work, lambda event: None, stopping=stopping)
+        with pytest.raises(PendingCellsError, match=message):
+            executor.describe()
+
+
+def test_output_that_cannot_be_written_costs_no_cell(caplog: pytest.LogCaptureFixture) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full")
+    output = CellOutput(full)
+    output.append(b"x" * (OUTPUT_BYTES + 1))
+    output.close()
+    assert "the output of the cell is lost" in caplog.text
+    assert output.tail().endswith("xxx")
 
 
 def test_signal_comes_before_a_full_disk_in_the_exit_status(
