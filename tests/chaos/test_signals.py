@@ -21,6 +21,8 @@ def stop_at_random(attempt: Attempt, dice: random.Random, campaign: Campaign) ->
     """Run a grid and send it a signal at some time; return what was sent, or nothing if it ended before."""
     number, twice = dice.choice((signal.SIGINT, signal.SIGTERM)), dice.random() < 0.2
     child, delay = attempt.start(), dice.uniform(0, attempt.grid.seconds)
+    while not attempt.output.exists() or not attempt.output.stat().st_size:  # until then, it is no run yet
+        time.sleep(0.001)
     end = time.monotonic() + delay
     while time.monotonic() < end and child.poll() is None:
         time.sleep(0.001)
