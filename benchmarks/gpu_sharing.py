@@ -55,12 +55,11 @@ def train(number: int, task: Task, together: Barrier, reports: Queue[str | Span]
         cells = load_cells(device, small=task.small)
         trainer = cells.trainer(cells.by_decoder[CELL])
         trainer.recognizer.train()
-        batches = enumerate(trainer.context.batches(WARM_UPS + len(task.rounds) * task.steps), start=1)
+        batches = trainer.context.batches(WARM_UPS + len(task.rounds) * task.steps)
 
         def take(steps: int) -> None:
             for _ in range(steps):
-                step, batch = next(batches)
-                trainer.take_step(step, *batch)
+                trainer.take_step(*next(batches))
             synchronize(device)
 
         take(WARM_UPS)

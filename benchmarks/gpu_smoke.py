@@ -209,8 +209,11 @@ def compare_runs(figures: Figures, cells: Cells, name: str, steps: int) -> None:
         trainer = cells.trainer(cells.by_decoder[name])
         trainer.recognizer.train()
         torch.manual_seed(0)
-        batches = enumerate(trainer.context.batches(steps), start=1)
-        losses.append(torch.stack([trainer.take_step(step, *batch) for step, batch in batches]))
+        of_run = []
+        for batch in trainer.context.batches(steps):
+            trainer.take_step(*batch)
+            of_run.append(trainer.loss)
+        losses.append(torch.stack(of_run))
         weights.append(torch.cat([parameter.detach().flatten() for parameter in trainer.recognizer.parameters()]))
     figures.add(f"{name}: two runs are equal bit for bit", bool(torch.equal(*weights)), n=steps)
     figures.add(f"{name}: distance of the losses of two runs", error_of(*losses), "1", n=steps)

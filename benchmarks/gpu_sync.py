@@ -51,16 +51,16 @@ def find_wait(trainer: Trainer, warm_ups: int, steps: int) -> dict[str, str | No
     device, found = trainer.context.device, dict.fromkeys((GATHERING, STEP))
     batches = trainer.context.batches(warm_ups + steps)
     trainer.recognizer.train()
-    for step in range(1, warm_ups + 1):
-        trainer.take_step(step, *next(batches))
-    for step in range(warm_ups + 1, warm_ups + steps + 1):
+    for _ in range(warm_ups):
+        trainer.take_step(*next(batches))
+    for _ in range(steps):
         part = GATHERING
         try:
             with refusing_host_waits(device):
                 images, labels = next(batches)
             part = STEP
             with refusing_host_waits(device):
-                trainer.take_step(step, images, labels)
+                trainer.take_step(images, labels)
         except RuntimeError as error:
             found[part] = place_of_wait(error)
             if found[part] is None:

@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(self, folder: Path, *, small: bool, steps: int) -> None:
         self.folder, self.small, self.steps = folder, small, 2 if small else steps
-        self._environment = os.environ | {"DECODERBENCH_CACHE": str(folder / "cache")}
+        self._environment = os.environ | {"DECODERBENCH_CACHE": str(folder / "cache"), "DECODERBENCH_EXECUTOR": ""}
         self._runs = 0
 
     def run(

@@ -75,8 +75,9 @@ def bare_loop(trainer: Trainer, pixels: Tensor, loss_of: BareLoss, length: int, 
 
 
 def framework_loop(trainer: Trainer, steps: int) -> None:
-    for step, (images, labels) in enumerate(trainer.context.batches(steps), start=1):
-        trainer.take_step(step, images, labels)
+    trainer.step = 0
+    for images, labels in trainer.context.batches(steps):
+        trainer.take_step(images, labels)
 
 
 def sampling_loop(trainer: Trainer, steps: int) -> None:
@@ -127,15 +128,16 @@ def measure_launches(figures: Figures, name: str, trainer: Trainer) -> None:
     device = trainer.context.device
     batches = list(trainer.context.batches(PROFILED_STEPS))
     host = []
-    for step, batch in enumerate(batches, start=1):
+    trainer.step = 0
+    for batch in batches:
         synchronize(device)
         begin = time.perf_counter()
-        trainer.take_step(step, *batch)
+        trainer.take_step(*batch)
         host.append(1e3 * (time.perf_counter() - begin))
     synchronize(device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
-        for step, batch in enumerate(batches, start=1):
-            trainer.take_step(step, *batch)
+        for batch in batches:
+            trainer.take_step(*batch)
         synchronize(device)
     on_device = [
         event for event in found.key_averages() if event.device_type == DeviceType.CUDA and not event.is_user_annotation

@@ -147,10 +147,10 @@ def test_training_step_does_not_wait_for_the_gpu(
     trainer = Trainer(cell, LocalContext(cell, tiny_registry, dataset, tmp_path, environment={}))
     for step, (images, labels) in enumerate(trainer.context.batches(6), start=1):
         if step <= 3:  # the first ones load kernels
-            trainer.take_step(step, images, labels)
+            trainer.take_step(images, labels)
         else:
             with refusing_host_waits(DEVICE):
-                trainer.take_step(step, images, labels)
+                trainer.take_step(images, labels)
 
 
 def test_finite_guard_names_the_first_non_finite_step_at_its_next_check() -> None:

@@ -87,7 +87,7 @@ def test_results_events_and_artifacts_are_those_of_one_process(
 def test_signal_saves_cells_and_the_next_run_completes_them(
     executor: str, number: signal.Signals, tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
 ) -> None:
-    tiny["training"] |= {"steps": 200, "validate_every": 20}
+    tiny["training"] |= {"steps": 400, "validate_every": 20}
     tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
     hostile_registry.plugins.add(StopAt("cell_validated", number), "stopping")
     before = signal.getsignal(number)
