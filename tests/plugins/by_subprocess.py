@@ -38,7 +38,9 @@ class BySubprocess(Executor):
             yield self._run(task)
 
     def _run(self, task: CellTask) -> CellOutcome:
-        started = subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
         with started as process:
             pickle.dump((self.work, task), process.stdin)
             process.stdin.close()
@@ -53,14 +55,15 @@ class BySubprocess(Executor):
     def _messages(self, process: Any) -> Iterator[object]:
         asked = False
         while True:
-            while not select.select([process.stdout], [], [], 0.1)[0]:
-                if self.stopping() and not asked:
-                    process.send_signal(signal.SIGTERM)
-                    asked = True
-            try:
-                yield pickle.load(process.stdout)
-            except EOFError:
-                return
+            ready = select.select([process.stdout], [], [], 0.1)[0]
+            if self.stopping() and not asked:
+                process.send_signal(signal.SIGTERM)
+                asked = True
+            if ready:
+                try:
+                    yield pickle.load(process.stdout)
+                except EOFError:
+                    return
 
 
 @hookimpl
