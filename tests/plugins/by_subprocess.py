@@ -42,8 +42,8 @@ class BySubprocess(Executor):
             [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
         with started as process:
-            pickle.dump((self.work, task), process.stdin)
-            process.stdin.close()
+            with process.stdin, open(process.stdin.fileno(), "wb", closefd=False) as file:  # buffered: all is written
+                pickle.dump((self.work, task), file)
             for message in self._messages(process):
                 if isinstance(message, CellOutcome):
                     return message
