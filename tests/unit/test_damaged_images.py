@@ -1,4 +1,4 @@
-"""Damage to the image cache is found before an image is used, named, set aside and mended; never used in silence."""
+"""A damaged image cache is found before an image is used; it is named, renamed, and built again by the next run."""
 
 from __future__ import annotations
 
