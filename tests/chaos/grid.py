@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 from helpers.commands import leave_out_figures
+from helpers.experiments import micro_experiment
 from helpers.running import TINY_PLUGIN, to_toml
 
 from chaos import starts
@@ -28,27 +29,7 @@ LOCAL = ("--executor", "local", "--jobs", "2")
 COST_COLUMNS = {*Cost.model_fields, "measured", "jobs"}
 """Costs, and the conditions of their measurement."""
 
-EXPERIMENT: dict[str, Any] = {
-    "name": "micro",
-    "dataset": {
-        "use": "synthetic_captcha",
-        "charset": "01",
-        "min_length": 1,
-        "max_length": 1,
-        "train": 16,
-        "val": 4,
-        "test": 4,
-        "width": 80,
-        "height": 40,
-    },
-    "image": {"height": 16, "width": 32},
-    "training": {"steps": 4, "batch_size": 4, "validate_every": 2, "precision": "float32"},
-    "grid": {
-        "encoder": {"tiny": {"use": "tiny_cnn"}},
-        "bridge": {"columns": {"use": "mean_height"}},
-        "decoder": {"ctc": {"use": "lstm_ctc", "hidden_dim": 4}, "loop": {"use": "lstm_cell", "hidden_dim": 4}},
-    },
-}
+EXPERIMENT = micro_experiment(train=16, val=4, steps=4)
 
 
 def nothing() -> None:

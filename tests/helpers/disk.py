@@ -1,6 +1,7 @@
 """A disk that counts what is written below a folder, fails from an operation on, and knows what is on it for sure."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,3 +119,15 @@ class Disk:
         number = len(self.operations)
         if self.fails_at and (number == self.fails_at or (self.lasting and number > self.fails_at)):
             raise OSError(self.error, os.strerror(self.error))
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """Mount a filesystem in memory on a folder, during the block; skip the test where that is not allowed."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("filesystems can be mounted by root only")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)

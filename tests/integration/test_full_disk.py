@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.commands import call, leave_out_figures
-from helpers.disk import ADVISORY, Disk
+from helpers.disk import ADVISORY, Disk, mounted
+from helpers.experiments import micro_experiment
 from helpers.running import TINY_PLUGIN, to_toml
 from helpers.training import add_variant, train
 
@@ -32,28 +33,8 @@ from decoderbench.runner import execute
 from decoderbench.storage import StorageError
 from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
 
-EXPERIMENT: dict[str, Any] = {
-    "name": "micro",
-    "dataset": {
-        "use": "synthetic_captcha",
-        "charset": "01",
-        "min_length": 1,
-        "max_length": 1,
-        "train": 8,
-        "val": 2,
-        "test": 2,
-        "width": 80,
-        "height": 40,
-    },
-    "image": {"height": 16, "width": 32},
-    "training": {"steps": 2, "batch_size": 4, "validate_every": 1, "precision": "float32"},
-    "grid": {
-        "seeds": [0, 1],
-        "encoder": {"tiny": {"use": "tiny_cnn"}},
-        "bridge": {"columns": {"use": "mean_height"}},
-        "decoder": {"ctc": {"use": "lstm_ctc", "hidden_dim": 4}},
-    },
-}
+EXPERIMENT = micro_experiment(train=8, val=2, steps=2)
+EXPERIMENT["grid"] |= {"seeds": [0, 1], "decoder": {"ctc": EXPERIMENT["grid"]["decoder"]["ctc"]}}
 VARYING = {*Cost.model_fields, "measured", "jobs", "commit"}
 """Columns that differ between two runs of the same grid; the last one where somebody works in the checkout."""
 
@@ -187,48 +168,27 @@ def test_every_limit_on_the_size_of_files_leaves_cells_pending(micro: Micro, tmp
 
 @pytest.mark.slow
 def test_filesystems_of_every_size_leave_cells_pending(micro: Micro, tmp_path: Path) -> None:
-    place = tmp_path / "disk"
-    place.mkdir()
     for size in range(4, 45, 8):
-        options = f"size={size}k"
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "none", place], capture_output=True, check=False
-        )
-        if mounted.returncode:
-            pytest.skip("filesystems can be mounted by root only")
-        try:
+        with mounted(tmp_path, f"size={size}k"):
             with pytest.raises(StorageError, match=r"disk full, [\d,]+ bytes are free there; free some space"):
-                micro.run(place / "results")
-            subprocess.run(["mount", "-o", "remount,size=10m", place], check=True)
-            micro.run(place / "results")
-            assert contents(place / "results") == micro.results
-        finally:
-            subprocess.run(["umount", place], check=True)
+                micro.run(tmp_path / "results")
+            subprocess.run(["mount", "-o", "remount,size=10m", tmp_path], check=True)
+            micro.run(tmp_path / "results")
+            assert contents(tmp_path / "results") == micro.results
 
 
 @pytest.mark.slow
-def test_filesystem_without_inodes_says_so(micro: Micro, tmp_path: Path) -> None:
-    options = ["-o", "size=10m,nr_inodes=12"]
-    mounted = subprocess.run(["mount", "-t", "tmpfs", *options, "none", tmp_path], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("filesystems can be mounted by root only")
-    try:
-        with pytest.raises(StorageError, match=r"disk full, [\d,]+ bytes are free there but no further file"):
-            micro.run(tmp_path / "results")
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
-
-
-@pytest.mark.slow
-def test_read_only_folder_is_named(micro: Micro, tmp_path: Path) -> None:
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", tmp_path], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("filesystems can be mounted by root only")
-    try:
-        with pytest.raises(StorageError, match=r"cannot .* the filesystem is read-only, .* or give another folder"):
-            micro.run(tmp_path / "results")
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("size=10m,nr_inodes=12", r"disk full, [\d,]+ bytes are free there but no further file"),
+        ("ro", r"cannot .* the filesystem is read-only, .* or give another folder"),
+    ],
+    ids=["without inodes", "read-only"],
+)
+def test_filesystem_that_takes_no_file_says_why(micro: Micro, tmp_path: Path, options: str, message: str) -> None:
+    with mounted(tmp_path, options), pytest.raises(StorageError, match=message):
+        micro.run(tmp_path / "results")
 
 
 def test_full_disk_that_a_component_or_its_wrapper_meets_fails_no_cell(
