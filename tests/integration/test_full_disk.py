@@ -23,11 +23,11 @@ from helpers.training import add_variant, train
 
 import decoderbench
 from decoderbench import Experiment
+from decoderbench.analysis.frame import load_results
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.records import Cost
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
-from decoderbench.report.frame import load_results
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.runner import execute
 from decoderbench.storage import StorageError

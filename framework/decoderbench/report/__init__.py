@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from decoderbench.analysis.frame import ExtraColumns, Results, load_frame, load_results, summarize
 from decoderbench.report.factors import factor_effects, factor_tables
 from decoderbench.report.figures import CAPTIONS, draw_figures
-from decoderbench.report.frame import ExtraColumns, Results, load_frame, load_results, summarize
 from decoderbench.report.page import markdown_report
 from decoderbench.report.tables import cells_csv, main_table, to_single_line
 from decoderbench.storage import delete, write_atomically

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from decoderbench.analysis.frame import VARIANT, Results
 from decoderbench.config.cell import shown_axes
 from decoderbench.report.footnotes import footnotes_of
-from decoderbench.report.frame import VARIANT, Results
 from decoderbench.report.tables import MISSING, Table, format_fixed, format_mean_std
 
 EFFECT_METRICS = ["exact_match", "cer"]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from decoderbench.analysis.frame import VARIANT, Results, summarize
 from decoderbench.config.cell import shown_axes
 from decoderbench.records import read_lines
 from decoderbench.report.footnotes import footnotes_of
-from decoderbench.report.frame import VARIANT, Results, summarize
 from decoderbench.report.tables import to_single_line
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from decoderbench.analysis.frame import VARIANT
 from decoderbench.conditions import ALONE, CONDITIONS, COSTLY, differing
-from decoderbench.report.frame import VARIANT
 
 STATED_BY_ALL = ("device", "threads", "torch", "timm", "sources")
 """Conditions that every record states, except those of earlier versions; the others depend on the device."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from decoderbench.report.frame import Results
+from decoderbench.analysis.frame import Results
 from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import Table, bullet_list, escape_markdown, join_distinct, to_single_line
 

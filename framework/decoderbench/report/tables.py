@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import pandas as pd
 from tabulate import tabulate
 
+from decoderbench.analysis.frame import VARIANT, Results, summarize
 from decoderbench.config.cell import shown_axes
 from decoderbench.report.footnotes import footnotes_of
-from decoderbench.report.frame import VARIANT, Results, summarize
 from decoderbench.report.settings import notes_on_learning
 
 MISSING = "n/a"

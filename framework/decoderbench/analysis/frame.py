@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from decoderbench.analysis.definitions import find_mixed_metrics, notes_on_missing
 from decoderbench.conditions import CONDITIONS, COSTLY, conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.integrity import UnreadableError
@@ -18,7 +19,6 @@ from decoderbench.kinds import AXES
 from decoderbench.metrics import BUILT_IN, Definition, built_in_definitions, sources_of
 from decoderbench.record_files import missing_artifacts
 from decoderbench.records import UNVERIFIED_FORMAT, Plan, RunRecord
-from decoderbench.report.definitions import find_mixed_metrics, notes_on_missing
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scalars import to_plain
 from decoderbench.storage import StorageError
