@@ -1,7 +1,10 @@
 """Fixtures for all tests: a separate cache, one thread, and an experiment that trains in a second."""
 
-import gc
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and PyTorch start as many as there are cores, in each test process
+
+import gc
 import shutil
 import signal
 import tempfile
@@ -62,7 +65,6 @@ def _interruptible() -> Iterator[None]:
 def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # for the processes that tests start
         patch.setattr(cores, "SAMPLE_SECONDS", 0.0)  # other tests keep the cores busy
         yield
 
