@@ -1,4 +1,8 @@
-"""Scores of hypotheses against references: exact match, CER, 1-NED, nats per character. No torch here."""
+"""Scores of hypotheses against references: exact match, CER, 1-NED, nats per character. No torch here.
+
+A score over a split is a sum over its images divided by another one; `per_sample` gives the terms of both, of which the
+statistics make intervals.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from functools import cache
 from types import FunctionType
 from typing import ClassVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from decoderbench.exception_text import describe_error
@@ -17,6 +23,9 @@ from decoderbench.scalars import to_number
 from decoderbench.sources import function_digest
 
 logger = logging.getLogger("decoderbench")
+
+Terms = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Numerators and denominators of a metric, each of shape (N,) for N images: the metric is sum / sum."""
 
 BUILT_IN = ("exact_match", "cer", "one_minus_ned", "nats_per_char")
 """Names of the metrics in every record; metrics of plugins must have other names."""
@@ -27,12 +36,25 @@ class Metric(ABC):
 
     name: ClassVar[str]
 
+    higher_is_better: ClassVar[bool] = True
+    """Set it to False for a rate of errors."""
+
     @abstractmethod
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
         """Return the metric over a split, or None where it is undefined. Both sequences have the same length.
 
         A number of any class will do, NumPy's and tensors of no dimensions included; a truth value will not.
         """
+
+    def per_sample(
+        self, references: Sequence[str], hypotheses: Sequence[str]
+    ) -> tuple[Sequence[float], Sequence[float]] | None:
+        """Return a numerator and a denominator for each image, if the metric over a split is sum / sum.
+
+        Of these, a report computes intervals and differences between rows. The terms of an image depend on its texts
+        alone. A mean over images has the denominators 1. The default, None, means: no interval.
+        """
+        return None
 
 
 def edit_distances(references: Sequence[str], hypotheses: Sequence[str]) -> list[int]:
@@ -104,6 +126,11 @@ class Definition:
 
     compute: Callable[[Transcriptions], object]
 
+    higher_is_better: bool = True
+
+    terms: Callable[[Transcriptions], tuple[Sequence[float], Sequence[float]] | None] = lambda _: None
+    """Numerators and denominators of the images; None if the metric is no such ratio."""
+
     def score(self, texts: Transcriptions) -> float | None:
         """Return the number of a split; if that fails, log a warning and return None: no metric fails a cell."""
         try:
@@ -114,21 +141,62 @@ class Definition:
             logger.warning("metric %s failed and has no score: %s", self.name, describe_error(error))
             return None
 
+    def per_sample(self, texts: Transcriptions) -> Terms | None:
+        """Return the numerators and denominators of the images; if that fails, log a warning and return None."""
+        try:
+            terms = self.terms(texts)
+            return None if terms is None else as_terms(terms, len(texts.references))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
+            logger.warning("per_sample of metric %s failed: no intervals: %s", self.name, describe_error(error))
+            return None
+
 
 def number_or_none(score: object) -> float | None:
     """Return a score as a float, or None if it is None; raise `ValueError` if it is no finite real number."""
     return None if score is None else to_number(score)
 
 
+def as_terms(terms: tuple[Sequence[float], Sequence[float]], num_images: int) -> Terms:
+    """Return numerators and denominators as arrays of shape (N,); a truth value counts as 1 or 0.
+
+    Raises:
+        ValueError: they are no two sequences of N finite numbers each, or a denominator is negative.
+    """
+    if not isinstance(terms, tuple) or len(terms) != 2:
+        raise ValueError("it returned no pair; return (numerators, denominators)")
+    numerators, denominators = map(_as_numbers, terms)
+    for given in (numerators, denominators):
+        if given.shape != (num_images,):
+            raise ValueError(f"numbers of shape {given.shape} for {num_images} images; return one per image")
+    if (denominators < 0).any():
+        raise ValueError(f"a denominator of {denominators.min():g}; return none below 0")
+    return numerators, denominators
+
+
+def _as_numbers(values: Sequence[float]) -> NDArray[np.float64]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        array = np.array([to_number(value) for value in values])
+    if not np.isfinite(array).all():
+        raise ValueError(f"{array[~np.isfinite(array)][0]} is not a finite number")
+    return array.astype(np.float64)
+
+
 @cache
 def built_in_definitions() -> Mapping[str, Definition]:
     """Return the metrics of every record, by name."""
     return {
-        "exact_match": _of_texts("exact_match", exact_match),
-        "cer": _of_texts("cer", character_error_rate),
-        "one_minus_ned": _of_texts("one_minus_ned", one_minus_ned),
+        "exact_match": _of_texts("exact_match", exact_match, _matches_per_image),
+        "cer": _of_texts("cer", character_error_rate, _edits_per_image, higher_is_better=False),
+        "one_minus_ned": _of_texts("one_minus_ned", one_minus_ned, _similarity_per_image),
         "nats_per_char": Definition(
-            "nats_per_char", function_digest(cast("FunctionType", _nats_of_spellable)), _nats_of_spellable
+            name="nats_per_char",
+            source=function_digest(cast("FunctionType", _nats_of_spellable)),
+            compute=_nats_of_spellable,
+            higher_is_better=False,
+            terms=_nats_per_image,
         ),
     }
 
@@ -138,9 +206,43 @@ def sources_of(definitions: Iterable[Definition]) -> dict[str, str]:
     return {definition.name: definition.source for definition in definitions if definition.source}
 
 
-def _of_texts(name: str, rate: Callable[[Sequence[str], Sequence[str]], float | None]) -> Definition:
+def _of_texts(
+    name: str,
+    rate: Callable[[Sequence[str], Sequence[str]], float | None],
+    terms: Callable[[Transcriptions], tuple[list[float], list[float]]],
+    *,
+    higher_is_better: bool = True,
+) -> Definition:
     digest = function_digest(cast("FunctionType", rate))
-    return Definition(name, digest, lambda texts: rate(texts.references, texts.hypotheses))
+    return Definition(
+        name, digest, lambda texts: rate(texts.references, texts.hypotheses), higher_is_better, terms=terms
+    )
+
+
+# The terms of the images are apart from the scores: the sources of these are stated in records that exist.
+def _matches_per_image(texts: Transcriptions) -> tuple[list[float], list[float]]:
+    right = [float(a == b) for a, b in zip(texts.references, texts.hypotheses, strict=True)]
+    return right, [1.0] * len(right)
+
+
+def _edits_per_image(texts: Transcriptions) -> tuple[list[float], list[float]]:
+    edits = edit_distances(texts.references, texts.hypotheses)
+    return list(map(float, edits)), [float(len(reference)) for reference in texts.references]
+
+
+def _similarity_per_image(texts: Transcriptions) -> tuple[list[float], list[float]]:
+    pairs = zip(texts.references, texts.hypotheses, strict=True)
+    similarities = [Levenshtein.normalized_similarity(*pair) for pair in pairs]
+    return similarities, [1.0] * len(similarities)
+
+
+def _nats_per_image(texts: Transcriptions) -> tuple[list[float], list[float]]:
+    """An image whose text cannot be spelled has 0 of both."""
+    terms = [
+        (0.0, 0.0) if nll is None else (nll, float(len(reference)))
+        for nll, reference in zip(texts.nll, texts.references, strict=True)
+    ]
+    return [nats for nats, _ in terms], [characters for _, characters in terms]
 
 
 def _nats_of_spellable(texts: Transcriptions) -> float | None:

@@ -1,8 +1,10 @@
 """Metrics: properties that hold for any texts, and examples computed by hand."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from decoderbench.metrics import (
     BUILT_IN,
+    Definition,
     Transcriptions,
     built_in_definitions,
     character_error_rate,
@@ -19,7 +22,9 @@ from decoderbench.metrics import (
     one_minus_ned,
     sources_of,
 )
+from decoderbench.registry.metric_definitions import definitions_of
 from decoderbench.registry.plugin_loading import import_file
+from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.sources import function_digest
 
 no_deadline = settings(deadline=None)
@@ -165,6 +170,68 @@ def test_built_in_definitions_compute_every_built_in_metric() -> None:
     assert scores([], [], []) == dict.fromkeys(BUILT_IN)
 
 
+@no_deadline
+@given(pairs, st.data())
+def test_terms_of_images_sum_to_the_score_of_each_built_in_metric(pair: Pair, data: st.DataObject) -> None:
+    numbers = st.lists(st.none() | st.floats(0, 1e6), min_size=len(pair[0]), max_size=len(pair[0]))
+    split = Transcriptions(*pair, data.draw(numbers))
+    for definition in built_in_definitions().values():
+        terms, score = definition.per_sample(split), definition.score(split)
+        assert terms is not None
+        numerators, denominators = terms
+        assert numerators.shape == denominators.shape == (len(pair[0]),)
+        if score is None:
+            assert denominators.sum() == 0
+        else:
+            assert numerators.sum() / denominators.sum() == pytest.approx(score, rel=1e-12, abs=1e-12)
+
+
+def test_terms_of_images_match_examples() -> None:
+    split = Transcriptions(["abcd", "ab", "é"], ["abxd", "ab", ""], [1.5, None, 0.5])
+    found = {name: definition.per_sample(split) for name, definition in built_in_definitions().items()}
+    listed = {name: [part.tolist() for part in terms] for name, terms in found.items() if terms is not None}
+    assert listed == {
+        "exact_match": [[0, 1, 0], [1, 1, 1]],
+        "cer": [[1, 0, 1], [4, 2, 1]],
+        "one_minus_ned": [[0.75, 1, 0], [1, 1, 1]],
+        "nats_per_char": [[1.5, 0, 0.5], [4, 0, 1]],  # nothing of a text that the charset does not spell
+    }
+
+
+def test_only_rates_of_errors_are_better_when_lower() -> None:
+    better = {name: definition.higher_is_better for name, definition in built_in_definitions().items()}
+    assert better == {"exact_match": True, "cer": False, "one_minus_ned": True, "nats_per_char": False}
+
+
+@pytest.mark.parametrize(
+    ("terms", "reason"),
+    [
+        ([1.0, 1.0], "it returned no pair"),
+        (([1.0], [1.0]), r"numbers of shape \(1,\) for 2 images"),
+        (([[1.0], [1.0]], [1.0, 1.0]), r"numbers of shape \(2, 1\) for 2 images"),
+        (([1.0, math.nan], [1.0, 1.0]), "nan is not a finite number"),
+        ((["1", "2"], [1.0, 1.0]), "of type str"),
+        (([1.0, 1.0], [1.0, -2.0]), "a denominator of -2"),
+        (([1.0, None], [1.0, 1.0]), "None of type NoneType is not a number"),
+    ],
+)
+def test_terms_that_are_no_numbers_of_images_are_reported_and_missing(
+    terms: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    definition = Definition("broken", "", lambda texts: 1.0, terms=lambda texts: terms)
+    assert definition.per_sample(Transcriptions(["a", "b"], ["a", "b"], [1.0, 1.0])) is None
+    assert re.search(f"per_sample of metric broken failed: no intervals: ValueError: .*{reason}", caplog.text)
+
+
+def test_a_metric_that_exits_has_no_terms(caplog: pytest.LogCaptureFixture) -> None:
+    def leave(texts: Transcriptions) -> Any:
+        raise SystemExit(3)
+
+    definition = Definition("leaves", "", lambda texts: 1.0, terms=leave)
+    assert definition.per_sample(Transcriptions(["a"], ["a"], [1.0])) is None
+    assert "per_sample of metric leaves failed" in caplog.text
+
+
 def test_each_built_in_metric_has_a_source_of_its_own() -> None:
     sources = sources_of(built_in_definitions().values())
     assert list(sources) == list(BUILT_IN)
@@ -195,3 +262,44 @@ def test_function_digest_counts_code_and_helpers_but_no_comment_or_other_line(tm
     assert digest_of(tmp_path, comment="pass  # because") == first
     assert digest_of(tmp_path, number=2) != first
     assert digest_of(tmp_path, comment="x = -x") != first
+
+
+PLUGIN = """
+import numpy as np
+from decoderbench import Metric, hookimpl
+
+class WrongLength(Metric):
+    name = "wrong_length"
+    higher_is_better = False
+
+    def score(self, references, hypotheses):
+        return 0.5
+
+    def per_sample(self, references, hypotheses):
+        references.sort()
+        return np.array([len(a) != len(b) for a, b in zip(references, hypotheses)]), [1] * len(references)
+
+class Silent(Metric):
+    name = "silent"
+
+    def score(self, references, hypotheses):
+        return 0.5
+
+@hookimpl
+def register_metrics():
+    return [WrongLength, Silent]
+"""
+
+
+def test_metrics_of_plugins_have_terms_and_a_direction_and_change_no_texts(tmp_path: Path) -> None:
+    file = tmp_path / "lengths.py"
+    file.write_text(PLUGIN)
+    definitions = definitions_of(build_plugin_manager([str(file)], installed=False, builtin=False))
+    split = Transcriptions(["bb", "a"], ["b", "a"], [1.0, 1.0])
+    terms = definitions["wrong_length"].per_sample(split)
+    assert terms is not None
+    assert [part.tolist() for part in terms] == [[0, 1], [1, 1]]  # of the order that the plugin sorted, its own list
+    assert split.references == ["bb", "a"]
+    assert not definitions["wrong_length"].higher_is_better
+    assert definitions["silent"].higher_is_better
+    assert definitions["silent"].per_sample(split) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,10 @@ def _definition(metric: Registered[Metric]) -> Definition:
         # Lists of its own, so that a metric that sorts them changes no other number.
         return make().score(list(texts.references), list(texts.hypotheses))
 
-    return Definition(metric.name, _source(metric), compute)
+    def terms(texts: Transcriptions) -> tuple[Sequence[float], Sequence[float]] | None:
+        return make().per_sample(list(texts.references), list(texts.hypotheses))
+
+    return Definition(metric.name, _source(metric), compute, metric.component.higher_is_better, terms)
 
 
 def _source(metric: Registered[Metric]) -> str:

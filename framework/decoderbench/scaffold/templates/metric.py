@@ -11,12 +11,17 @@ class MyComponent(Metric):
     """A fraction from 0 to 1; a column of `cells.csv`."""
 
     name = "my_component"
+    higher_is_better = True
 
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> float | None:
         if not references:
             return None  # undefined for an empty split
-        right = sum(len(one) == len(other) for one, other in zip(references, hypotheses, strict=True))
-        return right / len(references)
+        right, images = self.per_sample(references, hypotheses)
+        return sum(right) / sum(images)
+
+    def per_sample(self, references: Sequence[str], hypotheses: Sequence[str]) -> tuple[list[float], list[float]]:
+        right = [float(len(one) == len(other)) for one, other in zip(references, hypotheses, strict=True)]
+        return right, [1.0] * len(right)  # the score is a mean over images; without this method it has no interval
 
 
 @hookimpl
