@@ -1,5 +1,7 @@
 """The public names of decoderbench and the modules that define them: the one list of both."""
 
+from .analysis import Analysis as Analysis
+from .analysis import load_report as load_report
 from .config.cell import Cell as Cell
 from .config.experiment import Experiment as Experiment
 from .config.experiment import load_experiment as load_experiment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,9 @@ class Results:
     file_notes: tuple[str, ...] = ()
     """Footnotes on files: results without a sha256, and files that are missing."""
 
+    definitions: Mapping[str, Definition] = field(default_factory=built_in_definitions)
+    """The metrics that this process could compute, by name."""
+
     @property
     def recorded(self) -> pd.DataFrame:
         """One row per cell that has a record."""
@@ -118,7 +121,7 @@ def load_results(
     for note in notes:
         logger.warning("%s", note)
     found = tuple(record for record in records if record is not None)
-    return Results(directory, plan, found, cells, notes, tuple(_notes_on_files(directory, found)))
+    return Results(directory, plan, found, cells, notes, tuple(_notes_on_files(directory, found)), definitions)
 
 
 def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> pd.DataFrame:
