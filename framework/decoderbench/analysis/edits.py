@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -56,22 +56,21 @@ def align(pairs: Sequence[tuple[str, str]]) -> Edits:
     """Return the edits of pairs of a reference and a hypothesis."""
     found: list[tuple[int, int, int, str, str, bool]] = []
     for number, (reference, hypothesis) in enumerate(pairs):
-        edits = Levenshtein.editops(reference, hypothesis).as_list()
+        edits = cast("list[tuple[str, int, int]]", Levenshtein.editops(reference, hypothesis).as_list())
         repeats = _dropped_repeats(reference, edits)
         for name, source, destination in edits:
             kind = _KINDS[name]
             before = "" if kind == INSERTION else reference[source]
             after = "" if kind == DELETION else hypothesis[destination]
             found.append((number, kind, source, before, after, kind == DELETION and source in repeats))
-    number, kinds, positions, before, after, repeat = zip(*found, strict=True) if found else [()] * 6
     return Edits(
         num_pairs=len(pairs),
-        pair=np.array(number, np.int64),
-        kind=np.array(kinds, np.int64),
-        position=np.array(positions, np.int64),
-        reference=before,
-        hypothesis=after,
-        repeat=np.array(repeat, np.bool_),
+        pair=np.array([edit[0] for edit in found], np.int64),
+        kind=np.array([edit[1] for edit in found], np.int64),
+        position=np.array([edit[2] for edit in found], np.int64),
+        reference=tuple(edit[3] for edit in found),
+        hypothesis=tuple(edit[4] for edit in found),
+        repeat=np.array([edit[5] for edit in found], np.bool_),
     )
 
 

@@ -5,6 +5,8 @@ All numbers are over images and seeds: each text that a done cell of the row has
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -137,18 +139,17 @@ def _by_position(own: pd.DataFrame, edits: Edits, times: NDArray[np.int64]) -> p
     )
 
 
-def _character_counts(readings: pd.DataFrame, num_rows: int) -> list[dict[str, int]]:
+def _character_counts(readings: pd.DataFrame, num_rows: int) -> list[Counter[str]]:
     """Return how often each character occurs in the references of each row."""
-    counts = readings.groupby(["index", "reference"]).size()
-    found: list[dict[str, int]] = [{} for _ in range(num_rows)]
-    for (index, reference), times in counts.items():
-        own = found[index]
+    counts = readings.groupby(["index", "reference"], as_index=False).size()
+    found: list[Counter[str]] = [Counter() for _ in range(num_rows)]
+    for index, reference, times in zip(counts["index"], counts["reference"], counts["size"], strict=True):
         for character in reference:
-            own[character] = own.get(character, 0) + times
+            found[index][character] += times
     return found
 
 
-def _confusions(edits: Edits, times: NDArray[np.int64], characters: dict[str, int]) -> pd.DataFrame:
+def _confusions(edits: Edits, times: NDArray[np.int64], characters: Mapping[str, int]) -> pd.DataFrame:
     names = list(zip(edits.reference, edits.hypothesis, strict=True))
     positions = {name: position for position, name in enumerate(dict.fromkeys(names))}
     codes = np.array([positions[name] for name in names], np.int64)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
+
+from decoderbench.analysis.agreement import Agreement, find_agreement
+from decoderbench.analysis.calibration import Calibration, find_calibration
+from decoderbench.analysis.errors import Errors, find_errors
 from decoderbench.analysis.frame import ExtraColumns, Results, load_results
+from decoderbench.analysis.readings import readings_of
 from decoderbench.analysis.samples import Samples
 from decoderbench.metrics import Definition
 from decoderbench.records import Plan
@@ -24,6 +30,66 @@ class Analysis:
     def samples(self) -> Samples:
         """The predictions of the cells that are done."""
         return Samples(self.results)
+
+    @cached_property
+    def readings(self) -> pd.DataFrame:
+        """One line per row, seed and image of the test split: see `analysis.readings`."""
+        return readings_of(self.samples)
+
+    @cached_property
+    def error_frames(self) -> Errors:
+        """Kinds of errors, exact match by length, accuracy by position, confusions."""
+        return find_errors(self.readings, self.samples.titles)
+
+    @cached_property
+    def agreement_frames(self) -> Agreement:
+        """Pairs of rows on the same images, rows alone, and the images on which all rows are wrong."""
+        return find_agreement(self.readings, self.samples.titles)
+
+    @cached_property
+    def calibration_frames(self) -> Calibration:
+        """Calibration of each row, and its risk-coverage curve."""
+        return find_calibration(self.readings, self.samples.titles)
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """See `Errors.anatomy`."""
+        return self.error_frames.anatomy
+
+    @property
+    def by_length(self) -> pd.DataFrame:
+        """See `Errors.by_length`."""
+        return self.error_frames.by_length
+
+    @property
+    def by_position(self) -> pd.DataFrame:
+        """See `Errors.by_position`."""
+        return self.error_frames.by_position
+
+    @property
+    def confusions(self) -> pd.DataFrame:
+        """See `Errors.confusions`."""
+        return self.error_frames.confusions
+
+    @property
+    def agreement(self) -> pd.DataFrame:
+        """See `Agreement.pairs`."""
+        return self.agreement_frames.pairs
+
+    @property
+    def all_wrong(self) -> pd.DataFrame:
+        """See `Agreement.all_wrong`."""
+        return self.agreement_frames.all_wrong
+
+    @property
+    def calibration(self) -> pd.DataFrame:
+        """See `Calibration.rows`."""
+        return self.calibration_frames.rows
+
+    @property
+    def risk_coverage(self) -> pd.DataFrame:
+        """See `Calibration.risk_coverage`."""
+        return self.calibration_frames.risk_coverage
 
 
 def load_report(
