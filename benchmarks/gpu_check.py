@@ -6,7 +6,7 @@ Files in DIR: results.jsonl (all figures), table.txt, log.txt (the output of all
 env.json, quickstart.tar and four_stage.tar (records of finished cells). They are valid whenever the call is killed.
 Another call with these files in DIR, on this machine or another, runs the parts that are not done.
 
-Each part has a share of the budget as its limit, and the last part has all that is left. On the CPU everything is
+Each part may use its share of the budget, and what the parts before it have left of theirs. On the CPU everything is
 small, and each part has two minutes, whatever the budget, so that a busy machine fails no check.
 
 Exit status: 0 all parts passed, 1 a part failed, 2 wrong arguments, 4 parts are left for another call, 130 interrupted.
@@ -49,16 +49,16 @@ def parts_of(folder: Path, device: str) -> list[Part]:
 
     return [
         experiment("draw", 60, background=True),
-        part("env", 30, "gpu_env.py", "--json", str(folder / "env.json")),
-        part("pytest", 60, "gpu_tests.py", "--junit", str(folder / "junit.xml")),
-        part("smoke", 60, "gpu_smoke.py"),
-        part("failures", 45, "gpu_failures.py"),
-        part("sync", 30, "gpu_sync.py"),
+        part("env", 20, "gpu_env.py", "--json", str(folder / "env.json")),
+        part("pytest", 30, "gpu_tests.py", "--junit", str(folder / "junit.xml")),
+        part("smoke", 110, "gpu_smoke.py"),
+        part("failures", 75, "gpu_failures.py"),
+        part("sync", 20, "gpu_sync.py"),
         experiment("quickstart", 60, "--tar", str(folder / "quickstart.tar")),
-        part("step", 50, "training_step.py"),
-        part("recognizers", 70, "recognizers.py", "--profile", str(folder / "profile.txt")),
-        part("sharing", 25, "gpu_sharing.py"),
-        experiment("four_stage", 70, "--tar", str(folder / "four_stage.tar")),
+        part("step", 60, "training_step.py"),
+        part("recognizers", 35, "recognizers.py", "--profile", str(folder / "profile.txt")),
+        part("sharing", 30, "gpu_sharing.py"),
+        experiment("four_stage", 60, "--tar", str(folder / "four_stage.tar")),
     ]
 
 

@@ -40,7 +40,8 @@ class Part:
     Attributes:
         name: as its figures call it.
         command: returns the command line for a limit in seconds.
-        seconds: its share of the budget, relative to those of the other parts.
+        seconds: its share of the budget, relative to those of the other parts. What the parts before it have not used
+            of theirs is added to its limit.
         background: runs beside the others from the start, and takes no share.
         after: a part in the background that must have ended first.
     """
@@ -126,12 +127,17 @@ class Driver:
         self._started = time.monotonic()
 
     @property
+    def used(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    @property
     def left(self) -> float:
         """Seconds left of the budget in which a part can run."""
-        return self.budget - (time.monotonic() - self._started) - GRACE - RESERVE
+        return self.budget - self.used - GRACE - RESERVE
 
     def run(self, parts: Sequence[Part], temporary: str) -> None:
-        """Run parts in order. Each has its share of the budget as its limit; the last has all that is left.
+        """Run parts in order. Each may use its share of the budget and what those before it have left of theirs.
 
         Raises:
             KeyboardInterrupt: a signal has asked for the end.
@@ -145,10 +151,13 @@ class Driver:
             share = part.seconds * scale
             if part.background:
                 self._start(part, share, min(share, self.left), temporary)
+        until = 0.0
         for part in foreground:
             self._wait(part.after)
             share, left = part.seconds * scale, self.left
-            self._start(part, share, left if part is foreground[-1] else min(share, left), temporary)
+            until += share
+            limit = left if part is foreground[-1] else min(max(share, until - self.used), left)
+            self._start(part, share, limit, temporary)
             self._wait(part.name)
         while self._running:
             self._wait(self._running[0].part.name)

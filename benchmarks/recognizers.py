@@ -191,7 +191,8 @@ def measure(figures: Figures, name: str, gmacs: float, model: Callable[[], Recog
 def write_profile(path: Path, title: str, loop: Loop, device: torch.device) -> None:
     """Append the table of one profiled call."""
     on_cuda = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]) as found:
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    with profile(activities=activities, acc_events=True) as found:
         loop()
         synchronize(device)
     order = "self_cuda_time_total" if on_cuda else "self_cpu_time_total"

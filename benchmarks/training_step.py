@@ -135,7 +135,7 @@ def measure_launches(figures: Figures, name: str, trainer: Trainer) -> None:
         trainer.take_step(*batch)
         host.append(1e3 * (time.perf_counter() - begin))
     synchronize(device)
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as found:
         for batch in batches:
             trainer.take_step(*batch)
         synchronize(device)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -236,6 +237,16 @@ def test_numbers_are_those_of_a_fresh_process_after_modes_were_left_on() -> None
 def test_place_at_the_end_of_the_module_search_path_stays() -> None:
     assert changes_of(lambda: sys.path.append("/nowhere")) == ""
     assert sys.path.pop() == "/nowhere"
+
+
+def test_first_import_of_rich_changes_nothing() -> None:
+    code = (
+        "from decoderbench.registry.global_state import undoing_changes\n"
+        "with undoing_changes(print):\n"
+        "    import rich.style"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == ""
 
 
 def test_filters_of_a_library_for_its_own_warnings_stay() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich.style  # noqa: F401 - its first import takes a number from `random`, and many libraries import it
 from PIL import Image, ImageFile
 
 
