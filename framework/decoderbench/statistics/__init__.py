@@ -1,0 +1,30 @@
+"""How sure a table can be: one estimator over seeds x images for rows, differences, effects and interactions.
+
+Arrays in, numbers out; numpy and scipy.special only.
+"""
+
+from decoderbench.statistics.crossed import Components
+from decoderbench.statistics.estimates import Estimate, Scope, contrast
+from decoderbench.statistics.families import ALPHA, Pair, all_pairs, holm, mark_bold, not_shown_to_be_worse
+from decoderbench.statistics.planning import SeedsNeeded, half_width, power, seeds_needed
+from decoderbench.statistics.rows import row
+from decoderbench.statistics.scores import Scores
+
+__all__ = [
+    "ALPHA",
+    "Components",
+    "Estimate",
+    "Pair",
+    "Scope",
+    "Scores",
+    "SeedsNeeded",
+    "all_pairs",
+    "contrast",
+    "half_width",
+    "holm",
+    "mark_bold",
+    "not_shown_to_be_worse",
+    "power",
+    "row",
+    "seeds_needed",
+]
