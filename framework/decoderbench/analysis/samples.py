@@ -7,25 +7,34 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from decoderbench.analysis.frame import Results
-from decoderbench.analysis.predictions import TEST, VALIDATION, read_predictions
+from decoderbench.analysis.frame import METRICS, Results
+from decoderbench.analysis.predictions import TEST, VALIDATION, read_predictions, transcriptions_of
 from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
 from decoderbench.errors import DataError
+from decoderbench.metrics import Terms, Transcriptions
 from decoderbench.records import RunRecord
+from decoderbench.statistics import Scores
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _FILES: Mapping[Split, str] = {"test": TEST, "val": VALIDATION}
+_TOLERANCE = 1e-6
+"""How far, relative to it, the number of a record may lie from the sum over its predictions."""
 
 
 class Samples:
     """The predictions of the cells that are done; each file is read once.
 
-    A row is a variant: all seeds of one combination, in the order of the plan. Rows belong to one image set if they
-    were tested on the same images with the same labels. A cell whose file is missing or is not that of its record has
-    no samples, nor has a cell that was tested on other images than most seeds of its row; `notes` says so.
+    A row is a variant: all seeds of one combination, numbered from 0 in the order of the plan. Rows belong to one image
+    set if they were tested on the same images with the same labels. A cell has no samples if its file is missing or is
+    not that of its record, or if it was tested on other images than most seeds of its row; `notes` says so.
     """
 
     def __init__(self, results: Results) -> None:
@@ -33,24 +42,32 @@ class Samples:
         rows: dict[tuple[str, ...], dict[int, Cell]] = {}
         for cell in results.plan.cells:
             rows.setdefault(cell.variant, {})[cell.seed] = cell
+        self.variants = list(rows)
+        """The labels of each row."""
+        self.seeds = list(dict.fromkeys(cell.seed for cell in results.plan.cells))
+        """All seeds of the plan, in the order of their first cell."""
         self._rows = list(rows.values())
         self._records = {record.cell.cell_id: record for record in results.records if record.status == "done"}
-        self._reasons: dict[str, list[Cell]] = {}
-
-    @cached_property
-    def variants(self) -> list[tuple[str, ...]]:
-        """The labels of each row, in the order of the plan."""
-        return list(dict.fromkeys(cell.variant for cell in self.results.plan.cells))
+        self._texts: dict[tuple[int, int], Transcriptions] = {}
+        self._terms: dict[tuple[str, int, int], Terms | None] = {}
+        self._frames: dict[tuple[Split, int, int], pd.DataFrame] = {}
+        self._rejected: dict[str, dict[str, Cell]] = {}
 
     @cached_property
     def titles(self) -> list[str]:
-        """Each row as one text for people."""
+        """Each row as one text for people: its labels."""
         return [next(iter(cells.values())).variant_title for cells in self._rows]
 
     @cached_property
-    def seeds(self) -> list[int]:
-        """All seeds of the plan, in the order of their first cell."""
-        return list(dict.fromkeys(cell.seed for cell in self.results.plan.cells))
+    def names(self) -> list[str]:
+        """The name of each row; empty if it has none."""
+        return [next(iter(cells.values())).name for cells in self._rows]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """The built-in metrics, then the others that a record has."""
+        recorded = {name for record in self._records.values() for name in record.metrics}
+        return [*METRICS, *sorted(recorded.difference(METRICS))]
 
     def cell(self, row: int, seed: int) -> Cell | None:
         """Return a cell of the plan, or None if the row has no such seed."""
@@ -62,60 +79,126 @@ class Samples:
         return None if cell is None else self._records.get(cell.cell_id)
 
     def frame(self, row: int, seed: int, split: Split = "test") -> pd.DataFrame | None:
-        """Return the predictions of a cell, one row per image, or None if it has no samples.
+        """Return the predictions of a cell, one line per image, or None if it has no samples.
 
-        The columns are those of the file; `group` is there only if the version that wrote it knew groups. On the test
-        split, the frames of one image set have the same images in the same order.
+        The columns are those of the file: earlier versions wrote fewer. On the test split, the frames of one image set
+        have the same images in the same order.
         """
-        return self._test.get((row, seed)) if split == "test" else self._validation.get((row, seed))
+        table = self._tables(split).get((row, seed))
+        if table is None:
+            return None
+        if (split, row, seed) not in self._frames:
+            self._frames[split, row, seed] = table.to_pandas()
+        return self._frames[split, row, seed]
 
-    @cached_property
+    @property
     def image_sets(self) -> list[int | None]:
         """For each row the number of its image set, from 0 in the order of the rows; None for a row without samples."""
-        numbers: dict[str, int] = {}
-        signatures = self._signatures
-        return [
-            numbers.setdefault(signature, len(numbers)) if (signature := signatures.get(row)) else None
-            for row in range(len(self._rows))
-        ]
+        return self._aligned[1]
 
     def rows_of(self, image_set: int) -> list[int]:
         """Return the rows of an image set, in order."""
         return [row for row, number in enumerate(self.image_sets) if number == image_set]
 
-    @cached_property
+    def groups(self, image_set: int) -> np.ndarray[tuple[int], np.dtype[np.intp]] | None:
+        """Return for each image of a set, (N,), a code of its group; None if each image is its own group."""
+        for row in self.rows_of(image_set):
+            for seed in self.seeds:
+                table = self._tables("test").get((row, seed))
+                if table is not None and "group" in table.column_names:
+                    groups = table["group"].to_pylist()
+                    names = [f"in {group}" if group else image for image, group in enumerate(groups)]
+                    codes = {name: code for code, name in enumerate(dict.fromkeys(names))}
+                    return np.array([codes[name] for name in names]) if len(codes) < len(names) else None
+        return None
+
+    def scores(self, metric: str, rows: Sequence[int]) -> Scores | None:
+        """Return a metric of rows of one image set for all `seeds`; None if no cell has numbers per image.
+
+        Raises:
+            ValueError: the rows are of different image sets.
+        """
+        sets = {self.image_sets[row] for row in rows}
+        if len(sets) != 1 or None in sets:
+            raise ValueError("scores can be compared between rows that were tested on the same images only")
+        (image_set,) = sets
+        assert image_set is not None
+        found = {
+            (v, s): terms
+            for v, row in enumerate(rows)
+            for s, seed in enumerate(self.seeds)
+            if (terms := self.terms(metric, row, seed)) is not None
+        }
+        if not found:
+            return None
+        shape = len(rows), len(self.seeds), len(next(iter(found.values()))[0])
+        numerator, denominator = np.full(shape, np.nan), np.ones(shape)
+        for place, (numerators, denominators) in found.items():
+            numerator[place], denominator[place] = numerators, denominators
+        return Scores(numerator, denominator, groups=self.groups(image_set))
+
+    def terms(self, metric: str, row: int, seed: int) -> Terms | None:
+        """Return the numerators and denominators of a cell's test images, each (N,), or None if it has none.
+
+        A cell whose record has another number than the sum over its images has none either; `notes` says so.
+        """
+        key = metric, row, seed
+        if key not in self._terms:
+            self._terms[key] = self._compute_terms(*key)
+        return self._terms[key]
+
+    @property
     def notes(self) -> list[str]:
-        """What is not there, and for which cells."""
-        _ = self._test
-        return [f"{reason} ({_name(cells)})" for reason, cells in self._reasons.items()]
+        """What has no interval and takes part in no contrast, and why."""
+        for metric in self.metrics:
+            for row, seed in self._tables("test"):
+                self.terms(metric, row, seed)
+        everywhere = len(self._tables("test"))
+        return [
+            reason if len(cells) == everywhere and len(cells) > 1 else f"{reason} ({_name(list(cells.values()))})"
+            for reason, cells in self._rejected.items()
+        ]
 
-    @property
-    def _test(self) -> dict[tuple[int, int], pd.DataFrame]:
-        return self._aligned[0]
+    def _compute_terms(self, metric: str, row: int, seed: int) -> Terms | None:
+        table, record = self._tables("test").get((row, seed)), self.record(row, seed)
+        if table is None or record is None or (value := record.metrics.get(metric)) is None:
+            return None
+        definition = self.results.definitions.get(metric)
+        if definition is None:
+            return self._reject(record.cell, f"{metric}: no interval, the plugin of this metric is not loaded")
+        if (row, seed) not in self._texts:
+            self._texts[row, seed] = transcriptions_of(table)
+        terms = definition.per_sample(self._texts[row, seed])
+        if terms is None:
+            return self._reject(record.cell, f"{metric}: no interval, the metric gives no numbers per image")
+        numerators, denominators = terms
+        if not abs(numerators.sum() - value * denominators.sum()) <= _TOLERANCE * abs(value) * denominators.sum():
+            return self._reject(record.cell, f"{metric}: no interval, its numbers per image do not add up to its value")
+        return terms
 
-    @property
-    def _signatures(self) -> dict[int, str]:
-        return self._aligned[1]
+    def _tables(self, split: Split) -> dict[tuple[int, int], pyarrow.Table]:
+        return self._aligned[0] if split == "test" else self._validation
 
     @cached_property
-    def _validation(self) -> dict[tuple[int, int], pd.DataFrame]:
-        return {(row, seed): frame for row, seed, frame in self._read_all("val")}
+    def _validation(self) -> dict[tuple[int, int], pyarrow.Table]:
+        return {(row, seed): table for row, seed, table in self._read_all("val")}
 
     @cached_property
-    def _aligned(self) -> tuple[dict[tuple[int, int], pd.DataFrame], dict[int, str]]:
-        """The frames of the test split by row and seed, and a digest of the images and labels of each row."""
-        frames: dict[tuple[int, int], pd.DataFrame] = {}
-        found: dict[int, dict[int, str]] = {}
-        for row, seed, frame in self._read_all("test"):
-            frames[row, seed], found.setdefault(row, {})[seed] = _align(frame, self._rows[row][seed])
-        signatures = {row: Counter(seeds.values()).most_common(1)[0][0] for row, seeds in found.items()}
+    def _aligned(self) -> tuple[dict[tuple[int, int], pyarrow.Table], list[int | None]]:
+        """The test split of each cell, by row and seed, and the image set of each row."""
+        tables: dict[tuple[int, int], pyarrow.Table] = {}
+        aligner, found = _Aligner(), dict[int, dict[int, int]]()
+        for row, seed, table in self._read_all("test"):
+            tables[row, seed], found.setdefault(row, {})[seed] = aligner.align(table, self._rows[row][seed])
+        own = {row: Counter(seeds.values()).most_common(1)[0][0] for row, seeds in found.items()}
         for row, seeds in found.items():
-            for seed in (seed for seed, signature in seeds.items() if signature != signatures[row]):
-                del frames[row, seed]
+            for seed in (seed for seed, images in seeds.items() if images != own[row]):
+                del tables[row, seed]
                 self._reject(self._rows[row][seed], "tested on other images or labels than the other seeds of the row")
-        return frames, signatures
+        numbers = {images: number for number, images in enumerate(dict.fromkeys(own.values()))}
+        return tables, [numbers[own[row]] if row in own else None for row in range(len(self._rows))]
 
-    def _read_all(self, split: Split) -> Iterator[tuple[int, int, pd.DataFrame]]:
+    def _read_all(self, split: Split) -> Iterator[tuple[int, int, pyarrow.Table]]:
         for row, cells in enumerate(self._rows):
             for seed, cell in cells.items():
                 record = self._records.get(cell.cell_id)
@@ -124,20 +207,39 @@ class Samples:
                 try:
                     yield row, seed, read_predictions(self.results.directory, record, _FILES[split])
                 except DataError as error:
-                    self._reject(cell, f"{_FILES[split]}: {error}; no intervals and contrasts of these cells")
+                    self._reject(cell, f"{_FILES[split]}: {error}, so these cells have no interval and no contrast")
 
     def _reject(self, cell: Cell, reason: str) -> None:
-        self._reasons.setdefault(reason, []).append(cell)
+        self._rejected.setdefault(reason, {})[cell.cell_id] = cell
 
 
-def _align(frame: pd.DataFrame, cell: Cell) -> tuple[pd.DataFrame, str]:
-    """Return a frame in the order of its samples, and a digest of the images and labels of a test split."""
-    samples, references = frame["sample"].tolist(), frame["reference"].tolist()
-    order = sorted(range(len(frame)), key=lambda image: (samples[image], references[image]))
-    if order != list(range(len(frame))):
-        frame = frame.take(order).reset_index(drop=True)
-    images = json.dumps([cell.data_hash, *([samples[image], references[image]] for image in order)])
-    return frame, hashlib.sha256(images.encode()).hexdigest()
+class _Aligner:
+    """Brings tables of the same images into one order; images are the same if data, keys and labels are."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[str, pyarrow.Table]] = []
+        self._sorted: dict[str, int] = {}
+
+    def align(self, table: pyarrow.Table, cell: Cell) -> tuple[pyarrow.Table, int]:
+        """Return a table in the order of the first one with its images, and the number of these images."""
+        images = table.select(["sample", "reference"])
+        for number, (data, known) in enumerate(self._known):
+            if data == cell.data_hash and images.equals(known):
+                return table, number
+        order = _sorting(images)
+        content = json.dumps([cell.data_hash, images.take(order).to_pydict()])
+        number = self._sorted.setdefault(hashlib.sha256(content.encode()).hexdigest(), len(self._known))
+        if number == len(self._known):
+            self._known.append((cell.data_hash, images))
+            return table, number
+        into = np.empty(len(order), dtype=np.intp)
+        into[_sorting(self._known[number][1])] = order
+        return table.take(into), number
+
+
+def _sorting(images: pyarrow.Table) -> list[int]:
+    pairs = list(zip(*images.to_pydict().values(), strict=True))
+    return sorted(range(len(pairs)), key=pairs.__getitem__)
 
 
 def _name(cells: Sequence[Cell]) -> str:
