@@ -1,0 +1,97 @@
+"""Tuning: the trials of each row, and the values that it chooses by them. Nothing is run or read here.
+
+Every row has the same candidates, each with one trial per seed of tuning. A row chooses once all of its trials have a
+record, so an interrupted run chooses what it would have chosen uninterrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from decoderbench.config.cell import Cell
+from decoderbench.config.tuning import TuningOptions
+from decoderbench.records import RunRecord
+
+ReadRecord = Callable[[Cell], RunRecord | None]
+"""A function that returns the record of a cell; None if it has none."""
+
+DIGITS = 12
+"""Decimals of a mean of exact matches that count: fewer than a float has, so that equal means are equal."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Values that a row may choose.
+
+    Attributes:
+        cells: the cells to test with these values, one per seed of the grid.
+        trials: the cells that try them, one per seed of tuning.
+    """
+
+    cells: tuple[Cell, ...]
+    trials: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The candidates of each row, in grid order."""
+
+    rows: tuple[tuple[Candidate, ...], ...]
+
+    @property
+    def trials(self) -> tuple[Cell, ...]:
+        """The trials of all rows."""
+        return tuple(trial for row in self.rows for candidate in row for trial in candidate.trials)
+
+    def decide(self, read: ReadRecord) -> tuple[Cell, ...]:
+        """Return the cells to test in grid order, with the values that each row has chosen.
+
+        Those of a row that has not chosen yet are undecided. If none of its candidates can be chosen, they are
+        infeasible, and say why.
+        """
+        return tuple(cell for row in self.rows for cell in _decide(row, read))
+
+
+def candidate_of(cells: Sequence[Cell], tuning: TuningOptions) -> Candidate:
+    """Return a candidate for the cells of a row, one per seed, which have its values and state them as `tuned`."""
+    steps = tuning.steps or cells[0].training.steps
+    training = cells[0].training.model_copy(update={"steps": steps})
+    trials = (
+        cells[0].model_copy(update={"purpose": "tuning", "seed": seed, "training": training}) for seed in tuning.seeds
+    )
+    return Candidate(tuple(cells), tuple(trials))
+
+
+def _decide(row: Sequence[Candidate], read: ReadRecord) -> Iterator[Cell]:
+    """Yield the cells of a row."""
+    records = [[read(trial) for trial in candidate.trials] for candidate in row]
+    infeasible = row[0].cells[0].infeasible if all(candidate.cells[0].infeasible for candidate in row) else None
+    if any(record is None for trials in records for record in trials):
+        yield from _undecided(row, infeasible)
+        return
+    found = [[record for record in trials if record is not None] for trials in records]
+    ranks = {index: rank for index, trials in enumerate(found) if (rank := _rank(trials)) is not None}
+    if ranks:
+        yield from row[max(ranks, key=ranks.__getitem__)].cells  # the first of equal ones
+    else:
+        failed = [record for trials in found for record in trials if record.status != "done"]
+        reasons = "; ".join(dict.fromkeys(f"{record.status}: {record.reason}" for record in failed))
+        yield from _undecided(row, infeasible or f"tuning gave no value a score: {reasons or 'it is undefined'}")
+
+
+def _rank(trials: Sequence[RunRecord]) -> tuple[float, float] | None:
+    """Return mean exact match and minus mean nats per character, the larger the better; None without a score."""
+    scores = [record.metrics.get("exact_match") if record.status == "done" else None for record in trials]
+    nats = [record.metrics.get("nats_per_char") for record in trials]
+    if not all(score is not None for score in scores):
+        return None
+    known = [value for value in nats if value is not None]
+    mean_nats = fmean(known) if len(known) == len(nats) else float("inf")
+    return round(fmean(score for score in scores if score is not None), DIGITS), -mean_nats
+
+
+def _undecided(row: Sequence[Candidate], infeasible: str | None) -> Iterator[Cell]:
+    changes = {"purpose": "undecided", "tuned": {}, "infeasible": infeasible}
+    return (cell.model_copy(update=changes) for cell in row[0].cells)
