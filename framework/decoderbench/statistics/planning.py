@@ -81,7 +81,9 @@ def seeds_needed(
     def smallest(case: Components) -> int | None:
         return _smallest(lambda seeds: power(case, effect, seeds=seeds, units=units, alpha=alpha) >= target)
 
-    return SeedsNeeded(*map(smallest, (pilot, _at_quantile(pilot, low), _at_quantile(pilot, high))))
+    seeds, *ends = map(smallest, (pilot, _at_quantile(pilot, low), _at_quantile(pilot, high)))
+    ordered = sorted((seeds, *ends), key=lambda number: math.inf if number is None else number)
+    return SeedsNeeded(seeds, ordered[0], ordered[2])  # less variation may leave fewer degrees of freedom
 
 
 def expected_spread(pilot: Components, seeds: int, units: int) -> Spread:
