@@ -11,9 +11,12 @@ import pandas as pd
 
 from decoderbench.analysis.agreement import Agreement, find_agreement
 from decoderbench.analysis.calibration import Calibration, find_calibration
+from decoderbench.analysis.contrasts import find_contrasts
+from decoderbench.analysis.effects import find_effects, find_interactions
 from decoderbench.analysis.errors import Errors, find_errors
 from decoderbench.analysis.frame import ExtraColumns, Results, load_results
 from decoderbench.analysis.readings import readings_of
+from decoderbench.analysis.rows import find_rows
 from decoderbench.analysis.samples import Samples
 from decoderbench.metrics import Definition
 from decoderbench.records import Plan
@@ -30,6 +33,26 @@ class Analysis:
     def samples(self) -> Samples:
         """The predictions of the cells that are done."""
         return Samples(self.results)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One line per variant: see `find_rows`."""
+        return find_rows(self.samples, self.contrasts)
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """All pairs of rows that were tested on the same images: see `find_contrasts`."""
+        return find_contrasts(self.samples)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """Each level of a stage against its first level, over matched rows: see `find_effects`."""
+        return find_effects(self.samples)
+
+    @cached_property
+    def interactions(self) -> pd.DataFrame:
+        """How effects of two stages depend on each other: see `find_interactions`."""
+        return find_interactions(self.samples)
 
     @cached_property
     def readings(self) -> pd.DataFrame:

@@ -69,6 +69,10 @@ class Samples:
         recorded = {name for record in self._records.values() for name in record.metrics}
         return [*METRICS, *sorted(recorded.difference(METRICS))]
 
+    def cells(self, row: int) -> list[Cell]:
+        """Return the cells of a row."""
+        return list(self._rows[row].values())
+
     def cell(self, row: int, seed: int) -> Cell | None:
         """Return a cell of the plan, or None if the row has no such seed."""
         return self._rows[row].get(seed)
