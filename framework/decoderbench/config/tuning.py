@@ -11,22 +11,14 @@ from pydantic import Field, field_validator, model_validator
 
 from decoderbench.config.seeds import Seeds
 from decoderbench.errors import did_you_mean
-from decoderbench.options import (
-    AugmentationOptions,
-    EvaluationOptions,
-    ImageOptions,
-    Options,
-    TrainingOptions,
-    refuse,
-)
+from decoderbench.options import AugmentationOptions, EvaluationOptions, Options, TrainingOptions, refuse
 
 TUNABLE: dict[str, type[Options]] = {
     "training": TrainingOptions,
     "augmentation": AugmentationOptions,
-    "image": ImageOptions,
     "evaluation": EvaluationOptions,
 }
-"""The tables whose options can be chosen: those that decide neither which texts are scored nor which rows there are."""
+"""The tables whose options can be tuned: they change neither the data nor which rows there are."""
 
 BUDGET = "training.steps"
 
@@ -84,8 +76,8 @@ def _broken(option: str, values: tuple[Any, ...]) -> str:
     table = option.partition(".")[0]
     if option == BUDGET:
         return "is the budget, which is the same for every row; tuning.steps shortens the runs that choose"
-    if table in ("dataset", "labels"):
-        return "decides which texts are scored, so scores would not compare; [grid.settings] makes it an axis"
+    if table in ("dataset", "image", "labels"):
+        return "decides what is read and scored, and rows must share that; [grid.settings] makes it an axis of the grid"
     if table == "grid":
         return "belongs to some rows alone, and rows would not be tuned equally; list it as variants of the grid"
     if option not in _KNOWN:
