@@ -39,6 +39,7 @@ _COSTLY = DECISIVE - {"timm", "sources", "dataset_source"}
 COSTLY = {
     "latency_ms": _COSTLY | {"measured"},
     "train_samples_per_sec": _COSTLY | {"jobs"},
+    "train_seconds": _COSTLY | {"jobs"},
     "infer_samples_per_sec": _COSTLY | {"measured"},
     "train_peak_memory_mb": _COSTLY,
     "infer_peak_memory_mb": _COSTLY,
