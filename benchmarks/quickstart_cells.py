@@ -11,7 +11,7 @@ import torch
 
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
-from decoderbench.config.overrides import merge
+from decoderbench.config.merging import merge
 from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.planning.prepare import prepare
 from decoderbench.registry.plugin_manager import build_plugin_manager

@@ -3,6 +3,9 @@
 AXES = ("rectifier", "encoder", "bridge", "decoder")
 """The stages of a recognizer, which a grid combines, in the order of the data flow."""
 
+VARIANT = (*AXES, "setting")
+"""What distinguishes the rows of a table: the stages, and the setting under which a combination of them is trained."""
+
 KINDS = (*AXES, "dataset", "metric")
 """The components of experiments."""
 

@@ -29,7 +29,7 @@ from decoderbench.integrity import (
     read_bytes,
     seal,
 )
-from decoderbench.records import FORMAT, UNVERIFIED_FORMAT, Plan, RunRecord
+from decoderbench.records import FORMAT, UNVERIFIED_FORMAT, VERIFIED_FORMATS, Plan, RunRecord
 from decoderbench.storage import delete
 
 logger = logging.getLogger("decoderbench")
@@ -38,7 +38,7 @@ RESULT, PLAN = "result.json", "plan.json"
 MAX_RESULT, MAX_PLAN = 2**26, 2**28
 """Sizes in bytes that no record and no plan has; a larger file is not read."""
 
-READ_BY_REPORTS = ("predictions.parquet", "history.jsonl")
+READ_BY_REPORTS = ("predictions.parquet", "val_predictions.parquet", "history.jsonl", "alignments.npz")
 """The artifacts whose content a run and a report check; `decoderbench verify` checks all."""
 
 _NOT_ARTIFACTS = {RESULT, "lock", "progress.json", "output.txt"}
@@ -61,10 +61,10 @@ class OtherFormatError(DataError):
 
 
 def encode(record: Plan | RunRecord) -> bytes:
-    """Return a plan or record as the bytes of its file."""
+    """Return a plan or record as the bytes of its file; one of an earlier format gets no field of a later one."""
     if record.format == UNVERIFIED_FORMAT:
-        return record.model_dump_json(indent=1, exclude={"artifacts"}).encode()
-    return seal(json.loads(record.model_dump_json()))
+        return record.model_dump_json(indent=1, exclude_unset=True).encode()
+    return seal(json.loads(record.model_dump_json(exclude_unset=record.format != FORMAT)))
 
 
 def read_plan(path: Path) -> Plan:
@@ -207,11 +207,11 @@ def _check_digest(path: Path, content: bytes, data: dict[str, object], kind: typ
     if DIGEST not in data:
         if given == UNVERIFIED_FORMAT:
             return
-        if given == FORMAT:
+        if given in VERIFIED_FORMATS:
             raise DamagedError(path, "it states no sha256")
-    elif given == FORMAT and has_own_digest(content):
+    elif given in VERIFIED_FORMATS and has_own_digest(content):
         return
-    elif given == FORMAT or has_own_digest(content, format=FORMAT) or "format" not in data:
+    elif given in VERIFIED_FORMATS or "format" not in data or _is_of_known_format(content):
         raise DamagedError(path, "sha256 mismatch")
     if not data.keys() >= _IN_ALL_FORMATS[kind]:
         raise DamagedError(path, f"not a {path.stem}")
@@ -219,3 +219,8 @@ def _check_digest(path: Path, content: bytes, data: dict[str, object], kind: typ
         f"{path}: has format {given!r:.40}, this decoderbench reads format {FORMAT}; the file is left unchanged; use "
         f"the decoderbench that wrote it, or run the experiment again with --results FOLDER"
     )
+
+
+def _is_of_known_format(content: bytes) -> bool:
+    """Return whether only the format that a file states is damaged."""
+    return any(has_own_digest(content, format=known) for known in VERIFIED_FORMATS)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
+from decoderbench.data.train_limit import limited_sizes
 from decoderbench.integrity import Artifact, ArtifactName
 from decoderbench.options import Options
 from decoderbench.scalars import Count, Number
 from decoderbench.storage import append_durably
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 logger = logging.getLogger("decoderbench")
 
-FORMAT = 4
+FORMAT = 5
 """Version of `plan.json` and `result.json`. Files of version 1, written by decoderbench 0.1, do not state it."""
+
+VERIFIED_FORMATS = (4, FORMAT)
+"""The versions that are read and state their sha256. What version 5 added is not set in files of version 4."""
 
 UNVERIFIED_FORMAT = 3
 """The earlier version that is still read; it states no sha256, so damage may go unnoticed."""
@@ -43,6 +53,9 @@ class Cost(Options):
     latency_ms: Number | None = None
     """Median time to transcribe a single image, with device synchronization."""
 
+    latency_ms_by_length: dict[str, Number] = Field(default_factory=dict)
+    """The same for up to 6 images whose texts, as read, have different numbers of characters, by that number."""
+
     train_peak_memory_mb: Number | None = None
     """Peak memory of the cell on CUDA while it is trained, in MB (10^6 bytes), without dataset and evaluations."""
 
@@ -64,7 +77,8 @@ class RunRecord(Options):
     """Why there is no result, as one sentence; empty if done."""
 
     metrics: dict[str, Number | None] = Field(default_factory=dict)
-    """Metrics on the test split, by name; rates are fractions of 1. None where a metric is undefined."""
+    """Metrics on the test split, by name; rates are fractions of 1. None where a metric is undefined. Those of a trial
+    of tuning are on the validation split."""
 
     metric_sources: dict[str, str] = Field(default_factory=dict)
     """Digest of the source code that computed each metric; missing where a trainer of its own did not state it."""
@@ -98,6 +112,9 @@ class Plan(Options):
     """The command line that created the plan."""
 
     cells: tuple[Cell, ...]
+    tuning: tuple[Cell, ...] = ()
+    """Trials, whose validation scores choose options of the cells; none without tuning."""
+
     data_summary: tuple[str, ...] = ()
     """Summary of the data by the audit: counts, lengths, charset."""
 
@@ -108,7 +125,28 @@ class Plan(Options):
     """Digest of the path of the experiment file or of the compared folder; empty if it has none."""
 
     split_sizes: dict[Split, Count] = Field(default_factory=dict)
-    """Number of samples per split that are trained on or scored."""
+    """Number of samples per split that are trained on or scored; of the first data if `sizes` lists several."""
+
+    sizes: dict[str, dict[Split, Count]] = Field(default_factory=dict)
+    """The same for each of the data, by the `data_key` of cells; empty in plans of format 4 and before."""
+
+    def split_sizes_of(self, cell: Cell) -> dict[Split, int]:
+        """Return the number of samples per split that a cell is trained on or scored with; empty if not known."""
+        known = self.sizes.get(cell.data_key, self.split_sizes)
+        return limited_sizes(known, cell.train_limit) if known else {}
+
+
+def pack_flags(flags: Sequence[bool]) -> str:
+    """Return truth values as text, eight of them per byte in base64: the `val_correct` of a history."""
+    return base64.b64encode(np.packbits(np.asarray(flags, dtype=bool)).tobytes()).decode()
+
+
+def unpack_flags(text: str, count: int) -> NDArray[np.bool_]:
+    """Return the truth values (count,) that `pack_flags` made a text of; raise `ValueError` for any other text."""
+    content = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+    if len(content) != -(-count // 8):
+        raise ValueError(f"{8 * len(content)} truth values instead of {count}")
+    return np.unpackbits(content, count=count).astype(bool)
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:

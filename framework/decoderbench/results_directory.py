@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.integrity import DamagedError
 from decoderbench.locks import holding, is_held, refuse_unsafe_locks
+from decoderbench.options import ImageOptions
 from decoderbench.record_files import (
     CHECKPOINTS,
     MAX_PLAN,
@@ -38,7 +39,13 @@ from decoderbench.storage import delete, explaining, remove_leftovers, rename, s
 
 logger = logging.getLogger("decoderbench")
 
-OF_A_RESULT = ("traceback.txt", "predictions.parquet", "weights.safetensors")
+OF_A_RESULT = (
+    "traceback.txt",
+    "predictions.parquet",
+    "val_predictions.parquet",
+    "alignments.npz",
+    "weights.safetensors",
+)
 """Files of a result that would be recorded as those of the next one, if that fails."""
 
 
@@ -102,7 +109,7 @@ class ResultsDirectory:
                 [f"--results {self.path}: holds results of experiment {owner!r}, not {name!r}; give another folder"]
             )
 
-    def refuse_other_data(self, origin: str, data_hash: str) -> None:
+    def refuse_other_data(self, origin: str, data_hashes: Collection[str]) -> None:
         """Raise if this folder holds the results of another file or folder, with other data, of the same name.
 
         A file or folder that was moved goes on with its results, and so does one whose data have changed.
@@ -114,7 +121,8 @@ class ResultsDirectory:
             plan = self.read_plan()
         except DataError:
             return
-        if plan.origin and origin not in ("", plan.origin) and data_hash not in {cell.data_hash for cell in plan.cells}:
+        known = {cell.data_hash for cell in plan.cells}
+        if plan.origin and origin not in ("", plan.origin) and known.isdisjoint(data_hashes):
             raise ConfigError(
                 [
                     f"--results {self.path}: holds results of another experiment file or folder that is called "
@@ -124,11 +132,15 @@ class ResultsDirectory:
 
     def has_other_data(self, cells: Sequence[Cell]) -> bool:
         """Return whether the last run here had other labels, splits or pixels, at the same size of images."""
+        before: dict[ImageOptions, set[str]] = {}
+        now: dict[ImageOptions, set[str]] = {}
         try:
-            before = [cell for cell in self.read_plan().cells if cell.image == cells[0].image]
+            for found, counted in ((before, self.read_plan().cells), (now, cells)):
+                for cell in counted:
+                    found.setdefault(cell.image, set()).add(cell.data_hash)
         except DataError:
             return False
-        return bool(before) and cells[0].data_hash not in {cell.data_hash for cell in before}
+        return any(image in before and before[image].isdisjoint(hashes) for image, hashes in now.items())
 
     def count_other_results(self, cells: Sequence[Cell]) -> int:
         """Return the number of results in this folder that belong to none of `cells`."""

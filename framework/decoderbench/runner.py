@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from decoderbench.command_line import shell_command
+from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit
 from decoderbench.deadline import Deadline
 from decoderbench.errors import ConfigError, PendingCellsError
 from decoderbench.execution.jobs import choose_jobs
+from decoderbench.execution.resident_data import DataSource
 from decoderbench.execution.run import Run
 from decoderbench.execution.signals import StopSignals
 from decoderbench.execution.work import CellWork, objects_of
@@ -123,9 +126,9 @@ class AuditLog:
     """An observer that logs the data audit, for runs without a terminal."""
 
     @hookimpl
-    def data_audited(self, audit: Audit) -> None:
+    def data_audited(self, audit: Audit, settings: Sequence[str]) -> None:
         """Log the summary of the data."""
-        for line in audit.lines():
+        for line in audit.lines(settings):
             logger.info(line)
 
 
@@ -189,37 +192,39 @@ def execute(
         DeviceLostError: a cell left the device unusable for this process; the report is written.
     """
     prepared.refuse_if_infeasible()
-    selected = select_cells(prepared.cells, select)
+    selected = _ordered_by_data(select_cells(prepared.cells, select))
     chosen_threads = choose_threads(threads, device)
     chosen = choose_executor(prepared.registry, executor, jobs, cell_timeout)
     if chosen.component.in_process and not _named_executor(executor):
         logger.info("plugins are objects of this process, which no other can load; cells run in it, one at a time")
     chosen_jobs = 1 if chosen.component.in_process else choose_jobs(jobs, device, chosen_threads, selected)
     directory.refuse_other_experiment(prepared.experiment.name)
-    directory.refuse_other_data(origin, prepared.inputs.data_hash)
+    directory.refuse_other_data(origin, {inputs.data_hash for inputs in prepared.data.values()})
     directory.begin()
-    plugins, audit = prepared.registry.plugins, prepared.inputs.audit
+    plugins = prepared.registry.plugins
+    data = {
+        key: DataSource(inputs.images.directory.resolve(), inputs.audit, inputs.dataset.name, inputs.images)
+        for key, inputs in prepared.data.items()
+    }
     work = CellWork(
         results=directory.path.resolve(),
         locking=directory.locking,
         plugins=plugins.sources,
-        images=prepared.inputs.images.directory.resolve(),
-        audit=audit,
-        dataset=prepared.experiment.dataset.use,
+        data=data,
         device=str(device),
         threads=chosen_threads,
         checkpoint_every=checkpoint_every,
         registry=prepared.registry,
-        store=prepared.inputs.images,
     )
     plan = Plan(
         experiment=prepared.experiment.name,
         command=command,
         cells=prepared.cells,
-        data_summary=(*audit.summary(), *(f"note     {note}" for note in audit.notes)),
-        data_notes=tuple(audit.footnotes()),
+        data_summary=tuple(prepared.data_summary()),
+        data_notes=tuple(prepared.data_notes()),
         origin=origin,
-        split_sizes=audit.counts,
+        split_sizes=next(iter(prepared.data.values())).audit.counts,
+        sizes={key: inputs.audit.counts for key, inputs in prepared.data.items()},
     )
 
     def write_report() -> Results:
@@ -230,7 +235,8 @@ def execute(
         return results
 
     with plugins.observing(), using_threads(chosen_threads):
-        plugins.notify("data_audited", audit=audit)
+        for inputs in prepared.data.values():
+            plugins.notify("data_audited", audit=inputs.audit, settings=prepared.settings_of(inputs))
         changed = "; the data have changed" if directory.has_other_data(prepared.cells) else ""
         directory.write_plan(plan)
         if others := directory.count_other_results(prepared.cells):
@@ -257,6 +263,12 @@ def execute(
                     logger.warning("the report is not written: %s", full.reason)
                 raise
         return write_report()
+
+
+def _ordered_by_data(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells such that those of the same images and labels follow each other: each are loaded once."""
+    order = list(dict.fromkeys(cell.data_key for cell in cells))
+    return sorted(cells, key=lambda cell: order.index(cell.data_key))
 
 
 def choose_executor(

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
-from decoderbench.config.overrides import merge
+from decoderbench.config.merging import merge
 from decoderbench.planning.prepare import prepare
 from decoderbench.registry.registry import Registry
 

@@ -9,7 +9,7 @@ from helpers.experiments import EXPERIMENTS, PlanCells
 
 from decoderbench import Experiment, run
 from decoderbench.config.experiment import load_experiment
-from decoderbench.config.overrides import merge
+from decoderbench.config.merging import merge
 from decoderbench.planning.selection import select_cells
 from decoderbench.registry.registry import Registry
 

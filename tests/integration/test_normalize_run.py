@@ -9,7 +9,7 @@ import pytest
 from helpers.training import train
 
 from decoderbench import Experiment
-from decoderbench.config.overrides import merge
+from decoderbench.config.merging import merge
 from decoderbench.planning.prepare import prepare
 from decoderbench.registry.registry import Registry
 

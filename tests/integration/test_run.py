@@ -107,7 +107,7 @@ def test_weights_are_reproducible_on_the_cpu(tiny: dict[str, Any], tiny_registry
 def test_cell_id_changes_with_every_decisive_option(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, key: str, value: Any
 ) -> None:
-    from decoderbench.config.overrides import merge
+    from decoderbench.config.merging import merge
 
     def ctc_cell_id(data: dict[str, Any]) -> str:
         cells = prepare(Experiment(**data), registry=tiny_registry, base_dir=tmp_path).cells

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from decoderbench import Experiment, prepare
 from decoderbench.config.cell import Cell
-from decoderbench.config.overrides import merge
+from decoderbench.config.merging import merge
 from decoderbench.errors import ConfigError
 from decoderbench.planning.meta_probe import MetaProbe, Size
 from decoderbench.records import Plan

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from decoderbench.cli.common import merge_overrides
 from decoderbench.config.experiment import Experiment, parse_experiment
-from decoderbench.config.overrides import add_variants, merge, parse_overrides
+from decoderbench.config.merging import merge
+from decoderbench.config.overrides import add_variants, parse_overrides
 from decoderbench.config.toml_lines import line_of
 from decoderbench.config.typed_values import decide
 from decoderbench.errors import ConfigError
@@ -91,7 +92,7 @@ def test_name_of_returns_name_of_the_matching_combination(tiny: dict[str, Any]) 
     names = '[[grid.names]]\nname = "CRNN"\nencoder = "coarse"\ndecoder = "ctc"\n'
     grid = Experiment(**tomllib.loads(f"{to_toml(tiny)}\n{names}")).grid
     named = {tuple(variant.values()): name for variant in grid.variants() if (name := grid.name_of(variant))}
-    assert named == {("none", "coarse", "columns", "ctc"): "CRNN"}
+    assert named == {("none", "coarse", "columns", "ctc", ""): "CRNN"}
 
 
 @pytest.mark.parametrize(

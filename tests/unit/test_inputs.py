@@ -13,7 +13,7 @@ from rich.console import Console
 
 from decoderbench import DataError, Dataset, Experiment, Registry, Sample, hookimpl, prepare
 from decoderbench.cli import progress
-from decoderbench.config.experiment import ComponentChoice
+from decoderbench.config.grid import ComponentChoice
 from decoderbench.deadline import Deadline
 from decoderbench.errors import ConfigError, PendingCellsError
 from decoderbench.planning.compare_preset import fit_preset

@@ -60,10 +60,10 @@ def test_another_layout_of_the_same_json_is_not_damage(tmp_path: Path) -> None:
 
 def test_file_of_a_newer_format_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    newer = seal(json.loads(encode(PLAN)) | {"format": 5, "further": 1})
+    newer = seal(json.loads(encode(PLAN)) | {"format": 6, "further": 1})
     for content in (newer, newer.replace(b'"further": 1', b'"further": 2')):  # whose digest may mean something else
         file.write_bytes(content)
-        with pytest.raises(OtherFormatError, match=r"plan\.json: has format 5, this decoderbench reads format 4"):
+        with pytest.raises(OtherFormatError, match=r"plan\.json: has format 6, this decoderbench reads format 5"):
             read_plan(file)
         assert file.read_bytes() == content
 

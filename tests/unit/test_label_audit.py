@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from decoderbench import Charset, DataError, Dataset, Sample
-from decoderbench.config.experiment import LabelOptions
+from decoderbench.config.labels import LabelOptions
 from decoderbench.data.audit import audit
 from decoderbench.data.image_cache import open_store
 from decoderbench.data.label_normalizer import LabelNormalizer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.distributions import DECODER
 
-from decoderbench.config.experiment import ComponentChoice
+from decoderbench.config.grid import ComponentChoice
 from decoderbench.errors import PluginError, UnknownNameError
 from decoderbench.registry.plugin_loading import import_file
 from decoderbench.registry.plugin_manager import build_plugin_manager

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from decoderbench import ComponentConfig
-from decoderbench.config.experiment import ComponentChoice, parse_experiment
-from decoderbench.config.overrides import add_variants, merge, parse_overrides
+from decoderbench.config.experiment import parse_experiment
+from decoderbench.config.grid import ComponentChoice
+from decoderbench.config.merging import merge
+from decoderbench.config.overrides import add_variants, parse_overrides
 from decoderbench.config.typed_values import decide, read_typed
 from decoderbench.errors import ConfigError
 from decoderbench.registry.registry import Components

@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from decoderbench import kinds
 from decoderbench.analysis.definitions import find_mixed_metrics, notes_on_missing
+from decoderbench.analysis.tuning import load_trials, seconds_of_tuning, state_of_tuning
 from decoderbench.conditions import CONDITIONS, COSTLY, conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.integrity import UnreadableError
-from decoderbench.kinds import AXES
 from decoderbench.metrics import BUILT_IN, Definition, built_in_definitions, sources_of
 from decoderbench.record_files import missing_artifacts
 from decoderbench.records import UNVERIFIED_FORMAT, Plan, RunRecord
@@ -27,8 +28,8 @@ logger = logging.getLogger("decoderbench")
 ExtraColumns = Callable[[RunRecord], Mapping[str, object]]
 """A function that returns additional columns of a record, as names and values."""
 
-VARIANT = list(AXES)
-"""The columns that identify a variant."""
+VARIANT = list(kinds.VARIANT)
+"""The columns that identify a variant; `setting` is empty without settings."""
 
 METRICS = list(BUILT_IN)
 COSTS = ["param_count", "gmacs", *COSTLY]
@@ -53,6 +54,9 @@ _DTYPES = {
     "infer_peak_memory_mb": "float64",
     "train_seconds": "float64",
     "frames": "Int64",
+    "train_limit": "Int64",
+    "tuned": "str",
+    "tuning_seconds": "float64",
     **dict.fromkeys(CONDITIONS, "str"),
     "cell_id": "str",
     "name": "str",
@@ -71,6 +75,9 @@ class Results:
 
     cells: pd.DataFrame
     """One row per cell of the plan; cells without a record have the status `pending`."""
+
+    trials: pd.DataFrame
+    """One line per trial of tuning, as `load_trials` returns it."""
 
     metric_notes: tuple[str, ...] = ()
     """Footnotes on columns whose numbers are of different definitions of a metric, or missing in some rows."""
@@ -110,9 +117,12 @@ def load_results(
     read = [_read(directory, cell) for cell in plan.cells]
     records = [record for record, _ in read]
     cells = _build_frame(plan.cells, records, extra_columns)
+    trials = load_trials(directory, plan)
+    tuning_seconds = seconds_of_tuning(trials)
+    cells["tuning_seconds"] = [tuning_seconds.get(cell.variant) for cell in plan.cells]
     for row, (record, reason) in enumerate(read):
         if record is None:
-            cells.loc[row, "reason"] = reason
+            cells.loc[row, "reason"] = reason or state_of_tuning(trials, plan.cells[row])
     definitions = built_in_definitions() if metrics is None else metrics
     mixed = find_mixed_metrics(plan.cells, records, sources_of(definitions.values()))
     for metric in mixed:
@@ -121,7 +131,8 @@ def load_results(
     for note in notes:
         logger.warning("%s", note)
     found = tuple(record for record in records if record is not None)
-    return Results(directory, plan, found, cells, notes, tuple(_notes_on_files(directory, found)), definitions)
+    on_files = tuple(_notes_on_files(directory, found))
+    return Results(directory, plan, found, cells, trials, notes, on_files, definitions)
 
 
 def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> pd.DataFrame:
@@ -223,6 +234,8 @@ def _cell_row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
         "param_count": None if cell.num_parameters is None else cell.num_parameters / 1e6,
         "gmacs": cell.gmacs,
         "frames": cell.frames,
+        "train_limit": cell.train_limit,
+        "tuned": cell.tuned_text,
         **conditions_of({}),
         "cell_id": cell.cell_id,
         "name": cell.name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from decoderbench.cli.common import Overrides, PluginFolders, PluginNames, err, load_registry, out
-from decoderbench.config.experiment import ComponentChoice
+from decoderbench.config.grid import ComponentChoice
 from decoderbench.config.overrides import parse_overrides
 from decoderbench.errors import ConfigError
 from decoderbench.scaffold import ARGUMENTS, FAMILIES, KINDS, new_component

@@ -13,8 +13,9 @@ import typer
 from decoderbench.cli.terminal import SafeConsole
 from decoderbench.command_line import shell_command
 from decoderbench.config.experiment import Experiment, parse_experiment, read_toml
+from decoderbench.config.merging import merge
 from decoderbench.config.mistakes import describe_mistake
-from decoderbench.config.overrides import add_variants, merge, parse_overrides
+from decoderbench.config.overrides import add_variants, parse_overrides
 from decoderbench.config.typed_values import value_of
 from decoderbench.deadline import Deadline, parse_duration
 from decoderbench.errors import ConfigError

@@ -20,7 +20,7 @@ from rich.table import Column
 from decoderbench.cell_progress import Pace
 from decoderbench.config.cell import Cell
 from decoderbench.data.audit import Audit
-from decoderbench.kinds import AXES
+from decoderbench.kinds import VARIANT
 from decoderbench.records import RunRecord
 from decoderbench.registry.hookspecs import hookimpl
 
@@ -101,9 +101,9 @@ class PlainProgress:
         pass
 
     @hookimpl
-    def data_audited(self, audit: Audit) -> None:
+    def data_audited(self, audit: Audit, settings: Sequence[str]) -> None:
         """Print the summary of the data."""
-        for line in audit.lines():
+        for line in audit.lines(settings):
             self._print(line)
 
     @hookimpl
@@ -196,9 +196,9 @@ class BarProgress:
         self._handlers.clear()
 
     @hookimpl
-    def data_audited(self, audit: Audit) -> None:
+    def data_audited(self, audit: Audit, settings: Sequence[str]) -> None:
         """Print the summary of the data above the bars."""
-        for line in audit.lines():
+        for line in audit.lines(settings):
             self.console.print(line, markup=False, highlight=False)
 
     @hookimpl
@@ -282,12 +282,14 @@ def short_names(cells: Sequence[Cell], width: int) -> dict[str, str]:
 
     Labels are cropped so that about `width` characters are enough.
     """
-    differ = [axis for axis in AXES if axis == "decoder" or len({getattr(cell, axis).label for cell in cells}) > 1]
+    labels = {cell.cell_id: dict(zip(VARIANT, cell.variant, strict=True)) for cell in cells}
+    varying = [axis for axis in VARIANT if len({of_cell[axis] for of_cell in labels.values()}) > 1]
+    differ = [axis for axis in VARIANT if axis == "decoder" or axis in varying]
     seeds = {cell.cell_id: f", seed {cell.seed}" for cell in cells}
     room = width - max(map(len, seeds.values()), default=0) - len(" / ") * (len(differ) - 1)
     each = max(6, room // len(differ))
     return {
-        cell.cell_id: " / ".join(_crop(getattr(cell, axis).label, each) for axis in differ) + seeds[cell.cell_id]
+        cell.cell_id: " / ".join(_crop(labels[cell.cell_id][axis], each) for axis in differ) + seeds[cell.cell_id]
         for cell in cells
     }
 

@@ -43,7 +43,8 @@ from decoderbench.cli.common import (
 )
 from decoderbench.cli.interrupts import exit_status_of
 from decoderbench.config.experiment import Experiment, parse_experiment
-from decoderbench.config.overrides import add_variants, merge
+from decoderbench.config.merging import merge
+from decoderbench.config.overrides import add_variants
 from decoderbench.config.typed_values import value_of
 from decoderbench.records import FAILED
 from decoderbench.results_directory import digest_of_path
@@ -156,12 +157,13 @@ def prepare(
         prepared = prepare_experiment(
             checked, registry=registry, base_dir=experiment.parent, deadline=deadline, audit_images=True
         )
-        images, audit = prepared.inputs.images, prepared.inputs.audit
-    for line in audit.lines():
-        out.print(line, markup=False)
+    for inputs in prepared.data.values():
+        for line in inputs.audit.lines(prepared.settings_of(inputs)):
+            out.print(line, markup=False)
     prepared.refuse_if_infeasible()
     infeasible = sum(bool(cell.infeasible) for cell in prepared.cells)
-    out.print(f"{len(prepared.cells)} cells, {infeasible} of them infeasible; images: {images.directory}", markup=False)
+    images = ", ".join(str(inputs.images.directory) for inputs in prepared.data.values())
+    out.print(f"{len(prepared.cells)} cells, {infeasible} of them infeasible; images: {images}", markup=False)
 
 
 def plan(
@@ -182,11 +184,15 @@ def plan(
     with showing_progress(registry, "images decoded so far are kept", console=err):
         prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
     if as_json:
-        cells = [{"cell_id": cell.cell_id, **cell.model_dump(mode="json")} for cell in prepared.cells]
+        cells = [
+            {"cell_id": cell.cell_id, "data_key": cell.data_key, **cell.model_dump(mode="json")}
+            for cell in prepared.cells
+        ]
         out.write(json.dumps(cells, indent=1) + "\n")
     else:
-        for line in prepared.inputs.audit_so_far.lines():
-            out.print(line, markup=False)
+        for inputs in prepared.data.values():
+            for line in inputs.audit_so_far.lines(prepared.settings_of(inputs)):
+                out.print(line, markup=False)
         out.print(plan_table(prepared.cells), markup=False)
     prepared.refuse_if_infeasible()
 

@@ -7,10 +7,11 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
+from decoderbench.data.dataset import Split
 from decoderbench.data.label_normalizer import LabelNormalizer
 from decoderbench.identity import identity_of
 from decoderbench.kinds import AXES
@@ -77,6 +78,21 @@ class Cell(Options):
     """Plugins that implement `run_cell` and so may train the cell instead of the built-in trainer: name and digest of
     the source file, in the order of registration. Digests and order are part of the cell's identity."""
 
+    train_limit: int | None = None
+    """Number of labeled images to train and validate on, both together; None for all."""
+
+    purpose: Literal["test", "tuning", "undecided"] = "test"
+    """`tuning`: a trial, which is scored on validation images and never tested. `undecided`: to be tested with options
+    that trials choose and have not chosen yet; it is never trained. Part of the cell's identity unless it is `test`."""
+
+    tuned: dict[str, Any] = Field(default_factory=dict)
+    """Values of the options that are tuned, as in `{"training.learning_rate": 0.002}`: those that a trial tries, or
+    that were chosen. The options themselves hold them too, so they are no further part of the cell's identity."""
+
+    setting: str = ""
+    """Label of the setting under which it is trained; empty without settings. Not part of the cell's identity, what
+    the setting says is."""
+
     name: str = ""
     """Name of the combination, as in "CRNN"; empty if it has none. Not part of the cell's identity."""
 
@@ -99,18 +115,37 @@ class Cell(Options):
 
     @property
     def variant(self) -> tuple[str, ...]:
-        """The labels of rectifier, encoder, bridge and decoder, which are the same for all seeds of a row."""
-        return tuple(part.label for part in self.components)
+        """The labels of rectifier, encoder, bridge, decoder and setting, which are the same for all seeds of a row."""
+        return *(part.label for part in self.components), self.setting
 
     @property
     def variant_title(self) -> str:
-        """The labels as one text for people; the rectifier `none` is omitted."""
-        return " / ".join(self.variant[self.rectifier.use == "none" :])
+        """The labels as one text for people; the rectifier `none` is omitted, and so is a setting without a label."""
+        return " / ".join(filter(None, self.variant[self.rectifier.use == "none" :]))
 
     @property
     def title(self) -> str:
-        """The variant and the seed as one text for people."""
-        return f"{self.variant_title} / seed {self.seed}"
+        """The variant and the seed as one text for people; of a trial, what it tries too."""
+        trial = f" / tuning: {self.tuned_text}" if self.purpose == "tuning" else ""
+        return f"{self.variant_title} / seed {self.seed}{trial}"
+
+    @property
+    def tuned_text(self) -> str:
+        """The values of tuned options as text, as in "learning_rate 0.002, beam_size 5"; empty without tuning."""
+        names = [option.rpartition(".")[2] for option in self.tuned]
+        shown = names if len(set(names)) == len(names) else self.tuned
+        values = (value if isinstance(value, str) else json.dumps(value) for value in self.tuned.values())
+        return ", ".join(f"{name} {value}" for name, value in zip(shown, values, strict=True))
+
+    @property
+    def scored_split(self) -> Split:
+        """The split that its record scores: validation for a trial, whose test images are never read."""
+        return "val" if self.purpose == "tuning" else "test"
+
+    @property
+    def data_key(self) -> str:
+        """Digest of the images and labels that the cell is trained and tested on, whatever its `train_limit`."""
+        return data_key_of(self.data_hash, self.labels)
 
     @property
     def cell_id(self) -> str:
@@ -128,9 +163,10 @@ class Cell(Options):
             "training": identity_of(self.training),
             "evaluation": identity_of(self.evaluation),
             **({"trainers": list(self.trainers.values())} if self.trainers else {}),
+            **({"train_limit": self.train_limit} if self.train_limit is not None else {}),
+            **({"purpose": self.purpose} if self.purpose != "test" else {}),
         }
-        canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        digest = _digest(decisive)[:12]
         uses = [part.use for part in self.components]
         return f"{_slug(' '.join(uses[uses[0] == 'none' :]))}-seed-{self.seed}-{digest}"
 
@@ -139,9 +175,24 @@ class Cell(Options):
         return ImageSpec(channels=self.image.channels, height=self.image.height, width=self.image.width)
 
 
+def data_key_of(data_hash: str, labels: ResolvedLabels) -> str:
+    """Return a digest of images, given by their hash, and of their labels."""
+    return _digest([data_hash, identity_of(labels)])[:16]
+
+
 def shown_axes(cells: Iterable[Cell]) -> tuple[str, ...]:
-    """Return the axes to show in a table of `cells`: the rectifier only if it is not `none` in all of them."""
-    return AXES[all(cell.rectifier.use == "none" for cell in cells) :]
+    """Return the axes to show in a table of `cells`.
+
+    The rectifier is left out if it is `none` in all of them, the setting if no cell has one.
+    """
+    cells = tuple(cells)
+    rectified = any(cell.rectifier.use != "none" for cell in cells)
+    return AXES[not rectified :] + (("setting",) if any(cell.setting for cell in cells) else ())
+
+
+def _digest(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _slug(text: str) -> str:

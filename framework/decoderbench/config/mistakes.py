@@ -1,7 +1,7 @@
 """Messages for mistakes in an experiment: file, line, key, and what to correct. No torch here."""
 
 from collections.abc import Mapping
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -44,13 +44,15 @@ def _explain(details: ErrorDetails, model: type[BaseModel]) -> tuple[Location, s
 
 def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
     """Return the known keys at a location of a model, sorted."""
+    inside_dict = False
     for key in location:
-        if isinstance(key, int):
-            continue  # an item of a list: `model` is already that of the items
+        if isinstance(key, int) or inside_dict:
+            inside_dict = False
+            continue  # an item of a list, or under a label: `model` is already that of the items
         field = model.model_fields.get(key)
         types = (field.annotation, *get_args(field.annotation)) if field else ()
         inner = next((one for one in types if isinstance(one, type) and issubclass(one, BaseModel)), None)
-        if inner is None:
+        if field is None or inner is None:
             break
-        model = inner
+        model, inside_dict = inner, get_origin(field.annotation) is dict
     return sorted(model.model_fields)

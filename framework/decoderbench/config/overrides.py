@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from decoderbench.config.experiment import Grid
+from decoderbench.config.grid import Grid
+from decoderbench.config.merging import merge
 from decoderbench.config.toml_lines import split_assignment
-from decoderbench.config.typed_values import Typed, read_typed, text_of, value_of
+from decoderbench.config.typed_values import read_typed, value_of
 from decoderbench.errors import ConfigError, did_you_mean
 from decoderbench.kinds import AXES
 
@@ -76,21 +76,6 @@ def add_variants(data: Mapping[str, Any], additions: Sequence[str]) -> dict[str,
     if mistakes:
         raise ConfigError(mistakes)
     return dict(data)
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes` applied, table by table; a replaced component loses the options of the old one."""
-    merged = dict(base)
-    for key, value in changes.items():
-        inner, table = value_of(merged.get(key)), value_of(value)
-        if isinstance(inner, str) and isinstance(table, Mapping):
-            inner = {"use": inner}  # a component may be given by its name alone
-        if isinstance(table, Mapping) and isinstance(inner, Mapping):
-            same_component = text_of(table.get("use", inner.get("use"))) == text_of(inner.get("use"))
-            table = merge(inner, table) if same_component else table
-            value = replace(value, value=table) if isinstance(value, Typed) else table
-        merged[key] = value
-    return merged
 
 
 def _is_utf8(text: str) -> bool:

@@ -48,6 +48,7 @@ class Audit:
         counts: split -> number of samples that are trained on (train) or scored (val, test).
         labels: the normalized label of each row, as it is trained on and scored. The label of an unspellable row is not
             normalized, so that a label that the charset rejects cannot become a correct one.
+        groups: the group of each row, as `Sample` defines it, in the order of `labels`.
         characters: the charset of the normalized labels.
         max_length: largest allowed length of a normalized label.
         frames_needed: frames that CTC needs for the most demanding label that can be spelled.
@@ -66,6 +67,7 @@ class Audit:
     examples: tuple[tuple[str, str], ...]
     counts: dict[Split, int]
     labels: tuple[str, ...]
+    groups: tuple[str, ...]
     characters: str
     max_length: int
     frames_needed: int
@@ -124,13 +126,17 @@ class Audit:
         total = sum(self.lengths.values())
         return [f"{p.code}: allowed, in {p.count:,} of {total:,} samples" for p in self.problems]
 
-    def summary(self) -> list[str]:
-        """Return lines with the origin of labels and splits, the number of samples, label lengths and the charset."""
+    def summary(self, settings: Sequence[str] = ()) -> list[str]:
+        """Return lines with the origin of labels and splits, the number of samples, label lengths and the charset.
+
+        The settings that have these data come first, if there are others.
+        """
         examples = ", ".join(f"{quote(key)} is {quote(label)}" for key, label in self.examples)
         lengths = _histogram(self.lengths, self.max_length)
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         without = f" ({len(self.excluded):,} excluded)" if self.excluded else ""
         return [
+            *([f"settings {', '.join(settings)}"] if settings else []),
             f"labels   from {self.label_source}: {examples}",
             f"splits   {self.split_source}",
             f"samples  {counts}{without}",
@@ -139,10 +145,10 @@ class Audit:
             *([f"normalize  {self.normalizing}"] if self.normalizing else []),
         ]
 
-    def lines(self) -> list[str]:
+    def lines(self, settings: Sequence[str] = ()) -> list[str]:
         """Return the summary, the allowed problems and the notes, as lines to print before training."""
         return [
-            *self.summary(),
+            *self.summary(settings),
             *(f"allowed  {problem}" for problem in self.problems),
             *(f"note     {note}" for note in self.notes),
         ]
@@ -218,6 +224,7 @@ def audit(
         examples=tuple((samples[row].key, samples[row].label) for row in _spread(len(samples))),
         counts=counts,
         labels=labels,
+        groups=tuple(sample.group for sample in samples),
         characters=characters,
         max_length=max(map(len, spellable), default=0) if max_length is None else max_length,
         frames_needed=max(map(ctc_frames_needed, spellable), default=0),

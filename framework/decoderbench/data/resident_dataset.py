@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decoderbench.data.dataset import SPLITS, Split
 from decoderbench.data.samplers import BucketSampler, Sampler, split_in_order
+from decoderbench.data.train_limit import first_rows, limited_sizes
 from decoderbench.labels import Labels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from decoderbench.data.audit import Audit
-    from decoderbench.data.dataset import Split
     from decoderbench.data.image_store import ImageStore
 
 RESIDENT_SHARE = 0.6
@@ -52,10 +54,21 @@ class ResidentDataset:
             ids[row, : self.lengths[row]] = self.charset.encode(self.labels[row])
         self._ids = torch.from_numpy(ids).to(device)
         self._device_lengths = torch.from_numpy(self.lengths).to(device)
+        self._rows = {split: audit.rows(store, split) for split in SPLITS}
 
     def rows(self, split: Split) -> NDArray[np.int64]:
-        """Return the rows to train on (train) or to score (val, test)."""
-        return self.audit.rows(self.store, split)
+        """Return the rows to train on (train) or to score (val, test), ascending."""
+        return self._rows[split]
+
+    def limited_to(self, limit: int | None, seed: int) -> ResidentDataset:
+        """Return the same images and labels with `limit` rows to train and validate on, as `train_limit` says it."""
+        sizes = limited_sizes({split: len(rows) for split, rows in self._rows.items()}, limit)
+        limited = copy.copy(self)
+        limited._rows = {
+            split: first_rows(rows, self.store.keys, sizes[split], seed) if sizes[split] < len(rows) else rows
+            for split, rows in self._rows.items()
+        }
+        return limited
 
     def sampler(self, batch_size: int, seed: int) -> Sampler | BucketSampler:
         """Return the stream of training rows; all rows of a batch are in one bucket."""

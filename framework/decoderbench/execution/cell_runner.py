@@ -16,10 +16,10 @@ from decoderbench.cell_progress import ProgressFile
 from decoderbench.conditions import GIVEN
 from decoderbench.config.cell import Cell
 from decoderbench.data.image_store import DamagedImagesError
-from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import Deadline
 from decoderbench.errors import PendingCellsError
 from decoderbench.exception_text import format_traceback
+from decoderbench.execution.resident_data import ResidentData
 from decoderbench.kinds import AXES
 from decoderbench.records import FAILED, RunRecord
 from decoderbench.registry.executor import CellEvent, CellOutcome, CellTask, Report
@@ -50,14 +50,14 @@ class CellRunner:
     def __init__(
         self,
         registry: Registry,
-        dataset: ResidentDataset,
+        data: ResidentData,
         directory: ResultsDirectory,
         deadline: Deadline,
         *,
         checkpoint_every: float | None = None,
     ) -> None:
-        self.registry, self.dataset, self.directory = registry, dataset, directory
-        self.turn = MachineTurn(must_stop=deadline.is_over, synchronize=partial(synchronize, dataset.device))
+        self.registry, self.data, self.directory = registry, data, directory
+        self.turn = MachineTurn(must_stop=deadline.is_over, synchronize=partial(synchronize, data.device))
         self.deadline = replace(deadline, pause=self.turn.between_steps)
         self.checkpoint_every = checkpoint_every
         self.device_lost = self.state_changed = False
@@ -81,7 +81,7 @@ class CellRunner:
                 self.directory.publish(record)
         except PendingCellsError as error:
             return CellOutcome(cell, ended=error)
-        if record.status in FAILED and not still_works(self.dataset.device):
+        if record.status in FAILED and not still_works(self.data.device):
             self.device_lost = True
         return CellOutcome(cell, record, new=True)
 
@@ -97,7 +97,7 @@ class CellRunner:
         context = LocalContext(
             cell=copy.deepcopy(cell),  # a trainer that changes it changes no other cell, and not where results go
             registry=self.registry,
-            dataset=self.dataset,
+            dataset=self.data.of(cell.data_key),
             directory=self.directory.cell_directory(cell),
             environment=dict(task.environment) | {"date": datetime.now(UTC).isoformat(timespec="seconds")},
             deadline=replace(self.deadline, pause=pause),
@@ -123,7 +123,7 @@ class CellRunner:
             details = format_traceback(error)
             status, reason = classify(error)
         # Outside of the except block, which keeps the exception and with it the tensors of the cell.
-        release_memory(self.dataset.device)
+        release_memory(self.data.device)
         write_atomically(context.directory / "traceback.txt", details.encode())
         return RunRecord(
             cell=cell,

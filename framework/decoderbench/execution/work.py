@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +12,12 @@ import torch
 
 from decoderbench.cell_progress import FILE as PROGRESS
 from decoderbench.config.cell import Cell
-from decoderbench.data.audit import Audit
-from decoderbench.data.image_store import ImageStore, read_store
-from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import Deadline
-from decoderbench.errors import DataError, PendingCellsError
+from decoderbench.errors import PendingCellsError
 from decoderbench.exception_text import to_printable_line, to_printable_text
 from decoderbench.execution.cell_runner import CellRunner, describe_wrappers, with_origin
 from decoderbench.execution.output import CellOutput
+from decoderbench.execution.resident_data import DataSource, ResidentData
 from decoderbench.kinds import KINDS
 from decoderbench.records import RunRecord, Status
 from decoderbench.registry.executor import CellOutcome, CellTask
@@ -47,44 +45,40 @@ class CellWork:
     Attributes:
         results: absolute path of the results folder.
         plugins: where the plugins come from.
-        images: folder of the decoded images.
-        audit: labels, splits and charset.
-        dataset: name of the dataset component.
+        data: images and labels by the `data_key` of cells.
         device: as `cpu` or `cuda:0`.
         threads: threads that train a cell; None for those of the host.
         locking: whether cells are locked, so that several runs may share the folder.
         checkpoint_every: seconds of training between two checkpoints of a cell; None for no checkpoints.
         package: digest of the sources of decoderbench that planned the cells.
         registry: the components of this process; None in another one.
-        store: the images as opened in this process; None in another one.
     """
 
     results: Path
     plugins: PluginSources
-    images: Path
-    audit: Audit
-    dataset: str
+    data: Mapping[str, DataSource]
     device: str
     threads: int | None
     locking: bool = True
     checkpoint_every: float | None = None
     package: str = field(default_factory=package_digest)
     registry: Registry | None = None
-    store: ImageStore | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"registry": None, "store": None}
+        closed = {key: source.closed() for key, source in self.data.items()}
+        return vars(self) | {"registry": None, "data": closed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
 
     def describe(self) -> dict[str, str]:
         """Return machine, versions, sources, threads and the plugins around `run_cell`, as this process sees them."""
-        registry, source = self._registry(), ""
-        with suppress(OSError, TypeError):  # of a class that no file defines, as in a notebook
-            source = registry["dataset"][self.dataset].source_digest()
+        registry, sources = self._registry(), list[str]()
+        for dataset in sorted({source.dataset for source in self.data.values()}):
+            with suppress(OSError, TypeError):  # of a class that no file defines, as in a notebook
+                sources.append(registry["dataset"][dataset].source_digest())
         return describe_environment(torch.device(self.device)) | {
-            "dataset_source": source,
+            "dataset_source": ", ".join(dict.fromkeys(sources)),
             "wrappers": describe_wrappers(registry),
         }
 
@@ -92,7 +86,7 @@ class CellWork:
         """Return what runs cells in this process. Starts CUDA if that is the device.
 
         Raises:
-            PendingCellsError: this process has loaded other sources of decoderbench, or the images are gone.
+            PendingCellsError: this process has loaded other sources of decoderbench, or the only images are gone.
         """
         if self.package != package_digest():
             raise PendingCellsError("the files of decoderbench have changed since the run started")
@@ -102,13 +96,12 @@ class CellWork:
         if self.registry is None and self.threads is not None:
             torch.set_num_threads(self.threads)
         start_device(device)  # after the images were decoded by forked processes
-        try:
-            store = self.store or read_store(self.images)
-        except DataError as error:
-            raise PendingCellsError(f"{error}") from error
+        data = ResidentData(self.data, device)
+        if len(self.data) == 1:
+            data.of(*self.data)
         return CellRunner(
             registry,
-            ResidentDataset(store, self.audit, device),
+            data,
             ResultsDirectory(self.results, locking=self.locking),
             Deadline(stopping=stopping or str),
             checkpoint_every=self.checkpoint_every,

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from decoderbench.config.experiment import ComponentChoice
-from decoderbench.config.overrides import merge
+from decoderbench.config.grid import DatasetChoice
+from decoderbench.config.merging import merge
 from decoderbench.data.dataset import ReportProblem, refuse
 from decoderbench.data.image_reading import collected_warnings, read_image
 from decoderbench.deadline import NO_DEADLINE, Deadline
@@ -56,7 +56,7 @@ def fit_preset(
         raise ConfigError(["--set dataset: set options of the dataset one by one; its path is the given folder"])
     preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
     given = registry["dataset"].decide_options(fixed["use"], options)
-    choice = ComponentChoice.model_validate({**given, **fixed})
+    choice = DatasetChoice.model_validate({**given, **fixed})
     if mistakes := registry["dataset"].mistakes(choice):
         raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in mistakes])
     registered, config = registry["dataset"].configure(choice)
@@ -69,7 +69,7 @@ def fit_preset(
         preset,
         {
             "name": name or "comparison",
-            "dataset": {"use": choice.use, **choice.options},
+            "dataset": choice.model_dump(mode="python", exclude_unset=True),
             "image": {"width": width},
             "training": {"steps": steps},
         },

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from decoderbench.config.experiment import Experiment, parse_experiment
-from decoderbench.config.overrides import merge
+from decoderbench.config.merging import merge
 from decoderbench.config.typed_values import value_of
 from decoderbench.data.dataset import Dataset
 from decoderbench.data.problems import CODES, Problem, validate_codes

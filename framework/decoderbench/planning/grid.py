@@ -2,59 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 from tabulate import tabulate
 
-from decoderbench.config.cell import Cell, ResolvedComponent, ResolvedLabels, shown_axes
-from decoderbench.config.experiment import ComponentChoice, Experiment
+from decoderbench.config.cell import Cell, ResolvedComponent, shown_axes
+from decoderbench.config.experiment import Experiment
+from decoderbench.config.grid import ComponentChoice
+from decoderbench.config.mistakes import Location
 from decoderbench.errors import ConfigError
 from decoderbench.identity import identity_of
-from decoderbench.kinds import AXES
+from decoderbench.kinds import AXES, VARIANT
 from decoderbench.planning.inputs import Inputs
 from decoderbench.planning.meta_probe import MetaProbe, Part
 from decoderbench.registry.registry import Registry
 from decoderbench.specs import ImageSpec
 
 
-def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tuple[Cell, ...]:
-    """Return every cell of the grid: seeds innermost, decoders next, so the cells of one row are adjacent.
+def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, Inputs]) -> tuple[Cell, ...]:
+    """Return every cell of the grid: seeds innermost, settings next, so the cells of one row are adjacent.
+
+    Args:
+        experiment: what was asked for.
+        registry: the components.
+        data: the data of each setting, by its label.
 
     Raises:
-        ConfigError: a component refuses its options for another reason than the size of its inputs.
+        ConfigError: a component refuses its options for another reason than the size of its inputs, or two settings
+            say the same.
         DataError: widths vary, and images have problems that are not allowed.
     """
-    grid = experiment.grid
+    grid, settings = experiment.grid, experiment.settings()
     parts = {
         axis: {label: _resolve(registry, axis, label, choice) for label, choice in getattr(grid, axis).items()}
         for axis in AXES
     }
-    image = ImageSpec(channels=experiment.image.channels, height=experiment.image.height, width=experiment.image.width)
-    found = inputs.label_audit
-    labels = ResolvedLabels(
-        charset=found.characters,
-        max_length=found.max_length,
-        frames_needed=found.frames_needed,
-        normalize=experiment.labels.normalize,
-        digest=found.digest,
-    )
     trainers = registry.plugins.trainers()
-    probe = MetaProbe(image, labels.spec(), batch_size=experiment.training.batch_size, buckets=inputs.buckets())
+    probes: dict[tuple[str, int], MetaProbe] = {}
     cells = []
     for variant in grid.variants():
         chosen = {axis: parts[axis][variant[axis]] for axis in AXES}
-        size = probe.measure(**chosen)
+        changed, inputs = settings[variant["setting"]], data[variant["setting"]]
+        key = inputs.key, changed.training.batch_size
+        if key not in probes:
+            probes[key] = _probe(inputs, changed)
+        size = probes[key].measure(**chosen)
         cells += [
             Cell(
                 experiment=experiment.name,
-                dataset=experiment.dataset.use,
+                dataset=changed.dataset.use,
                 **{axis: part.resolved for axis, part in chosen.items()},
                 seed=seed,
-                image=experiment.image,
-                labels=labels,
-                augmentation=experiment.augmentation,
-                training=experiment.training,
-                evaluation=experiment.evaluation,
+                image=changed.image,
+                labels=inputs.labels,
+                augmentation=changed.augmentation,
+                training=changed.training,
+                evaluation=changed.evaluation,
                 data_hash=inputs.data_hash,
                 trainers=trainers,
+                train_limit=changed.dataset.train_limit,
+                setting=variant["setting"],
                 name=grid.name_of(variant),
                 frames=size.frames,
                 num_parameters=size.num_parameters,
@@ -63,9 +70,28 @@ def plan_cells(experiment: Experiment, registry: Registry, inputs: Inputs) -> tu
             )
             for seed in grid.seeds
         ]
-    if probe.mistakes:
-        raise ConfigError([experiment.describe_mistake(*mistake) for mistake in dict.fromkeys(probe.mistakes)])
+    mistakes = [mistake for probe in probes.values() for mistake in probe.mistakes]
+    mistakes += _settings_that_say_the_same(cells)
+    if mistakes:
+        raise ConfigError([experiment.describe_mistake(*mistake) for mistake in dict.fromkeys(mistakes)])
     return tuple(cells)
+
+
+def _probe(inputs: Inputs, experiment: Experiment) -> MetaProbe:
+    options = experiment.image
+    image = ImageSpec(channels=options.channels, height=options.height, width=options.width)
+    batch_size = experiment.training.batch_size
+    return MetaProbe(image, inputs.labels.spec(), batch_size=batch_size, buckets=inputs.buckets())
+
+
+def _settings_that_say_the_same(cells: Sequence[Cell]) -> Iterator[tuple[Location, str]]:
+    """Yield the place of each setting whose cells are those of one before, and the rule."""
+    first: dict[tuple[str, ...], str] = {}
+    for cell in cells:
+        other = first.setdefault((*cell.variant[: len(AXES)], cell.cell_id), cell.setting)
+        if other != cell.setting:
+            rule = f"says the same as the setting {other!r}, as far as results go; change or remove one of them"
+            yield ("grid", "settings", cell.setting), rule
 
 
 def plan_table(cells: tuple[Cell, ...]) -> str:
@@ -77,7 +103,7 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
     rows = [
         {
             **({"name": cell.name} if named else {}),
-            **{axis: getattr(cell, axis).label for axis in axes},
+            **{axis: label for axis, label in zip(VARIANT, cell.variant, strict=True) if axis in axes},
             "T": cell.frames,
             "params (M)": None if cell.num_parameters is None else cell.num_parameters / 1e6,
             "GMACs": cell.gmacs,
@@ -96,7 +122,19 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
     )
     reasons = [f"infeasible: {cell.variant_title}: {cell.infeasible}" for cell in variants if cell.infeasible]
     count = f"{len(cells)} cells: {len(rows)} variants, seeds {', '.join(map(str, seeds))}"
-    return "\n".join([table, "", *reasons, count])
+    return "\n".join([table, "", *reasons, *describe_data_of_settings(cells), count])
+
+
+def describe_data_of_settings(cells: Sequence[Cell]) -> list[str]:
+    """Return a line per set of images and labels with the settings that use it; none if all cells share one."""
+    settings: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        settings.setdefault(cell.data_key, {})[cell.setting] = None
+    if len(settings) < 2:
+        return []
+    return [
+        f"data {key} of images and labels: setting {', '.join(map(repr, labels))}" for key, labels in settings.items()
+    ]
 
 
 def _resolve(registry: Registry, kind: str, label: str, choice: ComponentChoice) -> Part:

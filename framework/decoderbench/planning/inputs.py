@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from decoderbench.config.cell import ResolvedLabels, data_key_of
 from decoderbench.config.experiment import Experiment
 from decoderbench.data.audit import Audit, audit
 from decoderbench.data.dataset import SPLITS, Dataset, ReportProblem, Sample, refuse
@@ -86,6 +87,23 @@ class Inputs:
         return self.label_audit.with_images(self.images, self.report_problem)
 
     @property
+    def labels(self) -> ResolvedLabels:
+        """Charset and lengths of the labels, as cells state them."""
+        found = self.label_audit
+        return ResolvedLabels(
+            charset=found.characters,
+            max_length=found.max_length,
+            frames_needed=found.frames_needed,
+            normalize=self.experiment.labels.normalize,
+            digest=found.digest,
+        )
+
+    @property
+    def key(self) -> str:
+        """The `data_key` of the cells that are trained on these data."""
+        return data_key_of(self.data_hash, self.labels)
+
+    @property
     def audit_so_far(self) -> Audit:
         """The audit of labels and images if the images have been opened, else that of the labels."""
         return self.audit if "images" in vars(self) else self.label_audit
@@ -104,6 +122,45 @@ class Inputs:
             Bucket(width, int(needed[store.bucket_of == bucket].max(initial=0)))
             for bucket, width in enumerate(store.bucket_widths)
         )
+
+
+def read_data(
+    settings: Mapping[str, Experiment],
+    registry: Registry,
+    *,
+    base_dir: Path,
+    cache_dir: Path | None = None,
+    datasets: Sequence[Dataset] = (),
+    deadline: Deadline = NO_DEADLINE,
+) -> dict[str, Inputs]:
+    """Read and audit the labels of each setting, as `read_inputs` does; what settings have in common is read once.
+
+    `datasets` are used instead of new ones for the settings whose options they have.
+    """
+    opened, read = list(datasets), list[Inputs]()
+    found: dict[str, Inputs] = {}
+    for label, experiment in settings.items():
+        same = next((inputs for inputs in read if has_same_data(inputs.experiment, experiment)), None)
+        if same is None:
+            config = registry["dataset"].configure(experiment.dataset)[1]
+            dataset = next((one for one in opened if type(one.config) is type(config) and one.config == config), None)
+            same = read_inputs(
+                experiment, registry, base_dir=base_dir, cache_dir=cache_dir, dataset=dataset, deadline=deadline
+            )
+            read.append(same)
+            opened.append(same.dataset)
+        found[label] = same
+    return found
+
+
+def has_same_data(one: Experiment, other: Experiment) -> bool:
+    """Return whether two settings read the same images and labels, as far as what they say tells."""
+    return (one.dataset.use, one.dataset.options, one.image, one.labels) == (
+        other.dataset.use,
+        other.dataset.options,
+        other.image,
+        other.labels,
+    )
 
 
 def read_inputs(
@@ -158,20 +215,22 @@ def read_inputs(
 
 def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:
     for sample in samples:
-        if not (isinstance(sample, Sample) and sample.split in SPLITS and _are_texts(sample.key, sample.label)):
+        if not (
+            isinstance(sample, Sample) and sample.split in SPLITS and _are_texts(sample.key, sample.label, sample.group)
+        ):
             raise DataError(
-                f"dataset {dataset!r} lists {sample!r:.80}; list Sample(key, label, split), key and label as str, "
-                f"split one of {', '.join(SPLITS)}; decoderbench check dataset/{dataset} finds what else is wrong"
+                f"dataset {dataset!r} lists {sample!r:.80}; list Sample(key, label, split), key, label and group as "
+                f"str, split one of {', '.join(SPLITS)}; decoderbench check dataset/{dataset} finds what else is wrong"
             )
 
 
 def _report_surrogates(dataset: str, samples: Sequence[Sample], report_problem: ReportProblem) -> None:
-    """Report keys and labels with lone surrogates, which no file of results can hold."""
-    texts = [text for sample in samples for text in (sample.key, sample.label) if SURROGATE.search(text)]
+    """Report keys, labels and groups with lone surrogates, which no file of results can hold."""
+    texts = [text for sample in samples for text in (sample.key, sample.label, sample.group) if SURROGATE.search(text)]
     if texts:
         report_problem(
             f"dataset {dataset!r}: {quote(texts[0])} is no valid text, as it has half of a character "
-            f"(U+{ord(SURROGATE.findall(texts[0])[0]):04X}); {len(texts):,} such keys and labels; correct them"
+            f"(U+{ord(SURROGATE.findall(texts[0])[0]):04X}); {len(texts):,} such keys, labels and groups; correct them"
         )
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.config.learning_notes import learning_notes
-from decoderbench.data.dataset import Dataset
+from decoderbench.data.dataset import Dataset, Split
+from decoderbench.data.train_limit import limited_sizes
 from decoderbench.deadline import NO_DEADLINE, Deadline
-from decoderbench.errors import ConfigError, InfeasibleError
+from decoderbench.errors import ConfigError, DataError, InfeasibleError
 from decoderbench.metrics import Definition
 from decoderbench.planning.grid import plan_cells
-from decoderbench.planning.inputs import Inputs, read_inputs
+from decoderbench.planning.inputs import Inputs, read_data
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
@@ -31,20 +32,52 @@ class Prepared:
         experiment: what was asked for.
         registry: the components to build it from.
         metrics: the built-in metrics and those of plugins, with the digests of their sources as they were loaded.
-        inputs: samples and audit; images are opened when they are first needed.
+        data: samples and audit by the `data_key` of cells, in the order of the settings; images are opened when they
+            are first needed.
         cells: every cell of the grid, in the order of the table.
     """
 
     experiment: Experiment
     registry: Registry
     metrics: Mapping[str, Definition]
-    inputs: Inputs
+    data: Mapping[str, Inputs]
     cells: tuple[Cell, ...]
+
+    @property
+    def inputs(self) -> Inputs:
+        """The data of an experiment whose cells share them; raises `ValueError` if settings have others."""
+        (inputs,) = self.data.values()
+        return inputs
 
     @property
     def deadline(self) -> Deadline:
         """When a run of these cells ends."""
-        return self.inputs.deadline
+        return next(iter(self.data.values())).deadline
+
+    def settings_of(self, inputs: Inputs) -> tuple[str, ...]:
+        """Return the labels of the settings with these data; none if all cells share them."""
+        if len(self.data) == 1:
+            return ()
+        return tuple(dict.fromkeys(cell.setting for cell in self.cells if self.data[cell.data_key] is inputs))
+
+    def data_summary(self) -> list[str]:
+        """Return what the audit found, as lines; for each of the data if settings have others."""
+        return [
+            line
+            for inputs in self.data.values()
+            for line in (
+                *inputs.audit.summary(self.settings_of(inputs)),
+                *(f"note     {note}" for note in inputs.audit.notes),
+            )
+        ]
+
+    def data_notes(self) -> list[str]:
+        """Return the footnotes on problems that were allowed, with the settings whose data have them."""
+        return [
+            f"{note} (setting {', '.join(settings)})" if (settings := self.settings_of(inputs)) else note
+            for inputs in self.data.values()
+            for note in inputs.audit.footnotes()
+        ]
 
     def refuse_if_infeasible(self) -> None:
         """Raise `InfeasibleError` with the reasons if no cell can be trained."""
@@ -90,17 +123,38 @@ def prepare(
     if mistakes := registry.mistakes(experiment.as_given()):
         raise ConfigError([experiment.describe_mistake(*mistake) for mistake in mistakes])
     metrics = definitions_with(registry["metric"])  # now: a file may be edited while data are read
-    inputs = read_inputs(
-        experiment,
+    settings = experiment.settings()
+    data = read_data(
+        settings,
         registry,
         base_dir=Path(base_dir or "."),
         cache_dir=cache_dir,
-        dataset=dataset,
+        datasets=() if dataset is None else (dataset,),
         deadline=deadline,
     )
+    by_key: dict[str, Inputs] = {}
+    data = {label: by_key.setdefault(inputs.key, inputs) for label, inputs in data.items()}
     if audit_images:
-        inputs.audit  # noqa: B018 - the first access decodes and audits them
+        for inputs in by_key.values():
+            inputs.audit  # noqa: B018 - the first access decodes and audits them
+    notes: dict[str, None] = {}
+    for label, changed in settings.items():
+        sizes = _sizes_of(experiment, label, changed.dataset.train_limit, data[label].audit_so_far.counts)
+        notes |= dict.fromkeys(learning_notes(changed.training, sizes))
     if not registry.plugins.trainers():
-        for note in learning_notes(experiment.training, inputs.audit_so_far.counts):
+        for note in notes:
             logger.warning("note     %s", note)
-    return Prepared(experiment, registry, metrics, inputs, plan_cells(experiment, registry, inputs))
+    return Prepared(experiment, registry, metrics, by_key, plan_cells(experiment, registry, data))
+
+
+def _sizes_of(
+    experiment: Experiment, label: str, limit: int | None, counts: Mapping[Split, int]
+) -> Mapping[Split, int]:
+    """Return the number of samples per split of a setting; raise `DataError` if its limit is above what there is."""
+    try:
+        return limited_sizes(counts, limit)
+    except DataError as error:
+        setting = experiment.grid.settings.get(label)
+        own = setting is not None and isinstance(setting.dataset, dict) and "train_limit" in setting.dataset
+        place = ("grid", "settings", label, "dataset") if own else ("dataset",)
+        raise DataError(experiment.describe_mistake((*place, "train_limit"), str(error))) from None

@@ -83,7 +83,7 @@ def _parse(expression: str) -> list[list[Term]]:
 def _matches(cell: Cell, words: str) -> bool:
     if words == cell.cell_id:
         return True
-    name = f"{cell.name} {' / '.join(cell.variant)} / seed {cell.seed}".lower()
+    name = f"{cell.name} {' / '.join(filter(None, cell.variant))} / seed {cell.seed}".lower()
     before, after = r"(?<!\d)" * words[:1].isdigit(), r"(?!\d)" * words[-1:].isdigit()
     return bool(words) and re.search(before + re.escape(words) + after, name) is not None
 

@@ -151,13 +151,16 @@ def register_observers() -> Iterable[object]:
 
 
 @hookspec
-def data_audited(audit: Audit) -> None:
+def data_audited(audit: Audit, settings: Sequence[str]) -> None:
     """Observe the result of the data audit, before the first cell. An observer that raises is reported and ignored.
+
+    Called once for each of the data if settings of the grid have several.
 
     Args:
         audit: counts, label lengths, charset and problems of the data; `audit.lines()` is its summary as text.
+        settings: labels of the settings that have these data; none if all cells share them.
 
-    Example: print `audit.lines()`.
+    Example: print `audit.lines(settings)`.
     """
 
 

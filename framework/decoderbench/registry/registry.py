@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar, cast, get_origin
 from pydantic import BaseModel, ValidationError
 
 from decoderbench import __version__
-from decoderbench.config.experiment import ComponentChoice
+from decoderbench.config.grid import ComponentChoice, DatasetChoice
+from decoderbench.config.merging import merge
 from decoderbench.config.mistakes import Location, explain_mistakes
 from decoderbench.config.typed_values import decide, put, text_of, value_of
 from decoderbench.data.dataset import Dataset
@@ -174,6 +175,10 @@ class Components(Mapping[str, Registered[T]]):
         config = getattr(component, "Config", None)
         if not (inspect.isclass(config) and issubclass(config, ComponentConfig)):
             raise PluginError(f"{self.kind} {name!r} has no options; nest a Config derived from ComponentConfig")
+        for option in _choice_of(self.kind).model_fields.keys() & config.model_fields:
+            raise PluginError(
+                f"option {option!r} of {self.kind} {name!r} is one that decoderbench gives to every {self.kind}; rename it"
+            )
         for option, field in config.model_fields.items():
             if (get_origin(field.annotation) or field.annotation) in (set, frozenset):
                 raise PluginError(
@@ -259,10 +264,14 @@ class Registry(Mapping[str, Components[Any]]):
         found: list[Mistake] = []
         for kind, place, given in _choices(data):
             try:
-                choice = ComponentChoice.model_validate(given)
+                choice = _choice_of(kind).model_validate(given)
             except ValidationError:
                 continue  # the check of the experiment itself reports it
             found += [(place + below, text) for below, text in self[kind].mistakes(choice)]
+        for place, _, changed in _datasets_of_settings(data):
+            with suppress(ValidationError):
+                mistakes = self["dataset"].mistakes(DatasetChoice.model_validate(changed))
+                found += [(place + below, text) for below, text in mistakes if (("dataset", *below), text) not in found]
         return found
 
     def decide_options(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,6 +283,12 @@ class Registry(Mapping[str, Components[Any]]):
             if isinstance(use, str):
                 options = {name: value for name, value in choice.items() if name != "use"}
                 data = put(data, place, {"use": use, **self[kind].decide_options(use, options)})
+        for place, change, changed in _datasets_of_settings(data):
+            use = text_of(changed.get("use")) if isinstance(changed, Mapping) else None
+            if isinstance(use, str) and isinstance(value_of(change), Mapping):
+                named = {name: text_of(value) for name, value in value_of(change).items() if name == "use"}
+                options = {name: value for name, value in value_of(change).items() if name != "use"}
+                data = put(data, place, named | self["dataset"].decide_options(use, options))
         return dict(data)
 
 
@@ -285,6 +300,21 @@ def _choices(data: Mapping[str, Any]) -> Iterator[tuple[str, Location, Any]]:
         variants = value_of(grid.get(axis)) if isinstance(grid, Mapping) else None
         if isinstance(variants, Mapping):
             yield from ((axis, ("grid", axis, label), given) for label, given in variants.items())
+
+
+def _datasets_of_settings(data: Mapping[str, Any]) -> Iterator[tuple[Location, Any, Any]]:
+    """Yield the place of each change of a dataset by a setting, the change, and the dataset that it makes."""
+    grid = value_of(data.get("grid"))
+    settings = value_of(grid.get("settings")) if isinstance(grid, Mapping) else None
+    for label, setting in settings.items() if isinstance(settings, Mapping) else ():
+        change = value_of(setting).get("dataset") if isinstance(value_of(setting), Mapping) else None
+        if change is not None:
+            changed = merge({"dataset": data.get("dataset", {})}, {"dataset": change})["dataset"]
+            yield ("grid", "settings", label, "dataset"), change, changed
+
+
+def _choice_of(kind: str) -> type[ComponentChoice]:
+    return DatasetChoice if kind == "dataset" else ComponentChoice
 
 
 @cache

@@ -91,7 +91,7 @@ def _stage_table(cells: pd.DataFrame, notes: Sequence[str]) -> Table:
 
 def _decoder_table(results: Results, notes: Sequence[str]) -> Table:
     cells = results.cells
-    preceding = VARIANT[:-1]
+    preceding = [axis for axis in VARIANT if axis != "decoder"]
     shown = [axis for axis in shown_axes(results.plan.cells) if axis in preceding]
     decoders = list(cells["decoder"].unique())
     seeds = _done_cells(cells).pivot(index=[*preceding, "seed"], columns="decoder", values="exact_match")

@@ -18,7 +18,6 @@ RESIZED = {
 
 def settings_of(plan: Plan) -> list[str]:
     """Return one line per setting, with the rows that each value belongs to where they differ."""
-    num_train = plan.split_sizes.get("train")
     settings: list[tuple[str, Callable[[Cell], str]]] = [
         ("optimizer", lambda cell: "AdamW"),
         ("learning rate", lambda cell: f"{cell.training.learning_rate:g} at its peak"),
@@ -28,7 +27,7 @@ def settings_of(plan: Plan) -> list[str]:
         ("clip norm", lambda cell: f"{cell.training.clip_norm:g}"),
         ("steps", lambda cell: f"{cell.training.steps:,}"),
         ("batch size", lambda cell: f"{cell.training.batch_size:,} images"),
-        ("epochs", lambda cell: _epochs(cell, num_train) if num_train else "not known"),
+        ("epochs", lambda cell: _epochs(cell, plan.split_sizes_of(cell).get("train"))),
         ("precision", lambda cell: cell.training.precision),
         ("weights tested", lambda cell: KEPT[cell.training.keep]),
         ("augmentation", _augmentation),
@@ -47,8 +46,9 @@ def settings_of(plan: Plan) -> list[str]:
 
 def notes_on_learning(plan: Plan) -> list[str]:
     """Return footnotes on settings with which cells cannot learn, or cannot show it."""
-    own = [cell.training for cell in plan.cells if not cell.trainers]
-    return list(dict.fromkeys(note for training in own for note in learning_notes(training, plan.split_sizes)))
+    own = {(cell.data_key, cell.train_limit, cell.training): cell for cell in plan.cells if not cell.trainers}
+    notes = (learning_notes(cell.training, plan.split_sizes_of(cell)) for cell in own.values())
+    return list(dict.fromkeys(note for of_cell in notes for note in of_cell))
 
 
 def _by_value(cells: Sequence[Cell], read: Callable[[Cell], str]) -> str:
@@ -66,7 +66,9 @@ def _decay(cell: Cell) -> str:
     return f"to zero along a cosine, {left:,} steps" if left > 0 else "none, because the warm-up does not end"
 
 
-def _epochs(cell: Cell, num_train: int) -> str:
+def _epochs(cell: Cell, num_train: int | None) -> str:
+    if not num_train:
+        return "not known"
     count = cell.training.steps * cell.training.batch_size / num_train
     return f"{count:.3g} of {num_train:,} training images"
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from decoderbench.alignments import encode_alignments
 from decoderbench.config.cell import Cell
 from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.dataset import Split
@@ -24,8 +24,9 @@ from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.labels import Labels
 from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
+from decoderbench.predictions import encode_predictions
 from decoderbench.record_files import CHECKPOINTS
-from decoderbench.records import Cost, RunRecord
+from decoderbench.records import Cost, RunRecord, pack_flags
 from decoderbench.registry.context import Resumable
 from decoderbench.registry.executor import CellEvent, Report
 from decoderbench.registry.metric_definitions import definitions_with
@@ -42,7 +43,14 @@ from decoderbench.training.measuring import Turn
 from decoderbench.training.memory import TrainingMemory, transcription_peak_mb
 from decoderbench.training.provenance import describe_arithmetic
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 THROUGHPUT_BATCHES = 8
+IMAGES_TO_DRAW = 6
+"""Test images whose alignments are kept, at equal distances in the data set, so they are the same for all rows."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class LocalContext:
     Attributes:
         cell: the cell to train.
         registry: the components to build it from, the metrics to score it with, and the observers.
-        dataset: the images and labels of the experiment.
+        dataset: the images and labels of the cell; the limit of the cell is applied to what it is given.
         directory: the folder of the cell.
         environment: versions, machine, commit and date, for the record.
         deadline: when the run ends; the cell stays pending then.
@@ -71,6 +79,10 @@ class LocalContext:
     checkpoint_every: float | None = CHECKPOINT_SECONDS
     turn: Turn = field(default_factory=Turn)
     _recognizers: list[bool] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if self.cell.train_limit is not None:
+            object.__setattr__(self, "dataset", self.dataset.limited_to(self.cell.train_limit, self.cell.seed))
 
     @property
     def device(self) -> torch.device:
@@ -136,6 +148,9 @@ class LocalContext:
 
     def evaluate(self, recognizer: Recognizer, split: Split = "val") -> Evaluation:
         """Transcribe and score a split."""
+        return self._evaluate(recognizer, split)
+
+    def _evaluate(self, recognizer: Recognizer, split: Split, **options: Any) -> Evaluation:
         with self._memory.not_counted(), self._attempt.evaluating():
             return evaluate(
                 recognizer,
@@ -145,6 +160,7 @@ class LocalContext:
                 self.metrics,
                 normalize=self.cell.labels.normalize,
                 deadline=self.deadline,
+                **options,
             )
 
     def progressed(self, step: int, loss: float) -> None:
@@ -152,21 +168,25 @@ class LocalContext:
         arguments = {"cell": self.cell, "step": to_plain(step), "loss": to_plain(loss)}
         self.report(CellEvent("cell_progressed", arguments))
 
-    def validated(self, step: int, scores: Mapping[str, float | None]) -> None:
+    def validated(self, step: int, scores: Mapping[str, float | None], evaluation: Evaluation | None = None) -> None:
         """Append a validation to the history and report it to the observers, with plain numbers."""
         step, row = int(to_number(step)), {name: to_plain(value) for name, value in scores.items()}
-        self._attempt.add_row({"step": step, **row})
+        self._attempt.add_row({"step": step, **row, **self._correct_in(evaluation)})
         self.report(CellEvent("cell_validated", {"cell": self.cell, "step": step, "scores": row}))
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
         """Evaluate the test split, write predictions and weights, measure speed, and return the record."""
         with self._attempt.evaluating():  # all of it is repeated if the run ends within
             training_peak = self._memory.peak_mb()
-            test = self.evaluate(recognizer, "test")
-            predictions = pd.DataFrame(test.columns()).to_parquet(index=False)
-            write_atomically(self.directory / "predictions.parquet", predictions)
+            test_rows = self.dataset.rows("test")
+            test = self._evaluate(recognizer, "test", with_details=True, drawn=spread(test_rows, IMAGES_TO_DRAW))
+            validation = self._evaluate(recognizer, "val", with_details=True)
+            write_atomically(self.directory / "predictions.parquet", encode_predictions(test))
+            write_atomically(self.directory / "val_predictions.parquet", encode_predictions(validation))
+            if test.alignments:
+                write_atomically(self.directory / "alignments.npz", encode_alignments(test.alignments))
             write_atomically(self.directory / "weights.safetensors", safetensors.torch.save(weights_of(recognizer)))
-            costs, how = self._measure_transcription(recognizer)
+            costs, how = self._measure_transcription(recognizer, test)
             return RunRecord(
                 cell=self.cell,
                 status="done",
@@ -179,16 +199,31 @@ class LocalContext:
                 environment=dict(self.environment) | describe_arithmetic(self.device) | {"measured": how},
             )
 
-    def _measure_transcription(self, recognizer: Recognizer) -> tuple[dict[str, float | None], str]:
+    def _correct_in(self, evaluation: Evaluation | None) -> dict[str, str]:
+        """Return which images of the validation split were right, for the history."""
+        if evaluation is None:
+            return {}
+        rows = self.dataset.in_order(self.dataset.rows("val"), self.cell.evaluation.batch_size)
+        if list(evaluation.keys) != [self.dataset.store.keys[row] for batch in rows for row in batch]:
+            raise ValueError(
+                "the evaluation is not one of the validation split; give what evaluate(recognizer) returns"
+            )
+        pairs = zip(evaluation.references, evaluation.hypotheses, strict=True)
+        return {"val_correct": pack_flags([reference == hypothesis for reference, hypothesis in pairs])}
+
+    def _measure_transcription(self, recognizer: Recognizer, test: Evaluation) -> tuple[dict[str, Any], str]:
         """Return speed and memory of transcription, and how they were measured, as `Measurement` says it."""
         images, beam_size, deadline = self._images_to_time(), self.cell.evaluation.beam_size, self.deadline
         middle, largest = images[len(images) // 2][:1], max(images, key=Tensor.numel)
+        image_of_length = self._images_by_length(test)
         with self.turn.alone() as measurement:
             throughput = timing.measure_throughput(recognizer, images, beam_size, deadline)
             latency = timing.measure_latency_ms(recognizer, middle, beam_size, deadline)
+            by_length = timing.measure_latency_by_length(recognizer, image_of_length, beam_size, deadline)
         return {
             "infer_samples_per_sec": throughput,
             "latency_ms": latency,
+            "latency_ms_by_length": by_length,
             "infer_peak_memory_mb": transcription_peak_mb(recognizer, largest, beam_size),
         }, measurement.how
 
@@ -196,8 +231,21 @@ class LocalContext:
         """Return a few batches of test images on the device, of all widths if widths vary."""
         dataset = self.dataset
         batches = list(dataset.in_order(dataset.rows("test"), self.cell.evaluation.batch_size))
-        chosen = np.linspace(0, len(batches) - 1, min(THROUGHPUT_BATCHES, len(batches))).round().astype(int)
-        return [to_float(dataset.gather(batches[index])[0]) for index in chosen]
+        return [to_float(dataset.gather(rows)[0]) for rows in spread(batches, THROUGHPUT_BATCHES)]
+
+    def _images_by_length(self, test: Evaluation) -> dict[int, Tensor]:
+        """Return a test image (1, C, H, W) for each of up to 6 lengths of the texts that were read, ascending."""
+        dataset = self.dataset
+        batches = dataset.in_order(dataset.rows("test"), self.cell.evaluation.batch_size)
+        rows = dict(zip(map(len, test.hypotheses), np.concatenate(list(batches)), strict=True))
+        lengths = spread(sorted(rows), timing.LENGTHS_TO_TIME)
+        return {length: to_float(dataset.gather(rows[length][None])[0]) for length in lengths}
+
+
+def spread(items: Sequence[Item] | NDArray[Any], most: int) -> list[Item]:
+    """Return up to `most` items at equal distances, the first and the last included."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[place] for place in places]
 
 
 def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Recognizer:

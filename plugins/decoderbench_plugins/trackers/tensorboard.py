@@ -76,7 +76,7 @@ class TensorBoardTracker:
             writer.close()
 
     def _write_final(self, writer: SummaryWriter, cell: Cell, record: RunRecord) -> None:
-        stages = dict(zip(("rectifier", "encoder", "bridge", "decoder"), cell.variant, strict=True))
+        stages = dict(zip(("rectifier", "encoder", "bridge", "decoder", "setting"), cell.variant, strict=True))
         final = {f"test/{name}": value for name, value in record.metrics.items()}
         final |= {f"cost/{name}": value for name, value in record.cost.model_dump().items()}
         # TensorBoard takes the columns of its table from one of the cells, so each cell has all of them.
