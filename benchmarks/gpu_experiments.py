@@ -179,7 +179,7 @@ def report_cell(record: RunRecord, band: float | None, figures: FigureWriter) ->
         ok = None if band is None else matched >= band
         rule = "" if band is None else f", at least {100 * band:.0f}"
         figures.add(f"{title}: exact match{rule}", 100 * matched, "%", n=record.num_test or 0, ok=ok)
-    for name, value in record.cost.model_dump().items():
+    for name, value in record.cost.model_dump(exclude={"latency_ms_by_length"}).items():
         if value is not None:
             figures.add(f"{title}: {name}", value, next((UNITS[end] for end in UNITS if name.endswith(end)), ""))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import FunctionType
 from typing import ClassVar, cast
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
+from decoderbench.alignments import Alignment
 from decoderbench.exception_text import describe_error
 from decoderbench.scalars import to_number
 from decoderbench.sources import function_digest
@@ -265,6 +266,19 @@ class Evaluation:
 
     scores: Mapping[str, float | None]
 
+    details: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    """Further columns, by name, of an evaluation that is kept as a file:
+
+    - group: that of each image, as `Sample` defines it
+    - ended: whether the decoder itself ended the text; None if its texts have no end of their own
+    - text_log_prob: log p(returned text | image) in nats, -nll of the ids that the decoder returned, by its own `nll`,
+      so it means the same for all decoders; None where that is not a finite number
+    - the measures of the alignment, as `training.alignment_measures` defines them; None without an alignment
+    """
+
+    alignments: Sequence[Alignment] = ()
+    """The alignments of a few images, to be drawn; none if the decoder has no alignment."""
+
     def columns(self) -> dict[str, Sequence[object]]:
         """Return the columns of `predictions.parquet`, by name."""
         return {
@@ -274,4 +288,5 @@ class Evaluation:
             "log_prob": self.log_prob,
             "nll": self.nll,
             "edit_distance": edit_distances(self.references, self.hypotheses),
+            **self.details,
         }

@@ -124,11 +124,17 @@ class TrainingOptions(Options):
     supports it, else float32. On CUDA, float32 is computed without TF32, and recurrent layers always run in float32."""
 
     validate_every: int | None = Field(default=None, ge=1)
-    """Steps between validations; a tenth of all steps if not set."""
+    """Steps between validations; a tenth of all steps if not set. There is always one after nine tenths of the steps,
+    and one at the end."""
 
     keep: Literal["best", "last"] = "best"
     """Which weights are tested: the best on the validation split (by exact match, then by nats per character), or the
     last."""
+
+    @property
+    def nine_tenths(self) -> int:
+        """The step whose validation tells, compared with the last one, whether a cell was still learning."""
+        return round(0.9 * self.steps)
 
 
 class EvaluationOptions(Options):

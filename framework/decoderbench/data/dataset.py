@@ -37,11 +37,21 @@ def refuse(problem: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labeled image: a key that identifies it to people, such as a file name, its label and its split."""
+    """One labeled image.
+
+    Attributes:
+        key: identifies it to people, such as a file name.
+        label: its text.
+        split: the part that it belongs to.
+        group: the photograph, page or writer that it shares with other images, whose errors are then not independent of
+            each other: intervals count groups. Empty: the image is a group of its own. It changes no number of a cell,
+            so it belongs to no fingerprint.
+    """
 
     key: str
     label: str
     split: Split
+    group: str = ""
 
 
 class Dataset(ABC):

@@ -65,7 +65,10 @@ class AutoregressiveDecoder(Decoder):
         return -torch.where(counted, scores, 0.0).sum(dim=1)
 
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Transcribe greedily if `beam_size` is 1, else by beam search; force `end` after `max_length` characters."""
+        """Transcribe greedily if `beam_size` is 1, else by beam search; force `end` after `max_length` characters.
+
+        A text has ended by itself if `end` was chosen, or is the most probable token where it is forced.
+        """
         return self._greedy(memory) if beam_size == 1 else self._beam_search(memory, beam_size)
 
     def _greedy(self, memory: Tensor) -> Hypotheses:
@@ -80,6 +83,7 @@ class AutoregressiveDecoder(Decoder):
             log_probs = logits.float().log_softmax(dim=-1)  # (B, V)
             if position == self.max_length:
                 log_prob = log_prob + torch.where(ended, 0.0, log_probs[:, self.end])
+                ended = ended | (log_probs.argmax(dim=-1) == self.end)
                 break
             score, token = log_probs.max(dim=-1)
             log_prob = log_prob + torch.where(ended, 0.0, score)
@@ -88,7 +92,7 @@ class AutoregressiveDecoder(Decoder):
             if all_ended(ended):
                 break
         text = torch.stack(ids, dim=1)  # (B, S)
-        return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob)
+        return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob, ended)
 
     def _beam_search(self, memory: Tensor, beam_size: int) -> Hypotheses:
         """Keep the `beam_size` most probable prefixes, including ended ones. The K beams of an image are K rows."""
@@ -107,6 +111,7 @@ class AutoregressiveDecoder(Decoder):
             log_probs = logits.float().log_softmax(dim=-1).view(batch, beam_size, -1)  # (B, K, V)
             if position == self.max_length:
                 scores = scores + torch.where(ended, 0.0, log_probs[:, :, self.end])
+                ended = ended | (log_probs.argmax(dim=-1) == self.end)
                 break
             # An ended text has a single continuation, another end, with probability 1.
             only_end = torch.full_like(log_probs, float("-inf"))
@@ -122,8 +127,9 @@ class AutoregressiveDecoder(Decoder):
             if all_ended(ended):
                 break
         log_prob, best = scores.max(dim=1)
-        text = text[torch.arange(batch, device=best.device), best]  # (B, S)
-        return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob)
+        rows = torch.arange(batch, device=best.device)
+        text = text[rows, best]  # (B, S)
+        return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob, ended[rows, best])
 
 
 def all_ended(ended: Tensor) -> bool:

@@ -72,6 +72,13 @@ class CTCDecoder(Decoder):
         log_probs = self._log_probs(memory)
         return best_path(log_probs) if beam_size == 1 else prefix_beam_search(log_probs, beam_size)
 
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        """Return the probability that a frame emits a character, over all paths that spell the text, (B, S, T).
+
+        The sum over the characters is at most 1 in each frame; the rest is the probability of the blank.
+        """
+        return occupancy(self._log_probs(memory), labels)
+
     def _log_probs(self, memory: Tensor) -> Tensor:
         logits: Tensor = self(memory)
         if logits.shape != (*memory.shape[:2], self.vocabulary_size):
@@ -90,6 +97,44 @@ def _refuse_other_ids(labels: Labels, num_characters: int) -> None:
             f"labels have ids from {int(ids.min())} to {int(ids.max())}, the charset has ids from 0 to "
             f"{num_characters - 1}; encode labels with the charset of the experiment"
         )
+
+
+def occupancy(log_probs: Tensor, labels: Labels) -> Tensor:
+    """Return p(frame t emits character s | text, image), (B, S, T), for log_probs (B, T, V), S = `labels.longest`.
+
+    By the forward-backward algorithm over the 2S + 1 states blank, character 0, blank, ..., blank (Graves et al. 2006,
+    section 4.1). All entries are 0 for a text that needs more frames than there are. Nothing waits for the device.
+    """
+    batch, frames, _ = log_probs.shape
+    ids = labels.ids[:, : labels.longest] + 1  # (B, S)
+    states = F.pad(torch.stack([torch.full_like(ids, BLANK), ids], dim=2).flatten(1), (0, 1), value=BLANK)  # (B, 2S+1)
+    # A path goes on to the next state, or over a blank to the next character if it is another one.
+    may_skip = F.pad((states[:, 2:] != BLANK) & (states[:, 2:] != states[:, :-2]), (2, 0), value=False)
+    number = torch.arange(states.shape[1], device=states.device)
+    last = 2 * labels.lengths[:, None]
+    scores = log_probs.gather(2, states[:, None].expand(-1, frames, -1))  # (B, T, 2S+1)
+
+    reached = torch.where(number < 2, scores[:, 0], IMPOSSIBLE)
+    forward = [reached]
+    for frame in scores[:, 1:].unbind(dim=1):
+        skipped = torch.where(may_skip, F.pad(reached, (2, 0), value=IMPOSSIBLE)[:, :-2], IMPOSSIBLE)
+        moved = F.pad(reached, (1, 0), value=IMPOSSIBLE)[:, :-1]
+        reached = torch.stack([reached, moved, skipped]).logsumexp(dim=0) + frame
+        forward.append(reached)
+
+    left = torch.where((number == last) | (number == last - 1), 0.0, IMPOSSIBLE).expand(batch, -1)
+    backward = [left]
+    for frame in scores[:, 1:].flip(1).unbind(dim=1):
+        after = left + frame
+        skipped = F.pad(torch.where(may_skip, after, IMPOSSIBLE), (0, 2), value=IMPOSSIBLE)[:, 2:]
+        moved = F.pad(after, (0, 1), value=IMPOSSIBLE)[:, 1:]
+        left = torch.stack([after, moved, skipped]).logsumexp(dim=0)
+        backward.append(left)
+
+    joint = torch.stack(forward, dim=1) + torch.stack(backward[::-1], dim=1)  # (B, T, 2S+1)
+    total = joint[:, :1].logsumexp(dim=2, keepdim=True)  # log p(text | image), the same in all frames
+    posterior = (joint - total.clamp(min=torch.finfo(total.dtype).min)).exp().clamp(max=1.0)
+    return posterior[:, :, 1::2].transpose(1, 2)  # (B, S, T)
 
 
 def best_path(log_probs: Tensor) -> Hypotheses:

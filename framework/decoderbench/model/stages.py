@@ -39,11 +39,14 @@ class Hypotheses:
         log_prob: (B,) float32, nats. For autoregressive decoders it is log p(text | image), including the end of the
             text. For CTC it is the log probability of the best path or, with a beam, of all paths that the beam kept
             for the text; both are lower bounds of log p(text | image).
+        ended: (B,) bool, whether the decoder itself ended the text. False where it would have gone on, but a text may
+            have no more characters. None for decoders whose texts have no end of their own, such as CTC.
     """
 
     ids: Tensor
     lengths: Tensor
     log_prob: Tensor
+    ended: Tensor | None = None
 
 
 class Rectifier(nn.Module, ABC):
@@ -130,3 +133,17 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Transcribe the memory (B, T, D). The result depends on memory and weights only, never on labels."""
+
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor | None:
+        """Return which frames each character of a given text is read from, or None if the decoder cannot say.
+
+        The health panels of a report come from it: it is called in eval mode for the texts that `transcribe` returned.
+
+        Returns:
+            (B, S, T) float32, S = `labels.longest`: entry (b, s, t) is the probability that character s of text b is
+            read from frame t of the memory (B, T, D), given the characters before it or the whole text. So it lies in
+            0..1, and is at least 1 in sum over the frames, since a character is read from at least one frame. The sum
+            is 1 for attention, which reads a weighted mean, and may be larger for CTC, where a character may last for
+            several frames. Positions past the end of a text have no meaning.
+        """
+        return None

@@ -123,10 +123,18 @@ class CellContext(Protocol):
     def progressed(self, step: int, loss: float) -> None:
         """Report progress to the observers; `loss` is in nats per character. Call it about twice per second."""
 
-    def validated(self, step: int, scores: Mapping[str, float | None]) -> None:
+    def validated(self, step: int, scores: Mapping[str, float | None], evaluation: Evaluation | None = None) -> None:
         """Append a validation to the cell's `history.jsonl` and report it to the observers.
 
-        `scores` must hold `val_exact_match`, a fraction of 1, for the curves of the report.
+        Args:
+            step: the optimizer steps so far.
+            scores: a row of numbers; it must hold `val_exact_match`, a fraction of 1, for the curves of the report.
+            evaluation: what `evaluate(recognizer)` returned. The history then also keeps which images were right, which
+                observers do not get. With a validation at `cell.training.nine_tenths` and at the last step, the report
+                can tell whether the cell was still learning.
+
+        Raises:
+            ValueError: the evaluation is not one of the validation split.
         """
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:

@@ -24,7 +24,7 @@ def accept_record(record: object, cell: Cell, num_test: int) -> RunRecord:
     Args:
         record: what a trainer returned.
         cell: the cell that it trained.
-        num_test: the number of images that metrics are computed over.
+        num_test: the number of images that metrics are computed over: of the test split, of a trial the validation.
 
     Raises:
         ValueError: it is not the record of the cell, or breaks a rule.
@@ -56,6 +56,7 @@ def accept_record(record: object, cell: Cell, num_test: int) -> RunRecord:
 def _broken_rules(record: RunRecord, num_test: int) -> Iterator[str]:
     """Yield what is wrong with a record, as in "exact_match = 5.0, which must be in 0..1"."""
     metrics, cost = record.metrics, record.cost.model_dump()
+    cost |= {f"latency_ms of {length}": value for length, value in cost.pop("latency_ms_by_length").items()}
     if record.format != FORMAT:
         yield f"format = {record.format}, which must be {FORMAT}, or nothing could read it"
     for name in FRACTIONS:
@@ -73,7 +74,7 @@ def _broken_rules(record: RunRecord, num_test: int) -> Iterator[str]:
             yield f"the status {record.status} and no reason, which must say why there is no result"
         return
     if record.num_test != num_test:
-        yield f"num_test = {record.num_test}, which must be {num_test}, the images of the test split"
+        yield f"num_test = {record.num_test}, which must be {num_test}, the images of the {record.cell.scored_split} split"
     if metrics.get("exact_match") is None:
         yield "the status done and no exact_match, which must be a fraction of 1"
 

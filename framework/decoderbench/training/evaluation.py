@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from decoderbench.metrics import Definition, Evaluation, Transcriptions, built_i
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.model.stages import Hypotheses
 from decoderbench.options import EvaluationOptions
+from decoderbench.training.returned_texts import ReturnedTexts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,8 @@ def evaluate(
     *,
     normalize: Callable[[str], str] = str,
     deadline: Deadline = NO_DEADLINE,
+    with_details: bool = False,
+    drawn: Collection[int] = (),
 ) -> Evaluation:
     """Transcribe and score `rows`. Transcription sees images only; labels are used for the nll and the scores.
 
@@ -38,15 +41,20 @@ def evaluate(
 
     Where widths vary, the rows of the result are grouped by bucket, the narrowest first.
 
+    With details, the returned texts are scored by the nll and aligned with the frames too, which about doubles the
+    time; the alignments of the `drawn` rows are kept.
+
     Raises:
         DivergedError: a score is not a finite number.
-        ValueError: the decoder returned tensors of other shapes, or ids outside the charset.
+        ValueError: the decoder returned tensors of other shapes, ids outside the charset or impossible weights.
         PendingCellsError: the deadline has passed.
     """
     hypotheses: list[str] = []
     log_prob: list[float] = []
     nll: list[float] = []
+    ended: list[bool | None] = []
     recognizer.eval()
+    returned = ReturnedTexts(recognizer, dataset.charset, drawn) if with_details else None
     batches = list(dataset.in_order(rows, options.batch_size))
     rows = np.concatenate(batches)
     with torch.inference_mode():
@@ -54,14 +62,16 @@ def evaluate(
             deadline.check("in an evaluation")
             images, labels = dataset.gather(batch_rows)
             memory = recognizer.memory(to_float(images))
-            read = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
-            scored = recognizer.decoder.nll(memory, labels)
-            read, scored = copy_to_host(read, scored)
+            on_device = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
+            read, scored = copy_to_host(on_device, recognizer.decoder.nll(memory, labels))
             _refuse_misshapen(read, scored, len(batch_rows), len(dataset.charset))
             for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
                 hypotheses.append(normalize(dataset.charset.decode(ids[:length])))
             log_prob += read.log_prob.tolist()
             nll += scored.tolist()
+            ended += [None] * len(batch_rows) if read.ended is None else read.ended.tolist()
+            if returned is not None:
+                returned.add(batch_rows, memory, on_device, read)
     _refuse_not_finite(np.array(log_prob), "log_prob of a transcription")
     spellable = dataset.spellable[rows]
     _refuse_not_finite(np.array(nll)[spellable], "nll of a label")
@@ -77,20 +87,26 @@ def evaluate(
         log_prob=log_prob,
         nll=nll_or_none,
         scores={name: definition.score(texts) for name, definition in definitions.items()},
+        details={}
+        if returned is None
+        else {"group": [dataset.audit.groups[row] for row in rows], "ended": ended, **returned.columns()},
+        alignments=() if returned is None else returned.alignments(dataset.store.keys),
     )
 
 
 def copy_to_host(read: Hypotheses, nll: Tensor) -> tuple[Hypotheses, Tensor]:
     """Return the results of a batch on the CPU: the only part of an evaluation that waits for the device."""
-    return Hypotheses(read.ids.cpu(), read.lengths.cpu(), read.log_prob.cpu()), nll.cpu()
+    ended = None if read.ended is None else read.ended.cpu()
+    return Hypotheses(read.ids.cpu(), read.lengths.cpu(), read.log_prob.cpu(), ended), nll.cpu()
 
 
 def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters: int) -> None:
     """Raise `ValueError` if a decoder breaks the contract of `Hypotheses` or `nll`."""
-    shapes = [tuple(tensor.shape) for tensor in (read.lengths, read.log_prob, nll)]
-    if read.ids.ndim != 2 or len(read.ids) != batch or shapes != [(batch,)] * 3:
+    rows = [read.lengths, read.log_prob, nll, *([] if read.ended is None else [read.ended])]
+    shapes = [tuple(tensor.shape) for tensor in rows]
+    if read.ids.ndim != 2 or len(read.ids) != batch or set(shapes) != {(batch,)}:
         raise ValueError(
-            f"the decoder must return ids (B, S) and lengths, log_prob and nll (B,) for B = {batch}; it returned "
+            f"the decoder must return ids (B, S) and lengths, log_prob, nll and ended (B,), B = {batch}; it returned "
             f"{tuple(read.ids.shape)} and {', '.join(map(str, shapes))}; decoderbench check finds the cause"
         )
     inside = torch.arange(read.ids.shape[1], device=read.ids.device) < read.lengths[:, None]  # (B, S)

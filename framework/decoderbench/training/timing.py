@@ -20,6 +20,9 @@ TRAINING_WARM_UPS = 10
 LATENCY_WARM_UPS = 10
 LATENCY_RUNS = 50
 
+LENGTHS_TO_TIME = 6
+"""Lengths of texts that are timed, with half the runs each: together they take about three times as long."""
+
 
 class TrainingClock:
     """Measures the seconds of a training, and its images per second without pauses and without the first steps.
@@ -100,15 +103,29 @@ def measure_latency_ms(
     recognizer: Recognizer, image: Tensor, beam_size: int = 1, deadline: Deadline = NO_DEADLINE
 ) -> float:
     """Return the median time to transcribe one image (1, C, H, W), in milliseconds, with the device synchronized."""
+    return _median_ms(recognizer, image, beam_size, deadline, warm_ups=LATENCY_WARM_UPS, runs=LATENCY_RUNS)
+
+
+def measure_latency_by_length(
+    recognizer: Recognizer, images: Mapping[int, Tensor], beam_size: int = 1, deadline: Deadline = NO_DEADLINE
+) -> dict[str, float]:
+    """Return the latency in milliseconds of one image (1, C, H, W) per length of a text, by the length."""
+    half = {"warm_ups": LATENCY_WARM_UPS // 2, "runs": -(-LATENCY_RUNS // 2)}
+    return {str(length): _median_ms(recognizer, image, beam_size, deadline, **half) for length, image in images.items()}
+
+
+def _median_ms(
+    recognizer: Recognizer, image: Tensor, beam_size: int, deadline: Deadline, *, warm_ups: int, runs: int
+) -> float:
     times = []
     with torch.inference_mode():
-        for run in range(LATENCY_WARM_UPS + LATENCY_RUNS):
+        for run in range(warm_ups + runs):
             deadline.check("in the timing")
             synchronize(image.device)
             start = time.perf_counter()
             recognizer.transcribe(image, beam_size=beam_size)
             synchronize(image.device)
-            if run >= LATENCY_WARM_UPS:
+            if run >= warm_ups:
                 times.append(time.perf_counter() - start)
     return statistics.median(times) * 1e3
 

@@ -134,8 +134,9 @@ class Trainer:
         self.step, self.loss = step, loss.detach()
 
     def validate_if_due(self) -> None:
-        """Validate after every `validate_every` steps and after the last one, and keep the best weights."""
-        if self.step == self.validated or (self.step % self.validate_every and self.step != self.options.steps):
+        """Validate every `validate_every` steps, after nine tenths of all and at the end, and keep the best weights."""
+        always = (self.options.nine_tenths, self.options.steps)
+        if self.step == self.validated or (self.step % self.validate_every and self.step not in always):
             return
         with self.clock.paused():
             self.guard.check()
@@ -149,15 +150,15 @@ class Trainer:
     def validate(self) -> dict[str, Any]:
         """Score the validation split and report it; return the row of the history, whose rates are fractions of 1."""
         try:
-            scores = self.context.evaluate(self.recognizer).scores
+            evaluation = self.context.evaluate(self.recognizer)
         except DivergedError as error:
             raise DivergedError(f"{error}, at the validation of step {self.step}") from None
         row = {
             "step": self.step,
             "train_loss": float(self.loss),
-            **{f"val_{name}": value for name, value in scores.items()},
+            **{f"val_{name}": value for name, value in evaluation.scores.items()},
             "learning_rate": learning_rate(self.step, self.options),
             "seconds": round(self.clock.seconds(), 3),
         }
-        self.context.validated(self.step, row)
+        self.context.validated(self.step, row, evaluation)
         return row

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from decoderbench import AutoregressiveDecoder, ComponentConfig, LabelSpec, SequenceSpec, hookimpl
+from decoderbench import AutoregressiveDecoder, ComponentConfig, Labels, LabelSpec, SequenceSpec, hookimpl
 
 State = tuple[Tensor, Tensor, Tensor]
 
@@ -57,14 +57,29 @@ class AttentionLSTM(AutoregressiveDecoder):
 
     def step(self, token: Tensor, state: State, memory: Tensor) -> tuple[Tensor, State]:
         hidden, cell, keys = state
-        energy = self.score(torch.tanh(keys + self.query(hidden)[:, None]))  # (B, T, 1)
-        glimpse = (energy.softmax(dim=1) * memory).sum(dim=1)  # (B, D)
+        glimpse = (self.attend(hidden, keys) * memory).sum(dim=1)  # (B, D)
         if self.embed is None:
             read = [glimpse, F.one_hot(token, self.num_tokens).to(glimpse.dtype)]
         else:
             read = [self.embed(token), glimpse]
         hidden, cell = self.cell(torch.cat(read, dim=-1), (hidden, cell))
         return self.head(hidden)[:, : self.vocabulary_size], (hidden, cell, keys)  # (B, V)
+
+    def attend(self, hidden: Tensor, keys: Tensor) -> Tensor:
+        """Return the weight of each frame for the next character, (B, T, 1)."""
+        energy: Tensor = self.score(torch.tanh(keys + self.query(hidden)[:, None]))  # (B, T, 1)
+        return energy.softmax(dim=1)
+
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        """Return the attention weights of each character, (B, S, T), with the characters before it given."""
+        state = self.initial_state(memory)
+        weights = [memory.new_zeros(len(memory), 0, memory.shape[1])]
+        tokens = F.pad(labels.ids, (1, 0), value=self.start)[:, : labels.longest]
+        for token in tokens.unbind(dim=1):
+            hidden, _, keys = state
+            weights.append(self.attend(hidden, keys).transpose(1, 2))
+            _, state = self.step(token, state, memory)
+        return torch.cat(weights, dim=1)
 
 
 @hookimpl

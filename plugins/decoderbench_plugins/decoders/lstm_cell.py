@@ -28,6 +28,7 @@ from decoderbench import (
     AutoregressiveDecoder,
     ComponentConfig,
     InfeasibleError,
+    Labels,
     LabelSpec,
     SequenceSpec,
     hookimpl,
@@ -168,6 +169,13 @@ class RecurrentReader(AutoregressiveDecoder):
         inputs: Tensor = self.fc_in(vectors)
         return inputs
 
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor | None:
+        """Return the spans of the characters, (B, S, T), if each step reads one; None for a single vector."""
+        if self.pool != "frames":
+            return None
+        weights = span_weights(memory, self.max_length + 1)[: labels.longest]
+        return weights.expand(len(memory), -1, -1)
+
     def encode_feedback(self, tokens: Tensor) -> Tensor:
         """Return the feedback (..., F) for tokens (...) int64: their embedding, one-hot, or zeros."""
         if self.embed is not None:
@@ -284,15 +292,22 @@ def _vector_dim(config: RecurrentReader.Config, memory: SequenceSpec) -> int:
 def average_spans(memory: Tensor, steps: int) -> Tensor:
     """Return the means (B, S, D) of `steps` equal spans of a memory (B, T, D).
 
-    A frame on the border of two spans contributes to each in proportion to the overlap. Computed as a matrix product,
-    because adaptive pooling adds gradients in no fixed order on CUDA.
+    Computed as a matrix product, because adaptive pooling adds gradients in no fixed order on CUDA.
+    """
+    return span_weights(memory, steps) @ memory
+
+
+def span_weights(memory: Tensor, steps: int) -> Tensor:
+    """Return the weight of each frame in each of `steps` equal spans of a memory (B, T, D), (S, T).
+
+    A frame on the border of two spans contributes to each in proportion to the overlap.
     """
     frames = memory.shape[1]
     # In units of 1 / (T * S) of the memory, a frame covers S units and a span T units, so all overlaps are integers.
     frame = torch.arange(frames, device=memory.device) * steps  # (T,)
     span = torch.arange(steps, device=memory.device)[:, None] * frames  # (S, 1)
     overlap = torch.minimum(span + frames, frame + steps) - torch.maximum(span, frame)
-    return (overlap.clamp(min=0) / frames).to(memory.dtype) @ memory
+    return (overlap.clamp(min=0) / frames).to(memory.dtype)
 
 
 @hookimpl

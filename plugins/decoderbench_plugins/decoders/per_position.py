@@ -14,6 +14,7 @@ and the bridge mean_height), with its classes in any order:
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -91,7 +92,14 @@ class PerPosition(Decoder):
         before_end = torch.cat([torch.zeros_like(end[:, :1]), best.cumsum(dim=1)], dim=1)  # (B, L + 1)
         log_prob, lengths = (before_end + end).max(dim=1)
         inside = torch.arange(self.max_length, device=memory.device) < lengths[:, None]
-        return Hypotheses(torch.where(inside, ids, 0), lengths, log_prob)
+        ended = (lengths < self.max_length) | (end[:, -1] >= characters[:, -1].amax(dim=1))
+        return Hypotheses(torch.where(inside, ids, 0), lengths, log_prob, ended)
+
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        """Return 1 at the frame of each character and 0 elsewhere, (B, S, T)."""
+        frames = torch.arange(labels.longest, device=memory.device) + self.skip
+        weights = F.one_hot(frames, memory.shape[1]).to(memory.dtype)  # (S, T)
+        return weights.expand(len(memory), -1, -1)
 
     def _log_probs(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p of each character of the charset (B, S, N) and of the end (B, S); S = max_length + 1."""

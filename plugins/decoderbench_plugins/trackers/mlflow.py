@@ -75,7 +75,8 @@ class MLflowTracker:
         if self.client is None or self.run_id is None:
             return
         final = {f"test/{name}": value for name, value in record.metrics.items()}
-        final |= {f"cost/{name}": value for name, value in record.cost.model_dump().items()}
+        costs = record.cost.model_dump(exclude={"latency_ms_by_length"})
+        final |= {f"cost/{name}": value for name, value in costs.items()}
         self._log(final, record.kept_step or 0)
         for name, text in (("status", record.status), ("reason", record.reason)):
             self.client.set_tag(self.run_id, name, text)

@@ -67,7 +67,8 @@ class WandbTracker:
         if self.run is None:
             return
         final = {f"test/{name}": value for name, value in record.metrics.items()}
-        final |= {f"cost/{name}": value for name, value in record.cost.model_dump().items()}
+        costs = record.cost.model_dump(exclude={"latency_ms_by_length"})
+        final |= {f"cost/{name}": value for name, value in costs.items()}
         numbers = {name: value for name, value in final.items() if value is not None}
         self.run.summary.update({"status": record.status, "reason": record.reason, **numbers})
         self.close(exit_code=0 if record.status == "done" else 1)

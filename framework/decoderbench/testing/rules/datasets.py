@@ -39,14 +39,15 @@ def constructor_opens_no_files(subject: DatasetSubject) -> None:
 
 
 def samples_are_valid(subject: DatasetSubject) -> None:
-    """`samples` returns at least one Sample; keys and labels are str, and keys are unique."""
+    """`samples` returns at least one Sample; keys, labels and groups are str, and keys are unique."""
     samples = subject.build().samples()
     expect(len(samples) > 0, got="no samples", do="raise DataError if there are none, naming the place searched")
     for sample in samples:
         expect(
-            isinstance(sample, Sample) and isinstance(sample.key, str) and isinstance(sample.label, str),
+            isinstance(sample, Sample)
+            and all(isinstance(text, str) for text in (sample.key, sample.label, sample.group)),
             got=f"{sample!r:.200}",
-            do="return Sample(key, label, split), key and label as str",
+            do="return Sample(key, label, split), key, label and group as str",
         )
         expect(sample.split in SPLITS, got=f"split {sample.split!r}", do=f"use one of {', '.join(SPLITS)}")
     key, count = Counter(sample.key for sample in samples).most_common(1)[0]

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, field_validator, model_validator
 from decoderbench import ARCHIVE_SUFFIXES, ComponentConfig, DataError, Dataset, Sample
 
 from .files import count_by_suffix, hash_file, is_image, list_files, require_folder, suffix_of
+from .groups import declared_groups
 from .labels import PROGRESS_STEP
 from .names import ImageNames
 from .notes import labeled_images, list_notes, report_left_out
@@ -76,7 +77,8 @@ class Folder(Dataset):
         """Part to deal test from, if the given split has none. A missing val is dealt from train without it. Shares are
         those of the two parts in fractions, and groups stay together."""
         group_column: str | None = None
-        """Column of the table; all samples with the same value are in the same split."""
+        """Column of the table, such as a photograph, page or writer; all samples with the same value are in the same
+        split, unless it is given, and intervals of scores count groups."""
         fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
         """Shares of train, val and test, exact to within one sample, or one group."""
         split_seed: int = 0
@@ -200,7 +202,9 @@ class Folder(Dataset):
                     f"split {split!r} received none of the {len(rows):,} samples in {self._root}; "
                     "add samples or groups, or change fractions"
                 )
-        return [Sample(row.name, row.label, split) for row, split in zip(rows, splits, strict=True)]
+        groups = declared_groups(rows, self.config.group_column)
+        rows_of_samples = zip(rows, splits, groups, strict=True)
+        return [Sample(row.name, row.label, split, group) for row, split, group in rows_of_samples]
 
 
 def _digest(value: object) -> str:

@@ -44,6 +44,17 @@ def chosen_grouping(rows: Sequence[Row], column: str | None) -> Grouping:
     return Grouping(column, [row.columns[column] for row in rows])
 
 
+def declared_groups(rows: Sequence[Row], column: str | None) -> list[str]:
+    """Return the group of each sample, as the column or a common sidecar file says; empty for a group of its own.
+
+    Samples whose column is empty are dealt as one group, but nothing says that they are one.
+    """
+    if column is not None:
+        return [row.columns.get(column, "") for row in rows]
+    sizes = Counter(row.group for row in rows)
+    return [row.group if sizes[row.group] > 1 else "" for row in rows]
+
+
 def likely_groupings(rows: Sequence[Row]) -> list[Grouping]:
     """Return the groups of columns that have the name of groups, and values that occur more than once."""
     found = []
