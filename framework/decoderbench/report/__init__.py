@@ -1,31 +1,41 @@
-"""The report: turn records into a tidy frame, tables and figures. No torch here.
+"""The report: what an analysis says, as tables, figures and pages. No torch here.
 
-Reading the records and building the table take a fraction of a second. Figures take longer, so a caller that prints
+Reading the records and building the table take about a second. Figures and pages take longer, so a caller that prints
 the table calls `markdown_table` first and `write_files` afterwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.frame import ExtraColumns, Results, load_frame, load_results, summarize
-from decoderbench.report.factors import factor_effects, factor_tables
 from decoderbench.report.figures import CAPTIONS, draw_figures
+from decoderbench.report.main_table import check_columns, main_table, paper_table
 from decoderbench.report.page import markdown_report
-from decoderbench.report.tables import cells_csv, main_table, to_single_line
+from decoderbench.report.sections import sections_of
+from decoderbench.report.tables import to_csv, to_single_line
 from decoderbench.storage import delete, write_atomically
 
 __all__ = [
     "ExtraColumns",
     "Results",
-    "factor_effects",
+    "check_columns",
     "load_frame",
+    "load_report",
     "load_results",
     "markdown_table",
     "summarize",
     "write_files",
     "write_report",
 ]
+
+_EARLIER = (
+    *("cells.csv", "table.tex", "factors.csv", "factors.tex"),
+    *("accuracy_vs_steps.svg", "accuracy_vs_latency.svg"),
+)
+"""Files of reports of earlier versions, in the results folder itself."""
 
 
 def write_report(path: str | Path, *, command: str, extra_columns: ExtraColumns | None = None) -> Path:
@@ -37,36 +47,30 @@ def write_report(path: str | Path, *, command: str, extra_columns: ExtraColumns 
     Raises:
         DataError: the directory has no plan, or its plan is corrupt.
     """
-    return write_files(load_results(path, extra_columns=extra_columns), command=command)
+    return write_files(load_report(path, extra_columns=extra_columns), command=command)
 
 
-def markdown_table(results: Results) -> str:
-    """Return the main table and its notes: meaning of the spread, cells without a result, pending cells."""
-    return main_table(results).markdown()
+def markdown_table(analysis: Analysis, columns: Sequence[str] = ()) -> str:
+    """Return the main table and its notes; `columns` are those of `main_table`, by default what is usually shown."""
+    return _main(analysis, columns).markdown()
 
 
-def write_files(results: Results, *, command: str) -> Path:
-    """Write tables and figures into the results directory and return the path of `report.md`.
+def write_files(analysis: Analysis, *, command: str, columns: Sequence[str] = ()) -> Path:
+    """Write tables, figures and pages into the results directory and return the path of `report.md`.
 
-    Files without data are not written: figures without points, and the factors of a grid in which only one stage
-    varies. If an earlier report left such a file, it is deleted.
+    `columns` are those of the main table; by default the page shows most, and the LaTeX table those that a paper has
+    room for. Files of an earlier report that this one does not have are deleted.
     """
-    folder, name = results.directory.path, results.plan.experiment
+    folder, experiment = analysis.results.directory.path, analysis.results.plan.experiment
     comment = f"% {to_single_line(command)}"
-    table, factors, figures = main_table(results), factor_tables(results), draw_figures(results)
-    factor_parts = [table.latex(name, part=f"-factors-{number}") for number, table in enumerate(factors, start=1)]
-    captions = {figure: CAPTIONS[figure] for figure in figures}
+    sections, figures = sections_of(analysis), draw_figures(analysis.results)
+    tables = [paper_table(analysis, columns) if columns else paper_table(analysis)]
+    tables += [table for section in sections for table in section.tables]
     files = {
-        "cells.csv": cells_csv(results.recorded),
-        "table.tex": "\n".join([comment, table.latex(name)]),
-        "factors.csv": cells_csv(factor_effects(results.cells)) if factors else None,
-        "factors.tex": "\n".join([comment, *factor_parts]) if factors else None,
-        **{figure: figures.get(figure) for figure in CAPTIONS},
-        "report.md": markdown_report(results, table, command=command, factors=factors, figures=captions),
+        **{f"tables/{name}.csv": to_csv(frame) for name, frame in frames_of(analysis).items()},
+        **{f"tables/{table.name}.tex": "\n".join([comment, table.latex(experiment)]) for table in tables},
+        **figures,
+        "report.md": markdown_report(
+            analysis.results, _main(analysis, columns), command=command, sections=sections, figures=figures
+        ),
     }
-    for file, content in files.items():
-        if content is None:
-            delete(folder / file)
-        else:
-            write_atomically(folder / file, content.encode())
-    return folder / "report.md"

@@ -1,273 +1,201 @@
-"""Figures as SVG. The same records give the same bytes. matplotlib imports slowly, so only drawing imports it."""
+"""The figures of a report, as SVG and PDF. The same records give the same bytes. No torch here.
+
+Drawing takes about a third of a second per figure. The other modules `figures_*` draw from plain frames; this one picks
+what they show out of an analysis.
+"""
 
 from __future__ import annotations
 
-import io
-import math
-import textwrap
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from decoderbench.analysis.frame import VARIANT, Results, summarize
+from decoderbench.analysis import Analysis
+from decoderbench.analysis.curves import validation_curves
+from decoderbench.analysis.frame import VARIANT
 from decoderbench.config.cell import shown_axes
-from decoderbench.records import read_lines
+from decoderbench.report.figures_cost import COST_AXES, draw_cost
+from decoderbench.report.figures_lines import LineAxes, draw_lines
+from decoderbench.report.figures_rows import draw_errors, draw_seeds
+from decoderbench.report.figures_steps import draw_steps
+from decoderbench.report.figures_style import Drawing, draw, shown_rows
 from decoderbench.report.footnotes import footnotes_of
-from decoderbench.report.tables import to_single_line
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
-STEPS, LATENCY = "accuracy_vs_steps.svg", "accuracy_vs_latency.svg"
-CAPTIONS = {
-    STEPS: "Exact match on the validation split against optimizer steps; thick lines are means, thin lines single "
-    "seeds",
-    LATENCY: "Exact match on the test split against the time to transcribe one image; bars are the ± of the table; "
-    "with more than 12 rows, only named rows and the Pareto front (gray line) are labeled",
-}
+_TEST = "Exact match on the test split"
+_INTERVAL = "bars are the 95 % intervals of the table"
+_Figure = tuple[str, Callable[["Figure"], None]]
+"""Caption and painter."""
 
-NOT_ALIKE = (
-    "Times were not all measured alike: those with a note of the table cannot be compared with the rest;\n"
-    "rows whose seeds were measured differently are not shown"
+NAMES = (
+    "accuracy_of_seeds",
+    "accuracy_vs_steps",
+    *COST_AXES,
+    "accuracy_vs_labels",
+    "errors_by_kind",
+    "accuracy_by_length",
+    "accuracy_by_position",
+    "risk_coverage",
+    "latency_vs_length",
 )
-_MANY_ROWS = 12
-"""With more rows, curves are split into panels, and a legend replaces most of the labels at points."""
-
-# Okabe and Ito 2008: distinguishable with every kind of color vision. Yellow is omitted, as it is too pale on white.
-_COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-_DASHES = ["-", "--", ":", "-."]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
-_LABEL_OFFSETS = [
-    (side, across, 12 * rows)
-    for rows in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5)
-    for side, across in (("left", 9), ("right", -9))
-]
-"""Positions of a label relative to its point, best first: the side that faces the point, and x and y in pixels."""
+"""The files in `figures/`, without their endings, in the order of a report."""
 
 
-def draw_figures(results: Results) -> dict[str, str]:
-    """Return the SVG of each figure by file name, without the figures that have no data."""
-    summary = summarize(results.cells)
-    varying = [axis for axis in VARIANT if summary[axis].nunique() > 1] or ["decoder"]
-    figures = {}
-    curves = _validation_curves(results)
-    if not curves.empty:
-        figures[STEPS] = _to_svg(lambda figure: _draw_steps(figure, curves, summary, varying))
-    rows = _with_styles(summary, varying)
-    points = rows[rows["exact_match_mean"].notna() & (rows["latency_ms"] > 0)]
-    if not points.empty:
-        marks = footnotes_of(results.cells, shown_axes(results.plan.cells))
-        noted = [
-            marks.mark_cost(variant, "latency_ms") for variant in points[VARIANT].itertuples(index=False, name=None)
-        ]
-        points = points.assign(label=points["label"] + noted, alike=[not note for note in noted])
-        figures[LATENCY] = _to_svg(lambda figure: _draw_latency(figure, points, alike="latency_ms" not in marks.costs))
-    return figures
+def draw_figures(analysis: Analysis) -> dict[str, Drawing]:
+    """Return the figures of a report by name, in the order of `NAMES`, without those that have nothing to show."""
+    rows = analysis.rows
+    varying = [axis for axis in VARIANT if rows[axis].nunique() > 1] or ["decoder"]
+    rows = shown_rows(rows, varying)
+    scored = rows[rows["exact_match"].notna()]
+    figures = [
+        ("accuracy_of_seeds", _seeds(analysis, rows)),
+        ("accuracy_vs_steps", _steps(analysis, scored, varying)),
+        *((name, _cost(analysis, scored, name)) for name in COST_AXES),
+        ("accuracy_vs_labels", _labels(analysis, scored, varying)),
+        *_errors(analysis, scored),
+        ("risk_coverage", _risk(analysis, scored)),
+        ("latency_vs_length", _latency(analysis, scored)),
+    ]
+    return {name: draw(*figure) for name, figure in figures if figure}
 
 
-def _to_svg(draw: Callable[[Figure], None]) -> str:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        # The file keeps text as text, so a glyph missing here may exist in the font of the reader.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.hashsalt": "decoderbench",
-                "svg.fonttype": "none",
-                "font.size": 9,
-                "lines.markersize": 5,
-                "axes.titlesize": 9,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.grid": True,
-                "axes.axisbelow": True,
-                "grid.color": "0.9",
-                "grid.linewidth": 0.6,
-            }
-        )
-        figure = Figure(figsize=(9, 4.8), dpi=72, layout="constrained")  # at 72 dpi, a pixel is a point
-        draw(figure)
-        drawing = io.StringIO()
-        figure.savefig(drawing, format="svg", metadata={"Date": None})
-    return drawing.getvalue()
-
-
-def _validation_curves(results: Results) -> pd.DataFrame:
-    """Return one row per validation of a done cell: variant, seed, step, val_exact_match in percent."""
-    columns = [*VARIANT, "seed", "step", "val_exact_match"]
-    rows = []
-    for cell, row in zip(results.plan.cells, results.cells.to_dict("records"), strict=True):
-        if row["status"] == "done":
-            history = read_lines(results.directory.cell_directory(cell) / "history.jsonl")
-            rows += [row | line for line in history]
-    curves = pd.DataFrame(rows, columns=columns).dropna(subset="val_exact_match")
-    # A cell that was interrupted and restarted has written its first steps twice.
-    curves = curves.drop_duplicates([*VARIANT, "seed", "step"], keep="last")
-    return curves.assign(val_exact_match=100 * curves["val_exact_match"])
-
-
-def _draw_steps(figure: Figure, curves: pd.DataFrame, summary: pd.DataFrame, varying: list[str]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    panel_axis = _panel_axis(summary, varying)
-    rows = _with_styles(summary, [axis for axis in varying if axis != panel_axis], use_names=panel_axis is None)
-    panels = list(rows.groupby(panel_axis, sort=False)) if panel_axis else [("", rows)]
-    across = min(3, len(panels))
-    down = math.ceil(len(panels) / across)
-    figure.set_figheight(max(4.8, 2.4 * down))
-    places = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
-    entries: dict[tuple[str, ...], tuple[Line2D, str]] = {}
-    for axes, (title, members) in zip(places, panels, strict=False):
-        axes.set_title(to_single_line(str(title)), parse_math=False)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=max(4, 9 // across), integer=True, min_n_ticks=1))
-        for _, row in members.iterrows():
-            own = curves[(curves[VARIANT] == row[VARIANT]).all(axis="columns")]
-            if not own.empty:
-                entries.setdefault(row["kind"], (_draw_curve(axes, own, *row["style"]), row["label"]))
-    places[0].set(ylim=(-2, 102))
-    for unused in places[len(panels) :]:
-        unused.remove()
-    figure.supxlabel("Optimizer steps", fontsize=9)
-    figure.supylabel("Exact match on the validation split (%)", fontsize=9)
-    _add_legend(figure, *zip(*(entries[kind] for kind in dict.fromkeys(rows["kind"]) if kind in entries), strict=True))
-
-
-def _panel_axis(summary: pd.DataFrame, varying: list[str]) -> str | None:
-    """Return the axis with one panel per label: the stage before the decoder that varies most, or None for few rows."""
-    stages = [axis for axis in varying if axis != "decoder"] if len(varying) > 1 and len(summary) > _MANY_ROWS else []
-    return max(stages, key=lambda axis: summary[axis].nunique(), default=None)
-
-
-def _draw_curve(axes: Axes, own: pd.DataFrame, color: str, dash: str, marker: str) -> Line2D:
-    """Draw the curves of one variant and return the line of the mean."""
-    seeds = [group.sort_values("step") for _, group in own.groupby("seed")]
-    for seed in seeds if len(seeds) > 1 else []:
-        axes.plot(seed["step"], seed["val_exact_match"], dash, color=color, linewidth=0.6, alpha=0.5)
-    mean = own.groupby("step")["val_exact_match"].mean()
-    (line,) = axes.plot(mean.index, mean, dash, color=color, linewidth=1.8, marker=marker)
-    line.set_markevery(max(1, len(mean) // 10))
-    return line
-
-
-def _add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Add a legend to the right of a figure, and make the figure high enough for it."""
-    figure.set_figheight(max(figure.get_figheight(), 0.2 * sum(label.count("\n") + 1 for label in labels)))
-    # Labels are set afterwards, because `legend` ignores labels that start with an underscore.
-    legend = figure.legend(handles, [""] * len(handles), loc="outside right upper", frameon=False)
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set(text=label, parse_math=False)
-
-
-def _draw_latency(figure: Figure, points: pd.DataFrame, *, alike: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axes = figure.add_subplot()
-    many = len(points) > _MANY_ROWS
-    front = _pareto_front(points[points["alike"]])
-    points = points.assign(labeled=not many or (points["name"] != "") | points.index.isin(front.index))
-    if many:
-        axes.plot(front["latency_ms"], 100 * front["exact_match_mean"], color="0.7", linewidth=1, zorder=1)
-    handles = []
-    for _, row in points.iterrows():
-        color, _, marker = row["style"]
-        mean, spread = 100 * row["exact_match_mean"], 100 * row["exact_match_std"]
-        bar = None if pd.isna(spread) else spread
-        handles.append(axes.errorbar(row["latency_ms"], mean, bar, fmt=marker, color=color, elinewidth=1, capsize=3))
-    axes.set(
-        xscale="log",
-        xlim=(points["latency_ms"].min() / 1.6, points["latency_ms"].max() * 1.6),
-        xlabel="Time to transcribe one image (ms, log scale)",
-        ylabel="Exact match on the test split (%)",
+def _seeds(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
+    cells = _with_index(analysis, analysis.results.cells)
+    seeds = cells.loc[cells["exact_match"].notna(), ["index", "seed", "exact_match", "learned"]]
+    caption = (
+        f"{_TEST}: each row with its 95 % interval, and every seed as a dot below it; a cross is a seed that did not "
+        f"learn; names in bold are not shown to be worse than another row"
     )
-    if not alike:
-        axes.set_title(NOT_ALIKE)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.margins(y=0.15)
-    low, high = axes.get_ylim()
-    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, 100)])
-    if many:
-        _add_legend(figure, [handle.lines[0] for handle in handles], list(points["label"]))
-    _annotate(figure, axes, points)
+    return None if seeds.empty else (caption, lambda figure: draw_seeds(figure, rows, seeds))
 
 
-def _pareto_front(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the Pareto front, fastest first: each point has a higher exact match than all others as fast or faster."""
-    ordered = points.sort_values(["latency_ms", "exact_match_mean"], ascending=[True, False])
-    return ordered[ordered["exact_match_mean"] > ordered["exact_match_mean"].cummax().shift(fill_value=-1.0)]
+def _steps(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _Figure | None:
+    curves = _with_index(analysis, validation_curves(analysis.results))
+    caption = (
+        "Exact match on the validation split against optimizer steps: thin lines are single seeds, thick lines their "
+        "means, without the seeds that did not learn, which end with a cross"
+    )
+    return None if curves.empty else (caption, lambda figure: draw_steps(figure, curves, rows, varying))
 
 
-def _annotate(figure: Figure, axes: Axes, points: pd.DataFrame) -> None:
-    """Write a label next to each `labeled` point, at the first offset that overlaps no point, bar or other label."""
-    from matplotlib.text import Text
-    from matplotlib.transforms import Bbox
-
-    figure.draw_without_rendering()  # computes the layout
-    frame = axes.get_window_extent()
-    low, high = axes.get_ylim()
-    centers = list(zip(points["latency_ms"], 100 * points["exact_match_mean"], strict=True))
-    bars = (100 * points["exact_match_std"].fillna(0) * frame.height / (high - low)).clip(lower=4)
-    pixels = axes.transData.transform(centers)
-    occupied = [Bbox.from_bounds(x - 4, y - bar, 8, 2 * bar) for (x, y), bar in zip(pixels, bars, strict=True)]
-    labels = points["label"].where(points["labeled"])
-    for center, (x, y), label in zip(centers, pixels, labels, strict=True):
-        if pd.isna(label):
-            continue
-        size = Text(text=label, fontsize=8, parse_math=False, figure=figure).get_window_extent()
-        for side, across, up in (*_LABEL_OFFSETS, _LABEL_OFFSETS[0]):
-            left = x + across - (size.width if side == "right" else 0)
-            box = Bbox.from_bounds(left, y + up - size.height / 2, size.width, size.height)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in occupied):
-                break
-        occupied.append(box)
-        axes.annotate(
-            label,
-            center,
-            xytext=(across, up),
-            textcoords="offset pixels",
-            horizontalalignment=side,
-            verticalalignment="center",
-            fontsize=8,
-            parse_math=False,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            zorder=1.5,  # above the line of the Pareto front, below points and bars
-            arrowprops={
-                "arrowstyle": "-",
-                "color": "0.6",
-                "linewidth": 0.6,
-                "shrinkA": 0,
-                "shrinkB": 4,
-                "relpos": (0 if side == "left" else 1, 0.5),
-            },
-        ).set_in_layout(False)
+def _cost(analysis: Analysis, rows: pd.DataFrame, name: str) -> _Figure | None:
+    cost = COST_AXES[name]
+    points = rows[rows[cost.column] > 0]
+    marks = footnotes_of(analysis.results.cells, shown_axes(analysis.results.plan.cells))
+    variants = points[VARIANT].itertuples(index=False, name=None)
+    noted = [marks.mark_cost(variant, cost.column) for variant in variants]
+    points = points.assign(label=points["label"] + noted, alike=[not note for note in noted])
+    caption = f"{_TEST} against {cost.caption}; {_INTERVAL}, the gray line is the Pareto front"
+    return None if points.empty else (caption, lambda figure: draw_cost(figure, points, cost))
 
 
-def _with_styles(summary: pd.DataFrame, axes: list[str], *, use_names: bool = True) -> pd.DataFrame:
-    """Return the rows with three more columns: `kind`, `label` and `style`.
+def _labels(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _Figure | None:
+    """Return the figure of rows that differ in their number of labels only; None if there are none."""
+    plan = analysis.results.plan
+    first = {cell.variant: cell for cell in reversed(plan.cells)}
+    cells = {index: first[variant] for index, variant in zip(rows.index, _variants(rows), strict=True)}
+    alike: dict[str, list[int]] = {}
+    for index, cell in cells.items():
+        alike.setdefault(cell.model_copy(update={"train_limit": None, "seed": 0}).cell_id, []).append(index)
+    groups = [group for group in alike.values() if len({cells[index].train_limit for index in group}) > 1]
+    ends = {"y": "exact_match", "low": "exact_match_low", "high": "exact_match_high"}
+    lines = pd.DataFrame(
+        {"index": group[0], "x": size["train"] + size["val"]}
+        | {end: 100 * float(rows[column][index]) for end, column in ends.items()}
+        for group in groups
+        for index in group
+        if (size := plan.split_sizes_of(cells[index]))
+    )
+    if lines.empty:
+        return None
+    heads = rows.loc[[group[0] for group in groups]]
+    shown = shown_rows(heads.assign(name=""), [axis for axis in varying if axis != "setting"] or ["decoder"])
+    axes = LineAxes("Labeled images, for training and validation together (log scale)", _TEST, logarithmic=True)
+    caption = f"{_TEST} against the number of labels, of rows that differ in nothing else; {_INTERVAL}"
+    return caption, lambda figure: draw_lines(figure, lines, shown, axes)
 
-    The kind is the row's labels on the given axes; rows of the same kind have the same style. The label is the row's
-    name if `use_names` and it has one, else the kind, wrapped to lines of at most 32 characters.
-    """
-    kinds = list(summary[axes].itertuples(index=False, name=None))
-    positions = {kind: position for position, kind in enumerate(dict.fromkeys(kinds))}
-    names = summary["name"] if use_names else [""] * len(kinds)
-    titles = (to_single_line(name or " / ".join(kind)) for name, kind in zip(names, kinds, strict=True))
-    labels = [textwrap.fill(title, 32) for title in titles]
-    styles = [_style(positions[kind]) for kind in kinds]
-    return summary.assign(kind=pd.Series(kinds), label=labels, style=pd.Series(styles))
+
+def _errors(analysis: Analysis, rows: pd.DataFrame) -> list[tuple[str, _Figure | None]]:
+    errors = analysis.errors.loc[rows.index]
+    if not errors["num_texts"].any():
+        return []
+    kinds = (
+        "Composition of the errors of each row, over images and seeds; beside the bars, edits per 100 characters of "
+    )
+    length, position = analysis.by_length, analysis.by_position
+    of_length = length.assign(x=length["length"], y=100 * length["exact_match"])
+    of_position = position.assign(x=position["position"], y=100 * position["accuracy"])
+    return [
+        (
+            "errors_by_kind",
+            (f"{kinds}the labels, and the share of wrong texts", lambda figure: draw_errors(figure, rows, errors)),
+        ),
+        (
+            "accuracy_by_length",
+            _lines(of_length, rows, LineAxes("Characters of the label", _TEST), f"{_TEST} by length of the label"),
+        ),
+        (
+            "accuracy_by_position",
+            _lines(
+                of_position,
+                rows,
+                LineAxes("Position in the label", "Characters read correctly"),
+                "Characters of the label that are neither substituted nor deleted, by position from its beginning",
+            ),
+        ),
+    ]
 
 
-def _style(position: int) -> tuple[str, str, str]:
-    """Return color, dash and marker of a kind of row; the first 77 styles are distinct."""
-    color = _COLORS[position % len(_COLORS)]
-    return color, _DASHES[position // len(_COLORS) % len(_DASHES)], _MARKERS[position % len(_MARKERS)]
+def _risk(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
+    curves = analysis.risk_coverage
+    lines = curves.assign(x=100 * curves["coverage"], y=100 * (1 - curves["risk"]))
+    axes = LineAxes("Images answered, the most confident first (%)", "Exact match of the answered images")
+    caption = (
+        "Exact match of the images that a decoder is most confident of, against their share: the confidence is the "
+        "probability that it gives to the text that it returned"
+    )
+    return _lines(lines, rows, axes, caption)
+
+
+def _latency(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
+    """Return the figure of rows whose seeds were measured alike."""
+    positions = _positions(analysis)
+    measured = [
+        {"index": positions[record.cell.variant], "x": int(length), "y": latency}
+        for record in analysis.results.records
+        if record.status == "done"
+        for length, latency in record.cost.latency_ms_by_length.items()
+    ]
+    table = pd.DataFrame(measured, columns=["index", "x", "y"])
+    lines = table.groupby(["index", "x"], as_index=False).agg(y=("y", "mean"))
+    axes = LineAxes("Characters of the text that was read", "Time to transcribe one image (ms)", accuracy=False)
+    caption = "Time to transcribe one image against the length of the text that was read, means over seeds"
+    return _lines(lines, rows[rows["latency_ms"].notna()], axes, caption)
+
+
+def _lines(lines: pd.DataFrame, rows: pd.DataFrame, axes: LineAxes, caption: str) -> _Figure | None:
+    """Return a figure with a line per row; None if no row has more than one point."""
+    lines = lines[lines["index"].isin(rows.index)]
+    if lines.empty or lines["x"].nunique() < 2:
+        return None
+    return caption, lambda figure: draw_lines(figure, lines, rows, axes)
+
+
+def _positions(analysis: Analysis) -> dict[tuple[str, ...], int]:
+    """Return the position of each row by its variant."""
+    return dict(zip(_variants(analysis.rows), analysis.rows.index, strict=True))
+
+
+def _with_index(analysis: Analysis, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return lines about cells with `index`, the position of their row, and whether the seed `learned` anything."""
+    positions, not_learned = _positions(analysis), frozenset[tuple[int, int]]()
+    index = [positions[variant] for variant in _variants(frame)]
+    learned = [(row, seed) not in not_learned for row, seed in zip(index, frame["seed"], strict=True)]
+    return frame.assign(index=index, learned=pd.Series(learned, index=frame.index, dtype=bool))
+
+
+def _variants(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    return list(frame[VARIANT].itertuples(index=False, name=None))

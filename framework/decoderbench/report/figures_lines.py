@@ -1,0 +1,67 @@
+"""One line per row: against the length of texts, positions, coverage, labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from decoderbench.report.figures_scale import AccuracyScale
+from decoderbench.report.figures_style import add_legend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class LineAxes:
+    """What a figure of lines shows; the label of an axis of accuracies gets the unit of its scale."""
+
+    x: str
+    y: str
+    accuracy: bool = True
+    logarithmic: bool = False
+    integers: bool = True
+
+
+def draw_lines(figure: Figure, lines: pd.DataFrame, rows: pd.DataFrame, shown: LineAxes) -> None:
+    """Draw a line per row, in the order of `rows`.
+
+    Args:
+        figure: an empty figure.
+        lines: `index` of the row, `x`, `y` (accuracies in percent), and perhaps `low` and `high`.
+        rows: `label` and `style`, by index, and `exact_match`, which decides the scale of accuracies.
+        shown: the axes.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes = figure.add_subplot()
+    handles, labels = [], []
+    for index, row in zip(rows.index, rows.to_dict("records"), strict=True):
+        own = lines[lines["index"] == index].sort_values("x")
+        if own.empty:
+            continue
+        style = row["style"]
+        (line,) = axes.plot(own["x"], own["y"], style.dash, color=style.color, marker=style.marker, linewidth=1.5)
+        line.set_markevery(max(1, len(own) // 10))
+        if "low" in own:
+            axes.vlines(own["x"], own["low"], own["high"], color=style.color, linewidth=1)
+        handles.append(line)
+        labels.append(row["label"])
+    axes.set(xlabel=shown.x, ylabel=shown.y)
+    if shown.logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    elif shown.integers:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if shown.accuracy:
+        ends = [*lines["low"], *lines["high"]] if "low" in lines else []
+        scale = AccuracyScale.of(100 * rows["exact_match"])
+        scale.apply(axes, "y", [*lines["y"], *ends])
+        axes.set_ylabel(f"{shown.y} ({scale.suffix})")
+    else:
+        axes.set_ylim(bottom=0)
+    add_legend(figure, handles, labels)
