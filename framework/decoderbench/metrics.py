@@ -271,6 +271,7 @@ class Evaluation:
 
     - group: that of each image, as `Sample` defines it
     - ended: whether the decoder itself ended the text; None if its texts have no end of their own
+    - frames: T, the frames of the memory that it was read from
     - text_log_prob: log p(returned text | image) in nats, -nll of the ids that the decoder returned, by its own `nll`,
       so it means the same for all decoders; None where that is not a finite number
     - the measures of the alignment, as `training.alignment_measures` defines them; None without an alignment

@@ -17,6 +17,7 @@ COLUMNS = {
     "text_log_prob": "float64",
     "group": "str",
     "ended": "boolean",
+    "frames": "Int64",
     **dict.fromkeys(MEASURES, "float64"),
 }
 """The columns of `predictions.parquet` and `val_predictions.parquet`, and their types in pandas. `log_prob`, `nll` and

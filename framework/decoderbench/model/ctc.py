@@ -106,6 +106,8 @@ def occupancy(log_probs: Tensor, labels: Labels) -> Tensor:
     section 4.1). All entries are 0 for a text that needs more frames than there are. Nothing waits for the device.
     """
     batch, frames, _ = log_probs.shape
+    if labels.longest == 0:
+        return log_probs.new_zeros(batch, 0, frames)
     ids = labels.ids[:, : labels.longest] + 1  # (B, S)
     states = F.pad(torch.stack([torch.full_like(ids, BLANK), ids], dim=2).flatten(1), (0, 1), value=BLANK)  # (B, 2S+1)
     # A path goes on to the next state, or over a blank to the next character if it is another one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +53,6 @@ def evaluate(
     hypotheses: list[str] = []
     log_prob: list[float] = []
     nll: list[float] = []
-    ended: list[bool | None] = []
     recognizer.eval()
     returned = ReturnedTexts(recognizer, dataset.charset, drawn) if with_details else None
     batches = list(dataset.in_order(rows, options.batch_size))
@@ -69,7 +69,6 @@ def evaluate(
                 hypotheses.append(normalize(dataset.charset.decode(ids[:length])))
             log_prob += read.log_prob.tolist()
             nll += scored.tolist()
-            ended += [None] * len(batch_rows) if read.ended is None else read.ended.tolist()
             if returned is not None:
                 returned.add(batch_rows, memory, on_device, read)
     _refuse_not_finite(np.array(log_prob), "log_prob of a transcription")
@@ -80,17 +79,21 @@ def evaluate(
     nll_or_none = [value if can else None for value, can in zip(nll, spellable, strict=True)]
     texts = Transcriptions(references, hypotheses, nll_or_none)
     definitions = built_in_definitions() if metrics is None else metrics
-    return Evaluation(
+    scored_texts = Evaluation(
         keys=[dataset.store.keys[row] for row in rows],
         references=references,
         hypotheses=hypotheses,
         log_prob=log_prob,
         nll=nll_or_none,
         scores={name: definition.score(texts) for name, definition in definitions.items()},
-        details={}
-        if returned is None
-        else {"group": [dataset.audit.groups[row] for row in rows], "ended": ended, **returned.columns()},
-        alignments=() if returned is None else returned.alignments(dataset.store.keys),
+    )
+    if returned is None:
+        return scored_texts
+    groups = [dataset.audit.groups[row] for row in rows]
+    return replace(
+        scored_texts,
+        details={"group": groups, **returned.columns()},
+        alignments=returned.alignments(dataset.store.keys),
     )
 
 

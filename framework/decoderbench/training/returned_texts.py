@@ -34,6 +34,8 @@ class ReturnedTexts:
     def __init__(self, recognizer: Recognizer, charset: Charset, drawn: Collection[int]) -> None:
         self._decoder, self._charset, self._drawn = recognizer.decoder, charset, frozenset(drawn)
         self._left_to_right = recognizer.bridge.memory.left_to_right
+        self._ended: list[bool | None] = []
+        self._frames: list[int] = []
         self._scores: list[Tensor] = []  # (B,) each
         self._measures: list[Tensor] = []  # (B, 5) each
         self._wrong: list[Tensor] = []  # (), whether an alignment has an impossible weight
@@ -45,6 +47,8 @@ class ReturnedTexts:
         Raises:
             ValueError: the decoder returned an alignment of another shape.
         """
+        self._ended += [None] * len(rows) if on_host.ended is None else on_host.ended.tolist()
+        self._frames += [memory.shape[1]] * len(rows)
         lengths = on_host.lengths.tolist()
         labels = Labels(read.ids[:, : max(lengths, default=0)], read.lengths, tuple(lengths))
         self._scores.append(-self._decoder.nll(memory, labels))
@@ -65,8 +69,8 @@ class ReturnedTexts:
                 text = self._charset.decode(on_host.ids[place, : lengths[place]].tolist())
                 self._alignments[row] = text, weights[place, : lengths[place]]
 
-    def columns(self) -> dict[str, list[float | None]]:
-        """Return `text_log_prob` and the measures of the alignments, of all rows; None where there is none.
+    def columns(self) -> dict[str, Sequence[object]]:
+        """Return the details of an `Evaluation` by name, of all rows, but for their groups.
 
         Raises:
             ValueError: the decoder returned weights that are negative or not a number.
@@ -77,10 +81,9 @@ class ReturnedTexts:
                 "the alignment of the decoder has weights below 0, or that are not a number; decoderbench check finds "
                 "the cause"
             )
-        by_name = dict(zip(MEASURES, measures.T.tolist(), strict=True))
-        return {"text_log_prob": list(map(_or_none, scores))} | {
-            name: list(map(_or_none, values)) for name, values in by_name.items()
-        }
+        by_name = {"text_log_prob": scores, **dict(zip(MEASURES, measures.T.tolist(), strict=True))}
+        numbers = {name: list(map(_or_none, values)) for name, values in by_name.items()}
+        return {"ended": self._ended, "frames": self._frames, **numbers}
 
     def alignments(self, keys: Sequence[str]) -> tuple[Alignment, ...]:
         """Return the alignments of the drawn rows, in order of the rows; `keys` are those of all rows."""
