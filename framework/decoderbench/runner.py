@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from decoderbench.analysis import Analysis, load_report
 from decoderbench.command_line import shell_command
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
@@ -28,7 +29,7 @@ from decoderbench.registry.executor import Executor
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registered, Registry
-from decoderbench.report import Results, load_results, write_files
+from decoderbench.report import write_files
 from decoderbench.rescoring import rescore
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.resume import Repeat
@@ -119,7 +120,7 @@ def run(
         jobs=jobs,
         cell_timeout=cell_timeout,
         checkpoint_every=checkpoint_every,
-    ).recorded
+    ).results.recorded
 
 
 class AuditLog:
@@ -160,8 +161,8 @@ def execute(
     checkpoint_every: float | None = CHECKPOINT_SECONDS,
     command: str = "decoderbench.run(...)",
     origin: str = "",
-) -> Results:
-    """Train the cells of a prepared experiment that have no result, write the report, and return the results.
+) -> Analysis:
+    """Train the cells of a prepared experiment that have no result, write the report, and return its data.
 
     Args:
         prepared: what `prepare` returned.
@@ -227,12 +228,12 @@ def execute(
         sizes={key: inputs.audit.counts for key, inputs in prepared.data.items()},
     )
 
-    def write_report() -> Results:
+    def write_report() -> Analysis:
         # This plan, not the file: another run may have written its own there meanwhile.
         rescore(directory, plan.cells, prepared.metrics)
-        results = load_results(directory, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics)
-        write_files(results, command=shell_command("decoderbench", "report", str(directory.path)))
-        return results
+        analysis = load_report(directory, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics)
+        write_files(analysis, command=shell_command("decoderbench", "report", str(directory.path)))
+        return analysis
 
     with plugins.observing(), using_threads(chosen_threads):
         for inputs in prepared.data.values():

@@ -53,7 +53,7 @@ def find_effects(samples: Samples) -> pd.DataFrame:
             reference, *others = design.levels(axis)
             matched = _match(design, scores, (axis,), [(level,) for level in (reference, *others)])
             for position, level in enumerate((reference, *others)):
-                weights = dict[int, float]() if level == reference else {position: 1, 0: -1}
+                weights = {} if level == reference else {position: 1.0, 0: -1.0}
                 line = {"stage": axis, "level": level, "reference": reference, "metric": metric}
                 found.append(line | {"mean": matched.mean(position)} | matched.contrast(weights))
         lines += _adjusted(found, design.image_set)
@@ -64,8 +64,8 @@ def find_interactions(samples: Samples) -> pd.DataFrame:
     """Return one line per image set, metric, pair of axes that vary there, and pair of levels that are no references.
 
     `difference` is how much larger the effect of `level_a` (against `reference_a`) is with `level_b` than with
-    `reference_b`. Rows are matched as in `find_effects`, for the four combinations of these levels. `p_holm` is adjusted
-    over all interactions of the image set for this metric.
+    `reference_b`. Rows are matched as in `find_effects`, for the four combinations of these levels. `p_holm` is
+    adjusted over all interactions of the image set for this metric.
     """
     lines: list[dict[str, Any]] = []
     for design, metric, scores in _designs(samples):
@@ -76,7 +76,7 @@ def find_interactions(samples: Samples) -> pd.DataFrame:
                 matched = _match(design, scores, (one, other), [(a, b), (a, second), (first, b), (first, second)])
                 line = {"stage_a": one, "level_a": a, "reference_a": first}
                 line |= {"stage_b": other, "level_b": b, "reference_b": second, "metric": metric}
-                found.append(line | matched.contrast({0: 1, 1: -1, 2: -1, 3: 1}))
+                found.append(line | matched.contrast({0: 1.0, 1: -1.0, 2: -1.0, 3: 1.0}))
         lines += _adjusted(found, design.image_set)
     return pd.DataFrame(lines, columns=list(_INTERACTIONS)).astype(_INTERACTIONS)
 

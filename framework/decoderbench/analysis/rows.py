@@ -19,23 +19,24 @@ def find_rows(samples: Samples, contrasts: pd.DataFrame) -> pd.DataFrame:
     `image_set` (rows with the same number were tested on the same images with the same labels; missing without
     samples), `num_images` and `num_units` (groups of images, or images if each is independent), and `scope`:
     `architecture`, or `this trained model` if there is one seed. Then for each metric its value, the mean over the
-    seeds that are done; `_low` and `_high`, the 95 % interval of a newly trained model on new images; `_df`, its degrees
-    of freedom; and `_bold`: no row of the image set beats it with p at most .05, adjusted by Holm over all pairs.
-    Nothing is bold in an image set in which fewer than two rows have two seeds.
+    seeds that are done; `_low` and `_high`, the 95 % interval of a newly trained model on new images; `_df`, its
+    degrees of freedom; and `_bold`: no row of the image set beats it with p at most .05, adjusted by Holm over all
+    pairs. Nothing is bold in an image set in which fewer than two rows have two seeds.
 
     The interval is missing if any seed has no samples or the metric no numbers per image.
     """
     cells = samples.results.cells
     counts = cells.assign(failed=cells["status"].isin(FAILED), infeasible=cells["status"] == "infeasible")
     counts = counts.groupby(VARIANT, sort=False, as_index=False).agg(
-        num_failed=("failed", "sum"), infeasible=("infeasible", "any")
+        num_failed=("failed", "sum"),
+        infeasible=("infeasible", "any"),
+        **{name: (name, "first") for name in ("train_limit", "tuned", "tuning_seconds")},
     )
     summary = summarize(cells)
     columns = [*VARIANT, "name", "num_seeds", "num_cells", "status", "reasons", *COSTS]
     rows = summary[columns].assign(
         title=samples.titles,
-        num_failed=counts["num_failed"],
-        infeasible=counts["infeasible"],
+        **{str(name): counts[name] for name in counts.columns.difference(VARIANT, sort=False)},
         image_set=pd.array(samples.image_sets, dtype="Int64"),
     )
     found = {metric: _scored(samples, metric) for metric in samples.metrics}
@@ -115,4 +116,5 @@ def _bold(
 
 def _column(estimates: dict[int, Estimate], rows: pd.DataFrame, name: str, dtype: Any) -> pd.Series[Any]:
     values = {index: getattr(estimate, name) for index, estimate in estimates.items()}
-    return pd.Series(values, dtype=dtype).reindex(rows.index)
+    column: pd.Series[Any] = pd.Series(values, dtype=dtype).reindex(rows.index)
+    return column

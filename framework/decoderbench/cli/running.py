@@ -201,10 +201,20 @@ def report(
     results: Annotated[Path, typer.Argument(help="A folder that a run has written.", show_default=False)],
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            "--columns",
+            metavar="NAMES",
+            help="Columns of the main table, such as exact_match,cer,nats_per_char,latency_ms.  [default: what is "
+            "usually shown, in LaTeX what a paper has room for]",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Rebuild tables and figures from the records alone. Nothing is trained; changed metrics are computed again."""
     from decoderbench.registry.metric_definitions import definitions_of
-    from decoderbench.report import load_results, markdown_table, write_files
+    from decoderbench.report import check_columns, load_report, markdown_table, write_files
     from decoderbench.rescoring import rescore
     from decoderbench.results_directory import ResultsDirectory
 
@@ -212,10 +222,12 @@ def report(
     plugins, directory = load_plugins(plugin, plugins_dir, builtin=False), ResultsDirectory(results)
     plan, metrics = directory.read_plan(), definitions_of(plugins)
     rescore(directory, plan.cells, metrics)
-    loaded = load_results(directory, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
-    out.print(markdown_table(loaded), markup=False)
-    page = write_files(loaded, command=command())
-    out.print(f"report: {page}; tables (.csv, .tex) and figures are in the same folder", markup=False)
+    analysis = load_report(directory, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
+    chosen = [name.strip() for name in columns.split(",") if name.strip()]
+    check_columns(analysis, chosen)
+    out.print(markdown_table(analysis, chosen), markup=False)
+    page = write_files(analysis, command=command(), columns=chosen)
+    out.print(f"report: {page}; tables and figures are in {page.parent}/tables and {page.parent}/figures", markup=False)
 
 
 @contextmanager
@@ -276,7 +288,8 @@ def _prepare_and_execute(
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'}", markup=False)
     selected = {cell.cell_id for cell in select_cells(prepared.cells, select)}
-    statuses = finished.recorded.loc[finished.recorded["cell_id"].isin(selected), "status"]
+    recorded = finished.results.recorded
+    statuses = recorded.loc[recorded["cell_id"].isin(selected), "status"]
     if failed := int(statuses.isin(FAILED).sum()):
         reasons = f"the report gives the reasons, traceback.txt in {directory.path / 'cells'}/* the details"
         move = "--retry-failed runs them again"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.frame import ExtraColumns, Results, load_frame, load_results, summarize
-from decoderbench.report.figures import CAPTIONS, draw_figures
+from decoderbench.report.figures import draw_figures
 from decoderbench.report.main_table import check_columns, main_table, paper_table
 from decoderbench.report.page import markdown_report
-from decoderbench.report.sections import sections_of
-from decoderbench.report.tables import to_csv, to_single_line
+from decoderbench.report.sections import frames_of, sections_of
+from decoderbench.report.tables import Table, to_csv, to_single_line
 from decoderbench.storage import delete, write_atomically
 
 __all__ = [
@@ -62,15 +62,28 @@ def write_files(analysis: Analysis, *, command: str, columns: Sequence[str] = ()
     room for. Files of an earlier report that this one does not have are deleted.
     """
     folder, experiment = analysis.results.directory.path, analysis.results.plan.experiment
-    comment = f"% {to_single_line(command)}"
-    sections, figures = sections_of(analysis), draw_figures(analysis.results)
-    tables = [paper_table(analysis, columns) if columns else paper_table(analysis)]
-    tables += [table for section in sections for table in section.tables]
-    files = {
-        **{f"tables/{name}.csv": to_csv(frame) for name, frame in frames_of(analysis).items()},
-        **{f"tables/{table.name}.tex": "\n".join([comment, table.latex(experiment)]) for table in tables},
-        **figures,
-        "report.md": markdown_report(
-            analysis.results, _main(analysis, columns), command=command, sections=sections, figures=figures
-        ),
-    }
+    main, sections, figures = _main(analysis, columns), sections_of(analysis), draw_figures(analysis)
+    paper = paper_table(analysis, columns) if columns else paper_table(analysis)
+    tables = [paper, *(table for section in sections for table in section.tables)]
+    files: dict[str, bytes] = {}
+    for name, frame in frames_of(analysis).items():
+        files[f"tables/{name}.csv"] = to_csv(frame).encode()
+    for table in tables:
+        files[f"tables/{table.name}.tex"] = f"% {to_single_line(command)}\n{table.latex(experiment)}".encode()
+    for name, drawing in figures.items():
+        files |= {f"figures/{name}.svg": drawing.svg, f"figures/{name}.pdf": drawing.pdf}
+    captions = {f"figures/{name}.svg": drawing.caption for name, drawing in figures.items()}
+    page = markdown_report(analysis.results, main, command=command, sections=sections, figures=captions)
+    files["report.md"] = page.encode()
+    for place, kinds in (("tables", ("csv", "tex")), ("figures", ("svg", "pdf"))):
+        (folder / place).mkdir(exist_ok=True)
+        left = (path for kind in kinds for path in (folder / place).glob(f"*.{kind}"))
+        delete(*(path for path in left if f"{place}/{path.name}" not in files))
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    delete(*(folder / name for name in _EARLIER))
+    return folder / "report.md"
+
+
+def _main(analysis: Analysis, columns: Sequence[str]) -> Table:
+    return main_table(analysis, columns) if columns else main_table(analysis)

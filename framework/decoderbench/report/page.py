@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from decoderbench.analysis.frame import Results
+from decoderbench.report.sections import Section
 from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import Table, bullet_list, escape_markdown, join_distinct, to_single_line
 
 
 def markdown_report(
-    results: Results, table: Table, *, command: str, factors: Sequence[Table] = (), figures: Mapping[str, str]
+    results: Results, table: Table, *, command: str, sections: Sequence[Section], figures: Mapping[str, str]
 ) -> str:
-    """Return the whole page. `table` is the main table, `factors` are others, `figures` maps file names to captions."""
+    """Return the whole page. `table` is the main table, `sections` has the others, `figures` maps files to captions."""
     plan = results.plan
     datasets = join_distinct(cell.dataset for cell in plan.cells)
-    sections = [
+    parts = [
         f"# {escape_markdown(plan.experiment)}",
         f"Dataset: {escape_markdown(datasets)}.",
         table.markdown(),
-        *(["## Factors"] if factors else []),
-        *(f"{other.caption.capitalize()}.\n\n{other.markdown()}" for other in factors),
+        *(part for section in sections for part in _section(section)),
         *(["## Data", bullet_list(plan.data_summary)] if plan.data_summary else []),
         "## Settings",
         bullet_list(settings_of(plan)),
@@ -33,7 +33,12 @@ def markdown_report(
         f"Command that recreates this report:\n\n    {to_single_line(command)}",
         bullet_list(_environment(results)),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    texts = [f"{table.caption[:1].upper()}{table.caption[1:]}.\n\n{table.markdown()}" for table in section.tables]
+    return [f"## {section.title}", *texts]
 
 
 def _method(results: Results) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX and CSV: the main table, number formats, and all escaping.
+"""Tables as Markdown, LaTeX and CSV: number formats, and all escaping.
 
 Labels and reasons are arbitrary text, and no format may interpret them as markup. `framework/decisions/0010` explains
 why the escaping is our own. No torch here.
@@ -9,16 +9,11 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from tabulate import tabulate
-
-from decoderbench.analysis.frame import VARIANT, Results, summarize
-from decoderbench.config.cell import shown_axes
-from decoderbench.report.footnotes import footnotes_of
-from decoderbench.report.settings import notes_on_learning
 
 MISSING = "n/a"
 
@@ -81,12 +76,20 @@ def format_significant(value: float) -> str:
     return format_fixed(value, max(0, 2 - magnitude))
 
 
-def format_mean_std(mean: float, std: float, decimals: int, *, sign: str = "") -> str:
-    """Return `mean ± std`, or only the mean if `std` is missing."""
-    return format_fixed(mean, decimals, sign=sign) + ("" if pd.isna(std) else f" ± {format_fixed(std, decimals)}")
+def format_interval(value: float, low: float, high: float, decimals: int, *, sign: str = "") -> str:
+    """Return `value [low, high]`, or only the value if the interval is missing."""
+    text = format_fixed(value, decimals, sign=sign)
+    if pd.isna(low) or pd.isna(high):
+        return text
+    return f"{text} [{format_fixed(low, decimals, sign=sign)}, {format_fixed(high, decimals, sign=sign)}]"
 
 
-def cells_csv(frame: pd.DataFrame) -> str:
+def format_p(p: float) -> str:
+    """Return a p value with three decimals, or `n/a` if it is missing."""
+    return "<0.001" if p < 0.001 else format_fixed(p, 3)
+
+
+def to_csv(frame: pd.DataFrame) -> str:
     r"""Return a frame as lossless CSV: floats by repr, missing values empty, lines end in `\n`.
 
     Labels are not altered, so a spreadsheet treats a label such as `=1+1` as a formula: import the columns as text.
@@ -112,46 +115,54 @@ class _Rows(list[str]):
 class Table:
     """A table of plain text; each format escapes it in its own way."""
 
+    name: str
+    """Names its file, and its label in LaTeX."""
+
     caption: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     num_labels: int
-    """The number of leading columns that hold labels; the others hold numbers."""
+    """The number of leading columns that hold labels."""
 
     notes: Sequence[str]
     """Footnotes, without a full stop."""
 
+    bold: frozenset[tuple[int, int]] = frozenset()
+    """Rows and columns of the numbers that are bold."""
+
+    num_remarks: int = 0
+    """The number of trailing columns that hold text; those between labels and remarks hold numbers."""
+
     def markdown(self) -> str:
         """Return the table with its notes as a list below."""
-        aligned = ["left"] * self.num_labels + ["right"] * (len(self.headers) - self.num_labels)
         grid = tabulate(
-            [list(map(escape_markdown, row[: self.num_labels])) + list(row[self.num_labels :]) for row in self.rows],
+            self._written(escape_markdown, str, "**{}**"),
             headers=list(map(escape_markdown, self.headers)),
             tablefmt="github",
             disable_numparse=True,
-            colalign=aligned,
+            colalign=["left" if text else "right" for text in self._are_texts],
         )
         return "\n".join([grid, "", bullet_list(self.notes)])
 
-    def latex(self, experiment: str, *, part: str = "") -> str:
-        r"""Return the table as LaTeX, with its notes below. It needs the package booktabs, and UTF-8 for the `±`.
+    def latex(self, experiment: str) -> str:
+        r"""Return the table as LaTeX, with its notes below. It needs the package booktabs.
 
-        The caption begins with `experiment`. The label for `\ref` is `experiment` followed by `part`.
+        The caption begins with `experiment`. The label for `\ref` is that of the experiment and the table's name.
         """
-        columns = "l" * self.num_labels + "r" * (len(self.headers) - self.num_labels)
+        columns = "".join("l" if text else "r" for text in self._are_texts)
         lines = [
             r"% \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{escape_latex(f'{experiment}: {self.caption}')}}}",
-            rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.-]', '-', experiment + part)}}}",
+            rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.-]', '-', f'{experiment}-{self.name}')}}}",
             r"\footnotesize",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            _latex_row(self.headers),
+            _latex_row(map(escape_latex, self.headers)),
             r"\midrule",
-            *map(_latex_row, self.rows),
+            *map(_latex_row, self._written(escape_latex, escape_latex, r"\textbf{{{}}}")),
             r"\bottomrule",
             r"\end{tabular}",
             *(rf"\par {escape_latex(note)}." for note in self.notes),
@@ -159,68 +170,19 @@ class Table:
         ]
         return "\n".join(lines) + "\n"
 
+    @property
+    def _are_texts(self) -> list[bool]:
+        between = len(self.headers) - self.num_labels - self.num_remarks
+        return [True] * self.num_labels + [False] * between + [True] * self.num_remarks
 
-def _latex_row(texts: Sequence[str]) -> str:
-    return rf"{' & '.join(map(escape_latex, texts))} \\"
-
-
-def main_table(results: Results) -> Table:
-    """Return one row per variant, with notes on the spread, on cells without a result or made otherwise, and on data.
-
-    A column of names comes first if any row has a name. The rectifier column is omitted if every rectifier is `none`.
-    """
-    summary = summarize(results.cells)
-    axes = shown_axes(results.plan.cells)
-    labels = [*(["name"] if (summary["name"] != "").any() else []), *axes]
-    marks = footnotes_of(results.cells, axes)
-    rows = []
-    for row in summary.to_dict("records"):
-        variant = tuple(row[axis] for axis in VARIANT)
-        seeds = str(row["num_seeds"])
-        if row["num_seeds"] < row["num_cells"]:
-            seeds += f" of {row['num_cells']}"
-        rows.append(
-            {
-                **{label.capitalize(): row[label] for label in labels},
-                "Exact match (%)": _percent(row, "exact_match"),
-                "CER (%)": _percent(row, "cer"),
-                "1-NED (%)": _percent(row, "one_minus_ned"),
-                "Nats/char": format_mean_std(row["nats_per_char_mean"], row["nats_per_char_std"], 3),
-                "Seeds": seeds + marks.mark_row(variant),
-                "Params (M)": format_significant(row["param_count"]),
-                "GMACs": format_significant(row["gmacs"]),
-                "ms/image": format_significant(row["latency_ms"]) + marks.mark_cost(variant, "latency_ms"),
-                "Train img/s": format_significant(row["train_samples_per_sec"])
-                + marks.mark_cost(variant, "train_samples_per_sec"),
-            }
-        )
-    pending = int((results.cells["status"] == "pending").sum())
-    footnotes = [
-        *([_spread_note(summary["num_seeds"])] if summary["num_seeds"].any() else []),
-        *marks.notes,
-        *results.metric_notes,
-        *results.file_notes,
-        *results.plan.data_notes,
-        *notes_on_learning(results.plan),
-        *([f"pending: {pending} of {len(results.cells)} cells"] if pending else []),
-    ]
-    return Table(
-        caption="accuracy on the test split, and cost",
-        headers=list(rows[0]),
-        rows=[list(row.values()) for row in rows],
-        num_labels=len(labels),
-        notes=footnotes,
-    )
+    def _written(self, text: Callable[[str], str], number: Callable[[str], str], bold: str) -> list[list[str]]:
+        """Return the rows with texts and numbers written by these functions, and bold numbers put into `bold`."""
+        writers = [text if is_text else number for is_text in self._are_texts]
+        written = [[write(cell) for write, cell in zip(writers, row, strict=True)] for row in self.rows]
+        for row, column in self.bold:
+            written[row][column] = bold.format(written[row][column])
+        return written
 
 
-def _percent(row: Mapping[Hashable, float], metric: str) -> str:
-    return format_mean_std(100 * row[f"{metric}_mean"], 100 * row[f"{metric}_std"], 1)
-
-
-def _spread_note(num_seeds: pd.Series[int]) -> str:
-    counts = sorted(set(num_seeds[num_seeds > 0]))
-    if counts[-1] == 1:
-        return "one seed per row, so no spread is shown; do not rank rows by this table"
-    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    exception = "; rows with one seed show none" if counts[0] == 1 else ""
-    return f"± is the sample standard deviation over the seeds of a row, here {seeds} seeds{exception}"
+def _latex_row(texts: Iterable[str]) -> str:
+    return rf"{' & '.join(texts)} \\"
