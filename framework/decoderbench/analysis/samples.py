@@ -169,15 +169,18 @@ class Samples:
             return None
         definition = self.results.definitions.get(metric)
         if definition is None:
-            return self._reject(record.cell, f"{metric}: no interval, the plugin of this metric is not loaded")
+            self._reject(record.cell, f"{metric}: no interval, the plugin of this metric is not loaded")
+            return None
         if (row, seed) not in self._texts:
             self._texts[row, seed] = transcriptions_of(table)
         terms = definition.per_sample(self._texts[row, seed])
         if terms is None:
-            return self._reject(record.cell, f"{metric}: no interval, the metric gives no numbers per image")
+            self._reject(record.cell, f"{metric}: no interval, the metric gives no numbers per image")
+            return None
         numerators, denominators = terms
         if not abs(numerators.sum() - value * denominators.sum()) <= _TOLERANCE * abs(value) * denominators.sum():
-            return self._reject(record.cell, f"{metric}: no interval, its numbers per image do not add up to its value")
+            self._reject(record.cell, f"{metric}: no interval, its numbers per image do not add up to its value")
+            return None
         return terms
 
     def _tables(self, split: Split) -> dict[tuple[int, int], pyarrow.Table]:

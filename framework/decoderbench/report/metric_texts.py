@@ -42,5 +42,5 @@ def metric_with_interval(
     metric: str, row: Mapping[Any, Any], value: str, low: str, high: str, *, sign: str = ""
 ) -> str:
     """Return `value [low, high]` from the columns of these names of a row."""
-    numbers = (in_unit(metric, row[name]) for name in (value, low, high))
-    return format_interval(*numbers, decimals_of(metric), sign=sign)
+    middle, *ends = (in_unit(metric, row[name]) for name in (value, low, high))
+    return format_interval(middle, (ends[0], ends[1]), decimals_of(metric), sign=sign)

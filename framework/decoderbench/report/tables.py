@@ -76,12 +76,10 @@ def format_significant(value: float) -> str:
     return format_fixed(value, max(0, 2 - magnitude))
 
 
-def format_interval(value: float, low: float, high: float, decimals: int, *, sign: str = "") -> str:
+def format_interval(value: float, ends: tuple[float, float], decimals: int, *, sign: str = "") -> str:
     """Return `value [low, high]`, or only the value if the interval is missing."""
-    text = format_fixed(value, decimals, sign=sign)
-    if pd.isna(low) or pd.isna(high):
-        return text
-    return f"{text} [{format_fixed(low, decimals, sign=sign)}, {format_fixed(high, decimals, sign=sign)}]"
+    text, *around = (format_fixed(number, decimals, sign=sign) for number in (value, *ends))
+    return text if MISSING in around else f"{text} [{', '.join(around)}]"
 
 
 def format_p(p: float) -> str:
