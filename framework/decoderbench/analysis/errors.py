@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from decoderbench.analysis.edits import DELETION, INSERTION, SUBSTITUTION, Edits, align
+from decoderbench.analysis.rates import Groups, rates_of
+from decoderbench.statistics import Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +37,8 @@ class Errors:
     anatomy: pd.DataFrame
     """One line per row of the report: `num_seeds`, `num_texts`, `num_characters` (of the references), the columns of
     `PER_100`, and those of `OUTCOMES`: right, or wrong and as long as the reference, longer, a proper beginning of it
-    (truncated), empty, or shorter in another way. A row without a result has no numbers."""
+    (truncated), empty, or shorter in another way. A row without a result has no numbers. Each of these columns has
+    `_low` and `_high`, its 95 % interval over images and seeds."""
 
     by_length: pd.DataFrame
     """Per row and number of characters of the reference: `num_texts` and `exact_match`."""
@@ -49,12 +52,13 @@ class Errors:
     `count`, and `share`: of the occurrences of the reference's character, missing for insertions."""
 
 
-def find_errors(readings: pd.DataFrame, titles: list[str]) -> Errors:
+def find_errors(readings: pd.DataFrame, titles: list[str], groups: Groups = lambda _: None) -> Errors:
     """Return the errors in the texts of all rows.
 
     Args:
-        readings: one line per text: `index` of the row, `seed`, `reference`, `hypothesis`.
+        readings: one line per text, as `readings_of` returns them.
         titles: the title of each row.
+        groups: returns the groups of the images of an image set.
     """
     references, hypotheses = readings["reference"].tolist(), readings["hypothesis"].tolist()
     numbers: dict[tuple[str, str], int] = {}
@@ -75,11 +79,22 @@ def find_errors(readings: pd.DataFrame, titles: list[str]) -> Errors:
     outcome = np.array([_outcome(*texts) for texts in numbers] + [OUTCOMES.index("right")], np.int64)  # -1: right
     frequency = [np.bincount(own["pair"][~own["right"]], minlength=edits.num_pairs) for own in per_row]
     characters = _character_counts(readings, len(titles))
-    kinds = _count_kinds(edits)
+    kinds = _count_kinds(edits)[:, pair].astype(np.float64)
+    outcomes = np.eye(len(OUTCOMES))[outcome[pair]].T
+    rates = {
+        **rates_of(
+            readings,
+            dict(zip(PER_100, kinds, strict=True)),
+            table["length"].to_numpy(np.float64) / 100,
+            groups,
+            proportion=False,
+        ),
+        **rates_of(readings, dict(zip(OUTCOMES, outcomes, strict=True)), np.ones(len(pair)), groups, proportion=True),
+    }
     return Errors(
         anatomy=pd.DataFrame(
             [
-                {"index": index, "title": title} | _anatomy(own, outcome, kinds)
+                {"index": index, "title": title} | _anatomy(index, own, rates)
                 for index, (title, own) in enumerate(zip(titles, per_row, strict=True))
             ]
         ),
@@ -114,12 +129,17 @@ def _count_kinds(edits: Edits) -> NDArray[np.int64]:
     return np.pad(np.stack([edits.count(kind) for kind in kinds]), ((0, 0), (0, 1)))
 
 
-def _anatomy(own: pd.DataFrame, outcome: NDArray[np.int64], kinds: NDArray[np.int64]) -> dict[str, object]:
-    pair, characters = own["pair"].to_numpy(), int(own["length"].sum())
-    shares = np.bincount(outcome[pair], minlength=len(OUTCOMES)) / len(own) if len(own) else [np.nan] * len(OUTCOMES)
-    per_100 = 100 * kinds[:, pair].sum(axis=1) / characters if characters else [np.nan] * len(PER_100)
-    counts = {"num_seeds": own["seed"].nunique(), "num_texts": len(own), "num_characters": characters}
-    return counts | dict(zip(PER_100, per_100, strict=True)) | dict(zip(OUTCOMES, shares, strict=True))
+def _anatomy(index: int, own: pd.DataFrame, rates: Mapping[tuple[int, str], Estimate]) -> dict[str, object]:
+    found: dict[str, object] = {
+        "num_seeds": own["seed"].nunique(),
+        "num_texts": len(own),
+        "num_characters": int(own["length"].sum()),
+    }
+    for name in (*PER_100, *OUTCOMES):
+        rate = rates.get((index, name))
+        for end, attribute in (("", "value"), ("_low", "low"), ("_high", "high")):
+            found[name + end] = np.nan if rate is None else getattr(rate, attribute)
+    return found
 
 
 def _by_length(table: pd.DataFrame, titles: list[str]) -> pd.DataFrame:

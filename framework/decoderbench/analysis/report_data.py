@@ -62,7 +62,7 @@ class Analysis:
     @cached_property
     def error_frames(self) -> Errors:
         """Kinds of errors, exact match by length, accuracy by position, confusions."""
-        return find_errors(self.readings, self.samples.titles)
+        return find_errors(self.readings, self.samples.titles, self.samples.groups)
 
     @cached_property
     def agreement_frames(self) -> Agreement:
