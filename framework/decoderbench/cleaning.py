@@ -18,7 +18,7 @@ from decoderbench.data.image_store import read_store
 from decoderbench.errors import DataError
 from decoderbench.locks import holding, is_held
 from decoderbench.record_files import RESULT, set_aside_files
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.results_directory import REPORT_FOLDERS, ResultsDirectory
 from decoderbench.storage import delete, explaining, find_leftovers
 
 DAYS_UNUSED = 30
@@ -78,9 +78,11 @@ def find_in_results(directory: ResultsDirectory) -> Iterator[Removable]:
     Raises:
         OtherFormatError, DataError: the folder has no plan, or one that cannot be read.
     """
-    known = {cell.cell_id for cell in directory.read_plan().cells}
+    plan = directory.read_plan()
+    known = {cell.cell_id for cell in (*plan.tuning, *plan.cells)}
     yield from _aside(directory.path)
-    yield from (Removable(path, "temporary file") for path in find_leftovers(directory.path))
+    for folder in (directory.path, *(directory.path / name for name in REPORT_FOLDERS)):
+        yield from (Removable(path, "temporary file") for path in find_leftovers(folder))
     for folder in sorted(path for path in directory.path.glob("cells/*") if path.is_dir()):
         lock = folder / "lock"
         if is_held(lock):

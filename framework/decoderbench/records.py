@@ -101,6 +101,11 @@ class RunRecord(Options):
     environment: dict[str, str] = Field(default_factory=dict)
     """Date, versions, machine and commit of the run."""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the cell was tried and has no result. A trial that diverged is the result of its values."""
+        return self.status in FAILED and not (self.cell.purpose == "tuning" and self.status == "diverged")
+
 
 class Plan(Options):
     """All cells of an experiment in grid order, and the findings of the data audit."""

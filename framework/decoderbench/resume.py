@@ -42,9 +42,14 @@ class Resume:
         cells: Sequence[Cell],
         environment: Mapping[str, str],
         repeat: Repeat,
+        *,
+        what: str = "cells",
     ) -> None:
-        """Delete the results of failed cells that are to be repeated, and report results that were made otherwise."""
-        self.directory, self.cells = directory, cells
+        """Delete the results of failed cells that are to be repeated, and report results that were made otherwise.
+
+        `what` is what the cells are, for messages.
+        """
+        self.directory, self.cells, self.what = directory, cells, what
         self._now = conditions_of(environment)
         self._superseded: dict[str, RunRecord] = {}
         if repeat.failed:
@@ -79,8 +84,8 @@ class Resume:
             out_of_time: whether its time was up.
         """
         records = self.records()
-        failed = sum(record.status in FAILED for record in records)
-        progress = f"{len(records)} of {len(self.cells)} cells have results"
+        failed = sum(record.has_failed for record in records)
+        progress = f"{len(records)} of {len(self.cells)} {self.what} have results"
         if failed:
             progress += f", {failed} of them failed"
         if out_of_time and len(records) == finished and error.saved_step is None:

@@ -12,6 +12,7 @@ import torch
 
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.command_line import shell_command
+from decoderbench.analysis.kept_images import write_images
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit
@@ -193,12 +194,15 @@ def execute(
         DeviceLostError: a cell left the device unusable for this process; the report is written.
     """
     prepared.refuse_if_infeasible()
-    selected = _ordered_by_data(select_cells(prepared.cells, select))
+    planned = prepared.decide(directory.read)
+    selected = select_cells(planned, select)
+    rows = {cell.variant for cell in selected}
+    trials = [trial for trial in prepared.trials if trial.variant in rows]
     chosen_threads = choose_threads(threads, device)
     chosen = choose_executor(prepared.registry, executor, jobs, cell_timeout)
     if chosen.component.in_process and not _named_executor(executor):
         logger.info("plugins are objects of this process, which no other can load; cells run in it, one at a time")
-    chosen_jobs = 1 if chosen.component.in_process else choose_jobs(jobs, device, chosen_threads, selected)
+    chosen_jobs = 1 if chosen.component.in_process else choose_jobs(jobs, device, chosen_threads, [*trials, *selected])
     directory.refuse_other_experiment(prepared.experiment.name)
     directory.refuse_other_data(origin, {inputs.data_hash for inputs in prepared.data.values()})
     directory.begin()
@@ -220,7 +224,8 @@ def execute(
     plan = Plan(
         experiment=prepared.experiment.name,
         command=command,
-        cells=prepared.cells,
+        cells=planned,
+        tuning=prepared.trials,
         data_summary=tuple(prepared.data_summary()),
         data_notes=tuple(prepared.data_notes()),
         origin=origin,
@@ -228,10 +233,19 @@ def execute(
         sizes={key: inputs.audit.counts for key, inputs in prepared.data.items()},
     )
 
+    def let_rows_choose() -> None:
+        nonlocal plan
+        cells = prepared.decide(directory.read)
+        if cells != plan.cells:
+            plan = plan.model_copy(update={"cells": cells})
+            directory.write_plan(plan)
+
     def write_report() -> Analysis:
         # This plan, not the file: another run may have written its own there meanwhile.
         rescore(directory, plan.cells, prepared.metrics)
         analysis = load_report(directory, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics)
+        data = {inputs.data_hash: (inputs.images, inputs.audit) for inputs in prepared.data.values()}
+        write_images(directory.path, analysis.wanted_images, data)
         write_files(analysis, command=shell_command("decoderbench", "report", str(directory.path)))
         return analysis
 
@@ -240,7 +254,7 @@ def execute(
             plugins.notify("data_audited", audit=inputs.audit, settings=prepared.settings_of(inputs))
         changed = "; the data have changed" if directory.has_other_data(prepared.cells) else ""
         directory.write_plan(plan)
-        if others := directory.count_other_results(prepared.cells):
+        if others := directory.count_other_results([*prepared.trials, *planned]):
             where = directory.path
             logger.info("results of earlier settings in %s that are not in this table: %d%s", where, others, changed)
         with StopSignals(prepared.deadline) as signals:
@@ -254,11 +268,18 @@ def execute(
             )
             try:
                 with running:
-                    Run(directory, plugins, running, signals).complete(selected, Repeat(retry_failed, retrain_changed))
+                    started, repeat = Run(directory, plugins, running, signals), Repeat(retry_failed, retrain_changed)
+                    if trials:
+                        started.complete(_ordered_by_data(trials), repeat, what="trials of tuning")
+                    let_rows_choose()
+                    places = {(cell.variant, cell.seed) for cell in selected}
+                    cells = [cell for cell in plan.cells if (cell.variant, cell.seed) in places]
+                    started.complete(_ordered_by_data(cells), repeat)
             except StorageError:
                 raise  # a report could not be written either
             except PendingCellsError:
                 try:
+                    let_rows_choose()
                     write_report()
                 except StorageError as full:  # what ended the run decides about its exit status
                     logger.warning("the report is not written: %s", full.reason)

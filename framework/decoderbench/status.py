@@ -62,7 +62,7 @@ class GridState:
 
     Attributes:
         plan: the plan of the last run.
-        cells: the state of each of its cells.
+        cells: the state of each of its cells, trials of tuning first.
         unsure: a cell of another machine may be running; the next look after a few seconds tells.
     """
 
@@ -70,8 +70,18 @@ class GridState:
     cells: tuple[CellState, ...]
     unsure: bool = False
 
+    @property
+    def tested(self) -> tuple[CellState, ...]:
+        """The cells of the table, without the trials of tuning."""
+        return self.cells[len(self.plan.tuning) :]
+
+    @property
+    def trials(self) -> tuple[CellState, ...]:
+        """The trials of tuning."""
+        return self.cells[: len(self.plan.tuning)]
+
     def counts(self) -> dict[State, int]:
-        """Return the number of cells of each state that occurs."""
+        """Return the number of cells of each state that occurs, trials included."""
         found = Counter(cell.state for cell in self.cells)
         return {state: found[state] for state in STATES if found[state]}
 
@@ -87,12 +97,12 @@ class GridState:
     def seconds_left(self) -> float | None:
         """Return the estimated seconds of training left, with as many cells side by side as are running now.
 
-        A cell takes as long as finished cells of its row, or as the mean of all that are known. None if nothing is
+        A step takes as long as in finished cells of its row, or as the mean of all that are known. None if nothing is
         known yet.
         """
         rows: dict[tuple[str, ...], list[float]] = {}
         for cell in self.cells:
-            if (seconds := _whole_seconds(cell)) is not None:
+            if (seconds := _seconds_per_step(cell)) is not None:
                 rows.setdefault(cell.cell.variant, []).append(seconds)
         everywhere = [seconds for row in rows.values() for seconds in row]
         left = []
@@ -100,7 +110,7 @@ class GridState:
             if cell.progress is not None and (own := cell.progress.seconds_left) is not None:
                 left.append(own)
             elif known := rows.get(cell.cell.variant, everywhere):
-                left.append(fmean(known) * (1 - (cell.saved_step or 0) / cell.cell.training.steps))
+                left.append(fmean(known) * (cell.cell.training.steps - (cell.saved_step or 0)))
             else:
                 return None
         return max([sum(left) / max(1, len(self.of("running"))), *left]) if left else 0.0
@@ -124,7 +134,7 @@ class StatusReader:
         """
         plan, unsure = self._read_plan(), False
         cells = []
-        for cell in plan.cells:
+        for cell in (*plan.tuning, *plan.cells):
             state = self._result_of(cell)
             if state is None:
                 state, doubtful = self._without_result(cell)
@@ -220,11 +230,11 @@ def _state_of(cell: Cell, record: RunRecord) -> CellState:
     return CellState(cell, "infeasible", record.reason)
 
 
-def _whole_seconds(cell: CellState) -> float | None:
-    """Return the seconds that the training of a cell takes as a whole, as far as they are known."""
+def _seconds_per_step(cell: CellState) -> float | None:
+    """Return the seconds that a step of a cell takes, as far as they are known; trials may take fewer steps."""
     if cell.progress is not None and cell.progress.seconds_per_step is not None:
-        return cell.progress.seconds_per_step * cell.cell.training.steps
-    return cell.seconds
+        return cell.progress.seconds_per_step
+    return None if cell.seconds is None else cell.seconds / cell.cell.training.steps
 
 
 def _is_alive(pid: int) -> bool:

@@ -27,7 +27,7 @@ COLUMNS = [
     *("exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs"),
     *("train_samples_per_sec", "infer_samples_per_sec", "latency_ms"),
     *("train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds"),
-    *("frames", *CONDITIONS, "cell_id", "name"),
+    *("frames", "train_limit", "tuned", "tuning_seconds", *CONDITIONS, "cell_id", "name"),
 ]
 FIGURES = ["accuracy_vs_steps.svg", "accuracy_vs_latency.svg"]
 

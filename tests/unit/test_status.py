@@ -348,3 +348,28 @@ def test_changed_system_clock_shows_no_negative_time(
     assert found["cells"][5]["state"] == "running"
     assert found["cells"][5]["progress"]["seconds_left"] >= 0
     assert found["seconds_left"] >= 0
+
+
+def test_trials_of_tuning_are_counted_apart_and_named_and_their_steps_are_their_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    short = TrainingOptions(steps=10)
+    trials = [
+        make_cell("CTC", 1000 + number, training=short, purpose="tuning", tuned={"training.learning_rate": 0.5})
+        for number in range(3)
+    ]
+    undecided = [make_cell("CTC", seed, training=STEPS, purpose="undecided") for seed in range(2)]
+    records = [
+        make_record(trials[0], cost=Cost(train_seconds=5.0)),
+        make_record(trials[1], status="diverged", reason="loss was nan"),
+    ]
+    publish(tmp_path, undecided, records, tuning=tuple(trials))
+    grid = StatusReader(tmp_path).read()
+    assert [cell.state for cell in grid.trials] == ["done", "failed", "waiting"]
+    assert [cell.state for cell in grid.tested] == ["waiting", "waiting"]
+    assert grid.seconds_left() == pytest.approx(0.5 * (10 + 2 * 100))
+    text = " ".join(call(capfd, "status", str(tmp_path))[1].split())
+    assert "1 of 3 trials of tuning done, 0 of 2 cells done, 3 waiting, 1 failed" in text
+    assert "seed 1001 / tuning: learning_rate 0.5: diverged: loss was nan" in text
+    found = json.loads(call(capfd, "status", str(tmp_path), "--json")[1])
+    assert [cell["purpose"] for cell in found["cells"]] == ["tuning"] * 3 + ["undecided"] * 2

@@ -159,7 +159,9 @@ def test_a_row_none_of_whose_trials_has_a_score_is_not_trained_and_says_why() ->
 
 def test_a_row_that_is_infeasible_with_all_values_is_so_before_any_trial() -> None:
     cells = Tuning((make_row(infeasible="needs 9 frames, has 4"),)).decide(Records().read)
-    assert {(cell.purpose, cell.infeasible) for cell in cells} == {("undecided", "needs 9 frames, has 4")}
+    assert {(cell.purpose, cell.infeasible, cell.tuned_text) for cell in cells} == {
+        ("test", "needs 9 frames, has 4", "")
+    }
 
 
 def test_values_of_options_with_one_name_are_told_apart() -> None:

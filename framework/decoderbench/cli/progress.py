@@ -120,8 +120,8 @@ class PlainProgress:
 
     @hookimpl
     def run_started(self, cells: Sequence[Cell]) -> None:
-        """Count the cells."""
-        self.num_cells = len(cells)
+        """Count the cells; those of tuning and those to test apart."""
+        self.num_cells, self.num_finished = len(cells), 0
 
     @hookimpl
     def cell_started(self, cell: Cell) -> None:
@@ -214,10 +214,10 @@ class BarProgress:
 
     @hookimpl
     def run_started(self, cells: Sequence[Cell]) -> None:
-        """Show the bar of cells."""
-        self.num_cells = len(cells)
+        """Show the bar of cells; those of tuning come first."""
+        self.num_cells, self.num_finished = len(cells), 0
         self._names = short_names(cells, max(20, self.console.width - OTHER_COLUMNS))
-        self._bars.update(self._cells, total=len(cells), visible=True)
+        self._bars.update(self._cells, completed=0, total=len(cells), visible=True)
 
     @hookimpl
     def cell_started(self, cell: Cell) -> None:
@@ -285,7 +285,8 @@ def short_names(cells: Sequence[Cell], width: int) -> dict[str, str]:
     labels = {cell.cell_id: dict(zip(VARIANT, cell.variant, strict=True)) for cell in cells}
     varying = [axis for axis in VARIANT if len({of_cell[axis] for of_cell in labels.values()}) > 1]
     differ = [axis for axis in VARIANT if axis == "decoder" or axis in varying]
-    seeds = {cell.cell_id: f", seed {cell.seed}" for cell in cells}
+    trials = {cell.cell_id: f", {cell.tuned_text}" for cell in cells if cell.purpose == "tuning"}
+    seeds = {cell.cell_id: f", seed {cell.seed}{trials.get(cell.cell_id, '')}" for cell in cells}
     room = width - max(map(len, seeds.values()), default=0) - len(" / ") * (len(differ) - 1)
     each = max(6, room // len(differ))
     return {
@@ -305,7 +306,7 @@ def describe_result(record: RunRecord) -> str:
     exact, cer = record.metrics.get("exact_match"), record.metrics.get("cer")
     seconds = record.cost.train_seconds
     parts = [
-        f"exact match {exact:.1%}" if exact is not None else "",
+        f"{'validation ' * (record.cell.purpose == 'tuning')}exact match {exact:.1%}" if exact is not None else "",
         f"CER {cer:.2%}" if cer is not None else "",
         f"{seconds:.0f} s" if seconds is not None else "",
     ]

@@ -163,7 +163,8 @@ def prepare(
     prepared.refuse_if_infeasible()
     infeasible = sum(bool(cell.infeasible) for cell in prepared.cells)
     images = ", ".join(str(inputs.images.directory) for inputs in prepared.data.values())
-    out.print(f"{len(prepared.cells)} cells, {infeasible} of them infeasible; images: {images}", markup=False)
+    tuning = f"; {len(prepared.trials)} trials of tuning" if prepared.trials else ""
+    out.print(f"{len(prepared.cells)} cells, {infeasible} of them infeasible{tuning}; images: {images}", markup=False)
 
 
 def plan(
@@ -186,7 +187,7 @@ def plan(
     if as_json:
         cells = [
             {"cell_id": cell.cell_id, "data_key": cell.data_key, **cell.model_dump(mode="json")}
-            for cell in prepared.cells
+            for cell in (*prepared.trials, *prepared.cells)
         ]
         out.write(json.dumps(cells, indent=1) + "\n")
     else:
@@ -194,6 +195,8 @@ def plan(
             for line in inputs.audit_so_far.lines(prepared.settings_of(inputs)):
                 out.print(line, markup=False)
         out.print(plan_table(prepared.cells), markup=False)
+        if prepared.tuning:
+            out.print(prepared.tuning.summary(), markup=False)
     prepared.refuse_if_infeasible()
 
 
@@ -287,11 +290,18 @@ def _prepare_and_execute(
         )
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'}", markup=False)
-    selected = {cell.cell_id for cell in select_cells(prepared.cells, select)}
-    recorded = finished.results.recorded
-    statuses = recorded.loc[recorded["cell_id"].isin(selected), "status"]
-    if failed := int(statuses.isin(FAILED).sum()):
-        reasons = f"the report gives the reasons, traceback.txt in {directory.path / 'cells'}/* the details"
-        move = "--retry-failed runs them again"
-        err.print(f"{failed} of {len(statuses)} cells failed; {reasons}; {move}", markup=False)
+    results = finished.results
+    selected = select_cells(results.plan.cells, select)
+    rows = {cell.variant for cell in selected}
+    trials = [cell for cell in results.plan.tuning if cell.variant in rows]
+    failed = False
+    for cells, found, what in ((trials, results.trials, "trials of tuning"), (selected, results.recorded, "cells")):
+        statuses = found.loc[found["cell_id"].isin([cell.cell_id for cell in cells]), "status"]
+        # A trial that diverged is the result of its values.
+        if number := int(statuses.isin(set(FAILED) - ({"diverged"} if cells is trials else set())).sum()):
+            reasons = f"the report gives the reasons, traceback.txt in {directory.path / 'cells'}/* the details"
+            move = "--retry-failed runs them again"
+            err.print(f"{number} of {len(statuses)} {what} failed; {reasons}; {move}", markup=False)
+            failed = True
+    if failed:
         raise typer.Exit(1)

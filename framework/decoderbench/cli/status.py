@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,10 +56,12 @@ def status(
 
 
 def summary_of(grid: GridState, results: Path) -> str:
-    """Return the number of cells in each state and the time left, as one line."""
+    """Return the number of cells in each state, those of tuning apart, and the time left, as one line."""
     counts = grid.counts()
+    counts.pop("done", None)
     parts = [
-        f"{counts.pop('done', 0)} of {len(grid.cells)} cells done",
+        *([f"{_done(grid.trials)} of {len(grid.trials)} trials of tuning done"] if grid.trials else []),
+        f"{_done(grid.tested)} of {len(grid.tested)} cells done",
         *(f"{n} {state}" for state, n in counts.items()),
     ]
     line = f"{results}: {', '.join(parts)}"
@@ -72,6 +74,10 @@ def summary_of(grid: GridState, results: Path) -> str:
     if left is None:
         return f"{line}; time left not known yet"
     return f"{line}; about {describe_duration(left)} of training left, {running} at a time"
+
+
+def _done(cells: Sequence[CellState]) -> int:
+    return sum(cell.state == "done" for cell in cells)
 
 
 def lines_of(grid: GridState, *, but: State | None = None) -> Iterator[str]:
@@ -168,6 +174,7 @@ def _as_data(grid: GridState) -> dict[str, Any]:
             {
                 "cell_id": cell.cell.cell_id,
                 "title": cell.cell.title,
+                "purpose": cell.cell.purpose,
                 "state": cell.state,
                 "reason": cell.reason,
                 "saved_step": cell.saved_step,

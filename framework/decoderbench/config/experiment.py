@@ -13,11 +13,12 @@ from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from decoderbench.config.grid import DatasetChoice, Grid
+from decoderbench.config.grid import MAX_CELLS, DatasetChoice, Grid
 from decoderbench.config.labels import LabelOptions
 from decoderbench.config.merging import merge
 from decoderbench.config.mistakes import Location, describe_mistake, explain_mistakes
 from decoderbench.config.settings import Setting
+from decoderbench.config.tuning import TuningOptions
 from decoderbench.config.typed_values import decide
 from decoderbench.errors import ConfigError
 from decoderbench.exception_text import to_printable_line
@@ -42,6 +43,9 @@ class Experiment(Options):
     augmentation: AugmentationOptions = AugmentationOptions()
     training: TrainingOptions = TrainingOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
+
+    tuning: TuningOptions | None = None
+    """Short runs that choose options for each row; if not set, all rows have the options above."""
 
     allow: tuple[str, ...] = ()
     """Codes of data problems to accept; a footnote of every table then counts the samples that have them."""
@@ -69,6 +73,12 @@ class Experiment(Options):
         refuse(rules, {"grid": {}}, "Experiment")
         return self
 
+    @model_validator(mode="after")
+    def _refuse_invalid_tuning(self) -> Self:
+        if self.tuning is not None:
+            refuse(self._broken_rules_of(self.tuning), {"tuning": {}}, "Experiment")
+        return self
+
     def settings(self) -> dict[str, Experiment]:
         """Return the experiment under each setting, by label; without settings, itself by an empty label."""
         return {
@@ -79,6 +89,39 @@ class Experiment(Options):
     def tables(self) -> dict[str, Options | DatasetChoice]:
         """Return the tables that a setting may change, by name."""
         return {table: getattr(self, table) for table in Setting.model_fields}
+
+    def with_options(self, values: Mapping[str, Any]) -> Experiment:
+        """Return the experiment with other values of options, as in `{"training.learning_rate": 0.001}`."""
+        changes: dict[str, dict[str, Any]] = {}
+        for option, value in values.items():
+            table, _, name = option.partition(".")
+            changes.setdefault(table, {})[name] = value
+        return self.model_copy(update={table: self._changed(table, change) for table, change in changes.items()})
+
+    def _broken_rules_of(self, tuning: TuningOptions) -> dict[Location, str]:
+        """Return what is wrong with tuning, given the rest of the experiment, by its place."""
+        rules: dict[Location, str] = {}
+        if shared := set(tuning.seeds) & set(self.grid.seeds):
+            rules["tuning", "seeds"] = (
+                f"{min(shared)} is a seed of the grid too, whose results must not depend on what was chosen by it; "
+                f"list other seeds"
+            )
+        count = len(self.grid.variants()) * tuning.num_trials
+        if count > MAX_CELLS:
+            rules["tuning", "over"] = f"{count:,} trials, and there may be {MAX_CELLS:,}; list fewer values"
+        for option, values in tuning.over.items():
+            table, _, name = option.partition(".")
+            at = "tuning", "over", option
+            for label, setting in self.grid.settings.items():
+                change = setting.changes().get(table, {})
+                if change is None or name in change:
+                    rules[at] = f"is set by the setting {label!r} too; leave it to one of them"
+            for value in values:
+                try:
+                    self._changed(table, {name: value})
+                except ValidationError as error:
+                    rules.setdefault(at, explain_mistakes(error, type(getattr(self, table)))[0][1])
+        return rules
 
     def _changed(self, table: str, change: Any) -> Any:
         """Return a table with a change of a setting; raise `ValidationError` if it does not fit."""

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from decoderbench.config.seeds import Seeds
 from decoderbench.config.settings import Setting
 from decoderbench.errors import did_you_mean
 from decoderbench.kinds import AXES, VARIANT
@@ -87,7 +88,7 @@ class Grid(Options):
     The label of a variant is its name in tables.
     """
 
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: Seeds = (0,)
     """Each combination is trained once per seed."""
 
     rectifier: dict[str, ComponentChoice] = Field(default={"none": ComponentChoice(use="none")}, min_length=1)
@@ -127,15 +128,6 @@ class Grid(Options):
     def name_of(self, variant: Mapping[str, str]) -> str:
         """Return the name of a combination, given as labels by axis; empty if it has none."""
         return next((row.name for row in self.names if row.matches(variant)), "")
-
-    @field_validator("seeds")
-    @classmethod
-    def _refuse_invalid_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("a seed is listed twice; list each once")
-        if bad := [seed for seed in seeds if not 0 <= seed < 2**63]:
-            raise ValueError(f"seeds must be between 0 and 2**63 - 1, given {bad[0]}")
-        return seeds
 
     @field_validator(*AXES, "settings")
     @classmethod

@@ -22,7 +22,12 @@ TUNABLE: dict[str, type[Options]] = {
 
 BUDGET = "training.steps"
 
-_KNOWN = tuple(f"{table}.{option}" for table, options in TUNABLE.items() for option in options.model_fields)
+_KNOWN = tuple(
+    option
+    for table, options in TUNABLE.items()
+    for name in options.model_fields
+    if (option := f"{table}.{name}") != BUDGET
+)
 
 
 class TuningOptions(Options):
@@ -40,6 +45,11 @@ class TuningOptions(Options):
 
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps of a short run, over which its learning rate decays; the full number if not set."""
+
+    @property
+    def num_trials(self) -> int:
+        """The number of short runs of each row."""
+        return math.prod(map(len, self.over.values())) * len(self.seeds)
 
     def candidates(self) -> list[dict[str, Any]]:
         """Return every combination of the values, by option; the last option varies fastest."""
@@ -64,7 +74,7 @@ class TuningOptions(Options):
     def _refuse_invalid_axes(self) -> TuningOptions:
         rules = {("over", option): rule for option, values in self.over.items() if (rule := _broken(option, values))}
         refuse(rules, {"over": self.over}, "TuningOptions")
-        if math.prod(map(len, self.over.values())) < 2:
+        if self.num_trials <= len(self.seeds):
             refuse(
                 {("over",): "leaves nothing to choose; list two or more values"}, {"over": self.over}, "TuningOptions"
             )
@@ -81,7 +91,7 @@ def _broken(option: str, values: tuple[Any, ...]) -> str:
     if table == "grid":
         return "belongs to some rows alone, and rows would not be tuned equally; list it as variants of the grid"
     if option not in _KNOWN:
-        own = tuple(f"{table}.{known}" for known in TUNABLE[table].model_fields) if table in TUNABLE else _KNOWN
+        own = tuple(known for known in _KNOWN if known.startswith(f"{table}.")) or _KNOWN
         return f"is no option that can be tuned{did_you_mean(option, own)}; known: {', '.join(own)}"
     if not values:
         return "has no values; list two or more"

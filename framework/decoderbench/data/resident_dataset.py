@@ -13,6 +13,7 @@ from torch import Tensor
 from decoderbench.data.dataset import SPLITS, Split
 from decoderbench.data.samplers import BucketSampler, Sampler, split_in_order
 from decoderbench.data.train_limit import first_rows, limited_sizes
+from decoderbench.errors import PluginError
 from decoderbench.labels import Labels
 
 if TYPE_CHECKING:
@@ -54,11 +55,20 @@ class ResidentDataset:
             ids[row, : self.lengths[row]] = self.charset.encode(self.labels[row])
         self._ids = torch.from_numpy(ids).to(device)
         self._device_lengths = torch.from_numpy(self.lengths).to(device)
+        self._hidden: NDArray[np.bool_] | None = None
         self._rows = {split: audit.rows(store, split) for split in SPLITS}
 
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the rows to train on (train) or to score (val, test), ascending."""
+        self._refuse_hidden(self._rows[split])
         return self._rows[split]
+
+    def without_test(self) -> ResidentDataset:
+        """Return the same images and labels without those of the test split: whoever asks for one gets an error."""
+        hidden = copy.copy(self)
+        hidden._hidden = np.zeros(len(self.store), dtype=bool)
+        hidden._hidden[self._rows["test"]] = True
+        return hidden
 
     def limited_to(self, limit: int | None, seed: int) -> ResidentDataset:
         """Return the same images and labels with `limit` rows to train and validate on, as `train_limit` says it."""
@@ -87,6 +97,7 @@ class ResidentDataset:
         Raises:
             DamagedImagesError: pixels are not those that were decoded.
         """
+        self._refuse_hidden(rows)
         if self._verifies_batches:
             self.store.verify(rows)
         host_rows = torch.from_numpy(rows)
@@ -106,6 +117,10 @@ class ResidentDataset:
             tuple(self.lengths[rows].tolist()),
         )
         return images, labels
+
+    def _refuse_hidden(self, rows: NDArray[np.int64]) -> None:
+        if self._hidden is not None and self._hidden[rows].any():
+            raise PluginError("a trial of tuning asked for test images, which choose no options; use the split val")
 
     def _group_by_bucket(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         if len(self._buckets) == 1:

@@ -88,7 +88,8 @@ class CellRunner:
     def _run(self, task: CellTask, report: Report, progress: ProgressFile) -> RunRecord:
         cell = task.cell
         if cell.infeasible:
-            return RunRecord(cell=cell, status="infeasible", reason=cell.infeasible)
+            status = "failed" if cell.purpose == "undecided" else "infeasible"  # its trials failed
+            return RunRecord(cell=cell, status=status, reason=cell.infeasible)
 
         def pause() -> None:
             progress.beat()

@@ -27,8 +27,13 @@ class Run:
     def __init__(self, directory: ResultsDirectory, plugins: Plugins, executor: Executor, signals: StopSignals) -> None:
         self.directory, self.plugins, self.executor, self.signals = directory, plugins, executor, signals
 
-    def complete(self, cells: Sequence[Cell], repeat: Repeat) -> None:
+    def complete(self, cells: Sequence[Cell], repeat: Repeat, *, what: str = "cells") -> None:
         """Give every cell a record. Cells that another process is running are left for last and waited for.
+
+        Args:
+            cells: the cells.
+            repeat: which of them to train again although they have a record.
+            what: what they are, for messages.
 
         Raises:
             PendingCellsError: the run ended before; cells under way are saved.
@@ -38,10 +43,10 @@ class Run:
             environment = self.executor.describe()
         except PendingCellsError as error:
             raise self._end([error]) from None
-        resume = Resume(self.directory, cells, environment, repeat)
+        resume = Resume(self.directory, cells, environment, repeat, what=what)
         finished = len(cells) - len(resume.pending)
         if finished:
-            logger.info("%d of %d cells have results already", finished, len(cells))
+            logger.info("%d of %d %s have results already", finished, len(cells), what)
         jobs = min(self.executor.jobs, len(resume.pending))
         if resume.pending:
             self._describe_conditions(environment, jobs)
@@ -52,7 +57,7 @@ class Run:
         except PendingCellsError as error:
             raise resume.with_progress(error, finished, out_of_time=self.signals.is_out_of_time()) from None
         if missing := len(cells) - len(resume.records()):
-            ended = PendingCellsError(f"the records of {missing} cells are gone again, or cannot be read")
+            ended = PendingCellsError(f"the records of {missing} {what} are gone again, or cannot be read")
             raise resume.with_progress(ended, finished)
 
     def _complete(self, tasks: list[CellTask], resume: Resume) -> None:

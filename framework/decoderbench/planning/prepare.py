@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from decoderbench.errors import ConfigError, DataError, InfeasibleError
 from decoderbench.metrics import Definition
 from decoderbench.planning.grid import plan_cells
 from decoderbench.planning.inputs import Inputs, read_data
+from decoderbench.planning.tuning import ReadRecord, Tuning, plan_tuning
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
@@ -34,7 +35,8 @@ class Prepared:
         metrics: the built-in metrics and those of plugins, with the digests of their sources as they were loaded.
         data: samples and audit by the `data_key` of cells, in the order of the settings; images are opened when they
             are first needed.
-        cells: every cell of the grid, in the order of the table.
+        cells: every cell of the grid, in the order of the table; with tuning, undecided ones.
+        tuning: what each row may choose; None without tuning.
     """
 
     experiment: Experiment
@@ -42,6 +44,16 @@ class Prepared:
     metrics: Mapping[str, Definition]
     data: Mapping[str, Inputs]
     cells: tuple[Cell, ...]
+    tuning: Tuning | None = None
+
+    @property
+    def trials(self) -> tuple[Cell, ...]:
+        """The trials by which rows choose; none without tuning."""
+        return self.tuning.trials if self.tuning else ()
+
+    def decide(self, read: ReadRecord) -> tuple[Cell, ...]:
+        """Return the cells of the grid with the values that rows have chosen by the records that `read` returns."""
+        return self.tuning.decide(read) if self.tuning else self.cells
 
     @property
     def inputs(self) -> Inputs:
@@ -137,14 +149,31 @@ def prepare(
     if audit_images:
         for inputs in by_key.values():
             inputs.audit  # noqa: B018 - the first access decodes and audits them
-    notes: dict[str, None] = {}
-    for label, changed in settings.items():
-        sizes = _sizes_of(experiment, label, changed.dataset.train_limit, data[label].audit_so_far.counts)
-        notes |= dict.fromkeys(learning_notes(changed.training, sizes))
+    sizes = {
+        label: _sizes_of(experiment, label, changed.dataset.train_limit, data[label].audit_so_far.counts)
+        for label, changed in settings.items()
+    }
+    tuning = None
+    if experiment.tuning is not None:
+        tuning = plan_tuning(experiment, experiment.tuning, lambda changed: plan_cells(changed, registry, data))
+    cells = tuning.decide(lambda trial: None) if tuning else plan_cells(experiment, registry, data)
+    prepared = Prepared(experiment, registry, metrics, by_key, cells, tuning)
     if not registry.plugins.trainers():
-        for note in notes:
+        for note in _notes_on_learning(prepared, sizes):
             logger.warning("note     %s", note)
-    return Prepared(experiment, registry, metrics, by_key, plan_cells(experiment, registry, data))
+    return prepared
+
+
+def _notes_on_learning(prepared: Prepared, sizes: Mapping[str, Mapping[Split, int]]) -> Iterator[str]:
+    """Yield each note on the training of cells once, and on that of trials if no cell has it."""
+    candidates = [candidate for row in prepared.tuning.rows for candidate in row] if prepared.tuning else []
+    tested = [cell for candidate in candidates for cell in candidate.cells] or prepared.cells
+    told: set[str] = set()
+    for cells, whose in ((tested, ""), (prepared.trials, "tuning: ")):
+        for setting, training in dict.fromkeys((cell.setting, cell.training) for cell in cells):
+            notes = [note for note in learning_notes(training, sizes[setting]) if note not in told]
+            told.update(notes)
+            yield from (f"{whose}{note}" for note in notes)
 
 
 def _sizes_of(

@@ -6,12 +6,16 @@ record, so an interrupted run chooses what it would have chosen uninterrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import fmean
+from typing import Any
 
 from decoderbench.config.cell import Cell
-from decoderbench.config.tuning import TuningOptions
+from decoderbench.config.experiment import Experiment
+from decoderbench.config.tuning import TUNABLE, TuningOptions
+from decoderbench.options import Options
 from decoderbench.records import RunRecord
 
 ReadRecord = Callable[[Cell], RunRecord | None]
@@ -45,13 +49,57 @@ class Tuning:
         """The trials of all rows."""
         return tuple(trial for row in self.rows for candidate in row for trial in candidate.trials)
 
+    def summary(self) -> str:
+        """Return the number of trials, and what each row chooses of, as one line."""
+        trials = [trial for candidate in self.rows[0] for trial in candidate.trials]
+        values = " | ".join(dict.fromkeys(trial.tuned_text for trial in trials))
+        seeds = ", ".join(map(str, dict.fromkeys(trial.seed for trial in trials)))
+        steps = ", ".join(f"{steps:,}" for steps in dict.fromkeys(trial.training.steps for trial in self.trials))
+        return (
+            f"{len(self.trials)} trials of tuning, {len(trials)} per row, {steps} steps, seeds {seeds}: each row "
+            f"chooses {values}"
+        )
+
     def decide(self, read: ReadRecord) -> tuple[Cell, ...]:
         """Return the cells to test in grid order, with the values that each row has chosen.
 
-        Those of a row that has not chosen yet are undecided. If none of its candidates can be chosen, they are
-        infeasible, and say why.
+        Those of a row that has not chosen yet are undecided. If no candidate can be chosen, they stay so, and
+        `infeasible` says why. A row that is infeasible with all values has nothing to choose.
         """
         return tuple(cell for row in self.rows for cell in _decide(row, read))
+
+
+def plan_tuning(
+    experiment: Experiment, tuning: TuningOptions, plan_cells: Callable[[Experiment], Sequence[Cell]]
+) -> Tuning:
+    """Return the candidates of each row of an experiment.
+
+    Args:
+        experiment: what was asked for.
+        tuning: its tuning.
+        plan_cells: returns the cells of an experiment. What is planned depends on the size of batches alone, of all
+            options that can be tuned, so it is called once per size.
+    """
+    planned: dict[int, Sequence[Cell]] = {}
+    rows: dict[tuple[str, ...], list[Candidate]] = {}
+    for values in tuning.candidates():
+        changed = experiment.with_options(values)
+        cells = planned.get(changed.training.batch_size)
+        if cells is None:
+            cells = planned[changed.training.batch_size] = plan_cells(changed)
+        settings = changed.settings()
+        for variant, row in groupby(cells, key=lambda cell: cell.variant):
+            tables = {table: getattr(settings[variant[-1]], table) for table in TUNABLE}
+            changes = {**tables, "tuned": {option: value_of(tables, option) for option in values}}
+            candidate = candidate_of([cell.model_copy(update=changes) for cell in row], tuning)
+            rows.setdefault(variant, []).append(candidate)
+    return Tuning(tuple(map(tuple, rows.values())))
+
+
+def value_of(tables: Mapping[str, Options], option: str) -> Any:
+    """Return the value of an option such as `training.learning_rate`."""
+    table, _, name = option.partition(".")
+    return getattr(tables[table], name)
 
 
 def candidate_of(cells: Sequence[Cell], tuning: TuningOptions) -> Candidate:
@@ -66,10 +114,12 @@ def candidate_of(cells: Sequence[Cell], tuning: TuningOptions) -> Candidate:
 
 def _decide(row: Sequence[Candidate], read: ReadRecord) -> Iterator[Cell]:
     """Yield the cells of a row."""
+    if all(candidate.cells[0].infeasible for candidate in row):
+        yield from (cell.model_copy(update={"tuned": {}}) for cell in row[0].cells)
+        return
     records = [[read(trial) for trial in candidate.trials] for candidate in row]
-    infeasible = row[0].cells[0].infeasible if all(candidate.cells[0].infeasible for candidate in row) else None
     if any(record is None for trials in records for record in trials):
-        yield from _undecided(row, infeasible)
+        yield from _undecided(row, None)
         return
     found = [[record for record in trials if record is not None] for trials in records]
     ranks = {index: rank for index, trials in enumerate(found) if (rank := _rank(trials)) is not None}
@@ -78,7 +128,7 @@ def _decide(row: Sequence[Candidate], read: ReadRecord) -> Iterator[Cell]:
     else:
         failed = [record for trials in found for record in trials if record.status != "done"]
         reasons = "; ".join(dict.fromkeys(f"{record.status}: {record.reason}" for record in failed))
-        yield from _undecided(row, infeasible or f"tuning gave no value a score: {reasons or 'it is undefined'}")
+        yield from _undecided(row, f"tuning gave no value a score: {reasons or 'it is undefined'}")
 
 
 def _rank(trials: Sequence[RunRecord]) -> tuple[float, float] | None:

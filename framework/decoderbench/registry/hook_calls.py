@@ -190,10 +190,10 @@ class HookCalls:
 
     def run_cell(self, cell: Cell, context: CellContext) -> RunRecord:
         """Return a cell's record from the first trainer that makes one; raise `PluginError` if none does."""
-        num_test = len(context.dataset.rows("test"))
+        num_scored = len(context.dataset.rows(cell.scored_split))
         returned = self.manager.hook.run_cell(cell=copy.deepcopy(cell), context=context)
         try:
-            return accept_record(returned, cell, num_test)
+            return accept_record(returned, cell, num_scored)
         except ValueError as error:
             others = [impl.plugin_name for impl in self.manager.hook.run_cell.get_hookimpls()]
             names = ", ".join(name for name in others if name != TRAINER) or TRAINER

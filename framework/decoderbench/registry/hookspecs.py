@@ -198,6 +198,8 @@ def images_decoded(done: int, total: int) -> None:
 def run_started(cells: Sequence[Cell], directory: Path) -> None:
     """Observe that a run starts. An observer that raises is reported and ignored.
 
+    Called twice for an experiment with tuning: for the trials, and for the cells with the values that were chosen.
+
     Args:
         cells: the cells to run; cells that have a result already are not among them.
         directory: where the results of the run are; an observer may keep files of its own there.

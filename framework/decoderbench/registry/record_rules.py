@@ -74,7 +74,8 @@ def _broken_rules(record: RunRecord, num_test: int) -> Iterator[str]:
             yield f"the status {record.status} and no reason, which must say why there is no result"
         return
     if record.num_test != num_test:
-        yield f"num_test = {record.num_test}, which must be {num_test}, the images of the {record.cell.scored_split} split"
+        split = record.cell.scored_split
+        yield f"num_test = {record.num_test}, which must be {num_test}, the images of the {split} split"
     if metrics.get("exact_match") is None:
         yield "the status done and no exact_match, which must be a fraction of 1"
 

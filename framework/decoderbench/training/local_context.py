@@ -81,6 +81,8 @@ class LocalContext:
     _recognizers: list[bool] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
+        if self.cell.purpose == "tuning":
+            object.__setattr__(self, "dataset", self.dataset.without_test())
         if self.cell.train_limit is not None:
             object.__setattr__(self, "dataset", self.dataset.limited_to(self.cell.train_limit, self.cell.seed))
 
@@ -175,9 +177,16 @@ class LocalContext:
         self.report(CellEvent("cell_validated", {"cell": self.cell, "step": step, "scores": row}))
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
-        """Evaluate the test split, write predictions and weights, measure speed, and return the record."""
+        """Evaluate the test split, write predictions and weights, measure speed, and return the record.
+
+        A trial of tuning is scored on the validation split alone: no weights, no test, no speed.
+        """
+        cost = (cost or Cost()).model_copy(update={"train_peak_memory_mb": self._memory.peak_mb()})
         with self._attempt.evaluating():  # all of it is repeated if the run ends within
-            training_peak = self._memory.peak_mb()
+            if self.cell.purpose == "tuning":
+                validation = self.evaluate(recognizer, "val")
+                write_atomically(self.directory / "val_predictions.parquet", encode_predictions(validation))
+                return self._record(validation, kept_step, cost)
             test_rows = self.dataset.rows("test")
             test = self._evaluate(recognizer, "test", with_details=True, drawn=spread(test_rows, IMAGES_TO_DRAW))
             validation = self._evaluate(recognizer, "val", with_details=True)
@@ -187,17 +196,20 @@ class LocalContext:
                 write_atomically(self.directory / "alignments.npz", encode_alignments(test.alignments))
             write_atomically(self.directory / "weights.safetensors", safetensors.torch.save(weights_of(recognizer)))
             costs, how = self._measure_transcription(recognizer, test)
-            return RunRecord(
-                cell=self.cell,
-                status="done",
-                metrics=dict(test.scores),
-                metric_sources=sources_of(self.metrics.values()),
-                num_test=len(test.keys),
-                kept_step=kept_step,
-                cost=(cost or Cost()).model_copy(update={"train_peak_memory_mb": training_peak, **costs}),
-                device=device_name(self.device),
-                environment=dict(self.environment) | describe_arithmetic(self.device) | {"measured": how},
-            )
+            return self._record(test, kept_step, cost.model_copy(update=costs), measured=how)
+
+    def _record(self, scored: Evaluation, kept_step: int, cost: Cost, **environment: str) -> RunRecord:
+        return RunRecord(
+            cell=self.cell,
+            status="done",
+            metrics=dict(scored.scores),
+            metric_sources=sources_of(self.metrics.values()),
+            num_test=len(scored.keys),
+            kept_step=kept_step,
+            cost=cost,
+            device=device_name(self.device),
+            environment=dict(self.environment) | describe_arithmetic(self.device) | environment,
+        )
 
     def _correct_in(self, evaluation: Evaluation | None) -> dict[str, str]:
         """Return which images of the validation split were right, for the history."""

@@ -74,7 +74,7 @@ class MLflowTracker:
         """Add the final numbers, or the reason why there are none, and close the MLflow run."""
         if self.client is None or self.run_id is None:
             return
-        final = {f"test/{name}": value for name, value in record.metrics.items()}
+        final = {f"{record.cell.scored_split}/{name}": value for name, value in record.metrics.items()}
         costs = record.cost.model_dump(exclude={"latency_ms_by_length"})
         final |= {f"cost/{name}": value for name, value in costs.items()}
         self._log(final, record.kept_step or 0)

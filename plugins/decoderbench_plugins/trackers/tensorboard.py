@@ -77,7 +77,7 @@ class TensorBoardTracker:
 
     def _write_final(self, writer: SummaryWriter, cell: Cell, record: RunRecord) -> None:
         stages = dict(zip(("rectifier", "encoder", "bridge", "decoder", "setting"), cell.variant, strict=True))
-        final = {f"test/{name}": value for name, value in record.metrics.items()}
+        final = {f"{record.cell.scored_split}/{name}": value for name, value in record.metrics.items()}
         costs = record.cost.model_dump(exclude={"latency_ms_by_length"})
         final |= {f"cost/{name}": value for name, value in costs.items()}
         # TensorBoard takes the columns of its table from one of the cells, so each cell has all of them.

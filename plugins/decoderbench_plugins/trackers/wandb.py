@@ -66,7 +66,7 @@ class WandbTracker:
         """Add the final numbers, or the reason why there are none, to the summary and close the W&B run."""
         if self.run is None:
             return
-        final = {f"test/{name}": value for name, value in record.metrics.items()}
+        final = {f"{record.cell.scored_split}/{name}": value for name, value in record.metrics.items()}
         costs = record.cost.model_dump(exclude={"latency_ms_by_length"})
         final |= {f"cost/{name}": value for name, value in costs.items()}
         numbers = {name: value for name, value in final.items() if value is not None}
