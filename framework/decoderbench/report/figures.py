@@ -86,8 +86,8 @@ def _cost(analysis: Analysis, rows: pd.DataFrame, name: str) -> _Figure | None:
     points = rows[rows[cost.column] > 0]
     marks = footnotes_of(analysis.results.cells, shown_axes(analysis.results.plan.cells))
     variants = points[VARIANT].itertuples(index=False, name=None)
-    noted = [marks.mark_cost(variant, cost.column) for variant in variants]
-    points = points.assign(label=points["label"] + noted, alike=[not note for note in noted])
+    noted = pd.Series([marks.mark_cost(variant, cost.column) for variant in variants], index=points.index, dtype="str")
+    points = points.assign(label=points["label"] + noted, alike=noted == "")
     caption = f"{_TEST} against {cost.caption}; {_INTERVAL}, the gray line is the Pareto front"
     return None if points.empty else (caption, lambda figure: draw_cost(figure, points, cost))
 
