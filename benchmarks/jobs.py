@@ -67,7 +67,7 @@ class Bench:
         seconds = time.perf_counter() - start
         if finished.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit status {finished.returncode}: {finished.stderr[-2000:]}")
-        with (results / "cells.csv").open(encoding="utf-8", newline="") as file:
+        with (results / "tables/cells.csv").open(encoding="utf-8", newline="") as file:
             rates = [
                 float(row["train_samples_per_sec"] or "nan") for row in csv.DictReader(file) if row["status"] == "done"
             ]

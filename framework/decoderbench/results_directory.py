@@ -48,6 +48,9 @@ OF_A_RESULT = (
 )
 """Files of a result that would be recorded as those of the next one, if that fails."""
 
+REPORT_FOLDERS = ("tables", "figures")
+"""The folders of a report's files; `report.md` is beside them."""
+
 
 class ResultsDirectory:
     """The results folder of one experiment: its plan, and the artifacts of each cell."""
@@ -77,7 +80,8 @@ class ResultsDirectory:
             ConfigError: locks do not keep other processes away; nothing has been written.
         """
         self.refuse_unsafe_locks()
-        remove_leftovers(self.path)
+        for folder in (self.path, *(self.path / name for name in REPORT_FOLDERS)):
+            remove_leftovers(folder)
         with_leftovers = {path.parent for path in self.path.glob("cells/*/.*.tmp")}
         with_checkpoints = {path.parent for path in self.path.glob(f"cells/*/{CHECKPOINTS}")}
         for folder in with_leftovers | {folder for folder in with_checkpoints if (folder / RESULT).exists()}:

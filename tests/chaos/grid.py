@@ -194,7 +194,7 @@ class Attempt:
 
     def rows_missing(self) -> int:
         """Return how many cells of the grid have no row in `cells.csv`."""
-        return 2 * self.grid.seeds - len(_rows(self.results / "cells.csv"))
+        return 2 * self.grid.seeds - len(_rows(self.results / "tables/cells.csv"))
 
 
 def digests(results: Path) -> dict[str, str]:
@@ -226,9 +226,9 @@ def _lasting(path: Path) -> bytes:
         case "result.json":
             record = json.loads(path.read_bytes())
             return json.dumps({name: record[name] for name in LASTING}, sort_keys=True).encode()
-        case "report.md" | "table.tex" | "plan.json":  # these state times and the command
+        case "report.md" | "main.csv" | "plan.json":  # these state times and the command
             return b""
-    if path.suffix == ".svg":  # costs are drawn
+    if path.suffix in (".svg", ".pdf", ".tex", ".html"):  # costs are drawn, and the command is stated
         return b""
     return path.read_bytes()
 

@@ -81,14 +81,14 @@ def test_all_plugins_of_the_tutorial_work_in_one_run(
         status, out, err = call(capfd, *command, "-p", str(TINY_PLUGIN), *named, "--device", "cpu")
         assert status == 0, out + err
         printed += out + err
-    cells = pd.read_csv(tmp_path / "results" / "tiny" / "cells.csv")
+    cells = pd.read_csv(tmp_path / "results" / "tiny" / "tables/cells.csv")
     assert set(cells["status"]) == {"done"}
     assert {"mean GRU", "torchvision"} <= set(cells["decoder"]) | set(cells["encoder"])
     assert cells["caseless_match"].equals(cells["exact_match"])  # digits have no case
     assert (cells["train_seconds_per_mparam"] > 0).all()
     assert len(list((tmp_path / "results" / "tiny" / "cells").glob("*/profile.pstats"))) == len(cells) == 4
     assert re.search(r"torchvision / columns / mean GRU / seed 0, done: \d+%", printed)
-    foreign_cells = pd.read_csv(tmp_path / "results" / "foreign" / "cells.csv")
+    foreign_cells = pd.read_csv(tmp_path / "results" / "foreign" / "tables/cells.csv")
     assert foreign_cells["status"].tolist() == ["done"]
     assert foreign_cells["frames"].tolist() == [6]
 

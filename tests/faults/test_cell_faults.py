@@ -62,7 +62,7 @@ def test_any_exception_fails_its_own_cell_with_a_bounded_printable_reason(
         assert frame.loc[name, "reason"].startswith(reason)
         assert frame.loc[name, "reason"].isprintable()
     assert (tmp_path / "report.md").stat().st_size < 50_000
-    assert (tmp_path / "cells.csv").stat().st_size < 20_000
+    assert (tmp_path / "tables/cells.csv").stat().st_size < 20_000
     whole = tmp_path / "cells" / frame.loc["long", "cell_id"] / "traceback.txt"
     assert "x" * 5_000_000 in whole.read_text()
 

@@ -22,7 +22,7 @@ from decoderbench.config.cell import ResolvedComponent
 from decoderbench.execution.work import CellWork
 from decoderbench.records import append_line
 from decoderbench.registry.executor import CellTask
-from decoderbench.report import load_results, markdown_table, write_report
+from decoderbench.report import load_report, markdown_table, write_report
 
 PAYLOADS = [
     "<script>alert(1)</script>",
@@ -145,7 +145,7 @@ def test_tex_with_hostile_text_has_the_commands_of_a_harmless_one(hostile: tuple
         found = Counter(re.findall(r"\\(?:[A-Za-z]+|.)|[&%$#_^~]", text))
         return Counter({name: count for name, count in found.items() if name not in SHOWN})
 
-    assert commands(folder / "table.tex") == commands(harmless / "table.tex")
+    assert commands(folder / "tables/main.tex") == commands(harmless / "tables/main.tex")
 
 
 SHOWN = {
@@ -159,9 +159,9 @@ def test_csv_with_hostile_text_has_the_fields_of_a_harmless_one_and_the_text_unc
     hostile: tuple[str, Path], harmless: Path
 ) -> None:
     payload, folder = hostile
-    content = (folder / "cells.csv").read_bytes().decode()
+    content = (folder / "tables/cells.csv").read_bytes().decode()
     read, plain = (
-        list(csv.DictReader(io.StringIO((path / "cells.csv").read_bytes().decode(), newline="")))
+        list(csv.DictReader(io.StringIO((path / "tables/cells.csv").read_bytes().decode(), newline="")))
         for path in (folder, harmless)
     )
     assert [len(row) for row in read] == [len(row) for row in plain]
@@ -174,7 +174,7 @@ def test_csv_with_hostile_text_has_the_fields_of_a_harmless_one_and_the_text_unc
 def printed(folder: Path) -> str:
     """Return what a command prints of a report."""
     console = SafeConsole(file=io.StringIO(), soft_wrap=True, highlight=False, emoji=False)
-    console.print(markdown_table(load_results(folder)), markup=False)
+    console.print(markdown_table(load_report(folder)), markup=False)
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 

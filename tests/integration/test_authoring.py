@@ -47,7 +47,7 @@ def test_new_component_is_short_passes_check_and_runs(
     assert (command, file) == ("run", "experiments/quickstart.toml")
     status, out, err = call(capfd, "run", "tiny.toml", *arguments, "-p", str(TINY_PLUGIN), "--device", "cpu")
     assert status == 0, out + err
-    cells = pd.read_csv(tmp_path / "results" / "tiny" / "cells.csv")
+    cells = pd.read_csv(tmp_path / "results" / "tiny" / "tables/cells.csv")
     assert set(cells["status"]) == {"done"}
     if kind in ("decoder", "encoder", "bridge", "rectifier"):
         assert len(cells) == 2

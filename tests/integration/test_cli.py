@@ -248,7 +248,7 @@ def test_imports_do_not_import_torch() -> None:
     imports = (
         "import decoderbench",
         "import decoderbench.cli",
-        "from decoderbench.report import load_results, markdown_table, write_files",
+        "from decoderbench.report import load_report, markdown_table, write_files",
         "from decoderbench.config.experiment import load_experiment",
         "import decoderbench_plugins.datasets.folder, decoderbench_plugins.datasets.synthetic_captcha",
     )
@@ -337,7 +337,7 @@ def test_report_has_columns_of_installed_plugins_without_importing_torch(
         env=os.environ | {"PYTHONPATH": str(site)},
     )
     assert done.returncode == 0, done.stderr
-    assert pd.read_csv(results / "cells.csv")["moon"].tolist() == ["full"]
+    assert pd.read_csv(results / "tables/cells.csv")["moon"].tolist() == ["full"]
 
 
 @pytest.mark.parametrize(

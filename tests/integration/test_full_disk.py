@@ -100,7 +100,7 @@ def contents(folder: Path) -> dict[str, str]:
             found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
     table = load_results(folder).recorded
     constant = table.drop(columns=[name for name in table.columns if name in VARYING])
-    return found | {"table": constant.to_csv(), "cells.csv": str((folder / "cells.csv").exists())}
+    return found | {"table": constant.to_csv(), "cells.csv": str((folder / "tables/cells.csv").exists())}
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_report_on_a_full_disk_names_the_file_and_keeps_the_one_before(
     with Disk(results, errno.ENOSPC, 1).watching():
         status, _, printed = call(capfd, "report", str(results))
     assert status == 4
-    assert f"cannot write {results / 'cells.csv'} (" in printed
+    assert f"cannot write {results / 'tables/cells.csv'} (" in printed
     assert " bytes): disk full, " in printed
     assert {path.name: path.read_bytes() for path in results.iterdir() if path.is_file()} == before
 

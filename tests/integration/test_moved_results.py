@@ -92,8 +92,8 @@ def go_on(results: Path) -> pd.DataFrame:
 
 
 def cells_of(results: Path) -> pd.DataFrame:
-    """Return `cells.csv` without costs."""
-    frame = pd.read_csv(results / "cells.csv", dtype=str)
+    """Return `tables/cells.csv` without costs."""
+    frame = pd.read_csv(results / "tables/cells.csv", dtype=str)
     return frame.drop(columns=list(Cost.model_fields))
 
 

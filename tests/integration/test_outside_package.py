@@ -54,7 +54,7 @@ def test_package_from_outside_passes_its_tests_and_runs(tmp_path: Path) -> None:
     }
 
     python("-c", DECODERBENCH, "run", "grid.toml", "--results", tmp_path / "results", "--device", "cpu")
-    rows = pd.read_csv(tmp_path / "results" / "cells.csv").set_index("decoder")
+    rows = pd.read_csv(tmp_path / "results" / "tables/cells.csv").set_index("decoder")
     assert set(rows.index) == {"attention LSTM", "transformer", "its own"}
     assert set(rows["status"]) == {"done"}
     assert rows.loc["transformer", "exact_match"] > 0.5

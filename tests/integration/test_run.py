@@ -13,11 +13,13 @@ import torch
 from helpers.training import observe, train
 
 from decoderbench import Experiment, hookimpl, load_frame
+from decoderbench.alignments import decode_alignments
 from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.metrics import nats_per_character
 from decoderbench.planning.grid import plan_table
 from decoderbench.planning.prepare import prepare
-from decoderbench.records import read_lines
+from decoderbench.predictions import COLUMNS
+from decoderbench.records import RunRecord, read_lines, unpack_flags
 from decoderbench.registry.registry import Registry
 
 FIXED_COLUMNS = [
@@ -29,6 +31,38 @@ FIXED_COLUMNS = [
     "driver", "float32", "auto_precision", "torch", "timm", "sources", "dataset_source", "wrappers", "decoderbench",
     "python", "commit", "cell_id", "name",
 ]  # fmt: skip
+
+
+def assert_read_texts_are_described(folder: Path) -> None:
+    """Check what is kept of each image of validation and test, for a decoder of any kind."""
+    record = RunRecord.model_validate_json((folder / "result.json").read_text())
+    aligned, ends = {"loop": (False, True), "ctc": (True, False), "attention": (True, True)}[record.cell.decoder.label]
+    for name in ("predictions.parquet", "val_predictions.parquet"):
+        predictions = pd.read_parquet(folder / name)
+        assert predictions.dtypes.astype(str).to_dict() == COLUMNS
+        assert (predictions["text_log_prob"] >= predictions["log_prob"] - 1e-4).all()
+        right = predictions["reference"] == predictions["hypothesis"]
+        assert predictions.loc[right, "text_log_prob"].to_numpy() == pytest.approx(-predictions.loc[right, "nll"])
+        assert set(predictions["group"]) == {""}
+        assert set(predictions["frames"]) == {8}
+        assert predictions["ended"].isna().all() != ends
+        read = predictions["hypothesis"] != ""
+        assert (predictions["frames_per_character"].notna() == (read & aligned)).all()
+        assert predictions["unused_frames"].notna().all() == aligned
+    history = read_lines(folder / "history.jsonl")
+    assert [line["step"] for line in history] == [6, 11, 12]
+    correct = {line["step"]: unpack_flags(line["val_correct"], len(right)) for line in history}
+    assert correct[record.kept_step].tolist() == right.tolist()
+    assert [flags.mean() for flags in correct.values()] == [line["val_exact_match"] for line in history]
+    assert (folder / "alignments.npz").exists() == aligned
+    if aligned:
+        kept = decode_alignments((folder / "alignments.npz").read_bytes())
+        assert [one.sample for one in kept] == [f"test/{number:06}" for number in (0, 4, 8, 11, 15, 19)]
+        assert {one.weights.shape for one in kept} == {(len(one.text), 8) for one in kept}
+    latencies = record.cost.latency_ms_by_length
+    test = pd.read_parquet(folder / "predictions.parquet")
+    assert list(map(int, latencies)) == sorted(set(test["hypothesis"].str.len()))
+    assert min(latencies.values()) > 0
 
 
 def test_run_writes_records_table_and_report_of_a_grid(
@@ -47,7 +81,7 @@ def test_run_writes_records_table_and_report_of_a_grid(
     assert (frame[["train_samples_per_sec", "infer_samples_per_sec", "latency_ms", "train_seconds"]] > 0).all(axis=None)
     assert observer.started == ["loop", "ctc", "attention"]
     assert frame[["train_peak_memory_mb", "infer_peak_memory_mb"]].isna().all(axis=None)  # on a CPU
-    assert observer.validated == [6, 12] * 3
+    assert observer.validated == [6, 11, 12] * 3
     pd.testing.assert_frame_equal(frame, load_frame(tmp_path))
 
     tested = set()
@@ -61,12 +95,12 @@ def test_run_writes_records_table_and_report_of_a_grid(
             row["cer"]
         )
         assert nats_per_character(predictions["nll"], predictions["reference"]) == pytest.approx(row["nats_per_char"])
-        assert [line["step"] for line in read_lines(folder / "history.jsonl")] == [6, 12]
+        assert_read_texts_are_described(folder)
         weights = safetensors.torch.load_file(folder / "weights.safetensors")
         assert sum(w.numel() for w in weights.values()) / 1e6 == pytest.approx(row["param_count"])
         assert json.loads((folder / "cell.json").read_text())["seed"] == 0
     assert len(tested) == 1  # all decoders are scored on the same samples
-    for file in ("cells.csv", "report.md", "table.tex", "accuracy_vs_steps.svg", "accuracy_vs_latency.svg"):
+    for file in ("report.md", "tables/cells.csv", "tables/main.tex", "figures/accuracy_vs_steps.svg"):
         assert (tmp_path / file).stat().st_size > 0
 
 

@@ -19,8 +19,8 @@ from decoderbench import integrity
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError
 from decoderbench.records import RunRecord
-from decoderbench.report import load_results, markdown_table
-from decoderbench.report.tables import cells_csv
+from decoderbench.report import load_report, load_results, markdown_table
+from decoderbench.report.tables import to_csv
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.resume import Repeat, Resume
 from decoderbench.verification import verify
@@ -67,7 +67,7 @@ def files_of(directory: ResultsDirectory) -> dict[str, bytes]:
 
 
 def table(directory: ResultsDirectory) -> str:
-    return cells_csv(load_results(directory).cells)
+    return to_csv(load_results(directory).cells)
 
 
 @pytest.fixture(scope="module")
@@ -174,14 +174,14 @@ def test_report_shows_that_a_damaged_cell_has_no_result_and_why(
         edit_digits(file)
     else:
         damage_file(file, other, damage, random.Random(1))
-    results = load_results(damaged)
-    text = markdown_table(results)
+    analysis = load_report(damaged)
+    text = markdown_table(analysis)
     assert re.search(rf"note 1, pending: {how}.*CTC, seed 0\)", text)
     assert "pending: 1 of 3 cells" in text
-    assert results.recorded["decoder"].tolist() == ["loop", "broken"]
-    assert "pending: an earlier result was damaged: " in markdown_table(load_results(damaged.path)), "the next report"
+    assert analysis.results.recorded["decoder"].tolist() == ["loop", "broken"]
+    assert "pending: an earlier result was damaged: " in markdown_table(load_report(damaged.path)), "the next report"
     assert run(damaged) == [CELLS[0]]
-    assert "damaged" not in markdown_table(load_results(damaged.path))
+    assert "damaged" not in markdown_table(load_report(damaged.path))
 
 
 def make_folder(file: Path) -> None:
@@ -235,7 +235,7 @@ def test_artifact_that_is_no_file_is_renamed(damaged: ResultsDirectory, replace:
 def test_missing_file_is_noted_and_its_cell_is_not_run_again(damaged: ResultsDirectory, name: str) -> None:
     (damaged.cell_directory(CELLS[0]) / name).unlink()
     assert run(damaged) == []
-    assert f"any more: {name} (1 cell)" in markdown_table(load_results(damaged))
+    assert f"any more: {name} (1 cell)" in markdown_table(load_report(damaged))
     lines: list[str] = []
     found = verify(damaged, fix=True, report=lines.append)
     assert lines == [f"{damaged.cell_directory(CELLS[0]) / name}: missing"]
@@ -256,7 +256,7 @@ def test_file_that_cannot_be_read_now_ends_a_run_and_is_the_reason_in_a_report(
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(integrity.UnreadableError, match=r"result\.json: cannot be read: Permission denied"):
         run(damaged)
-    assert "result.json: cannot be read: Permission denied; make it readable" in markdown_table(load_results(damaged))
+    assert "result.json: cannot be read: Permission denied; make it readable" in markdown_table(load_report(damaged))
     assert file.exists()
 
 
@@ -279,7 +279,7 @@ def test_results_of_format_3_are_read_and_footnoted_as_unverified(damaged: Resul
     assert "sha256" not in (damaged.cell_directory(CELLS[0]) / "result.json").read_text()
     assert run(damaged) == []
     assert table(damaged)
-    assert "unverified: 1 of 3 results are of an earlier format without sha256" in markdown_table(load_results(damaged))
+    assert "unverified: 1 of 3 results are of an earlier format without sha256" in markdown_table(load_report(damaged))
     found = verify(damaged, fix=False, report=lambda line: None)
     assert (found.damaged, found.unverified) == ([], 1)
 

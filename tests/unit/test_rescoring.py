@@ -16,13 +16,14 @@ from helpers.running import TINY_PLUGIN
 from helpers.training import observe, train
 
 from decoderbench import rescoring
+from decoderbench.analysis import Analysis
 from decoderbench.config.cell import Cell
 from decoderbench.metrics import Definition, Transcriptions, built_in_definitions, edit_distances, sources_of
 from decoderbench.records import RunRecord
 from decoderbench.registry.metric_definitions import definitions_of
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
-from decoderbench.report import Results, load_results, markdown_table, write_files
+from decoderbench.report import Results, load_report, load_results, markdown_table, write_files
 from decoderbench.rescoring import rescore
 from decoderbench.results_directory import ResultsDirectory
 
@@ -347,7 +348,7 @@ def test_column_of_another_definition_alone_is_footnoted_as_outdated(directory: 
     results = update(directory, dict(built_in_definitions()))
     assert results.metric_notes == ("cer: outdated, all numbers are of another definition than the one that is loaded",)
     assert results.cells["cer_source"].tolist() == [OUTDATED] * 2
-    assert results.metric_notes[0] in markdown_table(results)
+    assert results.metric_notes[0] in markdown_table(Analysis(results))
 
 
 def test_records_of_a_trainer_of_its_own_need_no_note_unless_others_stand_beside_them(
@@ -380,7 +381,7 @@ def test_report_computes_metric_of_named_plugin_and_footnotes_one_that_is_not_lo
 ) -> None:
     folder, plugin = str(directory.path), write_plugin(tmp_path, SHARE)
     assert call(capfd, "report", folder, "-p", str(plugin))[0] == 0
-    assert pd.read_csv(directory.path / "cells.csv")["word_accuracy"].tolist() == [1.0, 0.5]
+    assert pd.read_csv(directory.path / "tables/cells.csv")["word_accuracy"].tolist() == [1.0, 0.5]
     outdate(directory, "word_accuracy", 7.0)
 
     status, out, _ = call(capfd, "report", folder)
@@ -388,7 +389,7 @@ def test_report_computes_metric_of_named_plugin_and_footnotes_one_that_is_not_lo
     assert status == 0
     assert "word_accuracy: numbers of different definitions, do not compare them" in out
     assert "word_accuracy: numbers of different definitions, do not compare them" in page
-    table = pd.read_csv(directory.path / "cells.csv", dtype={"word_accuracy_source": str})
+    table = pd.read_csv(directory.path / "tables/cells.csv", dtype={"word_accuracy_source": str})
     assert table["word_accuracy"].tolist() == [7.0, 0.5]
     assert table["word_accuracy_source"].tolist() == [
         OUTDATED,
@@ -396,7 +397,7 @@ def test_report_computes_metric_of_named_plugin_and_footnotes_one_that_is_not_lo
     ]
 
     assert call(capfd, "report", folder, "-p", str(plugin))[0] == 0
-    table = pd.read_csv(directory.path / "cells.csv")
+    table = pd.read_csv(directory.path / "tables/cells.csv")
     assert table["word_accuracy"].tolist() == [1.0, 0.5]
     assert "word_accuracy_source" not in table
     assert "definitions" not in (directory.path / "report.md").read_text(encoding="utf-8")
@@ -415,7 +416,7 @@ def test_report_computes_built_in_metrics_again_without_torch(directory: Results
         [sys.executable, "-c", code, str(directory.path)], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stderr
-    assert pd.read_csv(directory.path / "cells.csv")["cer"].tolist() == [0.0, 0.5]
+    assert pd.read_csv(directory.path / "tables/cells.csv")["cer"].tolist() == [0.0, 0.5]
 
 
 def test_run_computes_changed_metrics_of_done_cells_and_trains_nothing(
@@ -440,4 +441,4 @@ def test_run_computes_changed_metrics_of_done_cells_and_trains_nothing(
     assert "metric word_accuracy: computed again for 1 cell from their predictions" in caplog.messages
     pd.testing.assert_frame_equal(second.drop(columns="word_accuracy"), first.drop(columns="word_accuracy"))
     assert (results / "cells" / record.cell.cell_id / "history.jsonl").read_text() == history
-    assert write_files(load_results(results), command="report").exists()
+    assert write_files(load_report(results), command="report").exists()

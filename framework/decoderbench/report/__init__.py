@@ -12,10 +12,12 @@ from pathlib import Path
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.frame import ExtraColumns, Results, load_frame, load_results, summarize
 from decoderbench.report.figures import draw_figures
+from decoderbench.report.html import html_report
 from decoderbench.report.main_table import check_columns, main_table, paper_table
 from decoderbench.report.page import markdown_report
 from decoderbench.report.sections import frames_of, sections_of
 from decoderbench.report.tables import Table, to_csv, to_single_line
+from decoderbench.results_directory import REPORT_FOLDERS
 from decoderbench.storage import delete, write_atomically
 
 __all__ = [
@@ -75,12 +77,12 @@ def write_files(analysis: Analysis, *, command: str, columns: Sequence[str] = ()
     captions = {f"figures/{name}.svg": drawing.caption for name, drawing in figures.items()}
     page = markdown_report(analysis.results, main, command=command, sections=sections, figures=captions)
     files["report.md"] = page.encode()
-    for place, kinds in (("tables", ("csv", "tex")), ("figures", ("svg", "pdf"))):
-        (folder / place).mkdir(exist_ok=True)
-        left = (path for kind in kinds for path in (folder / place).glob(f"*.{kind}"))
-        delete(*(path for path in left if f"{place}/{path.name}" not in files))
+    files["report.html"] = html_report(analysis, command=command).encode()
     for name, content in files.items():
         write_atomically(folder / name, content)
+    for place, endings in zip(REPORT_FOLDERS, ((".csv", ".tex"), (".svg", ".pdf")), strict=True):
+        left = (path for path in (folder / place).glob("[!.]*") if path.suffix in endings)
+        delete(*(path for path in left if f"{place}/{path.name}" not in files))
     delete(*(folder / name for name in _EARLIER))
     return folder / "report.md"
 
