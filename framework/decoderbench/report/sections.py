@@ -9,6 +9,7 @@ import pandas as pd
 
 from decoderbench.analysis import Analysis
 from decoderbench.report.comparison_tables import contrast_tables, effect_tables
+from decoderbench.report.error_tables import calibration_tables, error_tables
 from decoderbench.report.tables import Table
 
 
@@ -22,6 +23,8 @@ class Section(NamedTuple):
 _SECTIONS: dict[str, Callable[[Analysis], list[Table]]] = {
     "Differences between rows": contrast_tables,
     "Effects of the stages": effect_tables,
+    "Errors": error_tables,
+    "Confidence": calibration_tables,
 }
 
 
@@ -42,7 +45,9 @@ def frames_of(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "by_length": analysis.by_length,
         "by_position": analysis.by_position,
         "agreement": analysis.agreement,
+        "alone": analysis.agreement_frames.alone,
         "all_wrong": analysis.all_wrong,
+        "all_wrong_texts": analysis.agreement_frames.readings,
         "calibration": analysis.calibration,
         "risk_coverage": analysis.risk_coverage,
     }
