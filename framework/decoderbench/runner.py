@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from decoderbench.analysis import Analysis, load_report
-from decoderbench.command_line import shell_command
 from decoderbench.analysis.kept_images import write_images
+from decoderbench.command_line import shell_command
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit

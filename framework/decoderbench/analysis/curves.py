@@ -12,7 +12,7 @@ VALIDATED = ["val_exact_match", "val_cer", "val_nats_per_char", "train_loss"]
 
 
 def validation_curves(results: Results) -> pd.DataFrame:
-    """Return one row per validation of a done cell: the columns of its variant, seed, step, and those of `VALIDATED`."""
+    """Return one row per validation of a done cell: the columns of its variant, seed, step, and `VALIDATED`."""
     rows = []
     for cell, row in zip(results.plan.cells, results.cells.to_dict("records"), strict=True):
         if row["status"] == "done":

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from decoderbench.alignments import Alignment
 from decoderbench.analysis.agreement import Agreement, find_agreement
 from decoderbench.analysis.calibration import Calibration, find_calibration
 from decoderbench.analysis.contrasts import find_contrasts
 from decoderbench.analysis.effects import find_effects, find_interactions
 from decoderbench.analysis.errors import Errors, find_errors
 from decoderbench.analysis.frame import ExtraColumns, Results, load_results
+from decoderbench.analysis.gallery import Picture, alignments_of_rows, choose_pictures, find_wanted_images, keys_of
 from decoderbench.analysis.readings import readings_of
 from decoderbench.analysis.rows import find_rows
 from decoderbench.analysis.samples import Samples
@@ -73,6 +75,21 @@ class Analysis:
     def calibration_frames(self) -> Calibration:
         """Calibration of each row, and its risk-coverage curve."""
         return find_calibration(self.readings, self.samples.titles)
+
+    @cached_property
+    def alignments(self) -> list[list[Alignment]]:
+        """The alignments that each row has kept."""
+        return alignments_of_rows(self.samples)
+
+    @cached_property
+    def pictures(self) -> list[Picture]:
+        """The test images to look at: see `choose_pictures`."""
+        return choose_pictures(self.samples, keys_of(self.alignments))
+
+    @cached_property
+    def wanted_images(self) -> list[tuple[str, str]]:
+        """Data hash and key of the images that a page shows: see `find_wanted_images`."""
+        return find_wanted_images(self.samples, self.pictures, keys_of(self.alignments))
 
     @property
     def errors(self) -> pd.DataFrame:

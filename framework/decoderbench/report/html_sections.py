@@ -1,0 +1,145 @@
+"""What the page shows, section by section: the context of its template. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from decoderbench.analysis import Analysis
+from decoderbench.analysis.curves import validation_curves
+from decoderbench.analysis.frame import VARIANT, Results
+from decoderbench.analysis.gallery import KINDS
+from decoderbench.analysis.kept_images import read_images
+from decoderbench.analysis.tuning import NOT_TUNED
+from decoderbench.report.comparison_tables import effect_tables
+from decoderbench.report.html_answer import answer_of
+from decoderbench.report.html_gallery import alignments_of, gallery_of
+from decoderbench.report.html_grids import (
+    calibration_grid,
+    contrast_grids,
+    error_grids,
+    ledger_grid,
+    provenance_grid,
+)
+from decoderbench.report.html_methods import SPLIT_NAMES, methods_of
+from decoderbench.report.html_plots import (
+    Figure,
+    cost_plots,
+    curve_plots,
+    label_plot,
+    latency_plot,
+    line_plot,
+    row_plot,
+)
+from decoderbench.report.html_tables import grid_of_table
+from decoderbench.report.main_table import main_table, row_labels
+from decoderbench.report.settings import settings_of
+from decoderbench.report.tables import join_distinct
+
+
+def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
+    """Return the context of the template.
+
+    Args:
+        analysis: all that is known.
+        command: the command that recreates the report.
+    """
+    results, rows, samples = analysis.results, analysis.rows, analysis.samples
+    labels = row_labels(analysis)
+    positions = {variant: row for row, variant in enumerate(rows[VARIANT].itertuples(index=False, name=None))}
+    cells = results.cells.assign(
+        row=[positions[variant] for variant in results.cells[VARIANT].itertuples(index=False, name=None)]
+    )
+    images = read_images(results.directory.path)
+    records = {record.cell.cell_id: record for record in results.records}
+    return {
+        "name": results.plan.experiment,
+        "answer": answer_of(analysis, labels),
+        "facts": _facts(results, rows),
+        "legend": labels,
+        "main": grid_of_table(main_table(analysis), numbered=True),
+        "row_plot": row_plot(rows, cells[cells["status"] == "done"], labels),
+        "contrasts": contrast_grids(analysis, labels),
+        "effects": [grid_of_table(table) for table in effect_tables(analysis)],
+        "curves": curve_plots(validation_curves(results), positions),
+        "costs": [*_known(label_plot(rows)), *cost_plots(analysis), *_known(latency_plot(analysis))],
+        "kinds": KINDS,
+        "gallery": gallery_of(samples, analysis.pictures, images),
+        "looks": alignments_of(samples, images, analysis.alignments),
+        "errors": error_grids(analysis, labels),
+        "error_plots": _error_plots(analysis),
+        "calibration": calibration_grid(analysis, labels),
+        "risk": _risk_plot(analysis),
+        "not_tuned": f"{NOT_TUNED[:1].upper()}{NOT_TUNED[1:]}.",
+        "ledger": ledger_grid(cells, labels),
+        "data_summary": results.plan.data_summary,
+        "data_notes": results.plan.data_notes,
+        "sheet": [image for image in images.values() if image.split == "train"],
+        "settings": settings_of(results.plan),
+        "methods": methods_of(results, rows),
+        "commands": {"Command of the last run": results.plan.command, "Command of this report": command},
+        "environment": _environment(results),
+        "provenance": provenance_grid(cells, records, labels, samples.metrics),
+    }
+
+
+def _known(figure: Figure | None) -> list[Figure]:
+    return [] if figure is None else [figure]
+
+
+def _facts(results: Results, rows: pd.DataFrame) -> dict[str, str]:
+    plan = results.plan
+    sizes = [f"{plan.split_sizes[name]:,} {word}" for name, word in SPLIT_NAMES.items() if name in plan.split_sizes]
+    done = int((results.cells["status"] == "done").sum())
+    tested = rows["num_images"].dropna()
+    return {
+        "Data": join_distinct(cell.dataset for cell in plan.cells) + (f": {', '.join(sizes)} images" if sizes else ""),
+        "Rows": f"{len(rows)}, with seeds {join_distinct(results.cells['seed'])}",
+        "Results": f"{done} of {len(results.cells)} cells"
+        + (f", tested on {join_distinct(f'{int(number):,}' for number in tested)} images" if len(tested) else ""),
+        "Command": plan.command,
+    }
+
+
+def _error_plots(analysis: Analysis) -> list[Figure]:
+    by_length = line_plot(
+        analysis.by_length,
+        ("length", "exact_match"),
+        identity="plot-by-length",
+        labels=("Characters of the label", "Exact match (%)"),
+        caption="Exact match by length of the label.",
+    )
+    by_position = line_plot(
+        analysis.by_position,
+        ("position", "accuracy"),
+        identity="plot-by-position",
+        labels=("Position in the label", "Characters read right (%)"),
+        caption="Characters of the labels that are neither substituted nor deleted, by their position.",
+    )
+    return [*_known(by_length), *_known(by_position)]
+
+
+def _risk_plot(analysis: Analysis) -> list[Figure]:
+    plot = line_plot(
+        analysis.risk_coverage.assign(coverage=100 * analysis.risk_coverage["coverage"].astype("float64")),
+        ("coverage", "risk"),
+        identity="plot-risk",
+        labels=("Images answered, the most confident first (%)", "Wrong among them (%)"),
+        caption="Risk against coverage: the share of wrong texts if only the most confident ones are given.",
+        points=False,
+    )
+    return _known(plot)
+
+
+def _environment(results: Results) -> dict[str, str]:
+    """Return what the records state about their origin: each value that occurs, or the range of dates."""
+    found: dict[str, list[str]] = {}
+    for record in results.records:
+        device = {"device": record.device} if record.device else {}
+        for key, value in (record.environment | device).items():
+            found.setdefault(key, []).append(value)
+    return {
+        key: " to ".join(dict.fromkeys((min(values), max(values)))) if key == "date" else join_distinct(values)
+        for key, values in found.items()
+    }
