@@ -53,10 +53,10 @@ def error_table(analysis: Analysis) -> Table | None:
         caption="edits per 100 characters of the labels",
         notes=[
             f"edits that turn the labels into the texts that were read, with 95 % intervals, {_OVER}; of several "
-            "alignments with the fewest edits the one that, from the end backwards, takes a deletion before an insertion "
-            "before a substitution",
-            "repeats dropped: deletions of a character in a run of equal ones of which another one is read, as in ABCCD "
-            "read as ABCD; they are among the deletions too",
+            "alignments with the fewest edits the one that, from the end backwards, takes a deletion before an "
+            "insertion before a substitution",
+            "repeats dropped: deletions of a character in a run of equal ones of which another one is read, as in "
+            "ABCCD read as ABCD; they are among the deletions too",
         ],
     )
 
