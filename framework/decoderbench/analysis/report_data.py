@@ -20,6 +20,7 @@ from decoderbench.analysis.gallery import Picture, alignments_of_rows, choose_pi
 from decoderbench.analysis.readings import readings_of
 from decoderbench.analysis.rows import find_rows
 from decoderbench.analysis.samples import Samples
+from decoderbench.analysis.tuning import summarize_trials
 from decoderbench.metrics import Definition
 from decoderbench.records import Plan
 from decoderbench.results_directory import ResultsDirectory
@@ -30,6 +31,11 @@ class Analysis:
     """The data of a report. Each frame is computed once, when it is asked for."""
 
     results: Results
+
+    @cached_property
+    def tuning(self) -> pd.DataFrame:
+        """One line per row and tried value; empty without tuning. See `summarize_trials`."""
+        return summarize_trials(self.results.trials)
 
     @cached_property
     def samples(self) -> Samples:
