@@ -1,7 +1,4 @@
-"""The tables that the page has and the other files of a report do not: made of the frames of an analysis.
-
-No torch here.
-"""
+"""The tables of the page that are longer than in other files of a report: of pairs and of cells. No torch here."""
 
 from __future__ import annotations
 
@@ -11,7 +8,9 @@ from typing import Any
 import pandas as pd
 
 from decoderbench.analysis import Analysis
+from decoderbench.analysis.tuning import summarize_trials
 from decoderbench.conditions import CONDITIONS
+from decoderbench.kinds import VARIANT
 from decoderbench.records import RunRecord
 from decoderbench.report.html_tables import (
     Grid,
@@ -23,6 +22,7 @@ from decoderbench.report.html_tables import (
     number,
     p_value,
     position,
+    seconds,
 )
 from decoderbench.report.metric_texts import PERCENT, metric_name
 from decoderbench.report.tables import MISSING
@@ -63,101 +63,26 @@ def contrast_grids(analysis: Analysis, labels: Sequence[str]) -> list[Grid]:
     return grids
 
 
-def error_grids(analysis: Analysis, labels: Sequence[str]) -> list[Grid]:
-    """Return the tables of edits, confusions, agreement, and of images that no row reads right."""
-    rates = {name: number(name, decimals=2) for name in ("substitutions", "insertions", "deletions", "repeats_dropped")}
-    outcomes = ("right", "same_length", "too_long", "too_short", "truncated", "empty")
-    shares = {f"{name} (%)": number(name, factor=100, decimals=1) for name in outcomes}
-    row: Columns = {"#": position("index"), "Row": lambda line: Value(labels[line["index"]])}
-    both: Columns = {
-        "A": position("index_a"),
-        "Row A": lambda line: Value(labels[line["index_a"]]),
-        "B": position("index_b"),
-        "Row B": lambda line: Value(labels[line["index_b"]]),
-    }
-    cases = {"Both right (%)": "both", "Only A (%)": "only_a", "Only B (%)": "only_b", "Neither (%)": "neither"}
-    read = analysis.errors[analysis.errors["num_texts"] > 0]
-    found = [
-        frame_grid(
-            "anatomy",
-            "Edits per 100 characters of the labels, and what became of the texts",
-            read,
-            row | _titled(rates) | _titled(shares),
-            num_labels=2,
-            notes=(
-                "repeats dropped count as deletions too: ABCCD read as ABCD",
-                "each text is in one of the last six columns; truncated: the reading is a beginning of the label",
-            ),
-            shown=MANY,
-        ),
-        frame_grid(
-            "confusions",
-            "The most frequent errors on characters, by row",
-            analysis.confusions.sort_values("count", ascending=False, kind="stable"),
-            {
-                **row,
-                "Label": lambda line: Value(_character(line["reference"])),
-                "Read as": lambda line: Value(_character(line["hypothesis"])),
-                "Times": number("count", decimals=0),
-                "Of its occurrences (%)": number("share", factor=100, decimals=2),
-            },
-            num_labels=4,
-        ),
-        frame_grid(
-            "agreement",
-            "Agreement of rows on the same images and seeds",
-            analysis.agreement,
-            both | {header: number(name, factor=100, decimals=1) for header, name in cases.items()},
-            num_labels=4,
-        ),
-        frame_grid(
-            "all-wrong",
-            "Images that no row reads right, those first on which most agree: candidates for wrong labels",
-            analysis.all_wrong,
-            {
-                "Image": label("sample"),
-                "Label": label("reference"),
-                "Most read": label("reading"),
-                "By (% of cells)": number("share", factor=100, decimals=0),
-                "Different readings": number("num_readings", decimals=0),
-            },
-            num_labels=3,
-        ),
-    ]
-    return [grid for grid in found if grid]
-
-
-def _titled(columns: Columns) -> Columns:
-    return {name.replace("_", " ").capitalize(): read for name, read in columns.items()}
-
-
-def _character(text: str) -> str:
-    return {"": "(nothing)", " ": "(blank)"}.get(text, text)
-
-
-def calibration_grid(analysis: Analysis, labels: Sequence[str]) -> Grid | None:
-    """Return the table of whether decoders know when they are right."""
-    frame = analysis.calibration[analysis.calibration["num_seeds"] > 0]
-    columns: Columns = {
-        "#": position("index"),
-        "Row": lambda row: Value(labels[row["index"]]),
-        "Exact match (%)": number("exact_match", factor=100, decimals=1),
-        "Mean confidence (%)": number("mean_confidence", factor=100, decimals=1),
-        "ECE (points)": number("ece", factor=100, decimals=2),
-        "AURC (%)": number("aurc", factor=100, decimals=2),
-        "Texts without a probability": number("num_unscored", decimals=0),
-    }
+def tuning_grid(trials: pd.DataFrame, positions: Mapping[tuple[str, ...], int], labels: Sequence[str]) -> Grid | None:
+    """Return the table of all values that were tried for each row, on validation images; None without tuning."""
+    tried = summarize_trials(trials)
+    rows = [positions[variant] for variant in tried[list(VARIANT)].itertuples(index=False, name=None)]
     return frame_grid(
-        "calibration",
-        "Confidence is the probability that a decoder gives to the text that it returned",
-        frame,
-        columns,
-        num_labels=2,
-        notes=(
-            "ECE, expected calibration error: how far confidence and share of right texts are apart on average, in "
-            "bins of equally many images",
-            "AURC: the area under the curve of risk against coverage; less is better",
-        ),
+        "tuning",
+        "What was tried for each row, on validation images alone",
+        tried.assign(row=rows),
+        {
+            "#": position("row"),
+            "Row": lambda row: Value(labels[row["row"]]),
+            "Values": lambda row: Value(row["values"], badges=("chosen",) if row["chosen"] else ()),
+            "Exact match (%)": number("exact_match", factor=100, decimals=1),
+            "By seed": label("exact_match_by_seed"),
+            "Nats/char": number("nats_per_char", decimals=3),
+            "Time": seconds("train_seconds"),
+            "Without a score": label("reasons"),
+        },
+        num_labels=3,
+        file="tables/tuning.csv",
         shown=MANY,
     )
 

@@ -11,16 +11,16 @@ from decoderbench.analysis.curves import validation_curves
 from decoderbench.analysis.frame import VARIANT, Results
 from decoderbench.analysis.gallery import KINDS
 from decoderbench.analysis.kept_images import read_images
-from decoderbench.analysis.tuning import NOT_TUNED
+from decoderbench.analysis.tuning import notes_on_tuning
 from decoderbench.report.comparison_tables import effect_tables
+from decoderbench.report.error_tables import calibration_tables, error_tables
 from decoderbench.report.html_answer import answer_of
 from decoderbench.report.html_gallery import alignments_of, gallery_of
 from decoderbench.report.html_grids import (
-    calibration_grid,
     contrast_grids,
-    error_grids,
     ledger_grid,
     provenance_grid,
+    tuning_grid,
 )
 from decoderbench.report.html_methods import SPLIT_NAMES, methods_of
 from decoderbench.report.html_plots import (
@@ -67,11 +67,12 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
         "kinds": KINDS,
         "gallery": gallery_of(samples, analysis.pictures, images),
         "looks": alignments_of(samples, images, analysis.alignments),
-        "errors": error_grids(analysis, labels),
+        "errors": [grid_of_table(table) for table in error_tables(analysis)],
         "error_plots": _error_plots(analysis),
-        "calibration": calibration_grid(analysis, labels),
+        "calibration": [grid_of_table(table) for table in calibration_tables(analysis)],
         "risk": _risk_plot(analysis),
-        "not_tuned": f"{NOT_TUNED[:1].upper()}{NOT_TUNED[1:]}.",
+        "tuning": tuning_grid(results.trials, positions, labels),
+        "tuning_notes": list(notes_on_tuning(results.plan, results.trials)),
         "ledger": ledger_grid(cells, labels),
         "data_summary": results.plan.data_summary,
         "data_notes": results.plan.data_notes,

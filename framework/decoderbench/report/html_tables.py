@@ -81,14 +81,14 @@ class Grid:
 
 
 def grid_of_table(table: Table, *, numbered: bool = False) -> Grid:
-    """Return a table of the report as one of the page; `numbered`: with the number of each row before it."""
+    """Return a table of the report as one of the page; `numbered`: with numbers of rows, and remarks set apart."""
     num_columns = len(table.headers)
 
     def read(row: int, column: int, text: str) -> Value:
         if column < table.num_labels:
             return Value(text)
         if column >= num_columns - table.num_remarks:
-            return Value("", badges=text.split("; ") if text else ())
+            return Value("", badges=text.split("; ") if text else ()) if numbered else Value(text)
         return _read_number(text, strong=(row, column) in table.bold)
 
     rows = [[read(row, column, text) for column, text in enumerate(line)] for row, line in enumerate(table.rows)]
