@@ -39,19 +39,25 @@ class Samples:
 
     def __init__(self, results: Results) -> None:
         self.results = results
-        rows: dict[tuple[str, ...], dict[int, Cell]] = {}
-        for cell in results.plan.cells:
-            rows.setdefault(cell.variant, {})[cell.seed] = cell
-        self.variants = list(rows)
+        cells = results.plan.cells
+        self.variants = list(dict.fromkeys(cell.variant for cell in cells))
         """The labels of each row."""
-        self.seeds = list(dict.fromkeys(cell.seed for cell in results.plan.cells))
+        self.seeds = list(dict.fromkeys(cell.seed for cell in cells))
         """All seeds of the plan, in the order of their first cell."""
-        self._rows = list(rows.values())
-        self._records = {record.cell.cell_id: record for record in results.records if record.status == "done"}
+        self._rows: list[dict[int, Cell]] = [{} for _ in self.variants]
+        self._records: dict[tuple[int, int], RunRecord] = {}
+        numbers = {variant: row for row, variant in enumerate(self.variants)}
+        records = iter(results.records)
+        for cell, status in zip(cells, results.cells["status"], strict=True):
+            row = numbers[cell.variant]
+            self._rows[row][cell.seed] = cell
+            record = None if status == "pending" else next(records)
+            if record is not None and status == "done":
+                self._records[row, cell.seed] = record
         self._texts: dict[tuple[int, int], Transcriptions] = {}
         self._terms: dict[tuple[str, int, int], Terms | None] = {}
         self._frames: dict[tuple[Split, int, int], pd.DataFrame] = {}
-        self._rejected: dict[str, dict[str, Cell]] = {}
+        self._rejected: dict[str, list[tuple[int, int]]] = {}
 
     @cached_property
     def titles(self) -> list[str]:
@@ -79,8 +85,7 @@ class Samples:
 
     def record(self, row: int, seed: int) -> RunRecord | None:
         """Return the record of a cell that is done, else None."""
-        cell = self.cell(row, seed)
-        return None if cell is None else self._records.get(cell.cell_id)
+        return self._records.get((row, seed))
 
     def frame(self, row: int, seed: int, split: Split = "test") -> pd.DataFrame | None:
         """Return the predictions of a cell, one line per image, or None if it has no samples.
@@ -157,29 +162,31 @@ class Samples:
         for metric in self.metrics:
             for row, seed in self._tables("test"):
                 self.terms(metric, row, seed)
-        everywhere = len(self._tables("test"))
+        everywhere = len(self._records)
         return [
-            reason if len(cells) == everywhere and len(cells) > 1 else f"{reason} ({_name(list(cells.values()))})"
-            for reason, cells in self._rejected.items()
+            reason
+            if len(places) == everywhere
+            else f"{reason} ({_name([self._rows[row][seed] for row, seed in places])})"
+            for reason, places in self._rejected.items()
         ]
 
     def _compute_terms(self, metric: str, row: int, seed: int) -> Terms | None:
-        table, record = self._tables("test").get((row, seed)), self.record(row, seed)
+        table, record = self._tables("test").get((row, seed)), self._records.get((row, seed))
         if table is None or record is None or (value := record.metrics.get(metric)) is None:
             return None
         definition = self.results.definitions.get(metric)
         if definition is None:
-            self._reject(record.cell, f"{metric}: no interval, the plugin of this metric is not loaded")
+            self._reject(row, seed, f"{metric}: no interval, the plugin of this metric is not loaded")
             return None
         if (row, seed) not in self._texts:
             self._texts[row, seed] = transcriptions_of(table)
         terms = definition.per_sample(self._texts[row, seed])
         if terms is None:
-            self._reject(record.cell, f"{metric}: no interval, the metric gives no numbers per image")
+            self._reject(row, seed, f"{metric}: no interval, the metric gives no numbers per image")
             return None
         numerators, denominators = terms
         if not abs(numerators.sum() - value * denominators.sum()) <= _TOLERANCE * abs(value) * denominators.sum():
-            self._reject(record.cell, f"{metric}: no interval, its numbers per image do not add up to its value")
+            self._reject(row, seed, f"{metric}: no interval, its numbers per image do not add up to its value")
             return None
         return terms
 
@@ -201,23 +208,23 @@ class Samples:
         for row, seeds in found.items():
             for seed in (seed for seed, images in seeds.items() if images != own[row]):
                 del tables[row, seed]
-                self._reject(self._rows[row][seed], "tested on other images or labels than the other seeds of the row")
+                self._reject(row, seed, "tested on other images or labels than the other seeds of the row")
         numbers = {images: number for number, images in enumerate(dict.fromkeys(own.values()))}
         return tables, [numbers[own[row]] if row in own else None for row in range(len(self._rows))]
 
     def _read_all(self, split: Split) -> Iterator[tuple[int, int, pyarrow.Table]]:
-        for row, cells in enumerate(self._rows):
-            for seed, cell in cells.items():
-                record = self._records.get(cell.cell_id)
-                if record is None or (split == "val" and _FILES[split] not in record.artifacts):
-                    continue
-                try:
-                    yield row, seed, read_predictions(self.results.directory, record, _FILES[split])
-                except DataError as error:
-                    self._reject(cell, f"{_FILES[split]}: {error}, so these cells have no interval and no contrast")
+        for (row, seed), record in self._records.items():
+            if split == "val" and _FILES[split] not in record.artifacts:
+                continue
+            try:
+                yield row, seed, read_predictions(self.results.directory, record, _FILES[split])
+            except DataError as error:
+                self._reject(row, seed, f"{_FILES[split]}: {error}, so these cells have no interval and no contrast")
 
-    def _reject(self, cell: Cell, reason: str) -> None:
-        self._rejected.setdefault(reason, {})[cell.cell_id] = cell
+    def _reject(self, row: int, seed: int, reason: str) -> None:
+        places = self._rejected.setdefault(reason, [])
+        if (row, seed) not in places:
+            places.append((row, seed))
 
 
 class _Aligner:
