@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -17,7 +15,7 @@ from markdown_it import MarkdownIt
 from decoderbench.conditions import CONDITIONS
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DataError
-from decoderbench.records import Cost, append_line
+from decoderbench.records import append_line
 from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
 from decoderbench.report.tables import format_fixed
 from decoderbench.results_directory import ResultsDirectory
@@ -29,7 +27,6 @@ COLUMNS = [
     *("train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds"),
     *("frames", "train_limit", "tuned", "tuning_seconds", *CONDITIONS, "cell_id", "name"),
 ]
-FIGURES = ["accuracy_vs_steps.svg", "accuracy_vs_latency.svg"]
 
 
 def publish_mixed(path: Path) -> ResultsDirectory:
@@ -230,7 +227,6 @@ def test_write_report_without_records_shows_all_pending(tmp_path: Path) -> None:
     assert list(frame.columns) == COLUMNS
     assert (len(frame), len(summarize(frame))) == (0, 0)
     assert (tmp_path / "cells.csv").read_text() == ",".join(COLUMNS) + "\n"
-    assert not any((tmp_path / name).exists() for name in FIGURES)
 
 
 def test_write_report_refuses_folder_without_plan(tmp_path: Path) -> None:
@@ -298,88 +294,6 @@ def test_table_tex_escapes_every_cell_and_note(hostile: Path) -> None:
     rows = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
     assert len(rows) == len(HOSTILE)
     assert all(row.endswith(r" \\") for row in rows)
-
-
-def test_figures_show_hostile_labels_literally(hostile: Path) -> None:
-    for name in FIGURES:
-        drawing = ElementTree.parse(hostile / name)
-        texts = " ".join("".join(element.itertext()) for element in drawing.findall(".//{*}text"))
-        for label in HOSTILE[:-1]:
-            assert "".join(label.split()) in "".join(texts.split())
-        assert not drawing.findall(".//{*}script")
-
-
-def test_figures_are_reproducible_and_embedded_in_the_page(hostile: Path, tmp_path: Path) -> None:
-    again = publish_hostile(tmp_path)
-    for name in FIGURES:
-        assert (again / name).read_bytes() == (hostile / name).read_bytes()
-        assert f"]({name})" in (again / "report.md").read_text(encoding="utf-8")
-
-
-def test_steps_figure_draws_thin_lines_for_seeds_and_thick_mean(tmp_path: Path) -> None:
-    cells = [make_cell(seed=seed) for seed in range(3)]
-    directory = publish(tmp_path, cells, [make_record(cell) for cell in cells])
-    for cell in cells[1:]:
-        for step in (1, 2, 1, 2):  # interrupted after two steps, then restarted
-            history = directory.cell_directory(cell) / "history.jsonl"
-            append_line(history, {"step": step, "val_exact_match": cell.seed / 2})
-    write_report(tmp_path, command=COMMAND)
-    paths = ElementTree.parse(tmp_path / FIGURES[0]).findall(".//{*}path[@clip-path]")
-    curves = [path for path in paths if "#0072b2" in path.get("style", "")]
-    heights = [[point.split()[1] for point in re.split("[ML]", path.get("d", ""))[1:]] for path in curves]
-    assert [len(points) for points in heights] == [2, 2, 2]
-    middle, top, mean = (float(points[0]) for points in heights)
-    assert mean == pytest.approx((middle + top) / 2)
-    assert ["stroke-width: 1.8" in path.get("style", "") for path in curves] == [False, False, True]
-
-
-def publish_many(path: Path) -> Path:
-    """Publish two encoders x seven decoders, each more accurate and faster than the one before.
-
-    Exceptions: the first is the fastest, and the last two are equally accurate. One in the middle has a name.
-    """
-    cells = [
-        make_cell(f"d{number}", encoder=encoder, name="__name__" if (encoder, number) == ("E0", 3) else "")
-        for encoder in ("E0", "$E1$")
-        for number in range(7)
-    ]
-    directory = publish(path, cells, [])
-    for place, cell in enumerate(cells):
-        cost = Cost(latency_ms=20.0 - place if place else 0.5)
-        directory.publish(make_record(cell, min(place, 12) / 20, cost=cost))
-        append_line(directory.cell_directory(cell) / "history.jsonl", {"step": 1, "val_exact_match": place / 20})
-    write_report(path, command=COMMAND)
-    return path
-
-
-def texts(drawing: Path) -> list[str]:
-    return ["".join(element.itertext()) for element in ElementTree.parse(drawing).findall(".//{*}text")]
-
-
-def test_steps_figure_of_many_rows_has_panels_and_one_legend(tmp_path: Path) -> None:
-    shown = texts(publish_many(tmp_path) / FIGURES[0])
-    assert [shown.count(panel) for panel in ("E0", "$E1$")] == [1, 1]
-    assert [shown.count(f"d{number}") for number in range(7)] == [1] * 7
-    assert not any("/" in text or "name" in text for text in shown)
-
-
-def test_latency_figure_of_many_rows_labels_names_and_pareto_front(tmp_path: Path) -> None:
-    shown = texts(publish_many(tmp_path) / FIGURES[1])
-    # The legend has every row. The Pareto front is the first row and the faster one of the last two.
-    wanted = {"E0 / d0": 2, "$E1$ / d6": 2, "__name__": 2, "$E1$ / d5": 1, "E0 / d1": 1}
-    assert {text: shown.count(text) for text in wanted} == wanted
-
-
-def test_write_report_deletes_figures_without_data(tmp_path: Path) -> None:
-    cell = make_cell()
-    directory = publish(tmp_path, [cell], [make_record(cell, cost=Cost())])
-    for name in FIGURES:
-        (tmp_path / name).write_text("of an earlier report")
-    append_line(directory.cell_directory(cell) / "history.jsonl", {"step": 1, "val_exact_match": 0.5})
-    page = write_report(tmp_path, command=COMMAND).read_text(encoding="utf-8")
-    assert "accuracy_vs_steps.svg" in page
-    assert "accuracy_vs_latency.svg" not in page
-    assert [(tmp_path / name).exists() for name in FIGURES] == [True, False]
 
 
 def test_markdown_table_imports_neither_torch_nor_matplotlib(tmp_path: Path) -> None:

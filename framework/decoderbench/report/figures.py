@@ -30,22 +30,9 @@ _INTERVAL = "bars are the 95 % intervals of the table"
 _Figure = tuple[str, Callable[["Figure"], None]]
 """Caption and painter."""
 
-NAMES = (
-    "accuracy_of_seeds",
-    "accuracy_vs_steps",
-    *COST_AXES,
-    "accuracy_vs_labels",
-    "errors_by_kind",
-    "accuracy_by_length",
-    "accuracy_by_position",
-    "risk_coverage",
-    "latency_vs_length",
-)
-"""The files in `figures/`, without their endings, in the order of a report."""
-
 
 def draw_figures(analysis: Analysis) -> dict[str, Drawing]:
-    """Return the figures of a report by name, in the order of `NAMES`, without those that have nothing to show."""
+    """Return the figures of a report by name, in the order of a report, without those that have nothing to show."""
     rows = analysis.rows
     varying = [axis for axis in VARIANT if rows[axis].nunique() > 1] or ["decoder"]
     rows = shown_rows(rows, varying)
