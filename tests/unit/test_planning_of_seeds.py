@@ -38,17 +38,17 @@ def test_half_width_at_the_pilots_own_size_is_that_of_its_interval(folds: int) -
     assert half_width(estimate.components, seeds=4, units=60, level=0.99) > width
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.floats(0.001, 0.3), st.integers(2, 40), st.integers(2, 5000))
-def test_power_is_the_noncentral_t_distribution_of_scipy(effect: float, seeds: int, units: int) -> None:
-    a = (0.5 - 0.1) / 500 * units + 0.1
-    b = (0.4 - 0.1) / 3 * seeds + 0.1
-    total = max(a + b - 0.1, a, b)
-    df = total**2 / (a**2 / (seeds - 1) + b**2 / (units - 1) + 0.1**2 / ((seeds - 1) * (units - 1)))
-    df = max(df, min(seeds, units) - 1)
-    expected = stats.nct.sf(stats.t.ppf(0.975, df), df, effect / math.sqrt(total / (seeds * units)))
-    assert power(PILOT, effect, seeds=seeds, units=units) == pytest.approx(expected, rel=1e-5, abs=1e-9)
-    assert power(PILOT, -effect, seeds=seeds, units=units) == power(PILOT, effect, seeds=seeds, units=units)
+@pytest.mark.parametrize(("seeds", "units"), [(3, 50), (5, 200), (20, 50)])
+@pytest.mark.parametrize("factor", ["seed", "unit"])
+def test_power_of_one_random_factor_is_the_noncentral_t_distribution(factor: str, seeds: int, units: int) -> None:
+    """Where only seeds vary, or only images, the test is the textbook's."""
+    pilot = dataclasses.replace(PILOT, **{"seed": 0.0, "unit": 0.0, "residual": 0.0, factor: 3.0})  # type: ignore[arg-type]
+    variance = 3 / 500 / seeds if factor == "seed" else 3 / 3 / units
+    df = (seeds if factor == "seed" else units) - 1
+    for effect in (0.05, 0.2, 0.4):
+        expected = stats.nct.sf(stats.t.ppf(0.975, df), df, effect / math.sqrt(variance))
+        assert power(pilot, effect, seeds=seeds, units=units) == pytest.approx(expected, abs=0.01)
+        assert power(pilot, -effect, seeds=seeds, units=units) == power(pilot, effect, seeds=seeds, units=units)
 
 
 def test_power_is_how_often_simulated_tables_find_the_effect() -> None:
@@ -63,7 +63,7 @@ def test_power_is_how_often_simulated_tables_find_the_effect() -> None:
     assert found / 500 == pytest.approx(power(truth, 0.3, seeds=5, units=60), abs=0.06)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.floats(0.01, 0.3), st.integers(10, 5000))
 def test_seeds_needed_are_the_fewest_that_reach_the_power(effect: float, units: int) -> None:
     needed = seeds_needed(PILOT, effect, units=units).seeds
@@ -87,14 +87,14 @@ def test_range_covers_the_number_that_the_true_components_need() -> None:
     needed = seeds_needed(truth, 0.3, units=60).seeds
     assert needed is not None
     covered = narrow = 0
-    for seed in range(100):
+    for seed in range(60):
         each = seeds_needed(pilot_of(simulated(0.02, 0.05, 0.5, 3, 60, seed)), 0.3, units=60)
         assert each.low is not None
         assert each.low <= (each.seeds or math.inf) <= (each.high or math.inf)
         covered += each.low <= needed <= (each.high or math.inf)
         narrow += (each.high or math.inf) < 1000
-    assert covered >= 75
-    assert narrow >= 50  # else the range would say nothing
+    assert covered >= 45
+    assert narrow >= 30  # else the range would say nothing
 
 
 def test_pilot_with_more_seeds_leaves_a_narrower_range() -> None:

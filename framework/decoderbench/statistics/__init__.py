@@ -5,7 +5,16 @@ Arrays in, numbers out; numpy and scipy.special only.
 
 from decoderbench.statistics.crossed import Components
 from decoderbench.statistics.estimates import Estimate, Scope, contrast
-from decoderbench.statistics.families import ALPHA, Pair, all_pairs, holm, mark_bold, not_shown_to_be_worse
+from decoderbench.statistics.families import (
+    ALPHA,
+    Contrast,
+    Pair,
+    all_pairs,
+    family,
+    holm,
+    mark_bold,
+    not_shown_to_be_worse,
+)
 from decoderbench.statistics.planning import SeedsNeeded, half_width, power, seeds_needed
 from decoderbench.statistics.rows import row
 from decoderbench.statistics.scores import Scores
@@ -13,6 +22,7 @@ from decoderbench.statistics.scores import Scores
 __all__ = [
     "ALPHA",
     "Components",
+    "Contrast",
     "Estimate",
     "Pair",
     "Scope",
@@ -20,6 +30,7 @@ __all__ = [
     "SeedsNeeded",
     "all_pairs",
     "contrast",
+    "family",
     "half_width",
     "holm",
     "mark_bold",

@@ -32,10 +32,11 @@ class Components:
     fold_sizes: tuple[int, ...]
 
 
-class Products(NamedTuple):
-    """`Components` of several rows, with products instead of squares: three symmetric (V, V) matrices.
+class Squares(NamedTuple):
+    """Mean squares as in `Components`: arrays of one shape.
 
-    The mean squares of a contrast with weights c are c' seed c, c' unit c and c' residual c.
+    With products instead of squares they are three symmetric (V, V) matrices, and the mean squares of a contrast with
+    weights c are c' seed c, c' unit c and c' residual c.
     """
 
     seed: Floats
@@ -56,7 +57,7 @@ def linearize(scores: Scores, rows: Integers, seeds: Integers) -> tuple[Floats, 
     return values, center + (numerator - center * denominator) / mean_denominator
 
 
-def products(tables: Floats, folds: Integers) -> Products:
+def products(tables: Floats, folds: Integers) -> Squares:
     """Return the mean products of tables (V, S, G) within folds (G,).
 
     One fold gives section 2 of Searle, Casella and McCulloch's two-way layout without replication: A = N var of the
@@ -74,7 +75,7 @@ def products(tables: Floats, folds: Integers) -> Products:
     unit = units - models.mean(axis=1)[:, folds]
     residual = tables - models[:, :, folds] - unit[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN: nothing to estimate it from
-        return Products(
+        return Squares(
             _gram(seed) / np.float64(num_seeds - 1),
             _gram(unit) * num_seeds / np.float64(within),
             _gram(residual) / np.float64((num_seeds - 1) * within),

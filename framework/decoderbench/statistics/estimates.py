@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
-from decoderbench.statistics.crossed import Components, linearize, products
+from decoderbench.statistics.crossed import Components, Squares, linearize, products
 from decoderbench.statistics.scores import Floats, Integers, Scores
 
 Scope = Literal["architecture", "this trained model"]
@@ -30,7 +30,7 @@ class Estimate:
         units: the number of groups that the images belong to, or of images if each is independent.
         scope: what the interval speaks of. With one seed it holds for this trained model, on new images; with more,
             for the architecture, trained anew and on new images.
-        components: the mean squares behind the variance.
+        components: the mean squares of the contrast itself.
     """
 
     value: float
@@ -76,7 +76,9 @@ def contrast(scores: Scores, weights: ArrayLike, *, level: float = 0.95) -> Esti
     shape = Shape.of(scores, rows, seeds)
     value = table.mean(axis=(1, 2))
     value = np.where(np.abs(value) < 1e-13 * scale, 0, value)
-    return estimates(value, *squares, shape=shape, step=shape.step * np.abs(weight).max(keepdims=True), level=level)[0]
+    return estimates(value, Squares(*squares), shape, step=shape.step * np.abs(weight).max(keepdims=True), level=level)[
+        0
+    ]
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,12 @@ class Shape:
     @property
     def num_units(self) -> int:
         """Units in all folds."""
-        return int(self.fold_sizes.sum())
+        return round(float(self.fold_sizes.sum()))
+
+    @property
+    def units_per_model(self) -> float:
+        """Units that a trained model is tested on: N / K for equal folds."""
+        return float((self.fold_sizes**2).sum() / self.fold_sizes.sum())
 
     @property
     def seed_df(self) -> float:
@@ -121,24 +128,39 @@ class Shape:
         """Degrees of freedom between units, within folds: N - K."""
         return float(self.num_units - len(self.fold_sizes))
 
-    def spread(self, seed: Floats, unit: Floats, residual: Floats) -> Spread:
-        """Return variance and degrees of freedom of the mean of a table, from its mean squares.
+    def spread(self, squares: Squares, moderated: tuple[Floats, Floats] | None = None) -> Spread:
+        """Return variance and degrees of freedom of means, from their mean squares.
 
-        The variance is never below that of seeds or units alone. Degrees of freedom are Satterthwaite's, at least those
-        of the smaller factor. One seed: the variance over units.
+        The variance is never below that of seeds or units alone. Degrees of freedom are Satterthwaite's, or those of
+        the seeds where seeds vary more than units: with three of them, Satterthwaite's are too many as often as not.
+        One seed: the variance over units.
+
+        Args:
+            squares: of the tables.
+            moderated: seed mean squares that take the place of those in `squares`, and their degrees of freedom.
         """
-        number, unit_df, seed_df = self.num_seeds * self.num_units, self.unit_df, self.seed_df
+        seed, unit, residual = squares
+        unit_df = self.unit_df
+        number = self.num_seeds * self.num_units
         if self.num_seeds == 1:
             return Spread(unit / number, np.full_like(unit, unit_df if unit_df else np.nan))
+        seed, seed_df = moderated or (seed, np.full_like(seed, self.seed_df))
         total = np.maximum(seed + unit - residual, np.maximum(seed, unit))
+        smaller = np.minimum(seed_df, unit_df)
         with np.errstate(divide="ignore", invalid="ignore"):
             parts = seed**2 / seed_df + unit**2 / unit_df + residual**2 / ((self.num_seeds - 1) * unit_df)
-            df = np.maximum(total**2 / parts, min(seed_df, unit_df))
+            df = np.where(seed > unit * (1 + 1e-9), smaller, np.maximum(total**2 / parts, smaller))
         return Spread(total / number, df)
 
 
 def estimates(
-    value: Floats, seed: Floats, unit: Floats, residual: Floats, *, shape: Shape, step: Floats, level: float
+    value: Floats,
+    squares: Squares,
+    shape: Shape,
+    *,
+    step: Floats,
+    level: float,
+    moderated: tuple[Floats, Floats] | None = None,
 ) -> list[Estimate]:
     """Return an estimate for each of several contrasts, from arrays (P,) of values and mean squares.
 
@@ -148,7 +170,7 @@ def estimates(
     """
     check_level(level)
     number, unit_df = shape.num_units, shape.unit_df
-    variance, df = shape.spread(seed, unit, residual)
+    variance, df = shape.spread(squares, moderated)
     constant = variance == 0
     variance = np.where(constant, value**2 / number, variance)
     df = np.where(constant, unit_df, df)
@@ -159,7 +181,7 @@ def estimates(
         p = np.where(constant & (value == 0), 1.0, 2 * stdtr(df, -np.abs(value) / np.sqrt(variance)))
     scope: Scope = "architecture" if shape.num_seeds > 1 else "this trained model"
     sizes = tuple(map(int, shape.fold_sizes))
-    columns = (value, value - half, value + half, variance, df, p, seed, unit, residual)
+    columns = (value, value - half, value + half, variance, df, p, *squares)
     found = []
     for each, low, high, v, d, each_p, a, b, r in np.stack(columns).T.tolist():
         parts = Components(a, b, r, shape.num_seeds, number, sizes)

@@ -1,19 +1,35 @@
-"""Many contrasts at once: Holm's adjustment, all pairs of a table, and rows that are not shown to be worse."""
+"""Many contrasts at once: those of one table, Holm's adjustment, and rows that are not shown to be worse."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from decoderbench.statistics.crossed import linearize, products
+from decoderbench.statistics.crossed import Squares, linearize, products
 from decoderbench.statistics.estimates import Estimate, Shape, estimates
+from decoderbench.statistics.moderation import Prior, fit_prior, moderate
 from decoderbench.statistics.scores import Floats, Scores
 
 ALPHA = 0.05
 """The share of tables without any difference in which some row may be called worse."""
+
+ROUNDING = 1e-12
+"""Relative to what is subtracted, differences below this are 0."""
+
+LEAST_SQUARE = 0.05
+"""A seed mean square counts in the prior as at least this part of the residual one, below which it is chance alone."""
+
+
+class Contrast(NamedTuple):
+    """A contrast of a family: its estimate, and its p value alone and over the family."""
+
+    estimate: Estimate
+    p: float
+    p_holm: float
 
 
 class Pair(NamedTuple):
@@ -40,26 +56,45 @@ def holm(p: ArrayLike) -> Floats:
     return adjusted
 
 
+def family(scores: Scores, weights: ArrayLike, *, level: float = 0.95) -> list[Contrast]:
+    """Estimate contrasts that stand in one table, given by weights (P, V), as `contrast` does each.
+
+    Three seeds say little about how seeds vary, and among many contrasts those are found whose variance is
+    underestimated. Therefore rows stand for each other: the seed mean square of a contrast, if it is below what all
+    pairs of rows of `scores` lead to expect, is raised towards that. Give all rows of the table, not only those that
+    the weights need.
+
+    Raises:
+        ValueError: as in `contrast`.
+    """
+    matrix = np.asarray(weights, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[1] != len(scores.numerator):
+        raise ValueError(f"weights of {len(scores.numerator)} rows need as many columns, not the shape {matrix.shape}")
+    if not np.isfinite(matrix).all() or not matrix.any(axis=1).all():
+        raise ValueError("the weights of a contrast must be finite and not all of them 0")
+    found: dict[int, Estimate] = {}
+    prior = _prior(scores)
+    num_rows = int(scores.present.any(axis=1).sum())
+    for block in _blocks(scores, matrix):
+        shape = block.shape
+        size = (matrix[block.positions] ** 2).sum(axis=1)
+        df = np.full(len(block.positions), shape.seed_df)
+        seed, seed_df = moderate(block.squares.seed / size, df, prior, (num_rows - 1) * df)
+        step = shape.step * np.abs(matrix[block.positions]).max(axis=1)
+        parts = estimates(block.values, block.squares, shape, step=step, level=level, moderated=(seed * size, seed_df))
+        found.update(zip(block.positions, parts, strict=True))
+    p = [found[index].p for index in range(len(matrix))]
+    return [Contrast(found[index], p[index], adjusted) for index, adjusted in enumerate(holm(p).tolist())]
+
+
 def all_pairs(scores: Scores, *, level: float = 0.95) -> list[Pair]:
-    """Return the differences of all pairs of rows, ordered by a, then b, each over the seeds that both rows have.
+    """Return the differences of all pairs of rows, ordered by a, then b: a family, each over the seeds that both have.
 
     Pairs without a common seed are left out and are not part of the family.
     """
-    by_seeds: dict[bytes, list[tuple[int, int]]] = {}
-    present = scores.present
-    for a, b in combinations(range(len(present)), 2):
-        if (common := present[a] & present[b]).any():
-            by_seeds.setdefault(common.tobytes(), []).append((a, b))
-    found: dict[tuple[int, int], Estimate] = {}
-    for key, pairs in by_seeds.items():
-        seeds = np.frombuffer(key, dtype=bool)
-        found.update(zip(pairs, _differences(scores, pairs, seeds, level), strict=True))
-    ordered = sorted(found)
-    p = [found[pair].p for pair in ordered]
-    return [
-        Pair(*pair, found[pair], plain, adjusted)
-        for pair, plain, adjusted in zip(ordered, p, holm(p).tolist(), strict=True)
-    ]
+    pairs = _pairs(scores)
+    contrasts = family(scores, _weights(scores, pairs), level=level) if pairs else []
+    return [Pair(a, b, *contrast) for (a, b), contrast in zip(pairs, contrasts, strict=True)]
 
 
 def not_shown_to_be_worse(scores: Scores, *, higher_is_better: bool) -> NDArray[np.bool_]:
@@ -81,21 +116,58 @@ def mark_bold(pairs: list[Pair], has_result: NDArray[np.bool_], *, higher_is_bet
     return bold
 
 
-def _differences(
-    scores: Scores, pairs: list[tuple[int, int]], seeds: NDArray[np.bool_], level: float
-) -> list[Estimate]:
-    """Estimate pairs with the same seeds by products of rows, so that each table is read once and not once per pair."""
-    rows, position = np.unique(np.array(pairs), return_inverse=True)
-    a, b = position.reshape(-1, 2).T
-    chosen = np.flatnonzero(seeds)
-    values, tables = linearize(scores, rows, chosen)
-    squares = []
-    for product in products(tables, scores.unit_folds):
-        own = np.diag(product)
-        both = own[a] + own[b]
-        difference = both - 2 * product[a, b]
-        squares.append(np.where(difference < 1e-12 * both, 0, difference))  # what rounding leaves of equal rows
-    difference = values[a] - values[b]
-    difference = np.where(np.abs(difference) < 1e-13 * np.maximum(np.abs(values[a]), np.abs(values[b])), 0, difference)
-    shape = Shape.of(scores, rows, chosen)
-    return estimates(difference, *squares, shape=shape, step=np.full(len(pairs), shape.step), level=level)
+class _Block(NamedTuple):
+    """Contrasts over the same seeds: their positions, values and mean squares."""
+
+    positions: list[int]
+    values: Floats
+    squares: Squares
+    shape: Shape
+
+
+def _blocks(scores: Scores, weights: Floats) -> Iterator[_Block]:
+    """Estimate contrasts by products of rows, so that each table is read once and not once per contrast."""
+    used = weights != 0
+    common = ~(used @ ~scores.present)  # (P, S), whether all rows of a contrast have the seed
+    if not common.any(axis=1).all():
+        raise ValueError("the rows of a contrast must have a seed in common")
+    by_seeds: dict[bytes, list[int]] = {}
+    for index, seeds in enumerate(common):
+        by_seeds.setdefault(seeds.tobytes(), []).append(index)
+    for key, positions in by_seeds.items():
+        rows = np.flatnonzero(used[positions].any(axis=0))
+        seeds = np.flatnonzero(np.frombuffer(key, dtype=bool))
+        values, tables = linearize(scores, rows, seeds)
+        weight = weights[positions][:, rows]
+        value = weight @ values
+        value[np.abs(value) < ROUNDING * (np.abs(weight) @ np.abs(values))] = 0
+        squares = []
+        for product in products(tables, scores.unit_folds):
+            square = (weight @ product * weight).sum(axis=1)
+            largest = (np.abs(weight) @ np.sqrt(np.diag(product))) ** 2
+            squares.append(np.where(square < ROUNDING * largest, 0, square))
+        yield _Block(positions, value, Squares(*squares), Shape.of(scores, rows, seeds))
+
+
+def _prior(scores: Scores) -> Prior:
+    """Fit a prior to the seed mean squares of all pairs of rows, for a contrast whose squared weights sum to 1."""
+    pairs = [(a, b) for a, b in _pairs(scores) if (scores.present[a] & scores.present[b]).sum() > 1]
+    if not pairs:
+        return fit_prior(np.empty(0), np.empty(0))
+    blocks = list(_blocks(scores, _weights(scores, pairs)))
+    squares = np.concatenate([np.maximum(each.squares.seed, LEAST_SQUARE * each.squares.residual) for each in blocks])
+    df = np.concatenate([np.full(len(each.positions), each.shape.seed_df) for each in blocks])
+    varies = squares > 0  # False for NaN too
+    return fit_prior(squares[varies] / 2, df[varies])
+
+
+def _pairs(scores: Scores) -> list[tuple[int, int]]:
+    present = scores.present
+    return [(a, b) for a, b in combinations(range(len(present)), 2) if (present[a] & present[b]).any()]
+
+
+def _weights(scores: Scores, pairs: list[tuple[int, int]]) -> Floats:
+    weights = np.zeros((len(pairs), len(scores.numerator)))
+    a, b = np.array(pairs).T
+    weights[np.arange(len(pairs)), a], weights[np.arange(len(pairs)), b] = 1, -1
+    return weights
