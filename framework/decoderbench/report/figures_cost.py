@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from decoderbench.report.figures_scale import AccuracyScale
+from decoderbench.report.figures_scale import AccuracyScale, set_log_scale
 from decoderbench.report.figures_style import add_legend
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ def draw_cost(figure: Figure, points: pd.DataFrame, cost: CostAxis) -> None:
             cost's column, `label`, `style`, and `alike`: whether the cost can be compared with those of other rows.
         cost: the cost.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
     axes = figure.add_subplot()
     value, low, high = (100 * points[f"exact_match{end}"] for end in ("", "_low", "_high"))
     low, high = low.fillna(value), high.fillna(value)
     scale = AccuracyScale.of(value)
     front = pareto_front(points[points["alike"]], cost.column)
-    first, last = points[cost.column].min() / 1.6, points[cost.column].max() * 1.6
+    least, most = points[cost.column].min(), points[cost.column].max()
+    margin = 1.1 * (most / least) ** 0.06
+    last = most * margin
     steps = [*front[cost.column], last], [*front["exact_match"], front["exact_match"].max()]
     axes.step(steps[0], [100 * step for step in steps[1]], where="post", color="0.7", linewidth=1, zorder=1)
     handles = []
@@ -66,10 +66,8 @@ def draw_cost(figure: Figure, points: pd.DataFrame, cost: CostAxis) -> None:
         handles.append(
             axes.errorbar(row[cost.column], center, bar, fmt=style.marker, color=style.color, elinewidth=1, capsize=3)
         )
-    axes.set(xscale="log", xlim=(first, last), xlabel=f"{cost.label}, log scale)")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axes.set_xlabel(f"{cost.label}, log scale)")
+    set_log_scale(axes, least / margin, last)
     scale.apply(axes, "y", [*value, *low, *high])
     axes.set_ylabel(f"Exact match on the test split ({scale.suffix})")
     if not points["alike"].all():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from decoderbench.report.figures_scale import AccuracyScale
+from decoderbench.report.figures_scale import AccuracyScale, set_log_scale
 from decoderbench.report.figures_style import add_legend
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def draw_lines(figure: Figure, lines: pd.DataFrame, rows: pd.DataFrame, shown: L
         rows: `label` and `style`, by index, and `exact_match`, which decides the scale of accuracies.
         shown: the axes.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import MaxNLocator
 
     axes = figure.add_subplot()
     handles, labels = [], []
@@ -51,10 +51,7 @@ def draw_lines(figure: Figure, lines: pd.DataFrame, rows: pd.DataFrame, shown: L
         labels.append(row["label"])
     axes.set(xlabel=shown.x, ylabel=shown.y)
     if shown.logarithmic:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+        set_log_scale(axes, lines["x"].min() / 1.1, lines["x"].max() * 1.1)
     elif shown.integers:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if shown.accuracy:

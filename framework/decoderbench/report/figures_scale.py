@@ -1,4 +1,4 @@
-"""The axis of accuracies in percent: linear, or by errors where the best rows are nearly perfect."""
+"""The axis of accuracies in percent, linear or by errors where the best rows are nearly perfect, and that of costs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,11 @@ class AccuracyScale:
         from matplotlib.ticker import MaxNLocator
 
         first, last = self.accuracy([low, high]).tolist()
-        even = [tick for tick in MaxNLocator(6).tick_values(max(first, 0), min(last, 100)) if first <= tick <= last]
+        even = [
+            tick
+            for tick in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(max(first, 0), min(last, 100))
+            if first <= tick <= last
+        ]
         even = [tick for tick in even if 0 <= tick <= 100]
         if self.floor is None:
             return even
@@ -90,3 +94,13 @@ class AccuracyScale:
             if low <= place <= high and all(abs(place - self.place(other)) > _APART * (high - low) for other in chosen):
                 chosen.append(tick)
         return sorted(chosen) if len(chosen) > 2 else even
+
+
+def set_log_scale(axes: Axes, low: float, high: float) -> None:
+    """Set a logarithmic x axis whose ticks are plain numbers, also within one decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set(xscale="log", xlim=(low, high))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high / low > 8 else MaxNLocator(7, min_n_ticks=2))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:.10g}"))
