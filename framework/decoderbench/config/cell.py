@@ -78,6 +78,10 @@ class Cell(Options):
     """Plugins that implement `run_cell` and so may train the cell instead of the built-in trainer: name and digest of
     the source file, in the order of registration. Digests and order are part of the cell's identity."""
 
+    dataset_hash: str = ""
+    """Digest of the dataset's fingerprint, without the image options; empty where an earlier version planned the cell.
+    Cells with the same are tested on the same images, at whatever size. Not part of the cell's identity."""
+
     train_limit: int | None = None
     """Number of labeled images to train and validate on, both together; None for all."""
 

@@ -119,11 +119,11 @@ def compute_data_hash(
     dataset: Dataset, options: ImageOptions, *, cache_dir: Path | None = None, stamp: str | None = None
 ) -> str:
     """Return the hex digest of the dataset's fingerprint and the image options; no image is decoded."""
-    fingerprint = _read_fingerprint(dataset, stamp or _stamp_of(dataset), cache_dir or default_cache_dir())
-    return _hash_data(fingerprint, options)
+    return hash_data(read_fingerprint(dataset, cache_dir=cache_dir, stamp=stamp), options)
 
 
-def _hash_data(fingerprint: str, options: ImageOptions) -> str:
+def hash_data(fingerprint: str, options: ImageOptions) -> str:
+    """Return the hex digest of a dataset's fingerprint and the image options."""
     return _digest(PIXELS_VERSION, fingerprint, identity_of(options))
 
 
@@ -137,14 +137,14 @@ def _stamp_of(dataset: Dataset) -> str | None:
         ) from error
 
 
-def _read_fingerprint(dataset: Dataset, stamp: str | None, cache_dir: Path) -> str:
+def read_fingerprint(dataset: Dataset, *, cache_dir: Path | None = None, stamp: str | None = None) -> str:
     """Return the dataset's fingerprint; if the dataset has a stamp, the fingerprint is cached under it.
 
     A cached one that is damaged, or of another dataset, is computed again.
     """
-    if stamp is None:
+    if (stamp := stamp or _stamp_of(dataset)) is None:
         return dataset.fingerprint()
-    cached = cache_dir / "fingerprints" / f"{_digest(dataset.name, stamp)[:32]}.json"
+    cached = (cache_dir or default_cache_dir()) / "fingerprints" / f"{_digest(dataset.name, stamp)[:32]}.json"
     source = {"dataset": dataset.name, "stamp": stamp}
     with suppress(OSError, DataError):
         content = integrity.read_bytes(cached)
@@ -230,7 +230,7 @@ class _Builder:
         """
         if self.stamp is not None:
             return _stamp_of(self.dataset) != self.stamp
-        return _hash_data(self.dataset.fingerprint(), self.options) != self.data_hash
+        return hash_data(self.dataset.fingerprint(), self.options) != self.data_hash
 
     def _decode(self, log: BuildLog) -> Steps:
         """Decode the images that the log lacks."""

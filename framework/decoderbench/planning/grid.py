@@ -59,6 +59,7 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
                 training=changed.training,
                 evaluation=changed.evaluation,
                 data_hash=inputs.data_hash,
+                dataset_hash=inputs.dataset_hash,
                 trainers=trainers,
                 train_limit=changed.dataset.train_limit,
                 setting=variant["setting"],

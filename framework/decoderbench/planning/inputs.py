@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from decoderbench.config.cell import ResolvedLabels, data_key_of
 from decoderbench.config.experiment import Experiment
 from decoderbench.data.audit import Audit, audit
 from decoderbench.data.dataset import SPLITS, Dataset, ReportProblem, Sample, refuse
-from decoderbench.data.image_cache import compute_data_hash, open_store
+from decoderbench.data.image_cache import hash_data, open_store, read_fingerprint
 from decoderbench.data.image_store import ImageStore
 from decoderbench.data.problems import quote
 from decoderbench.deadline import NO_DEADLINE, Deadline
@@ -36,6 +37,7 @@ class Inputs:
         samples: all samples of the dataset.
         label_audit: the audit of the labels alone.
         data_hash: hex digest over the dataset's fingerprint and the image options.
+        dataset_hash: hex digest over the fingerprint alone.
         cache_dir: where decoded images are kept; None for the default.
         deadline: when to stop reading or decoding; images decoded until then are kept.
         report_problem: called with problems that no code allows.
@@ -47,6 +49,7 @@ class Inputs:
     samples: tuple[Sample, ...]
     label_audit: Audit
     data_hash: str
+    dataset_hash: str
     cache_dir: Path | None
     deadline: Deadline = NO_DEADLINE
     report_problem: ReportProblem = refuse
@@ -209,8 +212,12 @@ def read_inputs(
         **sources,
     )
     with reading(dataset, registry.plugins, deadline):  # all files, which takes long: labels are refused before
-        data_hash = compute_data_hash(dataset, experiment.image, cache_dir=cache_dir)
-    return Inputs(experiment, registry, dataset, samples, found, data_hash, cache_dir, deadline, report_problem)
+        fingerprint = read_fingerprint(dataset, cache_dir=cache_dir)
+    data_hash = hash_data(fingerprint, experiment.image)
+    dataset_hash = hashlib.sha256(fingerprint.encode(errors="replace")).hexdigest()[:16]
+    return Inputs(
+        experiment, registry, dataset, samples, found, data_hash, dataset_hash, cache_dir, deadline, report_problem
+    )
 
 
 def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:
