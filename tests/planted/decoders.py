@@ -486,6 +486,74 @@ class DropsByEntropy(SmallCTC):
         return super().nll(memory * kept[:, None] if self.training else memory, labels)
 
 
+class AlignsByLogits(SmallLSTM):
+    """Returns the alignment in another form than probabilities."""
+
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        return memory.new_full((len(memory), labels.longest, memory.shape[1]), -1.0)
+
+
+class AlignsHalfOfACharacter(SmallLSTM):
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        return memory.new_full((len(memory), labels.longest, memory.shape[1]), 0.5 / memory.shape[1])
+
+
+class AlignsFramesFirst(SmallLSTM):
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        return memory.new_full((len(memory), memory.shape[1], labels.longest), 1.0)
+
+
+class AlignsTheEnd(SmallLSTM):
+    """Returns a row for the end of the text too."""
+
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        return memory.new_full((len(memory), labels.longest + 1, memory.shape[1]), 1.0)
+
+
+class AlignsNotANumber(SmallLSTM):
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        return memory.new_full((len(memory), labels.longest, memory.shape[1]), float("nan"))
+
+
+class EmitsAllCharactersAtOnce(SmallCTC):
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        return memory.new_full((len(memory), labels.longest, memory.shape[1]), 1.0)
+
+
+class AlignsWithTheBatch(SmallLSTM):
+    """Normalizes its weights over the batch too."""
+
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        weights = (memory.mean(dim=2) - memory.mean(dim=(0, 2))).softmax(dim=1)  # (B, T)
+        return weights[:, None].expand(-1, labels.longest, -1)
+
+
+class AlignsByPadding(SmallLSTM):
+    """Reads the ids past the end of a text."""
+
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        weights = (memory.mean(dim=2) + labels.ids.sum(dim=1, keepdim=True) * memory[..., 0]).softmax(dim=1)
+        return weights[:, None].expand(-1, labels.longest, -1)
+
+
+class AlignsLongTextsOnly(SmallLSTM):
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor | None:
+        if labels.longest < 2:
+            return None
+        return memory.new_full((len(memory), labels.longest, memory.shape[1]), 1 / memory.shape[1])
+
+
+class AlignsOnTheHost(SmallLSTM):
+    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+        return memory.new_full((len(memory), labels.longest, memory.shape[1]), 1 / float(labels.lengths.max() + 1))
+
+
+class EndedAsNumber(SmallLSTM):
+    def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+        read = super().transcribe(memory, beam_size=beam_size)
+        return replace(read, ended=read.lengths.float())
+
+
 class WithoutDefault(SmallCTC):
     class Config(ComponentConfig):
         hidden_dim: int
@@ -555,6 +623,23 @@ FAULTS = [
     fault(IntegerIds, "transcriptions_are_valid", r"got ids torch.int32 .*return ids \(B, S\)"),
     fault(ReturnsProbability, "transcriptions_are_valid", "got log_prob .*; return the logarithm of a probability"),
     fault(ReturnsClasses, "transcriptions_are_valid", "got ids .*; do not return blank, start or end"),
+    fault(EndedAsNumber, "transcriptions_are_valid", r"got ended torch.float32 .*; return ended as \(B,\) bool"),
+    # alignment
+    fault(AlignsByLogits, "alignment_is_of_given_texts", "got weights from -1 to -1 that sum to -5 for a character"),
+    fault(AlignsHalfOfACharacter, "alignment_is_of_given_texts", "that sum to 0.5 for a character"),
+    fault(AlignsFramesFirst, "alignment_is_of_given_texts", r"got torch.float32 of shape \(6, 5, 3\); .* \(6, 3, 5\)"),
+    fault(AlignsTheEnd, "alignment_is_of_given_texts", r"got torch.float32 of shape \(6, 4, 5\)"),
+    fault(AlignsNotANumber, "alignment_is_of_given_texts", "got weights from nan to nan"),
+    fault(EmitsAllCharactersAtOnce, "alignment_is_of_given_texts", "got a frame that emits 3 characters"),
+    fault(
+        AlignsWithTheBatch, "alignment_matches_single_images", "in a batch a weight of .*mix nothing across the batch"
+    ),
+    fault(AlignsByPadding, "alignment_matches_single_images", "with other padding a weight of .*past the end"),
+    fault(AlignsLongTextsOnly, "alignment_matches_single_images", "an alignment of some texts and None of others"),
+    fault(
+        AlignsWithTheBatch, "images_do_not_affect_each_other", "next to other images .*; mix nothing across the batch"
+    ),
+    fault(AlignsOnTheHost, "does_not_wait_for_device", "got a wait for a value"),
     fault(ExceedsMaxLength, "transcriptions_are_valid", r"got lengths from \d to 5 .*at most 3 characters"),
     # training and weights
     fault(ChangesItsInput, "inputs_are_unchanged", "got an input changed in place; work on a copy"),

@@ -11,7 +11,7 @@ from decoderbench.specs import LabelSpec, SequenceSpec
 from decoderbench.testing.assertions import expect
 from decoderbench.testing.checks import Rule
 from decoderbench.testing.fresh_processes import fresh_processes_agree
-from decoderbench.testing.rules import devices, modules, scoring, transcription
+from decoderbench.testing.rules import alignment, devices, modules, scoring, transcription
 from decoderbench.testing.rules.peeking import transcription_ignores_labels
 from decoderbench.testing.subjects.base import build_seeded
 from decoderbench.testing.subjects.decoder import (
@@ -48,6 +48,8 @@ def rules_of_decoders(subject: DecoderSubject) -> list[Rule]:
         transcription_ignores_labels,
         modules.opens_no_files,
         scoring.probabilities_sum_to_at_most_one,
+        alignment.alignment_is_of_given_texts,
+        alignment.alignment_matches_single_images,
     ]
     if subject.is_autoregressive:
         rules += [scoring.teacher_forcing_matches_step, scoring.step_works_row_by_row]

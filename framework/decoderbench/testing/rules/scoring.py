@@ -45,13 +45,14 @@ def nll_matches_single_images(subject: DecoderSubject) -> None:
 
 
 def labels_are_unchanged(subject: DecoderSubject) -> None:
-    """`nll` does not change the labels, which validation and other cells read too."""
+    """`nll` and `alignment` do not change the labels, which validation and other cells read too."""
     decoder, memory = build_seeded(subject.build), subject.draw_inputs(len(TEXTS))
     labels = Labels.from_texts(TEXTS, CHARSET)
     before = labels.ids.clone(), labels.lengths.clone()
-    decoder.nll(memory, labels)
-    for what, one, other in zip(("ids", "lengths"), (labels.ids, labels.lengths), before, strict=True):
-        expect(torch.equal(one, other), got=f"{what} changed in place", do="work on a copy of the labels")
+    for use in (decoder.nll, decoder.alignment):
+        use(memory, labels)
+        for what, one, other in zip(("ids", "lengths"), (labels.ids, labels.lengths), before, strict=True):
+            expect(torch.equal(one, other), got=f"{what} changed in place", do="work on a copy of the labels")
 
 
 def probabilities_sum_to_at_most_one(subject: DecoderSubject) -> None:

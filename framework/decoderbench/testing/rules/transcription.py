@@ -51,6 +51,12 @@ def transcriptions_are_valid(subject: DecoderSubject) -> None:
             got=f"log_prob {log_prob.tolist()}",
             do="return the logarithm of a probability",
         )
+        ended = read.ended
+        expect(
+            ended is None or (ended.shape == (IMAGES,) and ended.dtype == torch.bool),
+            got=f"ended {getattr(ended, 'dtype', ended)} of shape {tuple(getattr(ended, 'shape', ()))}",
+            do="return ended as (B,) bool, or None if texts have no end of their own",
+        )
 
 
 def transcription_matches_single_images(subject: DecoderSubject) -> None:

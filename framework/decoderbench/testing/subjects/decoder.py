@@ -99,24 +99,32 @@ class DecoderSubject(ModuleSubject):
         return module.nll(inputs, labels).sum()
 
     def infer(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return log_prob (B,), lengths (B,) and ids (B, `max_text_length`), without a beam."""
+        """Return log_prob (B,), lengths (B,), ids (B, `max_text_length`) and ended (B,) if given, without a beam."""
         return self._transcribe(module, inputs, beam_size=1)
 
     def infer_all_ways(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return the same for each of `BEAM_SIZES`."""
-        results = (self._transcribe(module, inputs, beam_size=beam_size) for beam_size in BEAM_SIZES)
-        return tuple(tensor for result in results for tensor in result)
+        """Return the same for each of `BEAM_SIZES`, and the alignment of texts if there is one."""
+        results = [self._transcribe(module, inputs, beam_size=beam_size) for beam_size in BEAM_SIZES]
+        weights = align(module, inputs, [TEXTS[row % len(TEXTS)] for row in range(len(inputs))])
+        return tuple(tensor for result in results for tensor in result) + (() if weights is None else (weights,))
 
     def _transcribe(self, module: Decoder, inputs: Tensor, beam_size: int) -> tuple[Tensor, ...]:
         read, width = transcribe(module, inputs, beam_size=beam_size), self.max_text_length
         ids = F.pad(read.ids, (0, max(0, width - read.ids.shape[1])))[:, :width]
-        return read.log_prob, read.lengths, ids
+        return read.log_prob, read.lengths, ids, *([] if read.ended is None else [read.ended.long()])
 
 
 def transcribe(decoder: Decoder, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
     """Transcribe as evaluation does."""
     with torch.inference_mode():
         return decoder.transcribe(memory, beam_size=beam_size)
+
+
+def align(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor | None:
+    """Return the alignment of one text per image, as evaluation asks for it."""
+    labels = Labels.from_texts(texts, CHARSET, device=memory.device)
+    with torch.inference_mode():
+        return decoder.alignment(memory, labels)
 
 
 def texts_of(hypotheses: Hypotheses) -> list[str]:
