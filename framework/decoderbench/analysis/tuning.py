@@ -76,9 +76,8 @@ def summarize_trials(trials: pd.DataFrame) -> pd.DataFrame:
 def seconds_of_tuning(trials: pd.DataFrame) -> dict[tuple[str, ...], float]:
     """Return the seconds of training that the trials of each row took, those that failed as far as they state them."""
     found: dict[tuple[str, ...], float] = {}
-    for line in trials.to_dict("records"):
-        row = tuple(line[axis] for axis in VARIANT)
-        found[row] = found.get(row, 0.0) + (0.0 if pd.isna(line["train_seconds"]) else line["train_seconds"])
+    for row, seconds in zip(_rows_of(trials), trials["train_seconds"].fillna(0.0), strict=True):
+        found[row] = found.get(row, 0.0) + seconds
     return found
 
 
@@ -86,8 +85,8 @@ def state_of_tuning(trials: pd.DataFrame, cell: Cell) -> str:
     """Return why a cell waits for tuning, as in "tuning: 2 of 4 trials of this row done"; empty if it does not."""
     if cell.purpose != "undecided" or cell.infeasible:
         return ""
-    own = trials[(trials[list(VARIANT)] == cell.variant).all(axis="columns")]
-    return f"tuning: {(own['status'] != 'pending').sum()} of {len(own)} trials of this row done"
+    own = [status for row, status in zip(_rows_of(trials), trials["status"], strict=True) if row == cell.variant]
+    return f"tuning: {len(own) - own.count('pending')} of {len(own)} trials of this row done"
 
 
 def notes_on_tuning(plan: Plan, trials: pd.DataFrame) -> Iterator[str]:
@@ -146,6 +145,10 @@ def _line(trial: Cell, record: RunRecord | None, chosen: bool) -> dict[str, Any]
             scores = {name: record.metrics.get(name) for name in ("exact_match", "nats_per_char")}
             line |= {**scores, "kept_step": record.kept_step}
     return line
+
+
+def _rows_of(trials: pd.DataFrame) -> list[tuple[str, ...]]:
+    return list(trials[list(VARIANT)].itertuples(index=False, name=None))
 
 
 def _key(cell: Cell) -> str:
