@@ -103,8 +103,16 @@ class RunRecord(Options):
 
     @property
     def has_failed(self) -> bool:
-        """Whether the cell was tried and has no result. A trial that diverged is the result of its values."""
-        return self.status in FAILED and not (self.cell.purpose == "tuning" and self.status == "diverged")
+        """Whether the cell failed, as `is_failure` says it."""
+        return is_failure(self.status, self.cell)
+
+
+def is_failure(status: str, cell: Cell) -> bool:
+    """Return whether a status means that a cell was tried and has no result.
+
+    A trial of tuning that diverged is the result of its values.
+    """
+    return status in FAILED and not (cell.purpose == "tuning" and status == "diverged")
 
 
 class Plan(Options):

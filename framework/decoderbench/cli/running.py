@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,16 +46,19 @@ from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.merging import merge
 from decoderbench.config.overrides import add_variants
 from decoderbench.config.typed_values import value_of
-from decoderbench.records import FAILED
+from decoderbench.records import is_failure
 from decoderbench.results_directory import digest_of_path
 from decoderbench.resume import Repeat
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
+    from decoderbench.config.cell import Cell
     from decoderbench.data.dataset import Dataset
     from decoderbench.deadline import Deadline
     from decoderbench.registry.registry import Registry
+    from decoderbench.results_directory import ResultsDirectory
 
 
 def run(
@@ -290,18 +293,24 @@ def _prepare_and_execute(
         )
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'}", markup=False)
-    results = finished.results
-    selected = select_cells(results.plan.cells, select)
+    selected = select_cells(finished.results.plan.cells, select)
     rows = {cell.variant for cell in selected}
-    trials = [cell for cell in results.plan.tuning if cell.variant in rows]
-    failed = False
-    for cells, found, what in ((trials, results.trials, "trials of tuning"), (selected, results.recorded, "cells")):
-        statuses = found.loc[found["cell_id"].isin([cell.cell_id for cell in cells]), "status"]
-        # A trial that diverged is the result of its values.
-        if number := int(statuses.isin(set(FAILED) - ({"diverged"} if cells is trials else set())).sum()):
-            reasons = f"the report gives the reasons, traceback.txt in {directory.path / 'cells'}/* the details"
-            move = "--retry-failed runs them again"
-            err.print(f"{number} of {len(statuses)} {what} failed; {reasons}; {move}", markup=False)
-            failed = True
-    if failed:
+    trials = [cell for cell in finished.results.plan.tuning if cell.variant in rows]
+    failed = [
+        _report_failed(directory, trials, finished.results.trials, "trials of tuning"),
+        _report_failed(directory, selected, finished.results.recorded, "cells"),
+    ]
+    if any(failed):
         raise typer.Exit(1)
+
+
+def _report_failed(directory: ResultsDirectory, cells: Sequence[Cell], frame: pd.DataFrame, what: str) -> bool:
+    """Say how many of some cells have failed, if any, and return whether."""
+    statuses = dict(zip(frame["cell_id"], frame["status"], strict=True))
+    recorded = [cell for cell in cells if cell.cell_id in statuses]
+    failed = [cell for cell in recorded if is_failure(statuses[cell.cell_id], cell)]
+    if failed:
+        reasons = f"the report gives the reasons, traceback.txt in {directory.path / 'cells'}/* the details"
+        move = "--retry-failed runs them again"
+        err.print(f"{len(failed)} of {len(recorded)} {what} failed; {reasons}; {move}", markup=False)
+    return bool(failed)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from decoderbench.config.mistakes import Location
 from decoderbench.config.seeds import Seeds
 from decoderbench.errors import did_you_mean
 from decoderbench.options import AugmentationOptions, EvaluationOptions, Options, TrainingOptions, refuse
@@ -72,7 +73,8 @@ class TuningOptions(Options):
 
     @model_validator(mode="after")
     def _refuse_invalid_axes(self) -> TuningOptions:
-        rules = {("over", option): rule for option, values in self.over.items() if (rule := _broken(option, values))}
+        broken = {option: _broken(option, values) for option, values in self.over.items()}
+        rules: dict[Location, str] = {("over", option): rule for option, rule in broken.items() if rule}
         refuse(rules, {"over": self.over}, "TuningOptions")
         if self.num_trials <= len(self.seeds):
             refuse(

@@ -143,5 +143,5 @@ def _rank(trials: Sequence[RunRecord]) -> tuple[float, float] | None:
 
 
 def _undecided(row: Sequence[Candidate], infeasible: str | None) -> Iterator[Cell]:
-    changes = {"purpose": "undecided", "tuned": {}, "infeasible": infeasible}
+    changes: dict[str, Any] = {"purpose": "undecided", "tuned": {}, "infeasible": infeasible}
     return (cell.model_copy(update=changes) for cell in row[0].cells)
