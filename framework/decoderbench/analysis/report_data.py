@@ -17,6 +17,8 @@ from decoderbench.analysis.effects import find_effects, find_interactions
 from decoderbench.analysis.errors import Errors, find_errors
 from decoderbench.analysis.frame import ExtraColumns, Results, load_results
 from decoderbench.analysis.gallery import Picture, alignments_of_rows, choose_pictures, find_wanted_images, keys_of
+from decoderbench.analysis.health import find_health
+from decoderbench.analysis.marks import find_learning, find_marks
 from decoderbench.analysis.readings import readings_of
 from decoderbench.analysis.rows import find_rows
 from decoderbench.analysis.samples import Samples
@@ -44,8 +46,8 @@ class Analysis:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """One line per variant: see `find_rows`."""
-        return find_rows(self.samples, self.contrasts)
+        """One line per variant: see `find_rows`, and for the last columns `find_marks`."""
+        return find_rows(self.samples, self.contrasts).join(self.marks)
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:
@@ -81,6 +83,21 @@ class Analysis:
     def calibration_frames(self) -> Calibration:
         """Calibration of each row, and its risk-coverage curve."""
         return find_calibration(self.readings, self.samples.titles)
+
+    @cached_property
+    def learning(self) -> pd.DataFrame:
+        """One line per cell that is done, and whether it learned anything: see `find_learning`."""
+        return find_learning(self.samples)
+
+    @cached_property
+    def marks(self) -> pd.DataFrame:
+        """One line per row: whether it was still rising, and how many seeds did not learn: see `find_marks`."""
+        return find_marks(self.samples, self.learning)
+
+    @cached_property
+    def health(self) -> pd.DataFrame:
+        """One line per row: see `find_health`."""
+        return find_health(self.samples)
 
     @cached_property
     def alignments(self) -> list[list[Alignment]]:

@@ -178,7 +178,9 @@ def _positions(analysis: Analysis) -> dict[tuple[str, ...], int]:
 
 def _with_index(analysis: Analysis, frame: pd.DataFrame) -> pd.DataFrame:
     """Return lines about cells with `index`, the position of their row, and whether the seed `learned` anything."""
-    positions, not_learned = _positions(analysis), frozenset[tuple[int, int]]()
+    positions, cells = _positions(analysis), analysis.learning
+    cells = cells[cells["learned"].eq(False)]
+    not_learned = set(zip(cells["index"], cells["seed"], strict=True))
     index = [positions[variant] for variant in _variants(frame)]
     learned = [(row, seed) not in not_learned for row, seed in zip(index, frame["seed"], strict=True)]
     return frame.assign(index=index, learned=pd.Series(learned, index=frame.index, dtype=bool))

@@ -1,0 +1,139 @@
+"""Whether rows were trained for long enough, and which cells learned nothing: from their validations. No torch here."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from decoderbench.analysis.samples import Samples
+from decoderbench.config.cell import Cell
+from decoderbench.records import read_lines, unpack_flags
+from decoderbench.statistics import Estimate, Scores, contrast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+logger = logging.getLogger("decoderbench")
+
+NOT_LEARNED = 0.8
+"""Share of the unigram entropy of the labels from which on a validation nll per character says: nothing was learned."""
+
+
+def find_marks(samples: Samples, learning: pd.DataFrame) -> pd.DataFrame:
+    """Return one line per row, in the order of the plan; `learning` is that of `find_learning`.
+
+    - rise: exact match on the validation images at the end minus that at nine tenths of the steps, paired by image,
+      mean over the seeds; `rise_low` and `rise_high` are its 95 % interval. Missing if it is not known: the history of
+      earlier versions, and of trainers that do not give their evaluations, does not say which images were right.
+    - still_rising: the interval is above 0; False where it is missing.
+    - not_learned: the number of seeds that did not learn.
+    """
+    not_learned = Counter(learning.loc[learning["learned"].eq(False), "index"])
+    rows = []
+    for index in range(len(samples.titles)):
+        rise = _rise(samples, index)
+        low = math.nan if rise is None else rise.low
+        rows.append(
+            {
+                "rise": math.nan if rise is None else rise.value,
+                "rise_low": low,
+                "rise_high": math.nan if rise is None else rise.high,
+                "still_rising": low > 0,
+                "not_learned": not_learned[index],
+            }
+        )
+    dtypes = {"rise": float, "rise_low": float, "rise_high": float, "still_rising": bool, "not_learned": "int64"}
+    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def find_learning(samples: Samples) -> pd.DataFrame:
+    """Return one line per cell that is done, by `index` of its row and `seed`.
+
+    - val_nats_per_char: the nll per character of the validation labels after the last step.
+    - unigram_entropy: of the characters of these labels, in nats: the nll of a decoder that only knows how frequent
+      each character is.
+    - learned: whether the first is at most 0.8 of the second; missing if either is not known or the entropy is 0.
+    """
+    rows = []
+    for index in range(len(samples.titles)):
+        for seed in samples.seeds:
+            if (cell := samples.cell(index, seed)) is None or samples.record(index, seed) is None:
+                continue
+            end = _validation(samples, cell, cell.training.steps).get("val_nats_per_char")
+            end = math.nan if end is None else float(end)
+            entropy = _unigram_entropy(samples.frame(index, seed, "val"))
+            known = math.isfinite(end) and entropy > 0
+            learned = end <= NOT_LEARNED * entropy if known else None
+            rows.append(
+                {"index": index, "seed": seed, "val_nats_per_char": end, "unigram_entropy": entropy, "learned": learned}
+            )
+    dtypes = {
+        "index": "int64",
+        "seed": "int64",
+        "val_nats_per_char": "float64",
+        "unigram_entropy": "float64",
+        "learned": "boolean",
+    }
+    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def _rise(samples: Samples, index: int) -> Estimate | None:
+    """Return the difference of a row's exact match between the end and nine tenths of its steps, if it is known."""
+    seeds = [
+        (frame, flags)
+        for seed in samples.seeds
+        if (cell := samples.cell(index, seed)) is not None
+        and (frame := samples.frame(index, seed, "val")) is not None
+        and (flags := _flags(samples, cell, len(frame))) is not None
+    ]
+    if not seeds:
+        return None
+    keys = [frame["sample"].tolist() for frame, _ in seeds]
+    if all(own == keys[0] for own in keys):
+        scores = Scores(np.stack([flags for _, flags in seeds], axis=1), np.float64(1), groups=_groups(seeds[0][0]))
+    else:  # each seed has validation images of its own, so seeds are the units
+        means = np.stack([flags.mean(axis=1) for _, flags in seeds], axis=1)
+        scores = Scores(means[:, None], np.float64(1))
+    return contrast(scores, (1.0, -1.0))
+
+
+def _flags(samples: Samples, cell: Cell, count: int) -> NDArray[np.float64] | None:
+    """Return whether each validation image was right at the end and at nine tenths of the steps, (2, N), if known."""
+    steps = cell.training.steps, cell.training.nine_tenths
+    if steps[0] == steps[1]:
+        return None
+    packed = [_validation(samples, cell, step).get("val_correct") for step in steps]
+    if None in packed:
+        return None
+    try:
+        return np.stack([unpack_flags(text, count) for text in packed]).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        logger.warning("%s: val_correct of its history.jsonl cannot be read: %s", cell.title, error)
+        return None
+
+
+def _validation(samples: Samples, cell: Cell, step: int) -> dict[str, Any]:
+    """Return the line of a cell's history after a step, the last one if it has two; {} if there is none."""
+    history = read_lines(samples.results.directory.cell_directory(cell) / "history.jsonl")
+    return next((line for line in reversed(history) if line.get("step") == step), {})
+
+
+def _groups(frame: pd.DataFrame) -> NDArray[np.intp] | None:
+    """Return codes (N,) of the groups of images; None if each image is its own."""
+    names = frame["group"] if "group" in frame else pd.Series("", index=frame.index)
+    groups = names.where(names != "", pd.Series(frame.index, index=frame.index).map("image {}".format))
+    return None if groups.is_unique else groups.factorize()[0]
+
+
+def _unigram_entropy(frame: pd.DataFrame | None) -> float:
+    """Return the entropy of the characters of the labels that can be spelled, in nats; NaN if they are not known."""
+    if frame is None:
+        return math.nan
+    counts = Counter("".join(frame.loc[frame["nll"].notna(), "reference"]))
+    total = counts.total()
+    return -sum(count / total * math.log(count / total) for count in counts.values()) if total else math.nan
