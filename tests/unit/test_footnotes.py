@@ -8,11 +8,12 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from helpers.readings import publish_rows as publish_readings
 from helpers.recording import COMMAND, make_cell, make_record, publish, table_rows
 
 from decoderbench.records import Cost
-from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
-from decoderbench.report.factors import factor_tables
+from decoderbench.report import load_frame, load_report, load_results, markdown_table, summarize, write_report
+from decoderbench.report.comparison_tables import NOT_ALIKE, effect_tables
 
 HERE = {
     "machine": "AMD EPYC",
@@ -49,10 +50,10 @@ def publish_rows(path: Path, rows: dict[str, list[dict[str, str]]]) -> Path:
 
 def shown(path: Path) -> tuple[dict[str, list[str]], list[str]]:
     """Return seeds, ms/image and train img/s of each row, and the notes on rows."""
-    text = markdown_table(load_results(path))
-    rows = {row[2]: [row[7], *row[10:]] for row in table_rows(text)}
+    text = markdown_table(load_report(path))
+    rows = {row[2]: [row[7], *row[10:12]] for row in table_rows(text)}
     notes = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
-    return rows, [note for note in notes if "±" not in note and "one seed per row" not in note]
+    return rows, [note for note in notes if not note.startswith(("nothing is bold", "tuned for none", "predictions"))]
 
 
 def test_rows_made_alike_have_no_footnotes(tmp_path: Path) -> None:
@@ -191,13 +192,13 @@ def test_pending_and_failed_cells_decide_no_condition(tmp_path: Path) -> None:
 def test_cells_csv_tells_cells_of_different_conditions_apart(tmp_path: Path) -> None:
     path = publish_rows(tmp_path, {"CTC": [{}, {"threads": "2", "torch": "2.10", "machine": "Xeon"}]})
     write_report(path, command=COMMAND)
-    read = pd.read_csv(path / "cells.csv", dtype=str, keep_default_na=False)
+    read = pd.read_csv(path / "tables/cells.csv", dtype=str, keep_default_na=False)
     assert read[["device", "threads", "torch", "commit", "sources"]].values.tolist() == [
         ["AMD EPYC", "1", "2.11", "abc", "s1"],
         ["Xeon", "2", "2.10", "abc", "s1"],
     ]
-    latex = (path / "table.tex").read_text(encoding="utf-8")
-    assert "& n/a (note 1) & n/a (note 1)" in latex
+    latex = (path / "tables/main.tex").read_text(encoding="utf-8")
+    assert latex.count("n/a (note 1)") == 1, "ms/image; a paper has no room for train img/s"
     assert "note 1, made under other conditions: device Xeon, not AMD EPYC" in latex
 
 
@@ -209,37 +210,21 @@ def test_latency_figure_marks_points_that_were_not_measured_alike(tmp_path: Path
     rows: dict[str, list[dict[str, Any]]] = {"CTC": [{}], "loop": [{"threads": "2"}], "attention": [{}]}
     for name, changed in (("alike", {"CTC": [{}], "loop": [{}]}), ("unlike", rows)):
         write_report(publish_rows(tmp_path / name, changed), command=COMMAND)
-    assert "note" not in texts(tmp_path / "alike" / "accuracy_vs_latency.svg")
-    unlike = texts(tmp_path / "unlike" / "accuracy_vs_latency.svg")
+    assert "note" not in texts(tmp_path / "alike" / "figures/accuracy_vs_latency.svg")
+    unlike = texts(tmp_path / "unlike" / "figures/accuracy_vs_latency.svg")
     assert "loop (note 1)" in unlike
     assert "CTC (note" not in unlike
     assert "Times were not all measured alike" in unlike
 
 
-def test_pareto_front_of_many_rows_leaves_out_what_was_not_measured_alike(tmp_path: Path) -> None:
-    cells = [make_cell(f"d{number}") for number in range(14)]
-    records = []
-    for number, cell in enumerate(cells):
-        fastest = number == 1
-        environment = HERE | ({"machine": "Xeon"} if fastest else {})
-        cost = Cost(latency_ms=0.1 if fastest else 20.0 - number)
-        records.append(
-            make_record(cell, 0.9 if fastest else number / 20, environment=environment, device="", cost=cost)
-        )
-    publish(tmp_path, cells, records)
-    write_report(tmp_path, command=COMMAND)
-    words = texts(tmp_path / "accuracy_vs_latency.svg")
-    assert words.count("d13") == 2, "in the legend, and at its point on the front"
-    assert words.count("d1 (note 1)") == 1, "in the legend only"
-
-
 def test_effects_of_stages_say_if_cells_were_not_made_alike(tmp_path: Path) -> None:
-    cells = [make_cell(decoder, encoder=encoder) for decoder in ("a", "b") for encoder in ("x", "y")]
     for name, torch in (("alike", "2.11"), ("unlike", "2.10")):
-        environments = [HERE, HERE, HERE, HERE | {"torch": torch}]
-        records = [make_record(cell, environment=one) for cell, one in zip(cells, environments, strict=True)]
-        publish(tmp_path / name, cells, records)
-    note = "some of these cells were made under other conditions than the rest: see the notes of the main table"
-    tables = {name: factor_tables(load_results(tmp_path / name)) for name in ("alike", "unlike")}
-    assert [note in table.notes for table in tables["alike"]] == [False, False]
-    assert [note in table.notes for table in tables["unlike"]] == [True, True]
+        rows = {(encoder, "p", decoder): ["10"] for encoder in "xy" for decoder in "ab"}
+        directory = publish_readings(tmp_path / name, rows)
+        for cell, version in zip(directory.read_plan().cells, ["2.11", "2.11", "2.11", torch], strict=True):
+            record = directory.read(cell)
+            assert record is not None
+            directory.update(record.model_copy(update={"environment": HERE | {"torch": version}}))
+    tables = {name: effect_tables(load_report(tmp_path / name)) for name in ("alike", "unlike")}
+    assert [NOT_ALIKE in table.notes for table in tables["alike"]] == [False, False]
+    assert [NOT_ALIKE in table.notes for table in tables["unlike"]] == [True, True]

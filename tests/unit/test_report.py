@@ -16,12 +16,13 @@ from decoderbench.conditions import CONDITIONS
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DataError
 from decoderbench.records import append_line
-from decoderbench.report import load_frame, load_results, markdown_table, summarize, write_report
+from decoderbench.report import load_frame, load_report, load_results, markdown_table, summarize, write_report
 from decoderbench.report.tables import format_fixed
 from decoderbench.results_directory import ResultsDirectory
 
 COLUMNS = [
-    *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason"),
+    *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder"),
+    *("setting", "seed", "status", "reason"),
     *("exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs"),
     *("train_samples_per_sec", "infer_samples_per_sec", "latency_ms"),
     *("train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds"),
@@ -127,27 +128,20 @@ def test_summarize_counts_done_seeds_and_uses_sample_deviation(tmp_path: Path) -
     ]
 
 
-def test_markdown_table_shows_no_spread_for_one_seed(tmp_path: Path) -> None:
-    cell = make_cell()
-    publish(tmp_path, [cell], [make_record(cell, 0.98765)])
-    assert summarize(load_frame(tmp_path))["cer_std"].isna().all()
-    text = markdown_table(load_results(tmp_path))
-    assert table_rows(text)[0][3:8] == ["98.8", "1.2", "75.0", "0.125", "1"]
-    assert "±" not in text
-    assert "one seed per row, so no spread is shown" in text
-
-
 def test_markdown_table_keeps_rows_without_result_and_notes_reasons(tmp_path: Path) -> None:
-    text = markdown_table(load_results(publish_mixed(tmp_path).path))
+    text = markdown_table(load_report(publish_mixed(tmp_path).path))
     rows = {row[2]: row[3:] for row in table_rows(text)}
     assert rows["Attention"] == [
-        *("85.0 ± 7.1", "15.0 ± 7.1", "75.0 ± 0.0", "0.125 ± 0.000"),
-        *("2 of 3 (note 1)", "11.2", "0.0456", "2.00", "5000"),
+        *("85.0", "15.0", "75.0", "0.125"),
+        *("2 of 3 (note 1)", "11.2", "0.0456", "2.00", "5000", "1 seed failed"),
     ]
-    assert rows["Wide"] == [*["n/a"] * 4, "0 of 2 (note 2)", *["n/a"] * 4]
-    assert rows["Later"] == [*["n/a"] * 4, "0 of 1", *["n/a"] * 4]
-    assert text.splitlines()[-5:] == [
-        "- ± is the sample standard deviation over the seeds of a row, here 2 seeds",
+    assert rows["Wide"] == [*["n/a"] * 4, "0 of 2 (note 2)", *["n/a"] * 4, "infeasible"]
+    assert rows["Later"] == [*["n/a"] * 4, "0 of 1", *["n/a"] * 4, ""]
+    notes = text.splitlines()[-7:]
+    assert notes == [
+        "- nothing is bold: that needs two rows with at least two seeds each, tested on the same images",
+        "- predictions.parquet: it is missing, so these cells have no interval and no contrast",
+        "- tuned for none: one setting for all rows",
         "- note 1, diverged: loss was nan (ResNet / columns / Attention, seed 1)",
         "- note 2, infeasible: needs 9 frames, has 4 (ResNet / columns / Wide, seeds 0, 1)",
         "- 3 labels are \\_longer\\_ than 5",
@@ -170,9 +164,9 @@ def publish_stages(path: Path, **changes: dict[str, Any]) -> ResultsDirectory:
 
 
 def test_markdown_table_shows_rectifiers_unless_all_are_none(tmp_path: Path) -> None:
-    without = markdown_table(load_results(publish_mixed(tmp_path / "without").path))
+    without = markdown_table(load_report(publish_mixed(tmp_path / "without").path))
     assert header(without)[:4] == ["Encoder", "Bridge", "Decoder", "Exact match (%)"]
-    text = markdown_table(load_results(publish_stages(tmp_path / "with").path))
+    text = markdown_table(load_report(publish_stages(tmp_path / "with").path))
     assert header(text)[:5] == ["Rectifier", "Encoder", "Bridge", "Decoder", "Exact match (%)"]
     assert [row[:4] for row in table_rows(text)] == [
         ["as it is", "ResNet", "columns", "CTC"],
@@ -188,16 +182,12 @@ def test_tables_start_with_names_if_any_row_has_one(tmp_path: Path) -> None:
     write_report(path, command=COMMAND)
     text = (path / "report.md").read_text(encoding="utf-8")
     assert header(text[text.index("| Name") :])[:3] == ["Name", "Rectifier", "Encoder"]
-    assert [row[0] for row in table_rows(markdown_table(load_results(path)))] == ["", "007_", "", ""]
-    latex = (path / "table.tex").read_text(encoding="utf-8").splitlines()
-    assert r"\begin{tabular}{lllllrrrrrrrrr}" in latex
-    rows = [line for line in latex if "& columns &" in line]
-    assert [row.split(" & ")[:2] for row in rows] == [
-        ["", "as it is"],
-        [r"007\_", "as it is"],
-        ["", "TPS"],
-        ["", "TPS"],
-    ]
+    assert [row[0] for row in table_rows(markdown_table(load_report(path)))] == ["", "007_", "", ""]
+    latex = (path / "tables/main.tex").read_text(encoding="utf-8").splitlines()
+    assert r"\begin{tabular}{llrrrrrl}" in latex, "two axes that vary, five columns, remarks"
+    rows = [line.split(" & ")[:2] for line in latex if line.startswith(("as it is &", "TPS &"))]
+    assert rows == [["as it is", "CTC"], ["as it is", "Attention"], ["TPS", "CTC"], ["TPS", "Attention"]]
+    assert r"\par the same in all rows: encoder ResNet; bridge columns." in latex
     assert load_frame(path)["name"].tolist() == ["", "007_", "", ""]
     assert summarize(load_frame(path))["name"].tolist() == ["", "007_", "", ""]
 
@@ -215,7 +205,7 @@ def test_report_page_states_data_method_and_provenance(tmp_path: Path) -> None:
         "- device: cpu",
     ):
         assert line in page.splitlines()
-    assert "**" not in page
+    assert "**" not in page, "no row has a result that could be bold"
 
 
 def test_write_report_without_records_shows_all_pending(tmp_path: Path) -> None:
@@ -226,7 +216,7 @@ def test_write_report_without_records_shows_all_pending(tmp_path: Path) -> None:
     frame = load_frame(tmp_path)
     assert list(frame.columns) == COLUMNS
     assert (len(frame), len(summarize(frame))) == (0, 0)
-    assert (tmp_path / "cells.csv").read_text() == ",".join(COLUMNS) + "\n"
+    assert (tmp_path / "tables/cells.csv").read_text() == ",".join(COLUMNS) + "\n"
 
 
 def test_write_report_refuses_folder_without_plan(tmp_path: Path) -> None:
@@ -254,7 +244,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_cells_csv_round_trips_hostile_labels(hostile: Path) -> None:
-    read = pd.read_csv(hostile / "cells.csv", dtype=str, keep_default_na=False)
+    read = pd.read_csv(hostile / "tables/cells.csv", dtype=str, keep_default_na=False)
     assert read["decoder"].tolist() == HOSTILE
     assert read["reason"].tolist()[-1] == "x\n\n# y | `z` \x1b[31m<b>"
     assert read[["exact_match", "param_count", "seed"]].values.tolist()[5] == ["", "11.2", "0"]
@@ -283,10 +273,10 @@ def test_report_page_shows_hostile_labels_literally(hostile: Path) -> None:
 
 
 def test_table_tex_escapes_every_cell_and_note(hostile: Path) -> None:
-    text = (hostile / "table.tex").read_text(encoding="utf-8")
+    text = (hostile / "tables/main.tex").read_text(encoding="utf-8")
     first = r"50\%\_a \& b \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}"
-    assert rf"{first} & columns & {first} & 50.0 & " in text
-    assert rf"{first} & columns & {{[}}t] {{*}} \textasciitilde{{}}\textasciitilde{{}}u" in text
+    assert f"\n{first} & 50.0 & " in text
+    assert "\n{[}t] {*} \\textasciitilde{}\\textasciitilde{}u" in text
     assert r"\$\textbackslash{}frac\{1\}\{0\}\$ \&lt;" in text
     assert r"x  \# y \textbar{} \textasciigrave{}z\textasciigrave{}  {[}31m\textless{}b\textgreater{}" in text
     assert text.startswith(f"% {COMMAND}\n")
@@ -299,8 +289,8 @@ def test_table_tex_escapes_every_cell_and_note(hostile: Path) -> None:
 def test_markdown_table_imports_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
     publish_mixed(tmp_path)
     code = (
-        "import sys; from decoderbench.report import load_results, markdown_table;"
-        "markdown_table(load_results(sys.argv[1]));"
+        "import sys; from decoderbench.report import load_report, markdown_table;"
+        "markdown_table(load_report(sys.argv[1]));"
         "print({'torch', 'matplotlib'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
