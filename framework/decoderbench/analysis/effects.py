@@ -5,7 +5,7 @@ The axes are the factors of a factorial design; the labels of an axis are its le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from decoderbench.analysis.frame import VARIANT
-from decoderbench.analysis.samples import Samples
-from decoderbench.statistics import Scores, contrast, holm
+from decoderbench.analysis.samples import Samples, data_of
+from decoderbench.statistics import Scores, family
 
 Labels = tuple[str, ...]
 
@@ -53,10 +53,10 @@ def find_effects(samples: Samples) -> pd.DataFrame:
             reference, *others = design.levels(axis)
             matched = _match(design, scores, (axis,), [(level,) for level in (reference, *others)])
             for position, level in enumerate((reference, *others)):
-                weights = {} if level == reference else {position: 1.0, 0: -1.0}
+                weights = {} if level == reference else {position: 1, 0: -1}
                 line = {"stage": axis, "level": level, "reference": reference, "metric": metric}
                 found.append(line | {"mean": matched.mean(position)} | matched.contrast(weights))
-        lines += _adjusted(found, design.image_set)
+        lines += _estimated(found, scores, design.image_set)
     return pd.DataFrame(lines, columns=list(_EFFECTS)).astype(_EFFECTS)
 
 
@@ -76,8 +76,8 @@ def find_interactions(samples: Samples) -> pd.DataFrame:
                 matched = _match(design, scores, (one, other), [(a, b), (a, second), (first, b), (first, second)])
                 line = {"stage_a": one, "level_a": a, "reference_a": first}
                 line |= {"stage_b": other, "level_b": b, "reference_b": second, "metric": metric}
-                found.append(line | matched.contrast({0: 1.0, 1: -1.0, 2: -1.0, 3: 1.0}))
-        lines += _adjusted(found, design.image_set)
+                found.append(line | matched.contrast({0: 1, 1: -1, 2: -1, 3: 1}))
+        lines += _estimated(found, scores, design.image_set)
     return pd.DataFrame(lines, columns=list(_INTERACTIONS)).astype(_INTERACTIONS)
 
 
@@ -102,7 +102,7 @@ class _Design:
 
 def _designs(samples: Samples) -> Iterator[tuple[_Design, str, Scores]]:
     """Yield each image set with each metric that has numbers per image."""
-    hashes = [{cell.data_hash for cell in samples.cells(row)} for row in range(len(samples.variants))]
+    hashes = [{data_of(cell) for cell in samples.cells(row)} for row in range(len(samples.variants))]
     for image_set in dict.fromkeys(number for number in samples.image_sets if number is not None):
         rows = samples.rows_of(image_set)
         data = set().union(*(hashes[row] for row in rows))
@@ -136,17 +136,13 @@ class _Matched:
         chosen = np.ix_(self.rows[:, condition], self.seeds)
         return float((self.scores.numerator[chosen].sum(-1) / self.scores.denominator[chosen].sum(-1)).mean())
 
-    def contrast(self, weights: dict[int, float]) -> dict[str, Any]:
-        """Return the numbers of a contrast of conditions; without weights, or without rows, only the counts."""
-        counts = {"num_combinations": len(self.rows), "num_planned": self.num_planned, "num_seeds": len(self.seeds)}
-        if not len(self.rows) or not weights:
-            return counts | {"scope": ""}
+    def contrast(self, weights: Mapping[int, int]) -> dict[str, Any]:
+        """Return counts, and the weights of all rows in a contrast of conditions: None if nothing is compared."""
         of_rows = np.zeros(len(self.scores.numerator))
         for condition, weight in weights.items():
-            of_rows[self.rows[:, condition]] += weight / len(self.rows)
-        found = contrast(self.scores, of_rows)
-        numbers = {"difference": found.value, "low": found.low, "high": found.high, "p": found.p}
-        return numbers | counts | {"num_seeds": found.seeds, "scope": found.scope}
+            of_rows[self.rows[:, condition]] += weight / max(1, len(self.rows))
+        counts = {"num_combinations": len(self.rows), "num_planned": self.num_planned, "num_seeds": len(self.seeds)}
+        return counts | {"weights": of_rows if of_rows.any() else None}
 
 
 def _match(design: _Design, scores: Scores, axes: Labels, conditions: Sequence[Labels]) -> _Matched:
@@ -188,6 +184,16 @@ def _fill(rest: Labels, places: Sequence[int], levels: Labels) -> Labels:
     return tuple(labels)
 
 
-def _adjusted(lines: list[dict[str, Any]], image_set: int) -> list[dict[str, Any]]:
-    adjusted = holm([line.get("p", np.nan) for line in lines]).tolist()
-    return [line | {"p_holm": p, "image_set": image_set} for line, p in zip(lines, adjusted, strict=True)]
+def _estimated(lines: list[dict[str, Any]], scores: Scores, image_set: int) -> list[dict[str, Any]]:
+    """Return the lines of a family with the estimates of those that have weights."""
+    own = [line for line in lines if line["weights"] is not None]
+    found = iter(family(scores, [line["weights"] for line in own]) if own else [])
+    estimated = []
+    for line in lines:
+        numbers: dict[str, Any] = {"image_set": image_set, "scope": ""}
+        if line["weights"] is not None:
+            estimate, p, p_holm = next(found)
+            numbers |= {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
+            numbers |= {"p": p, "p_holm": p_holm, "num_seeds": estimate.seeds, "scope": estimate.scope}
+        estimated.append(line | numbers)
+    return estimated

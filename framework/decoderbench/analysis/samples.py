@@ -227,6 +227,11 @@ class Samples:
             places.append((row, seed))
 
 
+def data_of(cell: Cell) -> str:
+    """Return a digest of the data set of a cell: images of equal name and label may differ between two of them."""
+    return cell.dataset_hash or cell.data_hash
+
+
 class _Aligner:
     """Brings tables of the same images into one order; images are the same if data, keys and labels are."""
 
@@ -238,13 +243,13 @@ class _Aligner:
         """Return a table in the order of the first one with its images, and the number of these images."""
         images = table.select(["sample", "reference"])
         for number, (data, known) in enumerate(self._known):
-            if data == cell.data_hash and images.equals(known):
+            if data == data_of(cell) and images.equals(known):
                 return table, number
         order = _sorting(images)
-        content = json.dumps([cell.data_hash, images.take(order).to_pydict()])
+        content = json.dumps([data_of(cell), images.take(order).to_pydict()])
         number = self._sorted.setdefault(hashlib.sha256(content.encode()).hexdigest(), len(self._known))
         if number == len(self._known):
-            self._known.append((cell.data_hash, images))
+            self._known.append((data_of(cell), images))
             return table, number
         into = np.empty(len(order), dtype=np.intp)
         into[_sorting(self._known[number][1])] = order

@@ -76,7 +76,7 @@ def _notes_on_image_sets(analysis: Analysis) -> Iterator[str]:
         groups = "; ".join(
             f"({number}) {', '.join(of['title'])}" for number, (_, of) in enumerate(rows.groupby("image_set"), start=1)
         )
-        yield f"rows were tested on different images or labels; compare only within each of: {groups}"
+        yield f"rows were tested on images or labels of different data; compare only within each of: {groups}"
 
 
 def _range(numbers: pd.Series[int]) -> str:
