@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.readings import make_predictions, make_row, write_result
 from helpers.recording import HOSTILE, make_cell, make_record, publish
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,6 +287,19 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "draw", lambda caption, paint: SimpleNamespace(caption=caption))
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """The figures that were drawn, by caption; no files are made of them."""
+    found: dict[str, Figure] = {}
+
+    def keep(caption: str, paint: Any) -> None:
+        found[caption] = Figure(layout="constrained")
+        paint(found[caption])
+
+    monkeypatch.setattr(figures, "draw", keep)
+    return found
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_figures_without_data_are_left_out(tmp_path: Path) -> None:
     cell = make_cell()
@@ -310,15 +324,8 @@ def test_figures_without_data_are_left_out(tmp_path: Path) -> None:
 
 
 def test_accuracy_against_labels_joins_rows_that_differ_in_their_number_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, drawn: dict[str, Figure]
 ) -> None:
-    drawn: dict[str, Figure] = {}
-
-    def keep(caption: str, paint: Any) -> Any:
-        drawn[caption] = Figure(layout="constrained")
-        paint(drawn[caption])
-
-    monkeypatch.setattr(figures, "draw", keep)
     few = {"train_limit": 100, "setting": "100 labels"}
     augmentation = make_cell().augmentation.model_copy(update={"brightness": 0.5})
     cells = [
@@ -336,3 +343,23 @@ def test_accuracy_against_labels_joins_rows_that_differ_in_their_number_only(
         ([100, 1000], pytest.approx([60, 50]))
     ]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CTC"]
+
+
+def test_seeds_that_did_not_learn_are_marked_by_the_validation_of_the_last_step(
+    tmp_path: Path, drawn: dict[str, Figure]
+) -> None:
+    cells = [make_row("CTC", seed=seed) for seed in range(3)]
+    directory = publish(tmp_path, cells, [])
+    labels = make_predictions(["ab", "ba"], ["ab", "ba"])  # with an entropy of log 2 nats
+    for cell, nats in zip(cells, (0.1, 0.69, 0.1), strict=True):
+        folder = directory.cell_directory(cell)
+        append_line(
+            folder / "history.jsonl",
+            {"step": cell.training.steps, "val_exact_match": 0.5, "val_nats_per_char": nats},
+        )
+        labels.to_parquet(folder / "val_predictions.parquet")
+        write_result(directory, cell, labels)
+    figures.draw_figures(load_report(tmp_path))
+    marked = [axes_of(figure) for caption, figure in drawn.items() if "cross" in caption]
+    crosses = [[line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())] for axes in marked]
+    assert [len(lines) for lines in crosses] == [1, 1]
