@@ -48,7 +48,7 @@ def parts_of(folder: Path, device: str) -> list[Part]:
         )
 
     return [
-        experiment("draw", 60, background=True),
+        experiment("draw", 75, background=True),
         part("env", 20, "gpu_env.py", "--json", str(folder / "env.json")),
         part("pytest", 30, "gpu_tests.py", "--junit", str(folder / "junit.xml")),
         part("smoke", 110, "gpu_smoke.py"),

@@ -11,6 +11,7 @@ float32 product and convolution show whether they are computed in float32: TF32 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 from collections.abc import Callable
@@ -101,6 +102,11 @@ def query(index: int) -> dict[str, str]:
     return dict(zip(names, values, strict=True)) if len(values) == len(names) else {"error": printed}
 
 
+def without_numbers_of_the_device(lines: list[str]) -> list[str]:
+    """Return the lines that may be published: without serial numbers and the like."""
+    return [line for line in lines if not re.search("serial|uuid|board", line, re.IGNORECASE)]
+
+
 def describe_cuda(device: torch.device) -> dict[str, Any]:
     """Return what PyTorch and nvidia-smi say of the device."""
     free, total = torch.cuda.mem_get_info(device)
@@ -112,7 +118,7 @@ def describe_cuda(device: torch.device) -> dict[str, Any]:
         "architectures": torch.cuda.get_arch_list(),
         "processes": nvidia_smi("--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"),
         "before": query(device.index or 0),
-        "nvidia_smi": nvidia_smi("-q", f"--id={device.index or 0}").splitlines(),
+        "nvidia_smi": without_numbers_of_the_device(nvidia_smi("-q", f"--id={device.index or 0}").splitlines()),
     }
 
 

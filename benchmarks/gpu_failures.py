@@ -3,9 +3,10 @@
     python benchmarks/gpu_failures.py [--device cuda] [--out FILE.jsonl] [--small]
 
 A cell that ran out of memory must be gone before the next one is built, which must train as if nothing had happened. A
-failed assert leaves CUDA unusable for the process: the cell's row is `failed`, the command ends with one line and exit
-status 1, and given again it trains the other cells; none is trained twice. On a CPU the assert is an ordinary
-exception, and the grid goes on; with --small it does so in this process, without a command.
+failed assert leaves CUDA unusable for the process: the cell's row is `failed`, and the command ends with exit status 1.
+Where cells run in worker processes (`--executor local`), the other cells are trained. With `--executor inline` the
+command ends with one line that says so, and given again it trains the other cells; none is trained twice. On a CPU the
+assert is an ordinary exception, and the grid goes on; with --small it does so without a command.
 """
 
 from __future__ import annotations
@@ -90,15 +91,20 @@ def check_out_of_memory(figures: Figures, results: Path) -> None:
         figures.add("memory: allocated before the next cell", after / 1e6, "MB", ok=after <= before)
 
 
-def check_records(figures: Figures, results: Path) -> None:
-    """Check the records of three cells, of which the second failed and, on CUDA, ended the run."""
+def check_records(figures: Figures, results: Path, executor: str = "local") -> None:
+    """Check the records of three cells, of which the second failed and, inline on CUDA, ended the run."""
     expected = {"before": "done", "out of range": "failed"}
-    if figures.device.type == "cpu":
+    if not ends_the_run(figures.device, executor):
         expected["after it"] = "done"
     statuses = read_statuses(results)
-    figures.add("assert: statuses", show(statuses), ok=statuses == expected)
+    figures.add(f"assert, {executor}: statuses", show(statuses), ok=statuses == expected)
     written = (results / "report.md").exists()
-    figures.add("assert: the report is written", written, ok=written)
+    figures.add(f"assert, {executor}: the report is written", written, ok=written)
+
+
+def ends_the_run(device: torch.device, executor: str) -> bool:
+    """Whether the failed assert leaves nothing to train the other cells with."""
+    return device.type == "cuda" and executor == "inline"
 
 
 def check_same_command(figures: Figures, data: dict[str, Any], results: Path) -> None:
@@ -116,12 +122,19 @@ def run_here(data: dict[str, Any], results: Path, device: torch.device) -> None:
     run(Experiment(**data), registry=planted_registry(), results=results, device=str(device))
 
 
-def check_command(figures: Figures, data: dict[str, Any], results: Path) -> None:
+def check_command(figures: Figures, data: dict[str, Any], results: Path, executor: str) -> None:
     """Run an experiment by the command, in a process that may lose its CUDA context."""
     file = results.with_suffix(".toml")
     file.write_text(to_toml(data), encoding="utf-8")
-    arguments = ["run", str(file), "-p", str(PLUGIN), "--results", str(results), "--device", str(figures.device)]
-    command = [sys.executable, "-c", "from decoderbench.cli import main; main()", *arguments]
+    arguments = ["run", str(file), "-p", str(PLUGIN), "--results", str(results), "--executor", executor]
+    command = [
+        sys.executable,
+        "-c",
+        "from decoderbench.cli import main; main()",
+        *arguments,
+        "--device",
+        str(figures.device),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             printed, _ = process.communicate(timeout=COMMAND_SECONDS)
@@ -129,12 +142,12 @@ def check_command(figures: Figures, data: dict[str, Any], results: Path) -> None
             process.terminate()
             printed, _ = process.communicate()
     print(printed, end="")
-    figures.add("assert: exit status", process.returncode, ok=process.returncode == 1)
+    figures.add(f"assert, {executor}: exit status", process.returncode, ok=process.returncode == 1)
     traceback = "Traceback" in printed
-    figures.add("assert: prints a traceback", traceback, ok=not traceback)
-    if figures.device.type == "cuda":
-        said = [line for line in printed.splitlines() if "unusable" in line]
-        figures.add("assert: what the command says", " | ".join(said), ok=len(said) == 1)
+    figures.add(f"assert, {executor}: prints a traceback", traceback, ok=not traceback)
+    said = [line for line in printed.splitlines() if "unusable" in line]
+    told = len(said) == ends_the_run(figures.device, executor)
+    figures.add(f"assert, {executor}: what it says of the device", " | ".join(said) or "nothing", ok=told)
 
 
 def planted_registry() -> Registry:
@@ -157,13 +170,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         check_out_of_memory(figures, Path(folder) / "memory")
         data = experiment_of({"before": "planted_ctc", "out of range": "out_of_range", "after it": "lstm_ctc"})
-        results = Path(folder) / "assert"
         if given.small and figures.device.type == "cpu":
+            results = Path(folder) / "assert"
             run_here(data, results, figures.device)
             check_records(figures, results)
         else:
-            check_command(figures, data, results)
-            check_records(figures, results)
+            for executor in ("local", "inline"):
+                results = Path(folder) / executor
+                check_command(figures, data, results, executor)
+                check_records(figures, results, executor)
             check_same_command(figures, data, results)
     raise SystemExit(bool(figures.failed))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu_env
 import gpu_failures
 import gpu_smoke
 import pytest
@@ -66,13 +67,18 @@ def test_script_writes_figures_with_unique_names_and_ends_with_status_0(script: 
     assert [path.name for path in tmp_path.iterdir()] == ["figures.jsonl"]
 
 
+def test_numbers_by_which_a_device_is_known_are_not_written() -> None:
+    lines = ["Product Name : NVIDIA H200", "Serial Number : 1", "GPU UUID : GPU-2", "Board ID : 0x3", "ECC Mode"]
+    assert gpu_env.without_numbers_of_the_device(lines) == ["Product Name : NVIDIA H200", "ECC Mode"]
+
+
 @pytest.mark.slow
 def test_failures_are_checked_by_the_command_too(tmp_path: Path) -> None:
     out = tmp_path / "figures.jsonl"
     command = [sys.executable, str(BENCHMARKS / "gpu_failures.py"), "--device", "cpu", "--out", str(out)]
     subprocess.run(command, check=True, capture_output=True)
     lines = {line["name"]: line for line in map(json.loads, out.read_text().splitlines())}
-    assert lines["assert: exit status"]["value"] == 1
+    assert [lines[f"assert, {executor}: exit status"]["value"] for executor in ("local", "inline")] == [1, 1]
     assert lines["assert: no cell is trained twice"]["ok"]
 
 
@@ -127,7 +133,18 @@ def test_failures_notice_a_cell_that_did_not_fail(figures: Figures, tmp_path: Pa
     data = gpu_failures.experiment_of({"before": "planted_ctc", "after it": "ctc"})
     gpu_failures.run_here(data, tmp_path, CPU)
     gpu_failures.check_records(figures, tmp_path)
-    assert figures.failed == ["assert: statuses"]
+    assert figures.failed == ["assert, local: statuses"]
+
+
+@pytest.mark.parametrize(("executor", "ends"), [("local", False), ("inline", True)])
+def test_only_an_inline_run_on_cuda_is_to_end_with_a_failed_assert(
+    executor: str, ends: bool, figures: Figures, tmp_path: Path
+) -> None:
+    data = gpu_failures.experiment_of({"before": "planted_ctc", "out of range": "out_of_range", "after it": "ctc"})
+    gpu_failures.run_here(data, tmp_path, CPU)
+    figures.device = torch.device("cuda")
+    gpu_failures.check_records(figures, tmp_path, executor)
+    assert figures.failed == (["assert, inline: statuses"] if ends else [])
 
 
 def test_host_waits_are_refused_everywhere_but_in_the_ctc_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,19 @@ def test_other_errors_are_failures(error: BaseException) -> None:
     assert reason.startswith(f"{type(error).__name__}: ")
 
 
+def test_reason_of_a_cuda_error_is_without_the_advice_on_debugging_kernels() -> None:
+    text = (
+        "CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert' in https://docs.nvidia.com/cuda/"
+        "cuda-runtime-api/group__CUDART__TYPES.html for more information.\nCUDA kernel errors might be asynchronously "
+        "reported at some other API call, so the stacktrace below might be incorrect.\nFor debugging consider passing "
+        "CUDA_LAUNCH_BLOCKING=1\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.\n"
+    )
+    with pytest.raises(torch.AcceleratorError) as caught:
+        raise torch.AcceleratorError(text)
+    where = f"(test_failures.py:{caught.tb.tb_lineno})"
+    assert classify(caught.value) == ("failed", f"AcceleratorError: CUDA error: device-side assert triggered {where}")
+
+
 def test_reason_names_the_line_and_a_diverged_cell_its_step() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         1 / 0  # noqa: B018

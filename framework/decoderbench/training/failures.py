@@ -20,6 +20,10 @@ _OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 
+_ADVICE_OF_CUDA = re.compile(
+    r"(?<=\S) (Search for `\w+' in https://docs\.nvidia\.com|CUDA kernel errors might be).*?(?= \(\S+:\d+\)$|$)"
+)
+
 
 def classify(error: BaseException) -> tuple[Status, str]:
     """Return the status of a cell that raised an exception, and the reason; never raises, whatever a plugin raised."""
@@ -27,7 +31,12 @@ def classify(error: BaseException) -> tuple[Status, str]:
         return "diverged", text_of(error)
     if any(map(is_out_of_memory, _with_causes(error, contexts=False))):
         return "oom", f"out of memory: {text_of(error)}; make training.batch_size or the image smaller"
-    return "failed", describe_error(error)
+    return "failed", _without_advice(describe_error(error))
+
+
+def _without_advice(reason: str) -> str:
+    """Return the reason without what PyTorch adds to every error of CUDA for those who debug a kernel."""
+    return _ADVICE_OF_CUDA.sub("", reason)
 
 
 def end_behind(error: BaseException) -> PendingCellsError | None:
