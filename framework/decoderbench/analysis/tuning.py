@@ -68,16 +68,17 @@ def summarize_trials(trials: pd.DataFrame) -> pd.DataFrame:
             exact_match_by_seed=("by_seed", ", ".join),
             reasons=("why", lambda reasons: "; ".join(filter(None, dict.fromkeys(reasons)))),
             chosen=("chosen", "first"),
-            train_seconds=("train_seconds", "sum"),
+            train_seconds=("train_seconds", _sum_of_known),
         )
     )
 
 
 def seconds_of_tuning(trials: pd.DataFrame) -> dict[tuple[str, ...], float]:
-    """Return the seconds of training that the trials of each row took, those that failed as far as they state them."""
+    """Return the seconds of training of each row's trials, without those that failed; missing where none is known."""
     found: dict[tuple[str, ...], float] = {}
-    for row, seconds in zip(_rows_of(trials), trials["train_seconds"].fillna(0.0), strict=True):
-        found[row] = found.get(row, 0.0) + seconds
+    for row, seconds in zip(_rows_of(trials), trials["train_seconds"], strict=True):
+        if not pd.isna(seconds):
+            found[row] = found.get(row, 0.0) + seconds
     return found
 
 
@@ -157,6 +158,10 @@ def _key(cell: Cell) -> str:
 
 def _mean_of_all(values: pd.Series[float]) -> float:
     return values.mean(skipna=False)
+
+
+def _sum_of_known(values: pd.Series[float]) -> float:
+    return values.sum(min_count=1)
 
 
 def _percent(score: float) -> str:
