@@ -68,7 +68,7 @@ def _health(samples: Samples, index: int) -> dict[str, Any]:
 
 
 def _of_alignments(texts: pd.DataFrame) -> dict[str, float]:
-    numbers = {}
+    numbers: dict[str, float] = {}
     for measure in (measure for measure in MEASURES if measure in texts):
         values = texts[measure].astype("float64")
         medians = values.groupby(texts["seed"]).median()

@@ -47,7 +47,11 @@ def find_marks(samples: Samples, learning: pd.DataFrame) -> pd.DataFrame:
                 "not_learned": not_learned[index],
             }
         )
-    dtypes = {"rise": float, "rise_low": float, "rise_high": float, "still_rising": bool, "not_learned": "int64"}
+    dtypes = {
+        **dict.fromkeys(("rise", "rise_low", "rise_high"), "float64"),
+        "still_rising": "bool",
+        "not_learned": "int64",
+    }
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
 
 
@@ -95,10 +99,10 @@ def _rise(samples: Samples, index: int) -> Estimate | None:
         return None
     keys = [frame["sample"].tolist() for frame, _ in seeds]
     if all(own == keys[0] for own in keys):
-        scores = Scores(np.stack([flags for _, flags in seeds], axis=1), np.float64(1), groups=_groups(seeds[0][0]))
+        scores = Scores(np.stack([flags for _, flags in seeds], axis=1), np.ones(1), groups=_groups(seeds[0][0]))
     else:  # each seed has validation images of its own, so seeds are the units
         means = np.stack([flags.mean(axis=1) for _, flags in seeds], axis=1)
-        scores = Scores(means[:, None], np.float64(1))
+        scores = Scores(means[:, None], np.ones(1))
     return contrast(scores, (1.0, -1.0))
 
 
@@ -107,8 +111,8 @@ def _flags(samples: Samples, cell: Cell, count: int) -> NDArray[np.float64] | No
     steps = cell.training.steps, cell.training.nine_tenths
     if steps[0] == steps[1]:
         return None
-    packed = [_validation(samples, cell, step).get("val_correct") for step in steps]
-    if None in packed:
+    packed = [_validation(samples, cell, step).get("val_correct", "") for step in steps]
+    if "" in packed:
         return None
     try:
         return np.stack([unpack_flags(text, count) for text in packed]).astype(np.float64)
