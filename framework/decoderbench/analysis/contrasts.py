@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from decoderbench.analysis.frame import VARIANT
-from decoderbench.analysis.samples import Samples
+from decoderbench.analysis.samples import Samples, is_proportion
 from decoderbench.statistics import all_pairs
 
 _DTYPES = {
@@ -28,15 +29,17 @@ def find_contrasts(samples: Samples) -> pd.DataFrame:
     """Return one line per metric and pair of rows of one image set, a before b in the order of the rows.
 
     `difference` is a - b with its 95 % interval, in the unit of the metric, over the `num_seeds` seeds that both rows
-    have. `p` is two-sided; `p_holm` is adjusted over all pairs of the image set for this metric. `axis` is the stage
-    or setting in which the rows differ, empty if they differ in several. `index_a` and `index_b` are positions in
-    `Analysis.rows`. Rows without a common seed, and metrics without numbers per image, have no line.
+    have; that of two proportions ends at -1 and 1. `p` is two-sided; `p_holm` is adjusted over all pairs of the image
+    set for this metric. `axis` is the stage or setting in which the rows differ, empty if they differ in several.
+    `index_a` and `index_b` are positions in `Analysis.rows`. Rows without a common seed, and metrics without numbers
+    per image, have no line.
     """
     lines = []
     for metric in samples.metrics:
         for image_set in _numbers(samples):
             rows = samples.rows_of(image_set)
             scores = samples.scores(metric, rows)
+            most = 1.0 if scores and is_proportion(scores) else float("inf")
             for pair in all_pairs(scores) if scores else []:
                 a, b, estimate = rows[pair.a], rows[pair.b], pair.estimate
                 lines.append(
@@ -49,8 +52,8 @@ def find_contrasts(samples: Samples) -> pd.DataFrame:
                         "index_a": a,
                         "index_b": b,
                         "difference": estimate.value,
-                        "low": estimate.low,
-                        "high": estimate.high,
+                        "low": np.maximum(estimate.low, -most),
+                        "high": np.minimum(estimate.high, most),
                         "p": pair.p,
                         "p_holm": pair.p_holm,
                         "num_seeds": estimate.seeds,

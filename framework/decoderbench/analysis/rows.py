@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from decoderbench.analysis.frame import COSTS, VARIANT, summarize
-from decoderbench.analysis.samples import Samples
+from decoderbench.analysis.samples import Samples, is_proportion
 from decoderbench.records import FAILED
-from decoderbench.statistics import ALPHA, Estimate, Scores, row
+from decoderbench.statistics import ALPHA, Estimate, row
 
 
 def find_rows(samples: Samples, contrasts: pd.DataFrame) -> pd.DataFrame:
@@ -67,20 +67,13 @@ def _scored(samples: Samples, metric: str) -> dict[int, Estimate]:
         scores = samples.scores(metric, rows)
         if scores is None:
             continue
-        proportion = _is_proportion(scores)
+        proportion = is_proportion(scores)
         for position, index in enumerate(rows):
             records = (samples.record(index, seed) for seed in samples.seeds)
             valued = [record is not None and record.metrics.get(metric) is not None for record in records]
             if any(valued) and scores.present[position].tolist() == valued:
                 found[index] = row(scores, position, proportion=proportion)
     return found
-
-
-def _is_proportion(scores: Scores) -> bool:
-    """Return whether a value is a mean of numbers from 0 to 1, one per image."""
-    there = scores.present
-    numbers = scores.numerator[there]
-    return bool((scores.denominator[there] == 1).all() and (numbers >= 0).all() and (numbers <= 1).all())
 
 
 def _columns(

@@ -11,6 +11,7 @@ from decoderbench.analysis import Analysis
 from decoderbench.report.comparison_tables import contrast_tables, effect_tables
 from decoderbench.report.error_tables import calibration_tables, error_tables
 from decoderbench.report.tables import Table
+from decoderbench.report.training_tables import health_tables, tuning_tables
 
 
 class Section(NamedTuple):
@@ -25,6 +26,8 @@ _SECTIONS: dict[str, Callable[[Analysis], list[Table]]] = {
     "Effects of the stages": effect_tables,
     "Errors": error_tables,
     "Confidence": calibration_tables,
+    "Health": health_tables,
+    "Tuning": tuning_tables,
 }
 
 
@@ -50,6 +53,8 @@ def frames_of(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "all_wrong_texts": analysis.agreement_frames.readings,
         "calibration": analysis.calibration,
         "risk_coverage": analysis.risk_coverage,
+        "health": analysis.health,
+        "tuning": analysis.tuning,
     }
     own = {name: frame for name, frame in frames.items() if not frame.empty}
     return {"cells": analysis.results.recorded, "main": analysis.rows, **own}
