@@ -19,15 +19,17 @@ from decoderbench.metrics import nats_per_character
 from decoderbench.planning.grid import plan_table
 from decoderbench.planning.prepare import prepare
 from decoderbench.predictions import COLUMNS
-from decoderbench.records import RunRecord, read_lines, unpack_flags
+from decoderbench.record_files import read_result
+from decoderbench.records import read_lines, unpack_flags
 from decoderbench.registry.registry import Registry
 
 FIXED_COLUMNS = [
-    "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "seed", "status", "reason",
+    "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "setting", "seed", "status", "reason",
     "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test", "param_count", "gmacs",
     "train_samples_per_sec", "infer_samples_per_sec", "latency_ms",
     "train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds",
-    "frames", "device", "threads", "jobs", "measured", "cpu_capability", "compute_capability", "cuda", "cudnn",
+    "frames", "train_limit", "tuned", "tuning_seconds",
+    "device", "threads", "jobs", "measured", "cpu_capability", "compute_capability", "cuda", "cudnn",
     "driver", "float32", "auto_precision", "torch", "timm", "sources", "dataset_source", "wrappers", "decoderbench",
     "python", "commit", "cell_id", "name",
 ]  # fmt: skip
@@ -35,7 +37,7 @@ FIXED_COLUMNS = [
 
 def assert_read_texts_are_described(folder: Path) -> None:
     """Check what is kept of each image of validation and test, for a decoder of any kind."""
-    record = RunRecord.model_validate_json((folder / "result.json").read_text())
+    record = read_result(folder)
     aligned, ends = {"loop": (False, True), "ctc": (True, False), "attention": (True, True)}[record.cell.decoder.label]
     for name in ("predictions.parquet", "val_predictions.parquet"):
         predictions = pd.read_parquet(folder / name)

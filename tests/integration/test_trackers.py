@@ -203,7 +203,7 @@ def test_tracker_shows_curves_and_outcome_of_every_cell(
     done = [one for one in everything if one.status == "done"]
     for one in done:
         assert set(one.points) == CURVES
-        assert {step for points in one.points.values() for step, _ in points} == {3, 6}
+        assert {step for points in one.points.values() for step, _ in points} == {3, 5, 6}
         assert set(one.numbers) >= NUMBERS
     rates = sorted(one.numbers["test/cer"] for one in done)
     assert rates == pytest.approx(sorted(frame.loc["done", "cer"]))
@@ -228,7 +228,7 @@ def test_interrupted_cell_is_closed_and_its_next_attempt_is_complete(
     done = [one for one in everything if one.status == "done"]
     assert len(done) == 2
     for one in done:
-        assert [[step for step, _ in points] for points in one.points.values()] == [[3, 6]] * len(CURVES)
+        assert [[step for step, _ in points] for points in one.points.values()] == [[3, 5, 6]] * len(CURVES)
     # TensorBoard has one folder per cell, so the interrupted attempt is deleted, like its history.
     rest = [one.status for one in everything if one.status != "done"]
     assert rest == ([] if tracker == "tensorboard" else ["interrupted"])
@@ -288,7 +288,7 @@ def test_undefined_number_keeps_its_column_in_tensorboard(tmp_path: Path) -> Non
     from decoderbench.records import Cost
 
     module = importlib.import_module("decoderbench_plugins.trackers.tensorboard")
-    cell = SimpleNamespace(cell_id="one", variant=("none", "a", "b", "c"), seed=7)
+    cell = SimpleNamespace(cell_id="one", variant=("none", "a", "b", "c", ""), seed=7)
     record = SimpleNamespace(status="done", metrics={"cer": 0.5, "rare": None}, cost=Cost(), kept_step=3)
     (tracker,) = module.register_observers()
     tracker.run_started(directory=tmp_path)
