@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +11,10 @@ from helpers.recording import make_cell, make_record, publish
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.tuning import notes_on_tuning
 from decoderbench.config.cell import Cell
+from decoderbench.options import TrainingOptions
 from decoderbench.records import Cost, RunRecord
+from decoderbench.report.main_table import main_table
+from decoderbench.report.settings import settings_of
 
 KEY = "training.learning_rate"
 
@@ -39,7 +41,7 @@ def report(tmp_path: Path) -> Analysis:
         for decoder in ("CTC", "Attention", "Wide")
     )
     cells = [
-        make_cell("CTC", tuned={KEY: 2e-3}),
+        make_cell("CTC", tuned={KEY: 2e-3}, training=TrainingOptions(learning_rate=2e-3)),
         make_cell("Attention", purpose="undecided"),
         make_cell("Wide", purpose="undecided", infeasible="tuning gave no value a score: diverged: loss was nan"),
     ]
@@ -123,3 +125,15 @@ def test_without_tuning_a_note_says_so_and_frames_are_empty(tmp_path: Path, sett
     assert report.tuning.empty
     assert report.results.cells[["tuned"]].values.tolist() == [[""]]
     assert report.results.cells["tuning_seconds"].isna().all()
+
+
+def test_the_main_table_has_the_cost_of_tuning_as_a_column(report: Analysis) -> None:
+    table = main_table(report)
+    column = list(table.headers).index("Tuning (s)")
+    assert [row[column] for row in table.rows] == ["4.00", "6.00", "n/a"]
+
+
+def test_settings_are_those_that_rows_have_chosen(report: Analysis) -> None:
+    assert "learning rate: 0.002 at its peak" in settings_of(report.results.plan)
+    undecided = report.results.plan.model_copy(update={"cells": report.results.plan.cells[1:]})
+    assert settings_of(undecided) == ["no row has chosen its values yet"]

@@ -37,13 +37,14 @@ IN_A_PAPER = ("exact_match", "cer", SEEDS, "param_count", "latency_ms")
 """The columns for which a page of a paper has room."""
 
 
-def main_table(analysis: Analysis, columns: Sequence[str] = SHOWN) -> Table:
-    """Return the main table with every axis that the plan shows.
+def main_table(analysis: Analysis, columns: Sequence[str] = ()) -> Table:
+    """Return the main table with every axis that the plan shows; without `columns`, those usually shown.
 
     A column of names comes first if any row has a name. The column of seeds is always there.
     """
     names = ["name"] if (analysis.rows["name"] != "").any() else []
-    return _table(analysis, [*names, *shown_axes(analysis.results.plan.cells)], columns)
+    usual = (*SHOWN, *(["tuning_seconds"] if len(analysis.results.trials) else []))
+    return _table(analysis, [*names, *shown_axes(analysis.results.plan.cells)], columns or usual)
 
 
 def paper_table(analysis: Analysis, columns: Sequence[str] = IN_A_PAPER) -> Table:

@@ -17,7 +17,13 @@ RESIZED = {
 
 
 def settings_of(plan: Plan) -> list[str]:
-    """Return one line per setting, with the rows that each value belongs to where they differ."""
+    """Return one line per setting, with the rows that each value belongs to where they differ.
+
+    Rows that have not chosen their values by tuning are left out.
+    """
+    cells = [cell for cell in plan.cells if cell.purpose != "undecided"]
+    if not cells:
+        return ["no row has chosen its values yet"]
     settings: list[tuple[str, Callable[[Cell], str]]] = [
         ("optimizer", lambda cell: "AdamW"),
         ("learning rate", lambda cell: f"{cell.training.learning_rate:g} at its peak"),
@@ -37,16 +43,17 @@ def settings_of(plan: Plan) -> list[str]:
             lambda cell: f"batches of {cell.evaluation.batch_size:,}, beam size {cell.evaluation.beam_size}",
         ),
     ]
-    trainers = dict.fromkeys(name for cell in plan.cells for name in cell.trainers)
+    trainers = dict.fromkeys(name for cell in cells for name in cell.trainers)
     return [
-        *(f"{name}: {_by_value(plan.cells, read)}" for name, read in settings),
+        *(f"{name}: {_by_value(cells, read)}" for name, read in settings),
         *([f"plugins that may train otherwise: {', '.join(trainers)}"] if trainers else []),
     ]
 
 
 def notes_on_learning(plan: Plan) -> list[str]:
     """Return footnotes on settings with which cells cannot learn, or cannot show it."""
-    own = {(cell.data_key, cell.train_limit, cell.training): cell for cell in plan.cells if not cell.trainers}
+    decided = (cell for cell in plan.cells if not cell.trainers and cell.purpose != "undecided")
+    own = {(cell.data_key, cell.train_limit, cell.training): cell for cell in decided}
     notes = (learning_notes(cell.training, plan.split_sizes_of(cell)) for cell in own.values())
     return list(dict.fromkeys(note for of_cell in notes for note in of_cell))
 
