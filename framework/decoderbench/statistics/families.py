@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -149,6 +150,7 @@ def _blocks(scores: Scores, weights: Floats) -> Iterator[_Block]:
         yield _Block(positions, value, Squares(*squares), Shape.of(scores, rows, seeds))
 
 
+@lru_cache(maxsize=4)
 def _prior(scores: Scores) -> Prior:
     """Fit a prior to the seed mean squares of all pairs of rows, for a contrast whose squared weights sum to 1."""
     pairs = [(a, b) for a, b in _pairs(scores) if (scores.present[a] & scores.present[b]).sum() > 1]
