@@ -108,7 +108,7 @@ class Grid(Options):
     trained under each of them. `{}` is the experiment as it is, the only setting if none is given."""
 
     exclude: tuple[Exclusion, ...] = ()
-    """Combinations to exclude, by their labels, as in `{ encoder = "coarse", decoder = "CTC" }`, those of settings too."""
+    """Combinations to exclude, by labels of axes and settings, as in `{ encoder = "coarse", decoder = "CTC" }`."""
 
     names: tuple[RowName, ...] = ()
     """Names of single combinations, as in `{ name = "CRNN", encoder = "VGG", bridge = "BiLSTM", decoder = "CTC" }`."""

@@ -38,15 +38,12 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
         for axis in AXES
     }
     trainers = registry.plugins.trainers()
-    probes: dict[tuple[str, int], MetaProbe] = {}
+    probes = _probes(settings, data)
     cells = []
     for variant in grid.variants():
         chosen = {axis: parts[axis][variant[axis]] for axis in AXES}
         changed, inputs = settings[variant["setting"]], data[variant["setting"]]
-        key = inputs.key, changed.training.batch_size
-        if key not in probes:
-            probes[key] = _probe(inputs, changed)
-        size = probes[key].measure(**chosen)
+        size = probes[variant["setting"]].measure(**chosen)
         cells += [
             Cell(
                 experiment=experiment.name,
@@ -78,11 +75,17 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
     return tuple(cells)
 
 
-def _probe(inputs: Inputs, experiment: Experiment) -> MetaProbe:
-    options = experiment.image
-    image = ImageSpec(channels=options.channels, height=options.height, width=options.width)
-    batch_size = experiment.training.batch_size
-    return MetaProbe(image, inputs.labels.spec(), batch_size=batch_size, buckets=inputs.buckets())
+def _probes(settings: Mapping[str, Experiment], data: Mapping[str, Inputs]) -> dict[str, MetaProbe]:
+    """Return the probe of each setting: one for all settings with the same sizes of images, labels and batches."""
+    probes: dict[object, MetaProbe] = {}
+    found = {}
+    for label, experiment in settings.items():
+        options, batch_size = experiment.image, experiment.training.batch_size
+        image = ImageSpec(channels=options.channels, height=options.height, width=options.width)
+        labels, buckets = data[label].labels.spec(), data[label].buckets()
+        probe = MetaProbe(image, labels, batch_size=batch_size, buckets=buckets)
+        found[label] = probes.setdefault((image, labels, batch_size, buckets), probe)
+    return found
 
 
 def _settings_that_say_the_same(cells: Sequence[Cell]) -> Iterator[tuple[Location, str]]:

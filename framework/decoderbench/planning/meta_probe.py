@@ -86,9 +86,16 @@ class MetaProbe:
         """Errors of components that are mistakes in the experiment, each with its place."""
         self._encoders: dict[tuple[str, str], tuple[Rectifier, Encoder] | Size] = {}
         self._trunks: dict[tuple[str, str, str], Trunk | Size] = {}
+        self._sizes: dict[tuple[str, ...], Size] = {}
 
     def measure(self, rectifier: Part, encoder: Part, bridge: Part, decoder: Part) -> Size:
         """Build a combination; return its size, or why it is infeasible; nothing is known of one that raises."""
+        labels = tuple(part.resolved.label for part in (rectifier, encoder, bridge, decoder))
+        if labels not in self._sizes:
+            self._sizes[labels] = self._measure_or_nothing(rectifier, encoder, bridge, decoder)
+        return self._sizes[labels]
+
+    def _measure_or_nothing(self, rectifier: Part, encoder: Part, bridge: Part, decoder: Part) -> Size:
         try:
             with preserving_global_state():
                 return self._measure(rectifier, encoder, bridge, decoder)
