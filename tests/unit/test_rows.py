@@ -159,11 +159,11 @@ def test_row_says_what_is_wrong_with_its_seeds(tmp_path: Path) -> None:
 
 
 def test_difference_table_states_estimate_interval_p_seeds_and_images(tmp_path: Path) -> None:
-    report = load_report(publish_rows(tmp_path, {"a": list(GOOD), "b": list(POOR)}).path)
+    report = load_report(publish_rows(tmp_path, {"a": list(GOOD), "b": list(FAIR)}).path)
     (table,) = contrast_tables(report)
     own = report.contrasts[report.contrasts["metric"] == "exact_match"].iloc[0]
     assert table.headers == ["Row", "Compared with", "Difference", "p", "p (Holm)", "Seeds", "Images"]
-    interval = f"+{100 * own['difference']:.1f} [+{100 * own['low']:.1f}, +{100 * own['high']:.1f}]"
+    interval = f"{100 * own['difference']:+.1f} [{100 * own['low']:+.1f}, {100 * own['high']:+.1f}]"
     assert table.rows == [["a", "b", interval, f"{own['p']:.3f}", f"{own['p_holm']:.3f}", "3", "40"]]
 
 

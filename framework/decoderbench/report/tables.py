@@ -146,11 +146,17 @@ class Table:
     def latex(self, experiment: str) -> str:
         r"""Return the table as LaTeX, with its notes below. It needs the package booktabs.
 
+        A comment says so if it has characters that pdfTeX lacks.
         The caption begins with `experiment`. The label for `\ref` is that of the experiment and the table's name.
         """
         columns = "".join("l" if text else "r" for text in self._are_texts)
         lines = [
             r"% \usepackage{booktabs}",
+            *(
+                []
+                if self._is_latin
+                else ["% has characters of other scripts: use XeLaTeX or LuaLaTeX, with a font for them"]
+            ),
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{escape_latex(f'{experiment}: {self.caption}')}}}",
@@ -167,6 +173,11 @@ class Table:
             r"\end{table}",
         ]
         return "\n".join(lines) + "\n"
+
+    @property
+    def _is_latin(self) -> bool:
+        texts = (self.caption, *self.headers, *self.notes, *(text for row in self.rows for text in row))
+        return all(ord(character) < 0x180 for text in texts for character in text)
 
     @property
     def _are_texts(self) -> list[bool]:
