@@ -83,7 +83,7 @@ def _choose(samples: Samples, number: int, num_sets: int, drawn: frozenset[str])
     of_rows = [row for row, _ in read]
     shares = np.stack([right[[one == row for one in of_rows]].mean(axis=0) for row in dict.fromkeys(of_rows)])
     order = np.array([hashlib.sha256(key.encode("utf-8", "replace")).hexdigest() for key in keys])
-    spread = np.abs(shares - shares.mean(axis=0)).max(axis=0) if len(shares) > 1 else _variance(right.mean(axis=0))
+    spread = (shares if len(shares) > 1 else right.astype(np.float64)).var(axis=0)
     confidence = np.stack([_ranks(frame) for _, frame in read])
     surest = np.where(right, -1.0, confidence).max(axis=0)
     share = right.mean(axis=0)
@@ -102,10 +102,6 @@ def _choose(samples: Samples, number: int, num_sets: int, drawn: frozenset[str])
     return [Picture(number, place, keys[place], references[place], kind) for place, kind in taken.items()]
 
 
-def _variance(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    return share * (1 - share)
-
-
 def _ranks(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Return how sure a cell was of each text, as its rank among the cell's own from 0 to 1.
 
@@ -114,13 +110,13 @@ def _ranks(frame: pd.DataFrame) -> NDArray[np.float64]:
     known = [name for name in ("text_log_prob", "log_prob") if name in frame and frame[name].notna().any()]
     if not known:
         return np.zeros(len(frame))
-    return frame[known[0]].rank(pct=True).fillna(0).to_numpy(dtype=np.float64)
+    return np.asarray(frame[known[0]].rank(pct=True).fillna(0), dtype=np.float64)
 
 
 def _agreement_on_errors(readings: Sequence[Sequence[str]], right: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return for each image the share of all readings that are the most frequent error."""
     found = np.zeros(right.shape[1])
-    for place in np.flatnonzero(~right.any(axis=0)):
+    for place in np.flatnonzero(~right.any(axis=0)).tolist():
         texts = [texts[place] for texts in readings]
         found[place] = max(texts.count(text) for text in dict.fromkeys(texts)) / len(texts)
     return found

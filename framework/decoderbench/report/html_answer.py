@@ -54,7 +54,7 @@ def answer_of(analysis: Analysis, labels: Sequence[str]) -> str:
         )
     beaten = int((pairs["p_holm"] <= ALPHA).sum())
     others = len(ordered) - 1
-    pair = pairs.loc[second]
+    pair = pairs.loc[[second]].to_dict("records")[0]
     ends = [metric_text(PRIMARY, pair[end], sign="+") for end in ("low", "high")]
     claim = f"{metric_text(PRIMARY, pair['difference'], sign='+')} points"
     claim += f", 95 % interval {ends[0]} to {ends[1]}" if is_number(pair["low"]) else ", without an interval"
@@ -83,10 +83,8 @@ def _remarks(rows: pd.DataFrame, scored: pd.DataFrame, group: pd.DataFrame) -> s
 
 def _estimate(row: pd.Series[Any]) -> str:
     text = f"{metric_text(PRIMARY, row[PRIMARY])} %"
-    low, high = row[f"{PRIMARY}_low"], row[f"{PRIMARY}_high"]
-    if not is_number(low):
-        return text
-    return f"{text} (95 % interval {metric_text(PRIMARY, low)} to {metric_text(PRIMARY, high)})"
+    ends = [metric_text(PRIMARY, float(row[f"{PRIMARY}_{end}"])) for end in ("low", "high")]
+    return f"{text} (95 % interval {' to '.join(ends)})" if is_number(row[f"{PRIMARY}_low"]) else text
 
 
 def _pairs_of(contrasts: pd.DataFrame, row: int) -> pd.DataFrame:
@@ -108,5 +106,10 @@ def _resolution(samples: Samples, a: int, b: int) -> str:
         except ValueError:  # one seed, or rows that agree on every image
             return ""
         if needed is not None and needed <= FEASIBLE:
-            return f"; {needed} seeds would resolve {in_unit(PRIMARY, effect):g}"
-    return f"; {FEASIBLE} seeds would not resolve {in_unit(PRIMARY, EFFECTS[-1]):g}"
+            return f"; {needed} seeds would resolve {_points(effect)}"
+    return f"; {FEASIBLE} seeds would not resolve {_points(EFFECTS[-1])}"
+
+
+def _points(effect: float) -> str:
+    points = in_unit(PRIMARY, effect)
+    return f"{points:g} point{'s' * (points != 1)}"

@@ -111,7 +111,8 @@ def provenance_grid(
 ) -> Grid | None:
     """Return the table of all cells with a record: their numbers, and the conditions in which they differ."""
     known = cells[cells["status"] != "pending"]
-    differing = [name for name in CONDITIONS if name in known and known[name].nunique() > 1 and name != "commit"]
+    stating = {name: known[name][known[name] != ""] for name in CONDITIONS if name in known and name != "commit"}
+    differing = [name for name, values in stating.items() if values.nunique() > 1]
 
     def stated(read: Callable[[RunRecord], Any]) -> Callable[[Row], Value]:
         return lambda row: Value(str(read(records[row["cell_id"]]) or MISSING))
@@ -124,7 +125,7 @@ def provenance_grid(
         "Folder in cells/": label("cell_id"),
         "Commit": label("commit"),
         "Date": stated(lambda record: record.environment.get("date")),
-        **{CONDITIONS[name].capitalize(): label(name) for name in differing},
+        **{f"{CONDITIONS[name][:1].upper()}{CONDITIONS[name][1:]}": label(name) for name in differing},
         **{
             metric_name(metric): number(
                 metric, decimals=2 if metric in PERCENT else 4, factor=100 if metric in PERCENT else 1

@@ -66,12 +66,11 @@ def curve_plots(curves: pd.DataFrame, positions: Mapping[tuple[str, ...], int]) 
         curves: as `validation_curves` returns them.
         positions: of the rows, by their variants.
     """
-    named = curves.assign(row=[positions.get(key) for key in curves[VARIANT].itertuples(index=False, name=None)])
-    named = named.dropna(subset="row").astype({"row": "int64"})
+    named = curves.assign(row=[positions[variant] for variant in curves[VARIANT].itertuples(index=False, name=None)])
     figures = []
     for metric, label, factor in (
-        ("val_exact_match", "Exact match on validation images (%)", 100.0),
-        ("val_nats_per_char", "Nats per character on validation images", 1.0),
+        ("val_exact_match", "Validation exact match (%)", 100.0),
+        ("val_nats_per_char", "Validation nats per character", 1.0),
     ):
         known = named.dropna(subset=metric)
         if known.empty:
@@ -84,9 +83,9 @@ def curve_plots(curves: pd.DataFrame, positions: Mapping[tuple[str, ...], int]) 
             else log_axis(f"{label} (log)", [max(value, 1e-4) for value in values])
         )
         plot = Plot(x, y)
-        for row, of_row in known.groupby("row", sort=True):
+        for number in _rows_of(known["row"]):
+            of_row = known[known["row"] == number]
             seeds = [of_seed.sort_values("step") for _, of_seed in of_row.groupby("seed")]
-            number = int(row)  # type: ignore[call-overload]
             for seed in seeds if len(seeds) > 1 else []:
                 plot.line(_thin(seed["step"], factor * seed[metric]), number, thin=True)
             mean = of_row.groupby("step")[metric].mean()
@@ -155,9 +154,8 @@ def line_plot(
     places, values = [float(place) for place in known[x]], [factor * float(value) for value in known[y]]
     bounds = (0.0, 100.0 if factor == 100 else float("inf"))
     plot = Plot(linear_axis(labels[0], places, whole=True), linear_axis(labels[1], values, bounds=bounds))
-    for row, of_row in known.groupby("index", sort=True):
-        number = int(row)  # type: ignore[call-overload]
-        ordered = of_row.sort_values(x)
+    for number in _rows_of(known["index"]):
+        ordered = known[known["index"] == number].sort_values(x)
         line = _thin(ordered[x], factor * ordered[y])
         plot.line(line, number)
         for place, value in line if points else []:

@@ -110,7 +110,7 @@ def _read_number(text: str, *, strong: bool) -> Value:
     if not found:
         return Value(text)
     number = found["text"].replace(",", "").lstrip("<")
-    detail = f"{found['low']} to {found['high']}" if found["low"] else ""
+    detail = f"[{found['low']}, {found['high']}]" if found["low"] else ""
     return Value(found["text"] + found["rest"], float(number), strong=strong, detail=detail)
 
 
@@ -148,7 +148,7 @@ def difference(metric: str) -> Callable[[Row], Value]:
         if not is_number(row["difference"]):
             return Value(MISSING)
         ends = [metric_text(metric, row[end], sign="+") for end in ("low", "high")]
-        detail = " to ".join(ends) if is_number(row["low"]) else ""
+        detail = f"[{', '.join(ends)}]" if is_number(row["low"]) else ""
         value = float(row["difference"])
         return Value(metric_text(metric, value, sign="+"), in_unit(metric, value), detail=detail)
 

@@ -9,14 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from markupsafe import Markup, escape
 
 from decoderbench.report.figures_scale import AccuracyScale
 
-COLORS, DASHES, SHAPES = 7, 4, 5
-"""How many colors and dashes of lines and shapes of points the style sheet and `_shape` know."""
+COLORS, DASHES = 7, 4
+"""How many colors and dashes of lines the style sheet knows."""
+
+_CORNERS: tuple[tuple[tuple[float, float], ...], ...] = (
+    (),  # a circle
+    ((-3.5, -3.5), (3.5, -3.5), (3.5, 3.5), (-3.5, 3.5)),
+    ((0, -4.5), (4.5, 3.5), (-4.5, 3.5)),
+    ((0, -5), (5, 0), (0, 5), (-5, 0)),
+    ((0, 4.5), (4.5, -3.5), (-4.5, -3.5)),
+)
+"""The shapes of points."""
 
 MAX_TEXT = 34
 """The most characters of a text beside an axis; the rest is an ellipsis."""
@@ -125,12 +133,16 @@ def _step(least: float) -> float:
 
 
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Return the ticks of the coarsest steps that give at least three, of even steps if none does."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    inside = [value for value in found if low <= value <= high]
-    if len(inside) > 8:
-        inside = [value for value in inside if math.isclose(math.log10(value) % 1, 0, abs_tol=1e-9)]
-    return [(value, f"{value:,.10g}") for value in inside]
+    for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        inside = [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
+        if len(inside) >= 3:
+            break
+    else:
+        step = _step((high - low) / 4)
+        inside = [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return [(value, f"{value:,.6g}") for value in inside]
 
 
 @dataclass
@@ -272,13 +284,7 @@ def shorten(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def _shape(row: int, x: float, y: float) -> str:
-    shape: Literal[0, 1, 2, 3, 4] | int = (row // COLORS + row) % SHAPES
-    if shape == 0:
+    corners = _CORNERS[(row // COLORS + row) % len(_CORNERS)]
+    if not corners:
         return f"M{x - 4:.1f} {y:.1f}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z"
-    corners = {
-        1: [(-3.5, -3.5), (3.5, -3.5), (3.5, 3.5), (-3.5, 3.5)],
-        2: [(0, -4.5), (4.5, 3.5), (-4.5, 3.5)],
-        3: [(0, -5), (5, 0), (0, 5), (-5, 0)],
-        4: [(0, 4.5), (4.5, -3.5), (-4.5, -3.5)],
-    }[shape]
     return "M" + "L".join(f"{x + across:.1f} {y + down:.1f}" for across, down in corners) + "z"
