@@ -1,24 +1,28 @@
-"""Words of `rendered_words` with a bar over each image, which hides a part of the text."""
+"""Words of `rendered_words` with a bar over each image, which hides a part of the text.
+
+In a folder of its own, as the fingerprint of `rendered_words` covers the files of its folder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from PIL import ImageDraw
 from pydantic import Field
 
 from decoderbench import Dataset, hookimpl, source_digest
 
-from .rendered_words.dataset import RenderedWords
-from .rendered_words.texts import hash_bytes
+from ..dataset import RenderedWords
+from ..texts import hash_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class OccludedWords(RenderedWords):  # type: ignore[misc]  # final, as its fingerprint covers the files of its own folder
+@final
+class OccludedWords(RenderedWords):  # type: ignore[misc]  # final for users, who could not extend its fingerprint
     """The texts and images of `rendered_words`, each with a vertical bar of one brightness at a random place.
 
     Place and brightness depend only on the sample, so wider bars cover what narrower ones cover. The labels stay whole:
