@@ -16,7 +16,7 @@ from chaos.grid import Attempt, Grid
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.verification import verify
 
-CHECKED_BY_RUNS = ("result.json", "predictions.parquet", "history.jsonl")
+CHECKED_BY_RUNS = ("result.json", "predictions.parquet", "val_predictions.parquet", "history.jsonl")
 FILES = (*CHECKED_BY_RUNS, "weights.safetensors", "cell.json", "plan.json")
 COUNTS = [
     pytest.param(15, id="sample", marks=pytest.mark.slow),

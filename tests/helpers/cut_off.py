@@ -175,7 +175,7 @@ class MicroCell:
         record = self.attempt(name, StopAt(), outcome, seed, **options)
         directory = self.folder / name
         outcome.metrics, outcome.kept_step = record.metrics, record.kept_step
-        for file in ("predictions.parquet", "weights.safetensors"):
+        for file in ("predictions.parquet", "val_predictions.parquet", "weights.safetensors"):
             outcome.files[file] = hashlib.sha256((directory / file).read_bytes()).hexdigest()
         rows = map(json.loads, (directory / "history.jsonl").read_text().splitlines())
         outcome.history = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]

@@ -21,7 +21,7 @@ from decoderbench_plugins.executors.local import executor as local
 
 PLUGINS = [str(TINY_PLUGIN.with_name(name)) for name in ("tiny.py", "hostile.py", "by_subprocess.py")]
 EXECUTORS = ["inline", "local", pytest.param("by_subprocess", marks=pytest.mark.slow)]
-ARTIFACTS = ("weights.safetensors", "predictions.parquet")
+ARTIFACTS = ("weights.safetensors", "predictions.parquet", "val_predictions.parquet")
 
 
 @pytest.fixture

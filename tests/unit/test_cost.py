@@ -149,6 +149,12 @@ def test_latency_is_the_median_over_single_images_after_warm_up(clock: Any) -> N
     assert clock.batches == [(1, 3)] * (timing.LATENCY_WARM_UPS + timing.LATENCY_RUNS)
 
 
+def test_latency_of_each_length_takes_half_the_runs(clock: Any) -> None:
+    images = {0: torch.zeros(1, 1, 4, 4), 7: torch.zeros(1, 1, 4, 8)}
+    assert timing.measure_latency_by_length(clock, images, beam_size=3) == pytest.approx({"0": 100, "7": 100})
+    assert clock.batches == [(1, 3)] * 2 * sum(-(-n // 2) for n in (timing.LATENCY_WARM_UPS, timing.LATENCY_RUNS))
+
+
 def test_throughput_excludes_the_warm_up_and_a_shorter_last_batch(clock: Any) -> None:
     batches = [torch.zeros(size, 1, 4, 4) for size in (4, 4, 4, 2)]
     assert timing.measure_throughput(clock, batches) == pytest.approx(10)

@@ -27,7 +27,7 @@ from decoderbench.verification import verify
 
 SEED = 20261127
 CELLS = [make_cell("CTC"), make_cell("loop"), make_cell("broken")]
-CHECKED_BY_RUNS = ("result.json", "predictions.parquet", "history.jsonl")
+CHECKED_BY_RUNS = ("result.json", "predictions.parquet", "val_predictions.parquet", "history.jsonl", "alignments.npz")
 DAMAGED = re.compile(r": damaged: (sha256 mismatch|[\d,]+ of [\d,]+ bytes|empty|not JSON, |not a result|the record of)")
 
 
@@ -42,6 +42,8 @@ def write_artifacts(directory: ResultsDirectory, cell: Cell) -> RunRecord:
     texts = ["".join(generator.choices("ab", k=3)) for _ in range(40)]
     frame = pd.DataFrame({"sample": texts, "reference": texts, "hypothesis": texts, "nll": 0.5})
     (folder / "predictions.parquet").write_bytes(frame.to_parquet(index=False))
+    (folder / "val_predictions.parquet").write_bytes(frame[::2].to_parquet(index=False))
+    (folder / "alignments.npz").write_bytes(generator.randbytes(1000))
     (folder / "weights.safetensors").write_bytes(generator.randbytes(3000))
     rows = [{"step": step, "val_exact_match": generator.random()} for step in range(10)]
     (folder / "history.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -288,10 +290,12 @@ def test_artifacts_are_the_files_of_a_result_and_nothing_else(pristine: ResultsD
     record = pristine.read(CELLS[0])
     assert record is not None
     assert set(record.artifacts) == {
+        "alignments.npz",
         "cell.json",
         "history.jsonl",
         "predictions.parquet",
         "profile/of_a_plugin.bin",
+        "val_predictions.parquet",
         "weights.safetensors",
     }
     assert record.artifacts["weights.safetensors"].size == 3000
@@ -303,7 +307,7 @@ def test_files_of_an_earlier_training_are_not_those_of_a_failure(damaged: Result
         damaged.publish(make_record(CELLS[0], status="failed", reason="no", metrics={}))
     record = damaged.read(CELLS[0])
     assert record is not None
-    assert not {"predictions.parquet", "weights.safetensors"} & set(record.artifacts)
+    assert set(record.artifacts) == {"cell.json", "history.jsonl", "profile/of_a_plugin.bin"}
 
 
 def test_damaged_plan_is_named_and_kept_beside_the_new_one(

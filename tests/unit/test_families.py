@@ -331,6 +331,19 @@ def test_end_is_forced_at_max_length_and_scored(max_length: int, beam_size: int)
     assert hypotheses.log_prob.item() < -8
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_text_has_ended_if_its_end_was_chosen_or_is_most_probable_where_it_is_forced(beam_size: int) -> None:
+    decoder, memory = random_table(2, batch=3)
+    memory[:] = torch.tensor([0.0, NEVER, NEVER])  # "a" after "a", without end
+    memory[0, -4:] = torch.tensor([0.0, NEVER, -9.0])  # the end is forced after two characters
+    memory[1, -4:] = torch.tensor([0.0, NEVER, 9.0])  # the end is most probable there
+    memory[2] = torch.tensor([0.0, NEVER, 9.0])  # the end at once
+    hypotheses = decoder.transcribe(memory, beam_size=beam_size)
+    assert texts_of(hypotheses) == ["aa", "aa", ""]
+    assert hypotheses.ended is not None
+    assert hypotheses.ended.tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
 def test_immediate_end_is_empty_text(beam_size: int) -> None:
     decoder, memory = random_table(2, batch=2)

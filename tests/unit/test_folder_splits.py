@@ -351,6 +351,36 @@ def test_given_split_that_divides_groups_is_refused_until_somebody_decides(tmp_p
     assert len(homes) == 5
 
 
+def groups_of(dataset):
+    return [sample.group for sample in dataset.samples()]
+
+
+@pytest.mark.parametrize("options", [{"split": "given"}, {"split": "dealt"}])
+def test_samples_state_the_groups_that_an_option_declares(tmp_path, options):
+    folder = pages(tmp_path, *DIVIDED)
+    assert groups_of(opened(folder, group_column="page", **options)) == [f"p{index // 2}" for index in range(10)]
+    assert set(groups_of(opened(folder, **options))) == {""}
+    assert (
+        opened(folder, group_column="page", split="given").fingerprint() == opened(folder, split="given").fingerprint()
+    )
+
+
+def test_sample_without_a_value_of_the_group_column_is_its_own_group(tmp_path):
+    names = TEN[:4]
+    rows = [[name, "x", page] for name, page in zip(names, ("p", "p", "", ""), strict=True)]
+    dataset = opened(
+        table(make(tmp_path, names), rows, ("filename", "label", "page")), group_column="page", fractions=(1, 0, 0)
+    )
+    assert groups_of(dataset) == ["p", "p", "", ""]
+
+
+def test_images_of_one_sidecar_file_are_one_group(tmp_path):
+    for stem in ("a", "b"):
+        (make(tmp_path, [f"{stem}.png", f"{stem}.bin.png"], sub="") / f"{stem}.gt.txt").write_text(stem)
+    (make(tmp_path, ["c.png"], sub="") / "c.gt.txt").write_text("c")
+    assert groups_of(opened(tmp_path, fractions=(1, 0, 0))) == ["a.gt.txt", "a.gt.txt", "b.gt.txt", "b.gt.txt", ""]
+
+
 def test_only_the_groups_that_an_option_names_count(tmp_path):
     assert list(splits_of(opened(pages(tmp_path, *DIVIDED), group_column="filename")).values()) == DIVIDED
 

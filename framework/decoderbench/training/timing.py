@@ -110,7 +110,7 @@ def measure_latency_by_length(
     recognizer: Recognizer, images: Mapping[int, Tensor], beam_size: int = 1, deadline: Deadline = NO_DEADLINE
 ) -> dict[str, float]:
     """Return the latency in milliseconds of one image (1, C, H, W) per length of a text, by the length."""
-    half = {"warm_ups": LATENCY_WARM_UPS // 2, "runs": -(-LATENCY_RUNS // 2)}
+    half = {"warm_ups": -(-LATENCY_WARM_UPS // 2), "runs": -(-LATENCY_RUNS // 2)}
     return {str(length): _median_ms(recognizer, image, beam_size, deadline, **half) for length, image in images.items()}
 
 
