@@ -189,8 +189,8 @@ def test_bars_of_errors_add_up_to_100_percent_with_the_rate_beside_them() -> Non
     assert widths[0][::3] == pytest.approx([50, 25, 12.5, 12.5])
     assert widths[1][::3] == pytest.approx([25, 25, 0, 50, 0])
     assert [sum(of_row[1::3]) for of_row in widths] == [0, 0]
-    assert [text.get_text() for text in left.texts] == ["4 per 100", "0 per 100", "no result"]
-    assert [text.get_text() for text in right.texts] == ["40 %", "0 %", "no result"]
+    assert [text.get_text() for text in left.texts] == ["4.00 per 100", "0.00 per 100", "n/a"]
+    assert [text.get_text() for text in right.texts] == ["40.0 %", "0.00 %", "n/a"]
 
 
 def make_curves(learned: list[bool]) -> pd.DataFrame:
@@ -320,6 +320,18 @@ def test_figures_without_data_are_left_out(tmp_path: Path) -> None:
         "accuracy_vs_macs",
         "accuracy_vs_training_time",
         "latency_vs_length",
+    ]
+
+
+def test_characters_that_the_font_of_a_pdf_lacks_are_warned_about(
+    tmp_path: Path, drawn: dict[str, Figure], caplog: pytest.LogCaptureFixture
+) -> None:
+    cell = make_cell("漢字 é\n漢")
+    publish(tmp_path, [cell], [make_record(cell)])
+    figures.draw_figures(load_report(tmp_path))
+    assert drawn
+    assert [message for message in caplog.messages if "figures" in message] == [
+        "figures/*.pdf: boxes stand for 字漢, which their font lacks; the SVG files have them as text"
     ]
 
 

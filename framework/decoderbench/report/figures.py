@@ -6,6 +6,7 @@ what they show out of an analysis.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,13 @@ from decoderbench.report.figures_cost import COST_AXES, draw_cost
 from decoderbench.report.figures_lines import LineAxes, draw_lines
 from decoderbench.report.figures_rows import draw_errors, draw_seeds
 from decoderbench.report.figures_steps import draw_steps
-from decoderbench.report.figures_style import Drawing, draw, shown_rows
+from decoderbench.report.figures_style import Drawing, draw, shown_rows, without_glyph
 from decoderbench.report.footnotes import footnotes_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+logger = logging.getLogger("decoderbench")
 
 _TEST = "Exact match on the test split"
 _INTERVAL = "bars are the 95 % intervals of the table"
@@ -46,7 +49,12 @@ def draw_figures(analysis: Analysis) -> dict[str, Drawing]:
         ("risk_coverage", _risk(analysis, scored)),
         ("latency_vs_length", _latency(analysis, scored)),
     ]
-    return {name: draw(*figure) for name, figure in figures if figure}
+    found = {name: draw(*figure) for name, figure in figures if figure}
+    if found and (signs := without_glyph(rows["label"])):
+        logger.warning(
+            "figures/*.pdf: boxes stand for %s, which their font lacks; the SVG files have them as text", signs
+        )
+    return found
 
 
 def _seeds(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
@@ -107,8 +115,10 @@ def _labels(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _
 
 def _errors(analysis: Analysis, rows: pd.DataFrame) -> list[tuple[str, _Figure | None]]:
     errors = analysis.errors.loc[rows.index]
-    if not errors["num_texts"].any():
+    errors = errors[errors["num_texts"] > 0]
+    if errors.empty:
         return []
+    rows = rows.loc[errors.index]
     kinds = (
         "Composition of the errors of each row, over images and seeds; beside the bars, edits per 100 characters of "
     )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from decoderbench.report.figures_scale import AccuracyScale
 from decoderbench.report.figures_style import COLORS
+from decoderbench.report.tables import MISSING, format_significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,12 +71,12 @@ def draw_errors(figure: Figure, rows: pd.DataFrame, errors: pd.DataFrame) -> Non
     edits = errors.assign(other_deletions=errors["deletions"] - errors["repeats_dropped"])
     figure.set_figwidth(10.5)
     left, right = figure.subplots(1, 2, sharey=True)
-    _draw_shares(left, edits, _EDITS, "{:.3g} per 100", "Share of the edits of characters (%)")
-    _draw_shares(right, 100 * errors[list(_WRONG)], _WRONG, "{:.3g} %", "Share of the wrong texts (%)")
+    _draw_shares(left, edits, _EDITS, "per 100", "Share of the edits of characters (%)")
+    _draw_shares(right, 100 * errors[list(_WRONG)], _WRONG, "%", "Share of the wrong texts (%)")
     _name_rows(figure, left, list(rows["label"]))
 
 
-def _draw_shares(axes: Axes, numbers: pd.DataFrame, kinds: dict[str, str], rate: str, label: str) -> None:
+def _draw_shares(axes: Axes, numbers: pd.DataFrame, kinds: dict[str, str], unit: str, label: str) -> None:
     """Draw a stacked bar per row that adds up to 100, and the sum of its numbers beside it."""
     total = numbers[list(kinds)].sum(axis="columns", min_count=1)
     start = pd.Series(0.0, index=numbers.index)
@@ -88,7 +89,7 @@ def _draw_shares(axes: Axes, numbers: pd.DataFrame, kinds: dict[str, str], rate:
         )  # fmt: skip
         start += share
     for position, number in zip(positions, total, strict=True):
-        text = "no result" if pd.isna(number) else rate.format(number)
+        text = MISSING if pd.isna(number) else f"{format_significant(number)} {unit}"
         axes.annotate(text, (101.5, position), va="center", fontsize=8, annotation_clip=False)
     axes.set(xlim=(0, 100), xlabel=label)
     axes.grid(visible=False, axis="y")

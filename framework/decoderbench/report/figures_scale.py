@@ -79,13 +79,9 @@ class AccuracyScale:
     def _ticks(self, low: float, high: float) -> list[float]:
         from matplotlib.ticker import MaxNLocator
 
-        first, last = self.accuracy([low, high]).tolist()
-        even = [
-            tick
-            for tick in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(max(first, 0), min(last, 100))
-            if first <= tick <= last
-        ]
-        even = [tick for tick in even if 0 <= tick <= 100]
+        first, last = (min(max(end, 0.0), 100.0) for end in self.accuracy([low, high]).tolist())
+        located = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(first, last)
+        even = [tick for tick in located if first <= tick <= last]
         if self.floor is None:
             return even
         chosen: list[float] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,16 @@ def draw(caption: str, paint: Callable[[Figure], None]) -> Drawing:
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return Drawing(caption, svg.getvalue(), pdf.getvalue())
+
+
+def without_glyph(texts: Iterable[str]) -> str:
+    """Return the characters of texts that the font of figures lacks: a PDF shows boxes for them."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    return "".join(
+        sorted({sign for text in texts for sign in text if sign != "\n" and not font.get_char_index(ord(sign))})
+    )
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
