@@ -2,7 +2,7 @@
 
 Text of templates is escaped by Jinja2, a variable that is missing is an error, and a content security policy allows
 one script and one style sheet, by their hashes, and images in the file itself. So text from data can neither run nor
-add an element (`framework/decisions/0016`). No torch here.
+add an element (`framework/decisions/0017`). No torch here.
 """
 
 from __future__ import annotations

@@ -8,9 +8,7 @@ from typing import Any
 import pandas as pd
 
 from decoderbench.analysis import Analysis
-from decoderbench.analysis.tuning import summarize_trials
 from decoderbench.conditions import CONDITIONS
-from decoderbench.kinds import VARIANT
 from decoderbench.records import RunRecord
 from decoderbench.report.html_tables import (
     Grid,
@@ -22,7 +20,6 @@ from decoderbench.report.html_tables import (
     number,
     p_value,
     position,
-    seconds,
 )
 from decoderbench.report.metric_texts import PERCENT, metric_name
 from decoderbench.report.tables import MISSING
@@ -63,39 +60,15 @@ def contrast_grids(analysis: Analysis, labels: Sequence[str]) -> list[Grid]:
     return grids
 
 
-def tuning_grid(trials: pd.DataFrame, positions: Mapping[tuple[str, ...], int], labels: Sequence[str]) -> Grid | None:
-    """Return the table of all values that were tried for each row, on validation images; None without tuning."""
-    tried = summarize_trials(trials)
-    rows = [positions[variant] for variant in tried[list(VARIANT)].itertuples(index=False, name=None)]
-    return frame_grid(
-        "tuning",
-        "What was tried for each row, on validation images alone",
-        tried.assign(row=rows),
-        {
-            "#": position("row"),
-            "Row": lambda row: Value(labels[row["row"]]),
-            "Values": lambda row: Value(row["values"], badges=("chosen",) if row["chosen"] else ()),
-            "Exact match (%)": number("exact_match", factor=100, decimals=1),
-            "By seed": label("exact_match_by_seed"),
-            "Nats/char": number("nats_per_char", decimals=3),
-            "Time": seconds("train_seconds"),
-            "Without a score": label("reasons"),
-        },
-        num_labels=3,
-        file="tables/tuning.csv",
-        shown=MANY,
-    )
-
-
 def ledger_grid(cells: pd.DataFrame, labels: Sequence[str]) -> Grid | None:
-    """Return the table of cells without a result; `cells` have the column `row`, the position of their row."""
+    """Return the table of cells without a result; `cells` have the column `index`, the position of their row."""
     return frame_grid(
         "ledger",
         "Cells without a result, and why",
         cells[cells["status"] != "done"],
         {
-            "#": position("row"),
-            "Row": lambda row: Value(labels[row["row"]]),
+            "#": position("index"),
+            "Row": lambda row: Value(labels[row["index"]]),
             "Seed": lambda row: Value(str(row["seed"]), float(row["seed"])),
             "Status": label("status"),
             "Reason": label("reason"),
@@ -118,8 +91,8 @@ def provenance_grid(
         return lambda row: Value(str(read(records[row["cell_id"]]) or MISSING))
 
     columns: Columns = {
-        "#": position("row"),
-        "Row": lambda row: Value(labels[row["row"]]),
+        "#": position("index"),
+        "Row": lambda row: Value(labels[row["index"]]),
         "Seed": lambda row: Value(str(row["seed"]), float(row["seed"])),
         "Status": label("status"),
         "Folder in cells/": label("cell_id"),

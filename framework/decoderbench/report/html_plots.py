@@ -37,7 +37,7 @@ def row_plot(rows: pd.DataFrame, seeds: pd.DataFrame, labels: Sequence[str]) -> 
 
     Args:
         rows: one line per row.
-        seeds: the done cells, with the column `row`, the position of their row.
+        seeds: the cells, with `index`, the position of their row, and whether they `learned` anything.
         labels: of the rows.
     """
     scored = rows[rows[PRIMARY].notna()]
@@ -49,12 +49,13 @@ def row_plot(rows: pd.DataFrame, seeds: pd.DataFrame, labels: Sequence[str]) -> 
     x = accuracy_axis("Exact match on the test split", *_shown(scored, single))
     plot = Plot(x, y, width=640, height=60 + 24 * len(scored), left=230)
     for place, (row, line) in enumerate(zip(scored.index, scored.to_dict("records"), strict=True)):
-        for value in seeds[seeds["row"] == row][PRIMARY].dropna():
-            plot.dot(100 * float(value), -place - 0.3, row)
+        own = seeds[(seeds["index"] == row) & seeds[PRIMARY].notna()]
+        for value, nothing in zip(own[PRIMARY], own["learned"].eq(False).fillna(False), strict=True):
+            plot.dot(100 * float(value), -place - 0.3, row, crossed=bool(nothing))
         plot.point(100 * line[PRIMARY], -place, row, x_interval=_interval(line), text=_estimate_text(line, row))
     return Figure(
         plot.render("plot-rows", "Exact match of each row, with its 95 % interval"),
-        "Each row with its 95 % interval, and every seed as a dot below it.",
+        "Each row with its 95 % interval, and every seed as a dot below it; a cross is a seed that did not learn.",
         tuple(map(int, scored.index)),
     )
 

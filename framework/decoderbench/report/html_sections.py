@@ -20,7 +20,6 @@ from decoderbench.report.html_grids import (
     contrast_grids,
     ledger_grid,
     provenance_grid,
-    tuning_grid,
 )
 from decoderbench.report.html_methods import SPLIT_NAMES, methods_of
 from decoderbench.report.html_plots import (
@@ -36,6 +35,7 @@ from decoderbench.report.html_tables import grid_of_table
 from decoderbench.report.main_table import main_table, row_labels
 from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import join_distinct
+from decoderbench.report.training_tables import health_tables, tuning_tables
 
 
 def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
     labels = row_labels(analysis)
     positions = {variant: row for row, variant in enumerate(rows[VARIANT].itertuples(index=False, name=None))}
     cells = results.cells.assign(
-        row=[positions[variant] for variant in results.cells[VARIANT].itertuples(index=False, name=None)]
+        index=[positions[variant] for variant in results.cells[VARIANT].itertuples(index=False, name=None)]
     )
     images = read_images(results.directory.path)
     records = {record.cell.cell_id: record for record in results.records}
@@ -59,7 +59,7 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
         "facts": _facts(results, rows),
         "legend": labels,
         "main": grid_of_table(main_table(analysis), numbered=True),
-        "row_plot": row_plot(rows, cells[cells["status"] == "done"], labels),
+        "row_plot": row_plot(rows, cells.merge(analysis.learning, on=["index", "seed"], how="left"), labels),
         "contrasts": contrast_grids(analysis, labels),
         "effects": [grid_of_table(table) for table in effect_tables(analysis)],
         "curves": curve_plots(validation_curves(results), positions),
@@ -71,7 +71,8 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
         "error_plots": _error_plots(analysis),
         "calibration": [grid_of_table(table) for table in calibration_tables(analysis)],
         "risk": _risk_plot(analysis),
-        "tuning": tuning_grid(results.trials, positions, labels),
+        "health": [grid_of_table(table) for table in health_tables(analysis)],
+        "tuning": [grid_of_table(table) for table in tuning_tables(analysis)],
         "tuning_notes": list(notes_on_tuning(results.plan, results.trials)),
         "ledger": ledger_grid(cells, labels),
         "data_summary": results.plan.data_summary,

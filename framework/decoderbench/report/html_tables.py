@@ -166,20 +166,6 @@ def p_value(name: str, *, bold: bool = False) -> Callable[[Row], Value]:
     return read
 
 
-def seconds(name: str) -> Callable[[Row], Value]:
-    """Return a reader of a duration."""
-
-    def read(row: Row) -> Value:
-        if not is_number(row.get(name)):
-            return Value(MISSING)
-        value = float(row[name])
-        if value < 120:
-            return Value(f"{value:.0f} s", value)
-        return Value(f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h", value)
-
-    return read
-
-
 def frame_grid(
     identity: str,
     caption: str,

@@ -198,10 +198,14 @@ class Plot:
             parts.append(element("text", number, x=across + 7, y=down - 5, class_="number"))
         self._add(row, *parts)
 
-    def dot(self, x: float, y: float, row: int) -> None:
-        """Draw a small dot, such as one seed of a row."""
+    def dot(self, x: float, y: float, row: int, *, crossed: bool = False) -> None:
+        """Draw a small dot, such as one seed of a row, or a cross."""
         across, down = self._place(x, y)
-        self._add(row, element("circle", cx=across, cy=down, r=2, class_=f"seed c{row % COLORS}"))
+        if crossed:
+            cross = f"M{across - 3:.1f} {down - 3:.1f}l6 6m0 -6l-6 6"
+            self._add(row, element("path", d=cross, class_=f"bar c{row % COLORS}"))
+        else:
+            self._add(row, element("circle", cx=across, cy=down, r=2, class_=f"seed c{row % COLORS}"))
 
     def front(self, points: Sequence[tuple[float, float]]) -> None:
         """Draw the line of a Pareto front through points, which rises where a point begins."""
