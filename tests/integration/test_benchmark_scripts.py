@@ -33,6 +33,7 @@ PARTS = {
     "lstm_unrolled.py": "lstm_unrolled",
     "open_cache.py": "open_cache",
     "jobs.py": "jobs",
+    "coverage.py": "coverage",
 }
 
 

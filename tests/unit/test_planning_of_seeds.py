@@ -87,14 +87,14 @@ def test_range_covers_the_number_that_the_true_components_need() -> None:
     needed = seeds_needed(truth, 0.3, units=60).seeds
     assert needed is not None
     covered = narrow = 0
-    for seed in range(60):
+    for seed in range(30):
         each = seeds_needed(pilot_of(simulated(0.02, 0.05, 0.5, 3, 60, seed)), 0.3, units=60)
         assert each.low is not None
         assert each.low <= (each.seeds or math.inf) <= (each.high or math.inf)
         covered += each.low <= needed <= (each.high or math.inf)
         narrow += (each.high or math.inf) < 1000
-    assert covered >= 45
-    assert narrow >= 30  # else the range would say nothing
+    assert covered >= 22
+    assert narrow >= 15  # else the range would say nothing
 
 
 def test_pilot_with_more_seeds_leaves_a_narrower_range() -> None:
