@@ -52,6 +52,17 @@ ALONE = "alone"
 GIVEN = "given_"
 """Begins the name of a condition of the run that a component or trainer has changed for its cell."""
 
+SOURCE_OF_DATASET = "dataset_source of "
+"""Begins the name under which a run with several datasets states the source of each."""
+
+
+def environment_of(dataset: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the conditions of a run for a cell with this dataset: of several sources of datasets, that of its own."""
+    own = {name: value for name, value in environment.items() if not name.startswith(SOURCE_OF_DATASET)}
+    if (source := environment.get(f"{SOURCE_OF_DATASET}{dataset}")) is not None:
+        own["dataset_source"] = source
+    return own
+
 
 def given_conditions_of(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the conditions of the run that made a record, before its components changed any."""

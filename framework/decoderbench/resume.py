@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing, given_conditions_of
+from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing, environment_of, given_conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError
 from decoderbench.records import FAILED, RunRecord
@@ -50,7 +50,7 @@ class Resume:
         `what` is what the cells are, for messages.
         """
         self.directory, self.cells, self.what = directory, cells, what
-        self._now = conditions_of(environment)
+        self._environment = environment
         self._superseded: dict[str, RunRecord] = {}
         if repeat.failed:
             self._forget_failed()
@@ -116,7 +116,7 @@ class Resume:
                 self._superseded[cell.cell_id] = (
                     record  # the plan says otherwise today; deciding it again costs nothing
                 )
-            elif record.status == "done" and differing(self._then(record), self._now, DECISIVE):
+            elif record.status == "done" and differing(self._then(record), self._now(record.cell), DECISIVE):
                 changed.append(record)
             elif record.status == "done" and self._not_stated(record):
                 unknown.append(record)
@@ -136,22 +136,25 @@ class Resume:
     def _then(self, record: RunRecord) -> dict[str, str]:
         return given_conditions_of({"machine": record.device} | record.environment)
 
+    def _now(self, cell: Cell) -> dict[str, str]:
+        return conditions_of(environment_of(cell.dataset, self._environment))
+
     def _not_stated(self, record: RunRecord) -> list[str]:
-        then = self._then(record)
-        return [name for name in CONDITIONS if name in DECISIVE and self._now[name] and not then[name]]
+        then, now = self._then(record), self._now(record.cell)
+        return [name for name in CONDITIONS if name in DECISIVE and now[name] and not then[name]]
 
     def _describe(self, records: Sequence[RunRecord]) -> str:
         """Return what differs from this run, with the number of cells, as in "threads 2, now 1 (3 cells)"."""
         found = Counter(
-            (name, then[name])
+            (name, then[name], now[name])
             for record in records
-            for then in [self._then(record)]
-            for name in differing(then, self._now, DECISIVE)
+            for then, now in [(self._then(record), self._now(record.cell))]
+            for name in differing(then, now, DECISIVE)
         )
         order = list(CONDITIONS)
         return "; ".join(
-            f"{CONDITIONS[name]} {value}, now {self._now[name]} ({count} cell{'s' * (count > 1)})"
-            for (name, value), count in sorted(found.items(), key=lambda item: order.index(item[0][0]))
+            f"{CONDITIONS[name]} {before}, now {now} ({count} cell{'s' * (count > 1)})"
+            for (name, before, now), count in sorted(found.items(), key=lambda item: order.index(item[0][0]))
         )
 
     def _is_superseded(self, record: RunRecord) -> bool:

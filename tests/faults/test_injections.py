@@ -233,9 +233,7 @@ def test_figures_with_hostile_text_have_no_element_that_acts(tmp_path: Path) -> 
 
 def test_text_of_a_process_that_died_is_bounded_and_printable_in_record_and_traceback(tmp_path: Path) -> None:
     nothing: Any = None
-    work = CellWork(
-        results=tmp_path, plugins=nothing, images=tmp_path, audit=nothing, dataset="x", device="cpu", threads=1
-    )
+    work = CellWork(results=tmp_path, plugins=nothing, data={}, device="cpu", threads=1)
     cell = make_cell()
     output = work.output_of(cell)
     for _ in range(200):

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from decoderbench.conditions import environment_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError, StoppedError
 from decoderbench.execution.signals import StopSignals
@@ -52,8 +53,12 @@ class Run:
             self._describe_conditions(environment, jobs)
         self.plugins.notify("run_started", cells=tuple(resume.pending), directory=self.directory.path)
         environment = environment | {"jobs": str(jobs)}
+        tasks = [
+            CellTask(cell, environment_of(cell.dataset, environment), resume.superseded(cell))
+            for cell in resume.pending
+        ]
         try:
-            self._complete([CellTask(cell, environment, resume.superseded(cell)) for cell in resume.pending], resume)
+            self._complete(tasks, resume)
         except PendingCellsError as error:
             raise resume.with_progress(error, finished, out_of_time=self.signals.is_out_of_time()) from None
         if missing := len(cells) - len(resume.records()):

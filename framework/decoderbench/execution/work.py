@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from decoderbench.cell_progress import FILE as PROGRESS
+from decoderbench.conditions import SOURCE_OF_DATASET
 from decoderbench.config.cell import Cell
 from decoderbench.deadline import Deadline
 from decoderbench.errors import PendingCellsError
@@ -73,12 +74,15 @@ class CellWork:
 
     def describe(self) -> dict[str, str]:
         """Return machine, versions, sources, threads and the plugins around `run_cell`, as this process sees them."""
-        registry, sources = self._registry(), list[str]()
+        registry, sources = self._registry(), dict[str, str]()
         for dataset in sorted({source.dataset for source in self.data.values()}):
+            sources[f"{SOURCE_OF_DATASET}{dataset}"] = ""
             with suppress(OSError, TypeError):  # of a class that no file defines, as in a notebook
-                sources.append(registry["dataset"][dataset].source_digest())
+                sources[f"{SOURCE_OF_DATASET}{dataset}"] = registry["dataset"][dataset].source_digest()
+        if len(sources) == 1:
+            sources = {"dataset_source": next(iter(sources.values()))}
         return describe_environment(torch.device(self.device)) | {
-            "dataset_source": ", ".join(dict.fromkeys(sources)),
+            **sources,
             "wrappers": describe_wrappers(registry),
         }
 

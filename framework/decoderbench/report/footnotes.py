@@ -57,12 +57,21 @@ def footnotes_of(cells: pd.DataFrame, axes: Sequence[str]) -> Footnotes:
     usual = {name: _most_common(done[name]) for name in CONDITIONS}
     conditions = done[list(CONDITIONS)].itertuples(index=False, name=None)
     compared = CONDITIONS.keys() - {"measured"}
-    unusual = [tuple(differing(dict(zip(CONDITIONS, row, strict=True)), usual, compared)) for row in conditions]
+    # A setting may have another dataset, which has a source of its own.
+    expected = {
+        dataset: usual | {"dataset_source": _most_common(of_it["dataset_source"])}
+        for dataset, of_it in done.groupby("dataset", sort=False)
+    }
+    unusual = [
+        tuple(differing(dict(zip(CONDITIONS, row, strict=True)), expected[dataset], compared))
+        for row, dataset in zip(conditions, done["dataset"], strict=True)
+    ]
     for names in dict.fromkeys(filter(None, unusual)):
         of_these = done[[other == names for other in unusual]]
-        for values, same in of_these.groupby(list(names), sort=False):
+        for values, same in of_these.groupby([*names, *(["dataset"] * ("dataset_source" in names))], sort=False):
+            rest = expected[same["dataset"].iloc[0]]
             texts = (
-                f"{CONDITIONS[name]} {value}, not {usual[name]}" for name, value in zip(names, values, strict=True)
+                f"{CONDITIONS[name]} {value}, not {rest[name]}" for name, value in zip(names, values, strict=False)
             )
             _add_note(found, f"made under other conditions: {'; '.join(texts)}", same, axes)
             found.unlike = True
