@@ -50,11 +50,11 @@ def audit(
         experiment, registry = load(data, changes, None, plugin, plugins_dir)
     else:
         registry = load_registry(plugin, plugins_dir)
-    from decoderbench.planning.data_report import audit_data, audit_path
+    from decoderbench.planning.data_report import audit_experiment, audit_path
 
     with showing_progress(registry, "images decoded so far are kept", console=err):
         if is_experiment:
-            found = audit_data(experiment, registry, base_dir=data.parent, deadline=deadline)
+            found = audit_experiment(experiment, registry, base_dir=data.parent, deadline=deadline)
         else:
             found = audit_path(data, registry, changes=changes, deadline=deadline)
     if as_json:

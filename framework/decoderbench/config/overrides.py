@@ -12,6 +12,9 @@ from decoderbench.config.typed_values import read_typed, value_of
 from decoderbench.errors import ConfigError, did_you_mean
 from decoderbench.kinds import AXES
 
+EXTENDABLE = (*AXES, "settings")
+"""The tables of [grid] that `--add` extends."""
+
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Return overrides such as `training.steps=500` as nested data, whose values are text or `Typed`.
@@ -46,7 +49,8 @@ def add_variants(data: Mapping[str, Any], additions: Sequence[str]) -> dict[str,
     """Return an experiment with additional variants, given as `decoder.mine=my_decoder`.
 
     The value is the name of a component, or a TOML table with options, as in
-    `decoder.wide={use="my_decoder", hidden_dim=512}`. A label may contain spaces.
+    `decoder.wide={use="my_decoder", hidden_dim=512}`; for a setting, the table of its changes, as in
+    `settings.few={dataset={train_limit=100}}`. A label may contain spaces.
 
     Raises:
         ConfigError: listing every addition that has another form, an unknown axis, or a label that already exists.
@@ -61,10 +65,9 @@ def add_variants(data: Mapping[str, Any], additions: Sequence[str]) -> dict[str,
             mistakes.append(f"--add {addition}: must be axis.label=component, as in decoder.mine=my_decoder")
         elif not _is_utf8(addition):
             mistakes.append(f"--add {addition}: is not valid UTF-8; correct it")
-        elif axis not in AXES:
-            mistakes.append(
-                f"--add {addition}: unknown axis {axis!r}{did_you_mean(axis, AXES)}; known: {', '.join(AXES)}"
-            )
+        elif axis not in EXTENDABLE:
+            known = ", ".join(EXTENDABLE)
+            mistakes.append(f"--add {addition}: unknown axis {axis!r}{did_you_mean(axis, EXTENDABLE)}; known: {known}")
         elif label in _variants_of(data, axis):
             mistakes.append(f"--add {addition}: {axis} {label!r} already exists; choose another label, or use --set")
         elif text.startswith("{") and isinstance(choice, str):
@@ -87,6 +90,8 @@ def _variants_of(data: Mapping[str, Any], axis: str) -> Mapping[str, Any]:
     """Return the variants of an axis in `data`, or the default ones, which an addition keeps."""
     grid = value_of(data.get("grid"))
     variants = value_of(grid.get(axis)) if isinstance(grid, Mapping) else None
+    if axis == "settings" and not variants:
+        return {"as is": {}}
     if variants is None and not Grid.model_fields[axis].is_required():
         return {label: {"use": choice.use} for label, choice in Grid.model_fields[axis].get_default().items()}
     return variants if isinstance(variants, Mapping) else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,10 +13,11 @@ from decoderbench.config.merging import merge
 from decoderbench.config.typed_values import value_of
 from decoderbench.data.dataset import Dataset
 from decoderbench.data.problems import CODES, Problem, validate_codes
+from decoderbench.data.train_limit import limited_sizes
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DataError
 from decoderbench.planning.compare_preset import fit_preset
-from decoderbench.planning.inputs import read_inputs
+from decoderbench.planning.inputs import has_same_data, read_inputs
 
 if TYPE_CHECKING:
     from decoderbench.data.audit import Audit
@@ -45,6 +46,17 @@ class DataReport:
     def accepted(self) -> bool:
         """Whether a run would accept the data."""
         return not self.refused and not self.faults
+
+    def with_limits(self, limits: Iterable[int | None]) -> DataReport:
+        """Return it with a fault for each `train_limit` above the number of images."""
+        faults = list(self.faults)
+        for limit in limits:
+            try:
+                if self.audit:
+                    limited_sizes(self.audit.counts, limit)
+            except DataError as error:
+                faults.append(str(error))
+        return replace(self, faults=tuple(faults))
 
     def lines(self) -> list[str]:
         """Return everything as lines; the last one is the verdict."""
@@ -89,6 +101,75 @@ class DataReport:
             moves.append(f"{len(self.faults)} cannot be allowed and must be corrected")
         kinds = len(self.refused) + len(self.faults)
         return f"refused: {kinds} kind{'s' * (kinds > 1)} of problems; {'; '.join(moves)}"
+
+
+@dataclass(frozen=True)
+class DataReports:
+    """What an audit found in each of the data that the settings of an experiment have.
+
+    Attributes:
+        reports: the findings, by the labels of the settings with these data; without settings, one empty label.
+    """
+
+    reports: Mapping[tuple[str, ...], DataReport]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a run would accept all of the data."""
+        return all(report.accepted for report in self.reports.values())
+
+    def lines(self) -> list[str]:
+        """Return everything as lines; the settings come first if they have several data."""
+        several = len(self.reports) > 1
+        return [
+            line
+            for settings, report in self.reports.items()
+            for line in (*([f"settings {', '.join(settings)}"] if several else []), *report.lines())
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON data: a single report, or a list of them with their settings."""
+        if len(self.reports) == 1:
+            return next(iter(self.reports.values())).as_json()
+        data = [{"settings": settings, **report.as_json()} for settings, report in self.reports.items()]
+        return {"accepted": self.accepted, "data": data}
+
+
+def audit_experiment(
+    experiment: Experiment,
+    registry: Registry,
+    *,
+    base_dir: Path,
+    dataset: Dataset | None = None,
+    faults: Sequence[str] = (),
+    deadline: Deadline = NO_DEADLINE,
+) -> DataReports:
+    """Audit the data of all settings of an experiment, as `audit_data` does, each of them once.
+
+    `dataset` and what it reported, `faults`, are used for the settings whose options it has.
+    """
+    groups: list[dict[str, Experiment]] = []
+    for label, changed in experiment.settings().items():
+        same = (group for group in groups if has_same_data(next(iter(group.values())), changed))
+        group = next(same, None)
+        if group is None:
+            groups.append(group := {})
+        group[label] = changed
+    reports = {}
+    for group in groups:
+        first = next(iter(group.values()))
+        known = dataset is not None and registry["dataset"].configure(first.dataset)[1] == dataset.config
+        report = audit_data(
+            first,
+            registry,
+            base_dir=base_dir,
+            dataset=dataset if known else None,
+            faults=list(faults) if known else None,
+            deadline=deadline,
+        )
+        limits = {changed.dataset.train_limit for changed in group.values()}
+        reports[tuple(group)] = report.with_limits(limits)
+    return DataReports(reports)
 
 
 def audit_data(
@@ -149,7 +230,7 @@ def audit_path(
     *,
     changes: Mapping[str, Any] = MappingProxyType({}),
     deadline: Deadline = NO_DEADLINE,
-) -> DataReport:
+) -> DataReports:
     """Audit a folder of labeled images, or an LMDB, with the options that `compare` would give it.
 
     Args:
@@ -167,9 +248,9 @@ def audit_path(
     try:
         data, dataset = fit_preset(path, registry, options=options, deadline=deadline, report_problem=faults.append)
     except DataError as error:
-        return DataReport((), (*dict.fromkeys(faults), str(error)), None, False)
+        return DataReports({("",): DataReport((), (*dict.fromkeys(faults), str(error)), None, False)})
     experiment = parse_experiment(registry.decide_options(merge(data, dict(changes))), source="audit")
-    return audit_data(experiment, registry, base_dir=Path(), dataset=dataset, faults=faults, deadline=deadline)
+    return audit_experiment(experiment, registry, base_dir=Path(), dataset=dataset, faults=faults, deadline=deadline)
 
 
 def _shortened(problem: Problem) -> str:
