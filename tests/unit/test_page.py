@@ -57,7 +57,7 @@ def test_page_of_one_seed_speaks_of_trained_models(tmp_path: Path) -> None:
     publish_readings(tmp_path, {"CTC": [misread(1)], "LSTM": [misread(30)]}, LABELS)
     page = page_of(tmp_path)
     assert "about these trained models, not about the architectures" in page.texts["answer"]
-    assert "hold for these trained models, since there is one seed per row" in page.texts["methods"]
+    assert "hold for these trained models, since each row has the result of one seed" in page.texts["methods"]
 
 
 def test_page_without_any_result_says_so_and_shows_the_reasons(tmp_path: Path) -> None:

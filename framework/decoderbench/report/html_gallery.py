@@ -65,12 +65,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Look:
-    """Where a row looked while it read an image: the drawing, the row's number and title, and what it read."""
+    """Where a row looked while it read an image: the drawing, and label and position of the row."""
 
     drawing: Markup
-    title: str
+    label: str
     row: int
-    text: str
 
 
 def gallery_of(
@@ -163,7 +162,10 @@ def _shown(text: str) -> str:
 
 
 def alignments_of(
-    samples: Samples, images: Mapping[tuple[str, str], KeptImage], drawn: Sequence[Sequence[Alignment]]
+    samples: Samples,
+    images: Mapping[tuple[str, str], KeptImage],
+    drawn: Sequence[Sequence[Alignment]],
+    labels: Sequence[str],
 ) -> dict[str, list[Look]]:
     """Return for each test image whose alignments are known where every row looked.
 
@@ -171,14 +173,15 @@ def alignments_of(
         samples: the predictions of all rows.
         images: the kept images.
         drawn: the alignments of each row.
+        labels: of the rows.
     """
     found: dict[str, list[Look]] = {}
-    for row, (title, of_row) in enumerate(zip(samples.titles, drawn, strict=True)):
+    for row, (label, of_row) in enumerate(zip(labels, drawn, strict=True)):
         hashes = [cell.data_hash for seed in samples.seeds if (cell := samples.cell(row, seed))]
         for number, one in enumerate(of_row, start=1):
             image = next((images[name, one.sample] for name in hashes if (name, one.sample) in images), None)
             drawing = alignment_drawing(f"look-{row + 1}-{number}", one, image)
-            found.setdefault(one.sample, []).append(Look(drawing, title, row, _shown(one.text)))
+            found.setdefault(one.sample, []).append(Look(drawing, label, row))
     return found
 
 

@@ -51,8 +51,9 @@ def _data_of(results: Results) -> str:
 def _seeds_of(rows: pd.DataFrame) -> str:
     planned, done = _count(rows["num_cells"], "seed"), rows["num_seeds"]
     lacking = int((done < rows["num_cells"]).sum())
-    rest = f"; {lacking} of the {len(rows)} rows have fewer results than that" if lacking else ""
-    return f"Each was trained with {planned}, which rows have in common{rest}"
+    if lacking:
+        return f"Each was to be trained with the same {planned}; {lacking} of {len(rows)} have fewer results than that"
+    return f"Each was trained with the same {planned}"
 
 
 def _count(values: pd.Series[Any], noun: str) -> str:
@@ -73,7 +74,7 @@ def _intervals_of(rows: pd.DataFrame) -> str:
         "pairs of rows"
     )
     if single.all():
-        return f"The 95 % intervals {alone}, since there is one seed per row"
+        return f"The 95 % intervals {alone}, since each row has the result of one seed"
     exception = f"; those of rows with one seed {alone}" if single.any() else ""
     return (
         f"The 95 % intervals treat seeds and {units} as crossed random factors, with Satterthwaite's degrees of "

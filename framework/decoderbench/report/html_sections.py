@@ -66,7 +66,7 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
         "costs": [*_known(label_plot(rows)), *cost_plots(analysis), *_known(latency_plot(analysis))],
         "kinds": KINDS,
         "gallery": gallery_of(samples, analysis.pictures, images),
-        "looks": alignments_of(samples, images, analysis.alignments),
+        "looks": alignments_of(samples, images, analysis.alignments, labels),
         "errors": [grid_of_table(table) for table in error_tables(analysis)],
         "error_plots": _error_plots(analysis),
         "calibration": [grid_of_table(table) for table in calibration_tables(analysis)],
