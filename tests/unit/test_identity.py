@@ -226,6 +226,17 @@ def test_second_corrupt_record_does_not_replace_the_first(tmp_path: Path) -> Non
     assert (file.parent / "result.json.damaged-2").read_text() == "second"
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_copy_of_a_cell_has_the_id_of_its_own_values(deep: bool) -> None:
+    cell = make_cell(seed=1)
+    known = cell.cell_id
+    other = cell.model_copy(update={"seed": 2}, deep=deep)
+    assert other.cell_id == make_cell(seed=2).cell_id != known
+    assert cell.model_copy(update={"experiment": "another"}).cell_id == known
+    assert cell == make_cell(seed=1), "an id that was asked for is no value of a cell"
+    assert "cell_id" not in cell.model_dump()
+
+
 def test_trainers_count_with_their_order() -> None:
     ids = [make_cell(trainers=trainers).cell_id for trainers in ({}, {"a": "1", "b": "2"}, {"b": "2", "a": "1"})]
     assert len(set(ids)) == 3

@@ -12,7 +12,7 @@ import pandas as pd
 
 from decoderbench.analysis.samples import Samples
 from decoderbench.config.cell import Cell
-from decoderbench.records import read_lines, unpack_flags
+from decoderbench.records import unpack_flags
 from decoderbench.statistics import Estimate, Scores, contrast
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def find_learning(samples: Samples) -> pd.DataFrame:
         for seed in samples.seeds:
             if (cell := samples.cell(index, seed)) is None or samples.record(index, seed) is None:
                 continue
-            end = _validation(samples, cell, cell.training.steps).get("val_nats_per_char")
+            end = _validation(samples, index, seed, cell.training.steps).get("val_nats_per_char")
             end = math.nan if end is None else float(end)
             entropy = _unigram_entropy(samples.frame(index, seed, "val"))
             known = math.isfinite(end) and entropy > 0
@@ -93,7 +93,7 @@ def _rise(samples: Samples, index: int) -> Estimate | None:
         for seed in samples.seeds
         if (cell := samples.cell(index, seed)) is not None
         and (frame := samples.frame(index, seed, "val")) is not None
-        and (flags := _flags(samples, cell, len(frame))) is not None
+        and (flags := _flags(samples, index, cell, len(frame))) is not None
     ]
     if not seeds:
         return None
@@ -106,12 +106,12 @@ def _rise(samples: Samples, index: int) -> Estimate | None:
     return contrast(scores, (1.0, -1.0))
 
 
-def _flags(samples: Samples, cell: Cell, count: int) -> NDArray[np.float64] | None:
+def _flags(samples: Samples, index: int, cell: Cell, count: int) -> NDArray[np.float64] | None:
     """Return whether each validation image was right at the end and at nine tenths of the steps, (2, N), if known."""
     steps = cell.training.steps, cell.training.nine_tenths
     if steps[0] == steps[1]:
         return None
-    packed = [_validation(samples, cell, step).get("val_correct", "") for step in steps]
+    packed = [_validation(samples, index, cell.seed, step).get("val_correct", "") for step in steps]
     if "" in packed:
         return None
     try:
@@ -121,10 +121,9 @@ def _flags(samples: Samples, cell: Cell, count: int) -> NDArray[np.float64] | No
         return None
 
 
-def _validation(samples: Samples, cell: Cell, step: int) -> dict[str, Any]:
+def _validation(samples: Samples, index: int, seed: int, step: int) -> dict[str, Any]:
     """Return the line of a cell's history after a step, the last one if it has two; {} if there is none."""
-    history = read_lines(samples.results.directory.cell_directory(cell) / "history.jsonl")
-    return next((line for line in reversed(history) if line.get("step") == step), {})
+    return next((line for line in reversed(samples.history(index, seed)) if line.get("step") == step), {})
 
 
 def _groups(frame: pd.DataFrame) -> NDArray[np.intp] | None:

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
 from decoderbench.errors import DataError
 from decoderbench.metrics import Terms, Transcriptions
-from decoderbench.records import RunRecord
+from decoderbench.records import RunRecord, read_lines
 from decoderbench.statistics import Scores
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Samples:
         self._texts: dict[tuple[int, int], Transcriptions] = {}
         self._terms: dict[tuple[str, int, int], Terms | None] = {}
         self._frames: dict[tuple[Split, int, int], pd.DataFrame] = {}
+        self._histories: dict[tuple[int, int], list[dict[str, Any]]] = {}
         self._rejected: dict[str, list[tuple[int, int]]] = {}
 
     @cached_property
@@ -99,6 +100,13 @@ class Samples:
         if (split, row, seed) not in self._frames:
             self._frames[split, row, seed] = table.to_pandas()
         return self._frames[split, row, seed]
+
+    def history(self, row: int, seed: int) -> list[dict[str, Any]]:
+        """Return the lines of `history.jsonl` of a cell that is done; none if the file is missing."""
+        if (row, seed) not in self._histories and (record := self.record(row, seed)) is not None:
+            folder = self.results.directory.cell_directory(record.cell)
+            self._histories[row, seed] = read_lines(folder / "history.jsonl")
+        return self._histories.get((row, seed), [])
 
     @property
     def image_sets(self) -> list[int | None]:

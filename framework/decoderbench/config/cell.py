@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -151,7 +152,7 @@ class Cell(Options):
         """Digest of the images and labels that the cell is trained and tested on, whatever its `train_limit`."""
         return data_key_of(self.data_hash, self.labels)
 
-    @property
+    @cached_property  # a report asks for it several times per cell
     def cell_id(self) -> str:
         """Component names, the seed, and a digest of everything that determines the result; names the cell's folder.
 
@@ -173,6 +174,12 @@ class Cell(Options):
         digest = _digest(decisive)[:12]
         uses = [part.use for part in self.components]
         return f"{_slug(' '.join(uses[uses[0] == 'none' :]))}-seed-{self.seed}-{digest}"
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values, and the id that they give."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("cell_id", None)
+        return copied
 
     def image_spec(self) -> ImageSpec:
         """Return the spec of the images, which the rectifier is built for."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.frame import ExtraColumns, Results, load_frame, load_results, summarize
 from decoderbench.report.figures import draw_figures
-from decoderbench.report.html import html_report
 from decoderbench.report.main_table import check_columns, main_table, paper_table
 from decoderbench.report.page import markdown_report
 from decoderbench.report.sections import frames_of, sections_of
@@ -63,6 +62,8 @@ def write_files(analysis: Analysis, *, command: str, columns: Sequence[str] = ()
     `columns` are those of the main table; by default the page shows most, and the LaTeX table those that a paper has
     room for. Files of an earlier report that this one does not have are deleted.
     """
+    from decoderbench.report.html import html_report  # for the table alone, its templates need not be loaded
+
     folder, experiment = analysis.results.directory.path, analysis.results.plan.experiment
     main, sections, figures = _main(analysis, columns), sections_of(analysis), draw_figures(analysis)
     paper = paper_table(analysis, columns) if columns else paper_table(analysis)
