@@ -9,8 +9,8 @@ import pytest
 from helpers.recording import make_cell, make_record, publish
 
 from decoderbench.integrity import DamagedError, artifact_of, check_content, has_own_digest, seal
-from decoderbench.record_files import OtherFormatError, collect_artifacts, encode, read_plan, read_result
-from decoderbench.records import Plan
+from decoderbench.record_files import RESULT, OtherFormatError, collect_artifacts, encode, read_plan, read_result
+from decoderbench.records import UNVERIFIED_FORMAT, Plan, RunRecord
 
 PLAN = Plan(experiment="x", command="decoderbench run", cells=(), split_sizes={"train": 120}, data_notes=("é 1.5e-07",))
 
@@ -66,6 +66,33 @@ def test_file_of_a_newer_format_is_refused_and_left_unchanged(tmp_path: Path) ->
         with pytest.raises(OtherFormatError, match=r"plan\.json: has format 6, this decoderbench reads format 5"):
             read_plan(file)
         assert file.read_bytes() == content
+
+
+def earlier(record: RunRecord, format: int) -> dict[str, Any]:
+    """Return a record as an earlier version wrote it: without the fields that this version has added."""
+    data = json.loads(record.model_dump_json(exclude_defaults=True)) | {"format": format}
+    return data if format != UNVERIFIED_FORMAT else {name: data[name] for name in data if name != "artifacts"}
+
+
+@pytest.mark.parametrize("format", [3, 4])
+def test_record_of_an_earlier_format_is_read_and_gets_no_field_of_this_one(tmp_path: Path, format: int) -> None:
+    data = earlier(make_record(make_cell()), format)
+    folder = tmp_path / make_cell().cell_id
+    folder.mkdir()
+    content = seal(data) if format == 4 else json.dumps(data).encode()
+    (folder / RESULT).write_bytes(content)
+    record = read_result(folder)
+    assert record.format == format
+    assert record.cell.setting == ""
+    assert json.loads(encode(record)) == json.loads(content)
+    changed = record.model_copy(update={"metrics": {"cer": 0.5}})  # as metrics that are computed again
+    assert json.loads(encode(changed)).keys() == json.loads(content).keys()
+    (folder / RESULT).write_bytes(encode(changed))
+    assert read_result(folder).metrics == {"cer": 0.5}
+    (folder / RESULT).write_bytes(content.replace(b'"done"', b'"oom"'))
+    if format == 4:
+        with pytest.raises(DamagedError, match="sha256 mismatch"):
+            read_result(folder)
 
 
 @pytest.mark.parametrize("changes", [{"format": 3}, {"format": None}, {"sha256": "0" * 64}, {"sha256": None}])

@@ -22,7 +22,7 @@ MAX_CELLS = 10_000
 class ComponentChoice(BaseModel):
     """A component by name; all other keys are its options."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     use: str
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from decoderbench.data.dataset import SPLITS, Split
 from decoderbench.options import TrainingOptions
@@ -54,6 +54,22 @@ def learning_notes(training: TrainingOptions, split_sizes: Mapping[Split, int]) 
                 f"{split} has {size} samples, so one of them is {100 / size:.0f} points of exact match, and {use}"
             )
     return notes
+
+
+def name_settings(notes: Iterable[tuple[str, Sequence[str]]], settings: Collection[str]) -> list[str]:
+    """Return each note once, with the settings that it is about unless it is about all.
+
+    Args:
+        notes: labels of settings, and the notes on each.
+        settings: the labels of all settings.
+    """
+    about: dict[str, dict[str, None]] = {}
+    for setting, sentences in notes:
+        for sentence in sentences:
+            about.setdefault(sentence, {})[setting] = None
+    return [
+        note if about[note].keys() == set(settings) else f"{note} (setting {', '.join(about[note])})" for note in about
+    ]
 
 
 def _largest_move(training: TrainingOptions) -> float:

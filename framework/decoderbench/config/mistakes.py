@@ -1,6 +1,6 @@
 """Messages for mistakes in an experiment: file, line, key, and what to correct. No torch here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -20,16 +20,21 @@ def describe_mistake(source: str, text: str, location: Location, message: str) -
     return ": ".join(filter(None, (where, ".".join(map(str, location)), message)))
 
 
-def explain_mistakes(error: ValidationError, model: type[BaseModel]) -> list[tuple[Location, str]]:
-    """Return the location and the message of each mistake that `error` reports about data for `model`."""
-    return [_explain(details, model) for details in error.errors()]
+def explain_mistakes(
+    error: ValidationError, model: type[BaseModel], *, further: Iterable[str] = ()
+) -> list[tuple[Location, str]]:
+    """Return the location and the message of each mistake that `error` reports about data for `model`.
+
+    `further` are keys at the top that are known beside those of `model`.
+    """
+    return [_explain(details, model, further) for details in error.errors()]
 
 
-def _explain(details: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]:
+def _explain(details: ErrorDetails, model: type[BaseModel], further: Iterable[str]) -> tuple[Location, str]:
     location: Location = details["loc"]
     message, given = details["msg"], details["input"]
     if details["type"] == "extra_forbidden":
-        known = _keys_at(model, location[:-1])
+        known = sorted([*_keys_at(model, location[:-1]), *(further if len(location) == 1 else ())])
         return location, f"unknown key{did_you_mean(str(location[-1]), known)}; known: {', '.join(known) or 'none'}"
     if details["type"] == "missing":
         return location, f"is missing; every {'experiment' if len(location) == 1 else 'such table'} needs it"

@@ -136,9 +136,7 @@ def describe_data_of_settings(cells: Sequence[Cell]) -> list[str]:
         settings.setdefault(cell.data_key, {})[cell.setting] = None
     if len(settings) < 2:
         return []
-    return [
-        f"data {key} of images and labels: setting {', '.join(map(repr, labels))}" for key, labels in settings.items()
-    ]
+    return [f"images and labels {key}: settings {', '.join(labels)}" for key, labels in settings.items()]
 
 
 def _resolve(registry: Registry, kind: str, label: str, choice: ComponentChoice) -> Part:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
-from decoderbench.config.learning_notes import learning_notes
+from decoderbench.config.learning_notes import learning_notes, name_settings
 from decoderbench.data.dataset import Dataset, Split
 from decoderbench.data.train_limit import limited_sizes
 from decoderbench.deadline import NO_DEADLINE, Deadline
@@ -170,10 +170,11 @@ def _notes_on_learning(prepared: Prepared, sizes: Mapping[str, Mapping[Split, in
     tested = [cell for candidate in candidates for cell in candidate.cells] or prepared.cells
     told: set[str] = set()
     for cells, whose in ((tested, ""), (prepared.trials, "tuning: ")):
-        for setting, training in dict.fromkeys((cell.setting, cell.training) for cell in cells):
-            notes = [note for note in learning_notes(training, sizes[setting]) if note not in told]
-            told.update(notes)
-            yield from (f"{whose}{note}" for note in notes)
+        own = dict.fromkeys((cell.setting, cell.training) for cell in cells)
+        found = [(setting, learning_notes(training, sizes[setting])) for setting, training in own]
+        notes = [(setting, [note for note in notes if note not in told]) for setting, notes in found]
+        yield from (f"{whose}{note}" for note in name_settings(notes, sizes.keys()))
+        told.update(note for _, of_setting in notes for note in of_setting)
 
 
 def _sizes_of(

@@ -26,7 +26,7 @@ def list_components(registry: Registry) -> Iterator[str]:
     for components in registry.values():
         for registered in components.values():
             yield f"{registered.kind} {registered.name}  ({registered.origin})"
-            for name, option in registered.config_class.model_fields.items():
+            for name, option in registered.options.items():
                 yield f"    {name} {_default(option)}  {_meaning(option)}"
 
 
@@ -98,7 +98,7 @@ def _describe(registered: Registered[Any]) -> Iterator[str]:
         if text:
             yield ""
             yield textwrap.indent(inspect.cleandoc(text), "    ")
-    for name, option in registered.config_class.model_fields.items():
+    for name, option in registered.options.items():
         yield ""
         yield f"    {name}: {_type(option)} {_default(option)}"
         yield textwrap.fill(_meaning(option), WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)

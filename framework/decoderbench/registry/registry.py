@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from decoderbench import __version__
 from decoderbench.config.grid import ComponentChoice, DatasetChoice
@@ -64,6 +65,16 @@ class Registered(Generic[T]):
     def config_class(self) -> type[ComponentConfig]:
         """The component's options; a metric has none."""
         return getattr(self.component, "Config", ComponentConfig)
+
+    @property
+    def options(self) -> dict[str, FieldInfo]:
+        """The options that an experiment may set by name: those of the component, and those of every such component."""
+        return {**self.config_class.model_fields, **self.common_options}
+
+    @property
+    def common_options(self) -> dict[str, FieldInfo]:
+        """The options of every component of the kind, which the framework applies."""
+        return {name: field for name, field in _choice_of(self.kind).model_fields.items() if name != "use"}
 
     def source_digest(self) -> str:
         """Return a digest of the file that defines the class and of what it imports from its own folder.
@@ -162,7 +173,9 @@ class Components(Mapping[str, Registered[T]]):
         try:
             self.configure(choice)
         except ValidationError as error:
-            return [(place, component + text) for place, text in explain_mistakes(error, self[choice.use].config_class)]
+            known = self[choice.use]
+            mistakes = explain_mistakes(error, known.config_class, further=known.common_options)
+            return [(place, component + text) for place, text in mistakes]
         except Exception as error:  # noqa: BLE001 - a validator of a plugin may raise anything
             return [((), f"{component}its options raised {describe_error(error)}; raise ValueError with a reason")]
         return []
@@ -177,7 +190,7 @@ class Components(Mapping[str, Registered[T]]):
             raise PluginError(f"{self.kind} {name!r} has no options; nest a Config derived from ComponentConfig")
         for option in _choice_of(self.kind).model_fields.keys() & config.model_fields:
             raise PluginError(
-                f"option {option!r} of {self.kind} {name!r} is one that decoderbench gives to every {self.kind}; rename it"
+                f"option {option!r} of {self.kind} {name!r} is an option that every {self.kind} has already; rename it"
             )
         for option, field in config.model_fields.items():
             if (get_origin(field.annotation) or field.annotation) in (set, frozenset):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from decoderbench.config.cell import Cell
-from decoderbench.config.learning_notes import learning_notes
+from decoderbench.config.learning_notes import learning_notes, name_settings
 from decoderbench.records import Plan
 
 KEPT = {"best": "the best on the validation split", "last": "the last"}
@@ -53,9 +53,9 @@ def settings_of(plan: Plan) -> list[str]:
 def notes_on_learning(plan: Plan) -> list[str]:
     """Return footnotes on settings with which cells cannot learn, or cannot show it."""
     decided = (cell for cell in plan.cells if not cell.trainers and cell.purpose != "undecided")
-    own = {(cell.data_key, cell.train_limit, cell.training): cell for cell in decided}
-    notes = (learning_notes(cell.training, plan.split_sizes_of(cell)) for cell in own.values())
-    return list(dict.fromkeys(note for of_cell in notes for note in of_cell))
+    own = {(cell.setting, cell.data_key, cell.train_limit, cell.training): cell for cell in decided}
+    notes = [(cell.setting, learning_notes(cell.training, plan.split_sizes_of(cell))) for cell in own.values()]
+    return name_settings(notes, {cell.setting for cell in plan.cells})
 
 
 def _by_value(cells: Sequence[Cell], read: Callable[[Cell], str]) -> str:
