@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from figure_file import FigureWriter, installed_versions, parser
 from made_up_results import publish_made_up_results
@@ -55,7 +56,7 @@ def measure(part: str, path: Path) -> dict[str, float]:
     """Return the seconds of each step towards the table alone or towards all files, and the peak memory in MB."""
     seconds: dict[str, float] = {}
 
-    def timed[T](name: str, step: Callable[[], T]) -> T:
+    def timed(name: str, step: Callable[[], Any]) -> Any:
         start = time.perf_counter()
         result = step()
         seconds[name] = time.perf_counter() - start

@@ -7,18 +7,15 @@ nll. Nothing is trained. `history.jsonl` stays: its numbers chose the weights th
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
+from decoderbench.analysis.predictions import TEST, read_predictions, transcriptions_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
-from decoderbench.integrity import UnreadableError, read_bytes
+from decoderbench.integrity import UnreadableError
 from decoderbench.metrics import BUILT_IN, Definition, Transcriptions, built_in_definitions, sources_of
 from decoderbench.records import RunRecord
 from decoderbench.results_directory import ResultsDirectory
@@ -48,7 +45,7 @@ def rescore(directory: ResultsDirectory, cells: Sequence[Cell], definitions: Map
             if record is None or not (stale := _stale(record, definitions)):
                 continue
             try:
-                texts = read_predictions(directory, record)
+                texts = _read_texts(directory, record)
             except DataError as error:
                 if names := [name for name in stale if _is_known_to_be_stale(record, definitions[name])]:
                     kept.setdefault(str(error), []).append((cell, names))
@@ -75,35 +72,14 @@ def _read(directory: ResultsDirectory, cell: Cell) -> RunRecord | None:
         return None  # the report names the file
 
 
-def read_predictions(directory: ResultsDirectory, record: RunRecord) -> Transcriptions:
+def _read_texts(directory: ResultsDirectory, record: RunRecord) -> Transcriptions:
     """Return the predictions that the metrics of a record were computed from.
 
     Raises:
         DataError: the file is missing, damaged, or not that of the record. The message gives the reason alone.
     """
-    name = "predictions.parquet"
-    try:
-        content = read_bytes(directory.cell_directory(record.cell) / name)
-    except FileNotFoundError:
-        raise DataError("it is missing") from None
-    except DataError:
-        raise DataError("it cannot be read") from None
-    stated = record.artifacts[name].sha256 if name in record.artifacts else record.predictions_digest
-    if not hashlib.sha256(content).hexdigest().startswith(stated):
-        raise DataError("it is not the file that the record was made with")
-    try:
-        frame = pd.read_parquet(io.BytesIO(content), columns=["reference", "hypothesis", "nll"])
-        nll = frame["nll"].astype("float64")
-        texts = Transcriptions(
-            frame["reference"].tolist(),
-            frame["hypothesis"].tolist(),
-            [None if math.isnan(value) else value for value in nll.tolist()],
-        )
-    except Exception:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
-        raise DataError("it is damaged") from None
-    if len(texts.references) != record.num_test or not set(map(type, (*texts.references, *texts.hypotheses))) <= {str}:
-        raise DataError("it is not that of the record")
-    if not stated:
+    texts = transcriptions_of(read_predictions(directory, record))
+    if TEST not in record.artifacts and not record.predictions_digest:
         _refuse_other_numbers(texts, record)
     return texts
 

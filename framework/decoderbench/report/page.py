@@ -48,11 +48,12 @@ def _method(results: Results) -> list[str]:
         f"{join_distinct(image.width for image in images)} pixels and are padded to at most "
         f"{join_distinct(image.buckets for image in images)} different widths. GMACs are for the widest image, "
         "ms/image for one of middle width."
-        for image in images[:1]
-        if image.resize == "keep"
+        for _ in [image for image in images if image.resize == "keep"][:1]
     ]
     trainers = join_distinct(name for cell in results.plan.cells for name in cell.trainers)
     training = [cell.training for cell in results.plan.cells]
+    budgets = {(options.steps, options.batch_size) for options in training}
+    same = ", the same for every row" if len(budgets) == 1 else "; the settings say which rows had which"
     weights = {"best": "best on the validation split (exact match, then nats)", "last": "last"}
     tested = [record.num_test for record in results.records if record.num_test is not None]
     lines = [
@@ -60,10 +61,11 @@ def _method(results: Results) -> list[str]:
         "nats/char is -log p(text | image) per character. CER and nats/char are better when lower.",
         *widths,
         f"Training: {join_distinct(options.steps for options in training)} steps of "
-        f"{join_distinct(options.batch_size for options in training)} images, the same for every row.",
+        f"{join_distinct(options.batch_size for options in training)} images{same}.",
         f"Plugins that train cells in place of the built-in trainer: {trainers}." if trainers else "",
         "" if trainers else f"Weights evaluated: {join_distinct(weights[options.keep] for options in training)}.",
         f"Images in the test split: {join_distinct(tested)}." if tested else "",
+        "Intervals and p values treat seeds and images as crossed random factors; differences are paired by both.",
         f"Beam size: {join_distinct(cell.evaluation.beam_size for cell in results.plan.cells)}.",
         "ms/image is the median time to transcribe a single image, while no other cell of this user was trained on the "
         "machine unless a note says so; train img/s excludes validation and the first ten steps.",
