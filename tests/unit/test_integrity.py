@@ -68,21 +68,21 @@ def test_file_of_a_newer_format_is_refused_and_left_unchanged(tmp_path: Path) ->
         assert file.read_bytes() == content
 
 
-def earlier(record: RunRecord, format: int) -> dict[str, Any]:
+def earlier(record: RunRecord, given: int) -> dict[str, Any]:
     """Return a record as an earlier version wrote it: without the fields that this version has added."""
-    data = json.loads(record.model_dump_json(exclude_defaults=True)) | {"format": format}
-    return data if format != UNVERIFIED_FORMAT else {name: data[name] for name in data if name != "artifacts"}
+    data = json.loads(record.model_dump_json(exclude_defaults=True)) | {"format": given}
+    return data if given != UNVERIFIED_FORMAT else {name: data[name] for name in data if name != "artifacts"}
 
 
-@pytest.mark.parametrize("format", [3, 4])
-def test_record_of_an_earlier_format_is_read_and_gets_no_field_of_this_one(tmp_path: Path, format: int) -> None:
-    data = earlier(make_record(make_cell()), format)
+@pytest.mark.parametrize("given", [3, 4])
+def test_record_of_an_earlier_format_is_read_and_gets_no_field_of_this_one(tmp_path: Path, given: int) -> None:
+    data = earlier(make_record(make_cell()), given)
     folder = tmp_path / make_cell().cell_id
     folder.mkdir()
-    content = seal(data) if format == 4 else json.dumps(data).encode()
+    content = seal(data) if given == 4 else json.dumps(data).encode()
     (folder / RESULT).write_bytes(content)
     record = read_result(folder)
-    assert record.format == format
+    assert record.format == given
     assert record.cell.setting == ""
     assert json.loads(encode(record)) == json.loads(content)
     changed = record.model_copy(update={"metrics": {"cer": 0.5}})  # as metrics that are computed again
@@ -90,7 +90,7 @@ def test_record_of_an_earlier_format_is_read_and_gets_no_field_of_this_one(tmp_p
     (folder / RESULT).write_bytes(encode(changed))
     assert read_result(folder).metrics == {"cer": 0.5}
     (folder / RESULT).write_bytes(content.replace(b'"done"', b'"oom"'))
-    if format == 4:
+    if given == 4:
         with pytest.raises(DamagedError, match="sha256 mismatch"):
             read_result(folder)
 
