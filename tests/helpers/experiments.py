@@ -69,7 +69,7 @@ def cell_planner(registry: Registry, folder: Path) -> PlanCells:
 
 def _plan(name: str, registry: Registry) -> tuple[Cell, ...]:
     experiment = load_experiment(EXPERIMENTS / f"{name}.toml")
-    if experiment.dataset.use in ("rendered_words", "occluded_words"):  # drawing 100,000 texts takes seconds; 1000 show the same
+    if experiment.dataset.use == "rendered_words":  # drawing 100,000 texts takes seconds; 1000 show the same
         experiment = Experiment(**merge(experiment.as_given(), {"dataset": {"train": 1000}}))
     if experiment.image.resize == "keep":  # a probe of each width takes seconds; two widths show the same
         experiment = Experiment(**merge(experiment.as_given(), {"image": {"buckets": 2}}))
