@@ -13,7 +13,7 @@ from decoderbench import cli
 def leave_out_figures(patch: pytest.MonkeyPatch) -> None:
     """Write reports without figures and with an empty page, which take longer to draw than a small cell to train."""
     patch.setattr("decoderbench.report.draw_figures", lambda analysis: {})
-    patch.setattr("decoderbench.report.html_report", lambda analysis, *, command: "")
+    patch.setattr("decoderbench.report.html.html_report", lambda analysis, *, command: "")
 
 
 def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
