@@ -92,11 +92,12 @@ def _known(figure: Figure | None) -> list[Figure]:
 
 def _facts(results: Results, rows: pd.DataFrame) -> dict[str, str]:
     plan = results.plan
-    sizes = [f"{plan.split_sizes[name]:,} {word}" for name, word in SPLIT_NAMES.items() if name in plan.split_sizes]
+    known = dict.fromkeys(tuple(found.items()) for cell in plan.cells if (found := plan.split_sizes_of(cell)))
+    sizes = [", ".join(f"{size:,} {SPLIT_NAMES[name]}" for name, size in of_cells) for of_cells in known]
     done = int((results.cells["status"] == "done").sum())
     tested = rows["num_images"].dropna()
     return {
-        "Data": join_distinct(cell.dataset for cell in plan.cells) + (f": {', '.join(sizes)} images" if sizes else ""),
+        "Data": join_distinct(cell.dataset for cell in plan.cells) + (f": {'; '.join(sizes)} images" if sizes else ""),
         "Rows": f"{len(rows)}, with seeds {join_distinct(results.cells['seed'])}",
         "Results": f"{done} of {len(results.cells)} cells"
         + (f", tested on {join_distinct(f'{int(number):,}' for number in tested)} images" if len(tested) else ""),
