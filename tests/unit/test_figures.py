@@ -338,13 +338,16 @@ def test_characters_that_the_font_of_a_pdf_lacks_are_warned_about(
 def test_accuracy_against_labels_joins_rows_that_differ_in_their_number_only(
     tmp_path: Path, drawn: dict[str, Figure]
 ) -> None:
-    few = {"train_limit": 100, "setting": "100 labels"}
+    usual = make_cell().training
+    chosen = {"training": usual.model_copy(update={"learning_rate": 0.5}), "tuned": {"training.learning_rate": 0.5}}
+    few = {"train_limit": 100, "setting": "100 labels", **chosen}
     augmentation = make_cell().augmentation.model_copy(update={"brightness": 0.5})
     cells = [
         make_cell("CTC"),
         make_cell("CTC", **few),
         make_cell("Attention", **few),  # alone
         make_cell("CTC", setting="50 labels, bright", train_limit=50, augmentation=augmentation),
+        make_cell("CTC", setting="20 labels, fast", train_limit=20, training=chosen["training"]),  # was not tuned
     ]
     sizes = {"train": 900, "val": 100, "test": 50}
     records = [make_record(cell, 0.5 + place / 10) for place, cell in enumerate(cells)]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from decoderbench.analysis import Analysis
 from decoderbench.analysis.curves import validation_curves
 from decoderbench.analysis.frame import VARIANT
-from decoderbench.config.cell import shown_axes
+from decoderbench.config.cell import Cell, shown_axes
 from decoderbench.report.figures_cost import COST_AXES, draw_cost
 from decoderbench.report.figures_lines import LineAxes, draw_lines
 from decoderbench.report.figures_rows import draw_errors, draw_seeds
@@ -94,7 +94,7 @@ def _labels(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _
     cells = {index: first[variant] for index, variant in zip(rows.index, _variants(rows), strict=True)}
     alike: dict[str, list[int]] = {}
     for index, cell in cells.items():
-        alike.setdefault(cell.model_copy(update={"train_limit": None, "seed": 0}).cell_id, []).append(index)
+        alike.setdefault(_but_labels(cell, plan.cells[0]).cell_id, []).append(index)
     groups = [group for group in alike.values() if len({cells[index].train_limit for index in group}) > 1]
     ends = {"y": "exact_match", "low": "exact_match_low", "high": "exact_match_high"}
     lines = pd.DataFrame(
@@ -107,10 +107,23 @@ def _labels(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _
     if lines.empty:
         return None
     heads = rows.loc[[group[0] for group in groups]]
-    shown = shown_rows(heads.assign(name=""), [axis for axis in varying if axis != "setting"] or ["decoder"])
+    stages = [axis for axis in varying if axis != "setting"] or ["decoder"]
+    shown = shown_rows(heads.assign(name=""), varying if heads.duplicated(stages).any() else stages)
     axes = LineAxes("Labeled images, for training and validation together (log scale)", _TEST, logarithmic=True)
-    caption = f"{_TEST} against the number of labels, of rows that differ in nothing else; {_INTERVAL}"
+    caption = (
+        f"{_TEST} against the number of labels, of rows that differ in nothing else but what tuning chose; {_INTERVAL}"
+    )
     return caption, lambda figure: draw_lines(figure, lines, shown, axes)
+
+
+def _but_labels(cell: Cell, reference: Cell) -> Cell:
+    """Return a cell that equals others if they differ in number of labels, seed and the choices of tuning only."""
+    changes: dict[str, Any] = {"train_limit": None, "seed": 0}
+    for option in cell.tuned:
+        table, _, name = option.partition(".")
+        usual = {name: getattr(getattr(reference, table), name)}
+        changes[table] = changes.get(table, getattr(cell, table)).model_copy(update=usual)
+    return cell.model_copy(update=changes)
 
 
 def _errors(analysis: Analysis, rows: pd.DataFrame) -> list[tuple[str, _Figure | None]]:
