@@ -233,7 +233,8 @@ def report(
     check_columns(analysis, chosen)
     out.print(markdown_table(analysis, chosen), markup=False)
     page = write_files(analysis, command=command(), columns=chosen)
-    out.print(f"report: {page}; tables and figures are in {page.parent}/tables and {page.parent}/figures", markup=False)
+    where = f"{page.parent}/tables and {page.parent}/figures"
+    out.print(f"report: {page} and report.html; tables and figures are in {where}", markup=False)
 
 
 @contextmanager
@@ -292,7 +293,7 @@ def _prepare_and_execute(
             origin=digest_of_path(source),
         )
     out.print(markdown_table(finished), markup=False)
-    out.print(f"report: {directory.path / 'report.md'}", markup=False)
+    out.print(f"report: {directory.path / 'report.md'} and report.html", markup=False)
     selected = select_cells(finished.results.plan.cells, select)
     rows = {cell.variant for cell in selected}
     trials = [cell for cell in finished.results.plan.tuning if cell.variant in rows]
