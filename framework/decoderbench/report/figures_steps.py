@@ -53,6 +53,8 @@ def draw_steps(figure: Figure, curves: pd.DataFrame, rows: pd.DataFrame, varying
         scale.apply(axes, "y", [0.0, *(100 * curves["val_exact_match"])])
     for unused in places[len(panels) :]:
         unused.remove()
+    for lowest in places[max(0, len(panels) - across) : len(panels)]:
+        lowest.tick_params(labelbottom=True)
     figure.supxlabel("Optimizer steps", fontsize=9)
     figure.supylabel(f"Exact match on the validation split ({scale.suffix})", fontsize=9)
     labels = [label for label in dict.fromkeys(rows["label"]) if label in entries]
