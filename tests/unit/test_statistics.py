@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from decoderbench.statistics import Estimate, Scores, contrast, not_shown_to_be_worse, row
+from decoderbench.statistics import Estimate, Scores, contrast, family, not_shown_to_be_worse, row
 
 Floats = NDArray[np.float64]
 
@@ -182,7 +182,9 @@ def test_constant_difference_is_tested_on_the_number_of_images() -> None:
 def test_two_images_leave_one_degree_of_freedom() -> None:
     y = np.array([[[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
     estimate = contrast(Scores(y, np.ones(2)), [1, -1])
-    agrees(estimate, brute(y[0] - y[1], np.zeros(2, dtype=np.intp)))
+    expected = brute(y[0] - y[1], np.zeros(2, dtype=np.intp))
+    assert expected["high"] > 1
+    agrees(estimate, expected | {"high": 1.0, "low": max(-1.0, expected["low"])})
     assert estimate.df >= 1
 
 
@@ -247,6 +249,19 @@ def test_scores_that_make_no_sense_are_refused(change: dict[str, Any], message: 
 def test_weights_that_make_no_sense_are_refused(weights: Any) -> None:
     with pytest.raises(ValueError, match="2 rows needs as many finite weights"):
         contrast(Scores(np.ones((2, 3, 10)), np.ones(10)), weights)
+
+
+@pytest.mark.parametrize("weights", [[1, -1, 0, 0], [1, -1, -1, 1], [0.5, 0.5, -0.5, -0.5]])
+def test_intervals_of_proportions_end_where_the_contrast_does(weights: list[float]) -> None:
+    y = draw((4, 2, 3), 3)
+    least, most = sum(min(each, 0) for each in weights), sum(max(each, 0) for each in weights)
+    as_shares, as_numbers = Scores(y, np.ones(3)), Scores(7 * y, np.full(3, 7.0))
+    shown, unlimited = contrast(as_shares, weights, level=0.9999), contrast(as_numbers, weights, level=0.9999)
+    assert unlimited.low < least
+    assert unlimited.high > most
+    assert (shown.low, shown.high) == (least, most)
+    (found,) = family(as_shares, [weights], level=0.9999)
+    assert (found.estimate.low, found.estimate.high) == (least, most)
 
 
 def test_value_above_1_is_no_proportion() -> None:

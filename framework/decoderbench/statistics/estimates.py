@@ -57,7 +57,8 @@ def contrast(scores: Scores, weights: ArrayLike, *, level: float = 0.95) -> Esti
     """Estimate a weighted sum of rows: (+1, -1) is a difference, (+1, -1, -1, +1) an interaction.
 
     Rows with weight 0 are ignored, and so are seeds that any other row lacks. Where all seeds agree on all units the
-    variance is not 0: see `Shape`. One seed: the interval over units, for this trained model.
+    variance is not 0: see `estimates`. One seed: the interval over units, for this trained model. The interval of
+    proportions ends where the contrast does, at -1 and 1 for a difference.
 
     Raises:
         ValueError: weights that do not fit, are not finite or all 0; rows without a common seed.
@@ -76,9 +77,8 @@ def contrast(scores: Scores, weights: ArrayLike, *, level: float = 0.95) -> Esti
     shape = Shape.of(scores, rows, seeds)
     value = table.mean(axis=(1, 2))
     value = np.where(np.abs(value) < 1e-13 * scale, 0, value)
-    return estimates(value, Squares(*squares), shape, step=shape.step * np.abs(weight).max(keepdims=True), level=level)[
-        0
-    ]
+    step, limits = shape.step * np.abs(weight).max(keepdims=True), scores.limits(weight[None])
+    return estimates(value, Squares(*squares), shape, step=step, limits=limits, level=level)[0]
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def estimates(
     shape: Shape,
     *,
     step: Floats,
+    limits: tuple[Floats, Floats],
     level: float,
     moderated: tuple[Floats, Floats] | None = None,
 ) -> list[Estimate]:
@@ -181,7 +182,8 @@ def estimates(
         p = np.where(constant & (value == 0), 1.0, 2 * stdtr(df, -np.abs(value) / np.sqrt(variance)))
     scope: Scope = "architecture" if shape.num_seeds > 1 else "this trained model"
     sizes = tuple(map(int, shape.fold_sizes))
-    columns = (value, value - half, value + half, variance, df, p, *squares)
+    ends = np.maximum(value - half, limits[0]), np.minimum(value + half, limits[1])
+    columns = (value, *ends, variance, df, p, *squares)
     found = []
     for each, low, high, v, d, each_p, a, b, r in np.stack(columns).T.tolist():
         parts = Components(a, b, r, shape.num_seeds, number, sizes)

@@ -82,7 +82,10 @@ def family(scores: Scores, weights: ArrayLike, *, level: float = 0.95) -> list[C
         df = np.full(len(block.positions), shape.seed_df)
         seed, seed_df = moderate(block.squares.seed / size, df, prior, (num_rows - 1) * df)
         step = shape.step * np.abs(matrix[block.positions]).max(axis=1)
-        parts = estimates(block.values, block.squares, shape, step=step, level=level, moderated=(seed * size, seed_df))
+        limits, moderated = scores.limits(matrix[block.positions]), (seed * size, seed_df)
+        parts = estimates(
+            block.values, block.squares, shape, step=step, limits=limits, level=level, moderated=moderated
+        )
         found.update(zip(block.positions, parts, strict=True))
     p = [found[index].p for index in range(len(matrix))]
     return [Contrast(found[index], p[index], adjusted) for index, adjusted in enumerate(holm(p).tolist())]

@@ -75,6 +75,19 @@ class Scores:
         return bool(((self.numerator == 0) | (self.numerator == self.denominator) | ~there).all())
 
     @cached_property
+    def proportion(self) -> bool:
+        """Whether the value of a row is a mean of numbers from 0 to 1, one per image."""
+        there = self.present
+        numbers = self.numerator[there]
+        return bool((self.denominator[there] == 1).all() and (numbers >= 0).all() and (numbers <= 1).all())
+
+    def limits(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return the least and the greatest value that contrasts can have, for weights (P, V)."""
+        if not self.proportion:
+            return np.full(len(weights), -np.inf), np.full(len(weights), np.inf)
+        return np.minimum(weights, 0).sum(axis=1), np.maximum(weights, 0).sum(axis=1)
+
+    @cached_property
     def unit_folds(self) -> Integers:
         """(G,), the fold of each unit, counted from 0."""
         folds = np.zeros(self.num_images, dtype=np.intp) if self.folds is None else self.folds
