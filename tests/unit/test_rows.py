@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.readings import make_row, publish_rows, read, write_result
 from helpers.recording import header, make_record, table_rows
@@ -15,6 +18,8 @@ from decoderbench.records import Plan
 from decoderbench.report import check_columns, markdown_table
 from decoderbench.report.comparison_tables import MANY, contrast_tables
 from decoderbench.report.main_table import main_table, paper_table
+from decoderbench.report.sections import frames_of
+from decoderbench.report.tables import to_csv
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.statistics import Scores, all_pairs, row
 
@@ -207,3 +212,18 @@ def test_report_over_pending_cells_has_the_rows_that_are_done(tmp_path: Path) ->
     text = markdown_table(load_report(tmp_path))
     assert "- pending: 2 of 8 cells" in text
     assert table_rows(text.replace("**", ""))[2][3:8] == [*["n/a"] * 4, "0 of 2"]
+
+
+def test_every_csv_keeps_labels_that_readers_like_to_change(tmp_path: Path) -> None:
+    labels = ["007", "NA", "=1+1", 'say "hi"', "a\nb", "c\rd", "e\r\nf", " lead", "1e5", "x,y;z", "null"]
+    report = load_report(publish_rows(tmp_path, {label: ["10", "01"] for label in labels}).path)
+    frames = frames_of(report)
+    assert {"cells", "main", "contrasts", "effects"} <= frames.keys()
+    for name, frame in frames.items():
+        content = to_csv(frame)
+        rows = list(csv.reader(io.StringIO(content, newline="")))
+        read = pd.read_csv(io.StringIO(content, newline=""), dtype=str, keep_default_na=False)
+        assert rows == [list(read.columns), *read.values.tolist()], name
+        for column in frame.columns[frame.dtypes == "str"]:
+            assert read[column].tolist() == frame[column].fillna("").tolist(), (name, column)
+    assert frames["main"]["decoder"].tolist() == labels
