@@ -111,7 +111,7 @@ def register_datasets() -> Iterable[type[Dataset]]:
 
 @hookspec
 def register_metrics() -> Iterable[type[Metric]]:
-    """Register metrics: further numbers to score transcriptions with, one column of `cells.csv` each.
+    """Register metrics: further numbers to score transcriptions with, one column of `tables/cells.csv` each.
 
     Called by the registry. A name that another plugin has registered is refused, and both are named.
 
@@ -286,7 +286,7 @@ def run_finished() -> None:
 
 @hookspec
 def report_columns(record: RunRecord) -> Mapping[str, object]:
-    """Add columns to the table of cells and to `cells.csv`.
+    """Add columns to the table of cells, `tables/cells.csv`.
 
     Called for every record when a table is built, without torch and without the weights. A column that exists already
     is refused.

@@ -8,7 +8,7 @@ from decoderbench import Metric, hookimpl
 
 @final
 class MyComponent(Metric):
-    """A fraction from 0 to 1; a column of `cells.csv`."""
+    """A fraction from 0 to 1; a column of `tables/cells.csv`."""
 
     name = "my_component"
     higher_is_better = True
