@@ -64,11 +64,13 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "training.keep": ("last", ALL),
     "evaluation.batch_size": (8, ALL),
     "evaluation.beam_size": (2, ALL),
+    "tuning": ({"over": {"training.learning_rate": [1e-3, 3e-3]}, "seeds": [1000]}, ALL),
     "grid.seeds": ([1], ALL),
     "grid.rectifier": ({"none": {"use": "tps"}}, ALL),
     "grid.encoder": ({"tiny": {"stride": 2}}, ALL),
     "grid.bridge": ({"columns": {"use": "flatten_grid"}}, ALL),
     "grid.decoder": ({"ctc": {"hidden_dim": 9}}, "ctc"),
+    "grid.settings": ({"short": {"training": {"steps": 5}}}, ALL),
     "grid.exclude": ([{"decoder": "loop"}], NONE),
     "grid.names": ([{"name": "CRNN", "decoder": "ctc"}], NONE),
 }
