@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from decoderbench.analysis.frame import VARIANT
-from decoderbench.analysis.samples import Samples, is_proportion
+from decoderbench.analysis.samples import Samples
 from decoderbench.statistics import all_pairs
 
 _DTYPES = {
@@ -39,7 +38,6 @@ def find_contrasts(samples: Samples) -> pd.DataFrame:
         for image_set in _numbers(samples):
             rows = samples.rows_of(image_set)
             scores = samples.scores(metric, rows)
-            most = 1.0 if scores and is_proportion(scores) else float("inf")
             for pair in all_pairs(scores) if scores else []:
                 a, b, estimate = rows[pair.a], rows[pair.b], pair.estimate
                 lines.append(
@@ -52,8 +50,8 @@ def find_contrasts(samples: Samples) -> pd.DataFrame:
                         "index_a": a,
                         "index_b": b,
                         "difference": estimate.value,
-                        "low": np.maximum(estimate.low, -most),
-                        "high": np.minimum(estimate.high, most),
+                        "low": estimate.low,
+                        "high": estimate.high,
                         "p": pair.p,
                         "p_holm": pair.p_holm,
                         "num_seeds": estimate.seeds,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from decoderbench.analysis.frame import VARIANT
-from decoderbench.analysis.samples import Samples, data_of, is_proportion
+from decoderbench.analysis.samples import Samples, data_of
 from decoderbench.statistics import Scores, family
 
 Labels = tuple[str, ...]
@@ -185,21 +185,15 @@ def _fill(rest: Labels, places: Sequence[int], levels: Labels) -> Labels:
 
 
 def _estimated(lines: list[dict[str, Any]], scores: Scores, image_set: int) -> list[dict[str, Any]]:
-    """Return the lines of a family with the estimates of those that have weights.
-
-    A weighted sum of proportions whose weights add up to 0 is at most half the sum of their absolute values.
-    """
+    """Return the lines of a family with the estimates of those that have weights."""
     own = [line for line in lines if line["weights"] is not None]
     found = iter(family(scores, [line["weights"] for line in own]) if own else [])
-    bounded = is_proportion(scores)
     estimated = []
     for line in lines:
         numbers: dict[str, Any] = {"image_set": image_set, "scope": ""}
         if line["weights"] is not None:
             estimate, p, p_holm = next(found)
-            most = np.abs(line["weights"]).sum() / 2 if bounded else np.inf
-            numbers |= {"low": np.maximum(estimate.low, -most), "high": np.minimum(estimate.high, most)}
-            numbers |= {"difference": estimate.value}
+            numbers |= {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
             numbers |= {"p": p, "p_holm": p_holm, "num_seeds": estimate.seeds, "scope": estimate.scope}
         estimated.append(line | numbers)
     return estimated

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from decoderbench.analysis.frame import COSTS, VARIANT, summarize
-from decoderbench.analysis.samples import Samples, is_proportion
+from decoderbench.analysis.samples import Samples
 from decoderbench.records import FAILED
 from decoderbench.statistics import ALPHA, Estimate, row
 
@@ -67,7 +67,7 @@ def _scored(samples: Samples, metric: str) -> dict[int, Estimate]:
         scores = samples.scores(metric, rows)
         if scores is None:
             continue
-        proportion = is_proportion(scores)
+        proportion = scores.proportion
         for position, index in enumerate(rows):
             records = (samples.record(index, seed) for seed in samples.seeds)
             valued = [record is not None and record.metrics.get(metric) is not None for record in records]

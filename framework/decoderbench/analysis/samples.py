@@ -235,13 +235,6 @@ class Samples:
             places.append((row, seed))
 
 
-def is_proportion(scores: Scores) -> bool:
-    """Return whether the value of a row is a mean of numbers from 0 to 1, one per image."""
-    there = scores.present
-    numbers = scores.numerator[there]
-    return bool((scores.denominator[there] == 1).all() and (numbers >= 0).all() and (numbers <= 1).all())
-
-
 def data_of(cell: Cell) -> str:
     """Return a digest of the data set of a cell: images of equal name and label may differ between two of them."""
     return cell.dataset_hash or cell.data_hash
