@@ -61,6 +61,11 @@ class NumbersAsLabels(Digits):
         return [Sample(sample.key, int(sample.label), sample.split) for sample in super().samples()]  # type: ignore[arg-type]
 
 
+class NumbersAsGroups(Digits):
+    def samples(self) -> Sequence[Sample]:
+        return [Sample(sample.key, sample.label, sample.split, 7) for sample in super().samples()]  # type: ignore[arg-type]
+
+
 class OneKey(Digits):
     def samples(self) -> Sequence[Sample]:
         return [Sample("image", sample.label, sample.split) for sample in super().samples()]
@@ -184,7 +189,8 @@ FAULTS = [
     ),
     fault(Empty, "samples_are_valid", "got no samples; raise DataError"),
     fault(Pairs, "samples_are_valid", r"got \('0', '00'\); return Sample\(key, label, split\)"),
-    fault(NumbersAsLabels, "samples_are_valid", "label=0, .*key and label as str"),
+    fault(NumbersAsLabels, "samples_are_valid", "label=0, .*key, label and group as str"),
+    fault(NumbersAsGroups, "samples_are_valid", "group=7.*key, label and group as str"),
     fault(OneKey, "samples_are_valid", "got key 'image' 30 times; give every image a unique key"),
     fault(Validation, "samples_are_valid", "got split 'validation'; use one of train, val, test"),
     fault(NothingToTest, "every_split_has_samples", "got no samples for test; assign splits"),

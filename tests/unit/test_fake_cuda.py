@@ -38,7 +38,7 @@ from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOp
 from decoderbench.testing import ConformanceError
 from decoderbench.testing.fake_cuda import Seen, fake_cuda
 from decoderbench.testing.rules.devices import BEYOND_FAKE
-from decoderbench.training import evaluation
+from decoderbench.training import evaluation, returned_texts
 from decoderbench.training.finite_guard import FiniteGuard
 from decoderbench.training.optimizer import build_optimizer, set_learning_rate
 
@@ -295,6 +295,21 @@ def test_batches_and_evaluation_wait_only_for_results(
         evaluation.evaluate(recognizer, data, np.array([0, 1, 2]), EvaluationOptions(batch_size=2))
         assert waits_outside(seen, evaluation.copy_to_host, all_ended) == []
         assert any(wait.is_in(evaluation.copy_to_host) for wait in seen.waits)
+
+
+def test_evaluation_with_details_waits_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident_dataset, "_free_memory", lambda device: 1 << 30)
+    dataset = Digits(ComponentConfig(), tmp_path)
+    store = open_store(dataset, dataset.samples(), ImageOptions(height=32, width=96), cache_dir=tmp_path, workers=1)
+    found = audit(dataset.samples(), charset=LABELS.charset, max_length=3)
+    recognizer = build_recognizer(build("bridge", "mean_height", {}, small_encoder().features), SmallCTC)
+    with fake_cuda() as seen:
+        data = ResidentDataset(store, found.with_images(store), torch.device("cuda"))
+        recognizer = seen.move(recognizer)
+        seen.waits.clear()
+        evaluation.evaluate(recognizer, data, np.array([0, 1, 2]), EvaluationOptions(batch_size=2), with_details=True)
+        assert waits_outside(seen, evaluation.copy_to_host, returned_texts.copy_to_host) == []
+        assert any(wait.is_in(returned_texts.copy_to_host) for wait in seen.waits)
 
 
 # Number formats.
