@@ -71,7 +71,14 @@ def small(base: Path) -> Options:
     return {"train": 20, "val": 5, "test": 5}
 
 
-DATASETS = {"folder": folder, "lmdb": lmdb, "hf": hf, "synthetic_captcha": small, "rendered_words": small}
+DATASETS = {
+    "folder": folder,
+    "lmdb": lmdb,
+    "hf": hf,
+    "synthetic_captcha": small,
+    "rendered_words": small,
+    "occluded_words": small,
+}
 
 
 @pytest.mark.parametrize("name", DATASETS)
