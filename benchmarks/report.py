@@ -2,8 +2,8 @@
 
     python benchmarks/report.py [--seeds 3] [--images 2000] [--out FILE.jsonl] [--small]
 
-The folder is temporary. Each part runs in a fresh process, three times; the least time counts. "all, CPU" is the time of
-all threads of the process, which other work on the machine changes little. No device is used.
+The folder is temporary. Each part runs in a fresh process, three times; the least time counts. "CPU" is the time of all
+threads of the process, which other work on the machine changes little. No device is used.
 """
 
 from __future__ import annotations

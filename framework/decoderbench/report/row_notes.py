@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -15,13 +16,13 @@ def remarks_on(analysis: Analysis) -> list[str]:
     return ["; ".join(_remarks(row)) for row in analysis.rows.to_dict("records")]
 
 
-def _remarks(row: dict[str, object]) -> Iterator[str]:
+def _remarks(row: Mapping[Hashable, Any]) -> Iterator[str]:
     if row["infeasible"]:
         yield "infeasible"
     for name, words in (("num_failed", "failed"), ("not_learned", "did not learn")):
-        if number := int(row.get(name, 0)):
+        if number := row[name]:
             yield f"{number} seed{'s' * (number > 1)} {words}"
-    if row.get("still_rising"):
+    if row["still_rising"]:
         yield "still rising"
 
 
