@@ -87,8 +87,11 @@ def _cost(analysis: Analysis, rows: pd.DataFrame, name: str) -> _Figure | None:
     return None if points.empty else (caption, lambda figure: draw_cost(figure, points, cost))
 
 
-def _labels(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _Figure | None:
-    """Return the figure of rows that differ in their number of labels only; None if there are none."""
+def rows_by_labels(analysis: Analysis, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one line per row from which others differ in their number of labels only, apart from what tuning chose.
+
+    `row` is its position, `index` that of the first row of these, `labels` the images for training and validation.
+    """
     plan = analysis.results.plan
     first = {cell.variant: cell for cell in reversed(plan.cells)}
     cells = {index: first[variant] for index, variant in zip(rows.index, _variants(rows), strict=True)}
@@ -96,17 +99,24 @@ def _labels(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _
     for index, cell in cells.items():
         alike.setdefault(_but_labels(cell, plan.cells[0]).cell_id, []).append(index)
     groups = [group for group in alike.values() if len({cells[index].train_limit for index in group}) > 1]
-    ends = {"y": "exact_match", "low": "exact_match_low", "high": "exact_match_high"}
-    lines = pd.DataFrame(
-        {"index": group[0], "x": size["train"] + size["val"]}
-        | {end: 100 * float(rows[column][index]) for end, column in ends.items()}
+    found = [
+        (index, group[0], size["train"] + size["val"])
         for group in groups
         for index in group
         if (size := plan.split_sizes_of(cells[index]))
-    )
+    ]
+    return pd.DataFrame(found, columns=["row", "index", "labels"])
+
+
+def _labels(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _Figure | None:
+    """Return the figure of rows that differ in their number of labels only; None if there are none."""
+    lines = rows_by_labels(analysis, rows)
     if lines.empty:
         return None
-    heads = rows.loc[[group[0] for group in groups]]
+    heads = rows.loc[lines["index"].unique()]
+    ends = {"y": "exact_match", "low": "exact_match_low", "high": "exact_match_high"}
+    values = {end: 100 * rows[column].loc[lines["row"]].to_numpy(float) for end, column in ends.items()}
+    lines = lines.assign(x=lines["labels"], **values)
     stages = [axis for axis in varying if axis != "setting"] or ["decoder"]
     shown = shown_rows(heads.assign(name=""), varying if heads.duplicated(stages).any() else stages)
     axes = LineAxes("Labeled images, for training and validation together (log scale)", _TEST, logarithmic=True)
@@ -182,7 +192,7 @@ def _latency(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
     table = pd.DataFrame(measured, columns=["index", "x", "y"])
     lines = table.groupby(["index", "x"], as_index=False).agg(y=("y", "mean"))
     axes = LineAxes("Characters of the text that was read", "Time to transcribe one image (ms)", accuracy=False)
-    caption = "Time to transcribe one image against the length of the text that was read, means over seeds"
+    caption = "Time to transcribe one image against the length of the text that was read, means over the seeds with such a text"
     return _lines(lines, rows[rows["latency_ms"].notna()], axes, caption)
 
 

@@ -53,7 +53,7 @@ def draw_lines(figure: Figure, lines: pd.DataFrame, rows: pd.DataFrame, shown: L
     if shown.logarithmic:
         set_log_scale(axes, lines["x"].min() / 1.1, lines["x"].max() * 1.1)
     elif shown.integers:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if shown.accuracy:
         ends = [*lines["low"], *lines["high"]] if "low" in lines else []
         scale = AccuracyScale.of(100 * rows["exact_match"])
