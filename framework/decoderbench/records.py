@@ -128,6 +128,9 @@ class Plan(Options):
     tuning: tuple[Cell, ...] = ()
     """Trials, whose validation scores choose options of the cells; none without tuning."""
 
+    settings: dict[str, str] = Field(default_factory=dict)
+    """What each setting of the grid changes, by its label; empty without settings."""
+
     data_summary: tuple[str, ...] = ()
     """Summary of the data by the audit: counts, lengths, charset."""
 

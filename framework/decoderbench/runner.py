@@ -226,6 +226,7 @@ def execute(
         command=command,
         cells=planned,
         tuning=prepared.trials,
+        settings={label: str(setting) for label, setting in prepared.experiment.grid.settings.items()},
         data_summary=tuple(prepared.data_summary()),
         data_notes=tuple(prepared.data_notes()),
         origin=origin,

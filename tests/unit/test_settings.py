@@ -23,13 +23,14 @@ from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.errors import ConfigError
 from decoderbench.execution import resident_data
 from decoderbench.execution.resident_data import DataSource, ResidentData
+from decoderbench.options import ImageOptions
 from decoderbench.planning.data_report import audit_experiment
 from decoderbench.planning.grid import plan_table
 from decoderbench.planning.selection import select_cells
 from decoderbench.records import Plan
 from decoderbench.registry.registry import Registry
 from decoderbench.report.footnotes import footnotes_of
-from decoderbench.report.settings import notes_on_learning
+from decoderbench.report.settings import notes_on_learning, settings_of
 
 AS_IS, SHORT = {"as is": {}}, {"short": {"training": {"steps": 3}}}
 
@@ -125,6 +126,26 @@ def test_mistake_that_only_the_changed_table_has_is_named(one: dict[str, Any]) -
     one["labels"] = {"charset": "01"}
     (mistake,) = mistakes_of(with_settings(one, {"s": {"labels": {"extra_characters": "2"}}}))
     assert mistake.startswith("x.toml: grid.settings.s.labels: extra_characters '2' are added")
+
+
+def test_report_says_what_each_setting_changes(one: dict[str, Any]) -> None:
+    settings = {
+        "as is": {},
+        "other": {"augmentation": "off", "dataset": {"train_limit": 9, "charset": "0\n1"}, "image": {"width": 48}},
+        "words": {"dataset": "rendered_words", "labels": {"normalize": {"strip": True}}},
+    }
+    said = {label: str(setting) for label, setting in Experiment(**with_settings(one, settings)).grid.settings.items()}
+    assert (said["as is"], said["words"]) == (
+        "nothing changed", 'labels.normalize.strip = true, dataset = "rendered_words"',
+    )  # fmt: skip
+    assert set(said["other"].split(", ")) == {
+        "image.width = 48", "augmentation off", "dataset.train_limit = 9", 'dataset.charset = "0\\n1"',
+    }  # fmt: skip
+    cells = make_cell(setting="as is"), make_cell(setting="other", image=ImageOptions(width=48))
+    lines = settings_of(Plan(experiment="demo", command="", cells=cells, settings=said))
+    assert f"setting other: {said['other']}" in lines
+    (images,) = (line for line in lines if line.startswith("images: "))
+    assert images.count("(setting as is)") == images.count("(setting other)") == 1
 
 
 @pytest.mark.parametrize("label", ["", " a", "a\nb", "x" * 65])

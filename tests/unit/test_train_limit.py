@@ -131,8 +131,8 @@ def test_report_states_the_images_of_limited_cells() -> None:
     plan = Plan(experiment="demo", command="", cells=cells, sizes={cells[0].data_key: SIZES})
     assert plan.split_sizes_of(cells[1]) == {"train": 24, "val": 6, "test": 20}
     (epochs,) = (line for line in settings_of(plan) if line.startswith("epochs"))
-    assert "2e+03 of 64 training images (ResNet / columns / CTC / all)" in epochs
-    assert "5.33e+03 of 24 training images (ResNet / columns / CTC / few)" in epochs
+    assert "2e+03 of 64 training images (setting all)" in epochs
+    assert "5.33e+03 of 24 training images (setting few)" in epochs
     notes = " ".join(notes_on_learning(plan))
     assert "each of the 24 training images 2.7 times" in notes
     assert "val has 6 samples" in notes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidatorFunctionWrapHandler, field_validator
 
 from decoderbench.config.labels import LabelOptions
+from decoderbench.exception_text import to_printable_line
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
 
 OFF = "off"
@@ -35,6 +37,10 @@ class Setting(Options):
     dataset: dict[str, Any] | str | None = None
     """Changes to [dataset]; another component loses the options of the old one. It cannot be "off"."""
 
+    def __str__(self) -> str:
+        """Return the changes as one line for people, as in "augmentation off, dataset.train_limit = 100"."""
+        return ", ".join(_describe(self.changes())) or "nothing changed"
+
     def changes(self) -> dict[str, Any]:
         """Return the changes of each table that was named, as plain data; None if it is off."""
         return self.model_dump(mode="json", exclude_unset=True)
@@ -56,3 +62,14 @@ class Setting(Options):
         if given is not None and not isinstance(given, str | Mapping):
             raise ValueError("must be a table of changes, or the name of another dataset")
         return given
+
+
+def _describe(changes: Mapping[str, Any], table: str = "") -> Iterator[str]:
+    """Yield each change of nested tables; a table of the experiment that is None is off."""
+    for key, change in changes.items():
+        if isinstance(change, Mapping):
+            yield from _describe(change, f"{table}{key}.")
+        elif change is None and not table:
+            yield f"{key} {OFF}"
+        else:
+            yield to_printable_line(f"{table}{key} = {json.dumps(change, ensure_ascii=False)}")

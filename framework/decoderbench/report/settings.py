@@ -46,6 +46,7 @@ def settings_of(plan: Plan) -> list[str]:
     trainers = dict.fromkeys(name for cell in cells for name in cell.trainers)
     return [
         *(f"{name}: {_by_value(cells, read)}" for name, read in settings),
+        *(f"setting {label}: {changes}" for label, changes in plan.settings.items()),
         *([f"plugins that may train otherwise: {', '.join(trainers)}"] if trainers else []),
     ]
 
@@ -59,12 +60,17 @@ def notes_on_learning(plan: Plan) -> list[str]:
 
 
 def _by_value(cells: Sequence[Cell], read: Callable[[Cell], str]) -> str:
-    """Return the value of all cells, or each value with the rows that have it."""
+    """Return the value of all cells, or each value with the settings or else the rows that have it."""
     rows: dict[str, dict[str, None]] = {}
+    settings: dict[str, dict[str, None]] = {}
     for cell in cells:
-        rows.setdefault(read(cell), {})[cell.variant_title] = None
+        value = read(cell)
+        rows.setdefault(value, {})[cell.variant_title] = None
+        settings.setdefault(value, {})[cell.setting] = None
     if len(rows) == 1:
         return next(iter(rows))
+    if sum(map(len, settings.values())) == len({cell.setting for cell in cells}):  # no setting has two values
+        rows = {value: {f"setting {', '.join(labels)}": None} for value, labels in settings.items()}
     return "; ".join(f"{value} ({', '.join(titles)})" for value, titles in rows.items())
 
 
