@@ -15,7 +15,7 @@ from helpers.readings import make_row, publish_rows, read, write_result
 from decoderbench.analysis import load_report
 from decoderbench.records import Plan
 from decoderbench.results_directory import ResultsDirectory
-from decoderbench.statistics import Scores, contrast, family, holm, seeds_needed
+from decoderbench.statistics import Scores, contrast, family, half_width, holm, seeds_needed
 
 CTC, ATTENTION = "LSTM + CTC", "attention"
 
@@ -192,10 +192,13 @@ def test_power_prints_the_seeds_that_the_statistics_say(results: Path, capfd: py
     for images in (60, 200, 500, 2000, 10_000):
         needed = seeds_needed(pilot, 0.04, units=images)
         (line,) = re.findall(rf"^ +{images:,} images(?:, as in the pilot)?: (.*)$", first, re.MULTILINE)
+        seeds, _, width = line.partition("; with 3 seeds an interval of about +- ")
+        expected = 100 * half_width(pilot, seeds=3, units=images)
+        assert float(width.removesuffix(" points")) == pytest.approx(expected, abs=0.051)
         if needed.seeds is None:
-            assert line.startswith("no number of seeds")
+            assert seeds.startswith("no number of seeds")
         else:
-            assert line == f"{needed.seeds:,} seeds ({needed.low:,} to {needed.high or 'no number':,})"
+            assert seeds == f"{needed.seeds:,} seeds ({needed.low:,} to {needed.high or 'no number':,})"
     assert "no number of seeds" in first
     assert "60 images, as in the pilot" in first
     assert "A / q / lost" in out

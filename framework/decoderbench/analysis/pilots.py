@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from decoderbench.analysis.baselines import RowPair
 from decoderbench.analysis.samples import Samples
 from decoderbench.errors import ConfigError
-from decoderbench.statistics import Estimate, SeedsNeeded, contrast, seeds_needed
+from decoderbench.statistics import Estimate, SeedsNeeded, contrast, half_width, seeds_needed
 
 METRIC = "exact_match"
 IMAGES = (200, 500, 2_000, 10_000)
 """Numbers of test images for which the seeds are named, besides that of the pilot."""
+
+
+class ImagePlan(NamedTuple):
+    """The seeds that a number of test images takes, and half the width of the interval with the pilot's seeds."""
+
+    needed: SeedsNeeded
+    half_width: float
 
 
 @dataclass(frozen=True)
@@ -24,14 +32,14 @@ class PairPlan:
         row, baseline: positions in `Analysis.rows`.
         why: why this pair is shown; empty if it was asked for.
         estimate: the difference in the pilot.
-        needed: by number of test images. None if the rows agree on every image, so their variation is not known.
+        plans: by number of test images; empty if the rows agree on every image, so their variation is not known.
     """
 
     row: int
     baseline: int
     why: str
     estimate: Estimate
-    needed: dict[int, SeedsNeeded] | None
+    plans: dict[int, ImagePlan]
 
 
 def plan_pairs(samples: Samples, effect: float, pairs: list[RowPair] | None = None) -> list[PairPlan]:
@@ -69,13 +77,14 @@ def plan_pairs(samples: Samples, effect: float, pairs: list[RowPair] | None = No
 
 def _plan(pair: RowPair, why: str, estimate: Estimate, effect: float) -> PairPlan:
     if not _varies(estimate):
-        return PairPlan(*pair, why, estimate, None)
+        return PairPlan(*pair, why, estimate, {})
     pilot, per_image = estimate.components, estimate.units / estimate.images
-    needed = {
-        images: seeds_needed(pilot, effect, units=max(2, round(images * per_image)))
-        for images in sorted({*IMAGES, estimate.images})
-    }
-    return PairPlan(*pair, why, estimate, needed)
+    plans = {}
+    for images in sorted({*IMAGES, estimate.images}):
+        units = max(2, round(images * per_image))
+        width = half_width(pilot, seeds=estimate.seeds, units=units)
+        plans[images] = ImagePlan(seeds_needed(pilot, effect, units=units), width)
+    return PairPlan(*pair, why, estimate, plans)
 
 
 def _varies(estimate: Estimate) -> bool:

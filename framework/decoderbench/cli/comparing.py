@@ -133,12 +133,13 @@ def _answers(plan: PairPlan, titles: list[str]) -> list[str]:
     seen = f"{100 * pilot.value:+.1f} points with {pilot.seeds} seeds and {pilot.images:,} images{grouped}"
     what = f"{plan.why}, " if plan.why else ""
     head = f"\n{what}{titles[plan.row]} against {titles[plan.baseline]}: {seen} in the pilot"
-    if plan.needed is None:
+    if not plan.plans:
         return [head, "  they agree on every image, so how much they vary is not known"]
     lines = []
-    for images, needed in plan.needed.items():
+    for images, (needed, width) in plan.plans.items():
         as_now = ", as in the pilot" if images == pilot.images else ""
-        lines.append(f"  {images:>6,} images{as_now}: {_seeds(needed)}")
+        now = f"with {pilot.seeds} seeds an interval of about +- {100 * width:.1f} points"
+        lines.append(f"  {images:>6,} images{as_now}: {_seeds(needed)}; {now}")
     return [head, *lines]
 
 
