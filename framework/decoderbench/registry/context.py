@@ -138,7 +138,7 @@ class CellContext(Protocol):
         """
 
     def finish(self, recognizer: Recognizer, *, kept_step: int, cost: Cost | None = None) -> RunRecord:
-        """Evaluate the test split, write predictions and weights, measure speed, and return the record.
+        """Read the test and validation splits, write predictions and weights, measure speed, and return the record.
 
         A trial of tuning (`cell.purpose == "tuning"`) is scored on the validation split instead, and its speed is not
         measured; `dataset` then refuses to return test images.

@@ -238,7 +238,8 @@ def cell_validated(cell: Cell, step: int, scores: Mapping[str, float]) -> None:
     Args:
         cell: the cell that is being trained.
         step: optimizer steps taken so far.
-        scores: a row of the cell's `history.jsonl`: metrics on the validation split, loss, learning rate.
+        scores: the numbers of a row of the cell's `history.jsonl`: metrics on the validation split, loss, learning
+            rate.
 
     Example: log `scores` to a tracker.
     """
