@@ -153,3 +153,17 @@ def test_long_tables_say_how_many_rows_are_left_out(tmp_path: Path) -> None:
     readings = {f"decoder {number}": [misread(number), misread(number + 1)] for number in range(12)}
     publish_readings(tmp_path, readings, LABELS)
     assert "first 50 of 66; all are in tables/contrasts.csv" in page_of(tmp_path).texts["contrasts"]
+
+
+def test_page_draws_accuracy_against_labels_of_rows_that_differ_in_their_number_only(tmp_path: Path) -> None:
+    cells = [
+        make_cell("CTC"),
+        make_cell("CTC", setting="100 labels", train_limit=100),
+        make_cell("LSTM", setting="100 labels", train_limit=100),  # alone
+    ]
+    records = [make_record(cell, 0.5 + place / 10) for place, cell in enumerate(cells)]
+    publish(tmp_path, cells, records, split_sizes={"train": 900, "val": 100, "test": 50})
+    source = page_of(tmp_path).source
+    drawing = source[source.index('id="plot-labels-title"') :].split("</svg>")[0]
+    assert re.findall(r"<title>(row \d: [\d.]+ %)", drawing) == ["row 2: 60.0 %", "row 1: 50.0 %"]
+    assert re.findall(r'class="tick middle">([\d,]+)<', drawing)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from decoderbench.analysis import Analysis
 from decoderbench.analysis.frame import VARIANT
 from decoderbench.config.cell import shown_axes
+from decoderbench.report.figures import rows_by_labels
 from decoderbench.report.figures_cost import COST_AXES, pareto_front
 from decoderbench.report.footnotes import footnotes_of
 from decoderbench.report.html_tables import is_number
@@ -164,27 +165,27 @@ def line_plot(
     return Figure(plot.render(identity, f"{labels[1]} against {labels[0]}"), caption, _rows_of(known["index"]))
 
 
-def label_plot(rows: pd.DataFrame) -> Figure | None:
-    """Draw exact match against the number of labels, where settings differ in it: a line per combination of stages."""
-    if "train_limit" not in rows or rows["train_limit"].nunique() < 2:
+def label_plot(analysis: Analysis) -> Figure | None:
+    """Draw exact match against the number of labels: a line through the rows that differ in nothing else."""
+    rows = analysis.rows[analysis.rows[PRIMARY].notna()]
+    places = rows_by_labels(analysis, rows)
+    if places.empty:
         return None
-    known = rows[rows[PRIMARY].notna() & rows["train_limit"].notna()]
-    if known.empty:
-        return None
-    x = log_axis("Labels, training and validation together (log scale)", [float(v) for v in known["train_limit"]])
-    plot = Plot(x, accuracy_axis("Exact match", *_shown(known)))
-    for _, same in known.groupby([axis for axis in VARIANT if axis != "setting"], sort=False):
-        ordered = same.sort_values("train_limit")
-        first = int(ordered.index[0])
-        places = [(float(n), 100 * float(v)) for n, v in zip(ordered["train_limit"], ordered[PRIMARY], strict=True)]
-        plot.line(places, first)
-        for place, row, line in zip(places, ordered.index, ordered.to_dict("records"), strict=True):
+    x = log_axis("Labels for training and validation together (log scale)", places["labels"].astype(float).tolist())
+    plot = Plot(x, accuracy_axis("Exact match", *_shown(rows.loc[places["row"]])))
+    for first in _rows_of(places["index"]):
+        own = places[places["index"] == first].sort_values("labels", kind="stable")
+        lines = rows.loc[own["row"]].to_dict("records")
+        points = [(float(n), 100 * float(line[PRIMARY])) for n, line in zip(own["labels"], lines, strict=True)]
+        plot.line(points, first)
+        for point, row, line in zip(points, own["row"].tolist(), lines, strict=True):
             text = _estimate_text(line, row)
-            plot.point(*place, first, y_interval=_interval(line), text=text, number=str(row + 1))
+            plot.point(*point, first, y_interval=_interval(line), text=text, number=str(row + 1))
     return Figure(
         plot.render("plot-labels", "Exact match against the number of labels"),
-        "Exact match against the number of labels. Bars are 95 % intervals, numbers those of the rows.",
-        _rows_of(known.index),
+        "Exact match against the number of labels, of rows that differ in nothing else but what tuning chose. Bars are "
+        "95 % intervals, numbers those of the rows.",
+        _rows_of(places["index"]),
     )
 
 

@@ -63,7 +63,7 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
         "contrasts": contrast_grids(analysis, labels),
         "effects": [grid_of_table(table) for table in effect_tables(analysis)],
         "curves": curve_plots(validation_curves(results), positions),
-        "costs": [*_known(label_plot(rows)), *cost_plots(analysis), *_known(latency_plot(analysis))],
+        "costs": [*_known(label_plot(analysis)), *cost_plots(analysis), *_known(latency_plot(analysis))],
         "kinds": KINDS,
         "gallery": gallery_of(samples, analysis.pictures, images),
         "looks": alignments_of(samples, images, analysis.alignments, labels),
