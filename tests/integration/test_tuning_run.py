@@ -269,7 +269,7 @@ def test_plan_counts_trials_and_set_changes_their_steps(
     code, printed, errors = call(capfd, "plan", str(file), "-p", str(TINY_PLUGIN), "--set", "tuning.steps=3")
     assert code == 0, errors
     assert (
-        "4 trials of tuning, 2 per row, 3 steps, seeds 7: each row chooses learning_rate 0.001 | learning_rate 0.01"
+        "4 trials of tuning, 2 per row, 3 steps, seed 7: each row chooses learning_rate 0.001 | learning_rate 0.01"
         in " ".join(printed.split())
     )
     cells = json.loads(call(capfd, "plan", str(file), "-p", str(TINY_PLUGIN), "--json")[1])

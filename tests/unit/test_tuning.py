@@ -158,7 +158,9 @@ def test_a_row_none_of_whose_trials_has_a_score_is_not_trained_and_says_why() ->
 
 
 def test_a_row_that_is_infeasible_with_all_values_is_so_before_any_trial() -> None:
-    cells = Tuning((make_row(infeasible="needs 9 frames, has 4"),)).decide(Records().read)
+    tuning = Tuning((make_row(infeasible="needs 9 frames, has 4"),))
+    assert tuning.trials == ()
+    cells = tuning.decide(Records().read)
     assert {(cell.purpose, cell.infeasible, cell.tuned_text) for cell in cells} == {
         ("test", "needs 9 frames, has 4", "")
     }

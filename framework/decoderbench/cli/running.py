@@ -198,7 +198,7 @@ def plan(
             for line in inputs.audit_so_far.lines(prepared.settings_of(inputs)):
                 out.print(line, markup=False)
         out.print(plan_table(prepared.cells), markup=False)
-        if prepared.tuning:
+        if prepared.tuning and prepared.trials:
             out.print(prepared.tuning.summary(), markup=False)
     prepared.refuse_if_infeasible()
 

@@ -46,18 +46,19 @@ class Tuning:
 
     @property
     def trials(self) -> tuple[Cell, ...]:
-        """The trials of all rows."""
-        return tuple(trial for row in self.rows for candidate in row for trial in candidate.trials)
+        """The trials of all rows that have something to choose: not of one that is infeasible with all values."""
+        rows = [row for row in self.rows if not _is_infeasible(row)]
+        return tuple(trial for row in rows for candidate in row for trial in candidate.trials)
 
     def summary(self) -> str:
         """Return the number of trials, and what each row chooses of, as one line."""
-        trials = [trial for candidate in self.rows[0] for trial in candidate.trials]
-        values = " | ".join(dict.fromkeys(trial.tuned_text for trial in trials))
-        seeds = ", ".join(map(str, dict.fromkeys(trial.seed for trial in trials)))
-        steps = ", ".join(f"{steps:,}" for steps in dict.fromkeys(trial.training.steps for trial in self.trials))
+        of_row = [trial for candidate in self.rows[0] for trial in candidate.trials]
+        values = " | ".join(dict.fromkeys(trial.tuned_text for trial in of_row))
+        seeds = dict.fromkeys(str(trial.seed) for trial in of_row)
+        steps = dict.fromkeys(f"{trial.training.steps:,}" for trial in self.trials)
         return (
-            f"{len(self.trials)} trials of tuning, {len(trials)} per row, {steps} steps, seeds {seeds}: each row "
-            f"chooses {values}"
+            f"{len(self.trials)} trials of tuning, {len(of_row)} per row, {', '.join(steps)} steps, "
+            f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: each row chooses {values}"
         )
 
     def decide(self, read: ReadRecord) -> tuple[Cell, ...]:
@@ -114,7 +115,7 @@ def candidate_of(cells: Sequence[Cell], tuning: TuningOptions) -> Candidate:
 
 def _decide(row: Sequence[Candidate], read: ReadRecord) -> Iterator[Cell]:
     """Yield the cells of a row."""
-    if all(candidate.cells[0].infeasible for candidate in row):
+    if _is_infeasible(row):
         yield from (cell.model_copy(update={"tuned": {}}) for cell in row[0].cells)
         return
     records = [[read(trial) for trial in candidate.trials] for candidate in row]
@@ -129,6 +130,10 @@ def _decide(row: Sequence[Candidate], read: ReadRecord) -> Iterator[Cell]:
         failed = [record for trials in found for record in trials if record.status != "done"]
         reasons = "; ".join(dict.fromkeys(f"{record.status}: {record.reason}" for record in failed))
         yield from _undecided(row, f"tuning gave no value a score: {reasons or 'it is undefined'}")
+
+
+def _is_infeasible(row: Sequence[Candidate]) -> bool:
+    return all(candidate.cells[0].infeasible for candidate in row)
 
 
 def _rank(trials: Sequence[RunRecord]) -> tuple[float, float] | None:
