@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.commands import call
 from helpers.readings import make_row, publish_rows, read, write_result
 from helpers.recording import header, make_record, table_rows
 
@@ -227,3 +228,14 @@ def test_every_csv_keeps_labels_that_readers_like_to_change(tmp_path: Path) -> N
         for column in frame.columns[frame.dtypes == "str"]:
             assert read[column].tolist() == frame[column].fillna("").tolist(), (name, column)
     assert frames["main"]["decoder"].tolist() == labels
+
+
+def test_report_command_refuses_an_unknown_column_and_writes_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish_rows(tmp_path, {"a": list(GOOD), "b": list(POOR)})
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = call(capfd, "report", str(tmp_path), "--columns", "cer,exact_mach")
+    assert (status, out) == (2, "")
+    assert "--columns exact_mach: there is no such column; did you mean 'exact_match'?" in err
+    assert sorted(tmp_path.rglob("*")) == before

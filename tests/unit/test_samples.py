@@ -11,7 +11,7 @@ import pytest
 from helpers.readings import make_predictions, make_row, publish_rows, read, write_result
 
 from decoderbench.analysis import load_report
-from decoderbench.analysis.samples import Samples
+from decoderbench.analysis.samples import ENDINGS, ROW_COLUMNS, Samples
 from decoderbench.config.cell import Cell
 from decoderbench.metrics import Definition, built_in_definitions
 from decoderbench.records import Plan, RunRecord
@@ -201,3 +201,26 @@ def test_terms_of_images_that_cannot_be_spelled_are_zero(tmp_path: Path) -> None
     assert scores is not None
     assert scores.numerator.tolist() == [[[0.25, 0]]]
     assert scores.denominator.tolist() == [[[1, 0]]]
+
+
+@pytest.mark.parametrize("name", ["seed", "title", "exact_match_low", "scope", "latency_ms", "seeds"])
+def test_metric_named_like_another_column_is_in_no_table_and_a_warning_says_so(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = publish_rows(tmp_path, {"a": ["110"], "b": ["111"]})
+    for cell in directory.read_plan().cells:
+        record = directory.read(cell)
+        assert record is not None
+        directory.update(record.model_copy(update={"metrics": record.metrics | {name: 7.0, "words": 0.25}}))
+    report = load_report(tmp_path)
+    assert report.samples.metrics[4:] == ["words"]
+    assert f"metric {name!r} is in no table: it has the name of another column; rename it" in caplog.messages
+    assert report.rows["words"].tolist() == [0.25, 0.25]
+    assert report.rows["exact_match_low"].max() < 1
+    assert report.rows["title"].tolist() == report.samples.titles
+
+
+def test_known_names_of_columns_are_those_of_the_rows(tmp_path: Path) -> None:
+    report = load_report(publish_rows(tmp_path, {"a": ["110"]}).path)
+    own = {f"{metric}{end}" for metric in report.samples.metrics for end in ENDINGS}
+    assert set(report.rows.columns) - own <= ROW_COLUMNS

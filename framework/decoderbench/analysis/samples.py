@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from decoderbench.analysis.frame import METRICS, Results
+from decoderbench.analysis.frame import COSTS, METRICS, VARIANT, Results
 from decoderbench.analysis.predictions import TEST, VALIDATION, read_predictions, transcriptions_of
 from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
@@ -23,6 +24,18 @@ from decoderbench.statistics import Scores
 
 if TYPE_CHECKING:
     import pyarrow
+
+logger = logging.getLogger("decoderbench")
+
+ENDINGS = ("", "_low", "_high", "_df", "_bold")
+"""The columns of a metric in `Analysis.rows`: what follows its name."""
+
+ROW_COLUMNS = frozenset(
+    {*VARIANT, *COSTS, "name", "title", "status", "reasons", "num_seeds", "num_cells", "num_failed", "infeasible"}
+    | {"image_set", "num_images", "num_units", "scope", "train_limit", "tuned", "tuning_seconds", "seeds", "seed"}
+    | {"rise", "rise_low", "rise_high", "still_rising", "not_learned"}
+)
+"""The other columns of `Analysis.rows` and of the main table, whose names no metric can have there."""
 
 _FILES: Mapping[Split, str] = {"test": TEST, "val": VALIDATION}
 _TOLERANCE = 1e-6
@@ -72,9 +85,19 @@ class Samples:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """The built-in metrics, then the others that a record has."""
+        """The built-in metrics, then the others that a record has and whose columns have names of their own."""
         recorded = {name for record in self._records.values() for name in record.metrics}
-        return [*METRICS, *sorted(recorded.difference(METRICS))]
+        taken = {*ROW_COLUMNS, *(f"{metric}{end}" for metric in METRICS for end in ENDINGS)}
+        taken |= set(self.results.cells.columns) - recorded
+        found = list(METRICS)
+        for name in sorted(recorded.difference(METRICS)):
+            columns = {f"{name}{end}" for end in ENDINGS}
+            if name not in self.results.cells or columns & taken:
+                logger.warning("metric %r is in no table: it has the name of another column; rename it", name)
+                continue
+            found.append(name)
+            taken |= columns
+        return found
 
     def cells(self, row: int) -> list[Cell]:
         """Return the cells of a row."""
