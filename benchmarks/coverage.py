@@ -205,9 +205,13 @@ def in_table(share: str, hits: list[float]) -> str:
 MARKED = ("row", "difference", WRONG, NOT_BOLD)
 
 
-def markdown(lines: list[Line], command: str, seconds: float) -> str:
+def commit_of_checkout() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def markdown(lines: list[Line], command: str, commit: str, seconds: float) -> str:
     """Return all shares as tables, with their command, commit, machine and date."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     parts = [
         "# Coverage of intervals, and wrong claims of tables",
         "Simulated tables whose truth is known: a logistic model with normal effects of seeds (standard deviation .4, "
@@ -217,7 +221,7 @@ def markdown(lines: list[Line], command: str, seconds: float) -> str:
         "Tables compare all pairs of rows, with p adjusted by Holm; *each pair alone* is without what the rows of a "
         "table say together of how seeds vary (`framework/decisions/0016-rows-of-a-table-share-how-seeds-vary.md`). "
         "The standard error of .95 among 600, 300 and 150 simulated tables is .009, .013 and .018.",
-        f"`{command}` at {commit.stdout.strip()}, {platform.machine()}, {os.cpu_count()} cores, one thread, Python "
+        f"`{command}` at {commit}, {platform.machine()}, {os.cpu_count()} cores, one thread, Python "
         f"{platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, "
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, {seconds:.0f} s of the CPU.",
     ]
@@ -237,7 +241,7 @@ def main() -> None:
     arguments = _arguments()
     grids = 8 if arguments.small else arguments.grids
     figures = FigureWriter("coverage", arguments.out, platform.machine(), f"numpy {np.__version__}")
-    lines = []
+    lines, commit = [], commit_of_checkout() if arguments.table else ""
     for case in cases():
         line = measure(case, grids)
         lines.append(line)
@@ -247,7 +251,7 @@ def main() -> None:
             figures.add(name, float(np.mean(hits)), "1", n=len(hits), spread=float(np.std(hits)), ok=ok)
     if arguments.table:
         command = " ".join(["python", "benchmarks/coverage.py", *sys.argv[1:]])
-        arguments.table.write_text(markdown(lines, command, time.process_time()), encoding="utf-8")
+        arguments.table.write_text(markdown(lines, command, commit, time.process_time()), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
