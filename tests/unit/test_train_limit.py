@@ -116,14 +116,17 @@ def test_limit_counts_for_the_id_only_if_it_is_set() -> None:
     assert len(set(ids)) == 3
 
 
-def test_limit_above_the_data_is_refused_with_its_place(tiny: dict[str, Any], tiny_registry: Registry) -> None:
+def test_limit_above_the_data_is_refused_with_its_place(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
     tiny["grid"]["settings"] = {"as is": {}, "many": {"dataset": {"train_limit": 81}}}
     with pytest.raises(DataError, match=r"grid\.settings\.many\.dataset\.train_limit: train_limit is 81, .* 80 images"):
         prepare(Experiment(**tiny), registry=tiny_registry)
     del tiny["grid"]["settings"]
     tiny["dataset"]["train_limit"] = 1000
     with pytest.raises(DataError, match=r"dataset\.train_limit: train_limit is 1,000, and the data have 80 images"):
-        prepare(Experiment(**tiny), registry=tiny_registry)
+        prepare(Experiment(**tiny), registry=tiny_registry, cache_dir=tmp_path, audit_images=True)
+    assert not list(tmp_path.glob("images/*"))  # it is found before they are decoded
 
 
 def test_report_states_the_images_of_limited_cells() -> None:

@@ -146,13 +146,16 @@ def prepare(
     )
     by_key: dict[str, Inputs] = {}
     data = {label: by_key.setdefault(inputs.key, inputs) for label, inputs in data.items()}
+
+    def count() -> dict[str, Mapping[Split, int]]:
+        limits = {label: changed.dataset.train_limit for label, changed in settings.items()}
+        return {label: _sizes_of(experiment, label, limits[label], data[label].audit_so_far.counts) for label in data}
+
+    sizes = count()  # refuses limits above the data before images are decoded, which takes long
     if audit_images:
         for inputs in by_key.values():
             inputs.audit  # noqa: B018 - the first access decodes and audits them
-    sizes = {
-        label: _sizes_of(experiment, label, changed.dataset.train_limit, data[label].audit_so_far.counts)
-        for label, changed in settings.items()
-    }
+        sizes = count()
     tuning = None
     if experiment.tuning is not None:
         tuning = plan_tuning(experiment, experiment.tuning, lambda changed: plan_cells(changed, registry, data))

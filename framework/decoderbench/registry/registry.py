@@ -19,6 +19,7 @@ from decoderbench import __version__
 from decoderbench.config.grid import ComponentChoice, DatasetChoice
 from decoderbench.config.merging import merge
 from decoderbench.config.mistakes import Location, explain_mistakes
+from decoderbench.config.settings import OFF
 from decoderbench.config.typed_values import decide, put, text_of, value_of
 from decoderbench.data.dataset import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
@@ -321,7 +322,7 @@ def _datasets_of_settings(data: Mapping[str, Any]) -> Iterator[tuple[Location, A
     settings = value_of(grid.get("settings")) if isinstance(grid, Mapping) else None
     for label, setting in settings.items() if isinstance(settings, Mapping) else ():
         change = value_of(setting).get("dataset") if isinstance(value_of(setting), Mapping) else None
-        if change is not None:
+        if change not in (None, OFF):
             changed = merge({"dataset": data.get("dataset", {})}, {"dataset": change})["dataset"]
             yield ("grid", "settings", label, "dataset"), change, changed
 
