@@ -61,7 +61,11 @@ def answer_of(analysis: Analysis, labels: Sequence[str]) -> str:
     if pair["p_holm"] <= ALPHA:
         rest = f", and than {_number_of(beaten, others)} other rows" if others > 1 else ""
         return f"{labels[best]} reads better than the next best, {labels[second]}: {claim}{rest}{remarks}."
-    rest = f"; {beaten} of the other {others} rows are shown to be worse" if others > 1 and beaten else ""
+    rest = (
+        f"; {beaten} of the other {others} rows {'is' if beaten == 1 else 'are'} shown to be worse"
+        if others > 1 and beaten
+        else ""
+    )
     more = _resolution(analysis.samples, best, second)
     return f"{labels[best]} and {labels[second]} cannot be told apart here: {claim}{more}{rest}{remarks}."
 

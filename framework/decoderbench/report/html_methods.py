@@ -78,7 +78,8 @@ def _intervals_of(rows: pd.DataFrame) -> str:
     exception = f"; those of rows with one seed {alone}" if single.any() else ""
     return (
         f"The 95 % intervals treat seeds and {units} as crossed random factors, with Satterthwaite's degrees of "
-        "freedom, or those of the seeds where these vary more; those of proportions are Wilson's with the effective number of images and the quantile of t in place "
-        f"of the normal one{exception}. Differences are paired by seed and image; where their variance between seeds is "
-        f"below what all pairs of rows lead to expect, it is raised towards that (Smyth 2004). {bold}"
+        "freedom, or those of the seeds where these vary more; those of proportions are Wilson's with the effective "
+        f"number of images and the quantile of t in place of the normal one{exception}. Differences are paired by seed "
+        "and image; where their variance between seeds is below what all pairs of rows lead to expect, it is raised "
+        f"towards that (Smyth 2004). {bold}"
     )
