@@ -43,7 +43,7 @@ def test_page_claims_no_winner_between_rows_that_are_alike_and_counts_the_worse_
     answer = page.texts["answer"]
     assert "attention and CTC cannot be told apart here: +0.8 points, 95 % interval -" in answer
     assert re.search(r"; \d+ seeds would (not )?resolve [\d.]+ points?", answer)
-    assert "1 of the other 2 rows are shown to be worse." in answer
+    assert "1 of the other 2 rows is shown to be worse." in answer
 
 
 def test_page_names_the_better_row_only_if_the_difference_is_shown(tmp_path: Path) -> None:
