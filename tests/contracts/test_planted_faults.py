@@ -1,6 +1,7 @@
 """Each rule of the conformance kit catches a planted fault; correct components pass all rules."""
 
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -29,7 +30,8 @@ def test_rule_catches_planted_fault(fault: Fault) -> None:
 @pytest.mark.parametrize("healthy", HEALTHY)
 def test_component_without_fault_passes_all_rules(healthy: Any) -> None:
     for check in checks_of(healthy):
-        check()
+        with suppress(RuleSkipped):
+            check()
 
 
 def test_every_rule_catches_a_planted_fault() -> None:

@@ -90,7 +90,7 @@ def test_new_package_has_entry_point_and_tests(kind: str, tmp_path: Path) -> Non
 def test_tests_of_new_package_pass(tmp_path: Path) -> None:
     new_component("metric", "my_own", package=True, into=tmp_path)
     outcomes = run_pytest(tmp_path / "decoderbench-my-own", "-o", "pythonpath=src", "tests")
-    assert outcomes == {"passed": 9}
+    assert outcomes == {"passed": 12}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_plugins_verbose_shows_origin_of_each_plugin(tmp_path: Path, capfd: pyte
 def test_conformance_runs_in_pytest(tmp_path: Path) -> None:
     new_component("metric", "my_own", into=tmp_path)
     options = ("--pyargs", "decoderbench.testing.conformance", "--decoderbench", "my_own.py")
-    assert run_pytest(tmp_path, *options) == {"passed": 10}
+    assert run_pytest(tmp_path, *options) == {"passed": 13}
 
 
 def test_check_finds_components_of_installed_distribution(
@@ -219,6 +219,6 @@ def test_check_finds_components_of_installed_distribution(
         status, out, err = call(capfd, "check", name)
         assert status == 0, out + err
         assert "metric my_own  (dist-own 1.0)" in out
-    for name, expected in (("own_module", {"passed": 10}), ("entry", {"passed": 10}), ("json", {"failed": 1})):
+    for name, expected in (("own_module", {"passed": 13}), ("entry", {"passed": 13}), ("json", {"failed": 1})):
         assert run_pytest(tmp_path, "--pyargs", "decoderbench.testing.conformance", "--decoderbench", name) == expected
     assert "it registers nothing" in capfd.readouterr().out

@@ -203,7 +203,7 @@ def test_record_states_how_float32_was_computed_and_the_process_keeps_its_settin
         torch.backends.cudnn.allow_tf32 = True
         frame = train(tiny, tiny_registry, tmp_path)
         assert torch.backends.cudnn.allow_tf32
-    assert seen == [True, True]
+    assert seen == [True, True, True]
     (file,) = tmp_path.glob("cells/*/result.json")
     assert '"float32": "ieee"' in file.read_text()
     assert list(frame["status"]) == ["done"]

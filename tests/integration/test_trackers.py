@@ -288,8 +288,8 @@ def test_undefined_number_keeps_its_column_in_tensorboard(tmp_path: Path) -> Non
     from decoderbench.records import Cost
 
     module = importlib.import_module("decoderbench_plugins.trackers.tensorboard")
-    cell = SimpleNamespace(cell_id="one", variant=("none", "a", "b", "c", ""), seed=7)
-    record = SimpleNamespace(status="done", metrics={"cer": 0.5, "rare": None}, cost=Cost(), kept_step=3)
+    cell = SimpleNamespace(cell_id="one", variant=("none", "a", "b", "c", ""), seed=7, scored_split="test")
+    record = SimpleNamespace(cell=cell, status="done", metrics={"cer": 0.5, "rare": None}, cost=Cost(), kept_step=3)
     (tracker,) = module.register_observers()
     tracker.run_started(directory=tmp_path)
     tracker.cell_started(cell=cell)

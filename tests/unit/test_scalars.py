@@ -19,7 +19,7 @@ from decoderbench.records import Cost, RunRecord, read_lines
 from decoderbench.registry.record_rules import accept_record
 from decoderbench.registry.registry import Registry
 from decoderbench.report import load_frame, load_results
-from decoderbench.report.tables import cells_csv
+from decoderbench.report.tables import to_csv
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scalars import to_number, to_plain
 from decoderbench.training.local_context import LocalContext
@@ -177,7 +177,7 @@ def test_plugin_column_holds_plain_values(values: list[Any], written: list[str],
     cells = [make_cell(seed=0), make_cell(seed=1)]
     publish(tmp_path, cells, [make_record(cell) for cell in cells])
     frame = load_frame(tmp_path, extra_columns=lambda record: {"mine": values[record.cell.seed]})
-    assert [line.rpartition(",")[2] for line in cells_csv(frame).splitlines()] == ["mine", *written]
+    assert [line.rpartition(",")[2] for line in to_csv(frame).splitlines()] == ["mine", *written]
 
 
 @pytest.mark.parametrize("value", [torch.tensor([1.0, 2.0]), [1], 1j, object()], ids=kind_of)
