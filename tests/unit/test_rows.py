@@ -116,7 +116,7 @@ def test_row_with_one_seed_is_neither_bold_nor_makes_another_row_worse(tmp_path:
     assert report.rows["scope"].tolist() == ["architecture", "architecture", *["this trained model"] * 2]
     notes = [note for note in main_table(report).notes if "interval" in note]
     assert notes[0].startswith(
-        "in brackets the 95 % interval for a newly trained model on new images of the same kind,"
+        "in brackets the 95 % confidence interval of the mean over training runs and images of the same kind,"
     )
     assert notes[0].endswith("from 3 seeds and 40 images")
     assert notes[1].startswith("rows with one seed: in brackets the 95 % interval of this trained model")

@@ -19,7 +19,7 @@ def find_rows(samples: Samples, contrasts: pd.DataFrame) -> pd.DataFrame:
     `image_set` (rows with the same number were tested on the same images with the same labels; missing without
     samples), `num_images` and `num_units` (groups of images, or images if each is independent), and `scope`:
     `architecture`, or `this trained model` if there is one seed. Then for each metric its value, the mean over the
-    seeds that are done; `_low` and `_high`, the 95 % interval of a newly trained model on new images; `_df`, its
+    seeds that are done; `_low` and `_high`, the 95 % interval of the mean over training runs and images; `_df`, its
     degrees of freedom; and `_bold`: no row of the image set beats it with p at most .05, adjusted by Holm over all
     pairs. Nothing is bold in an image set in which fewer than two rows have two seeds.
 

@@ -115,7 +115,8 @@ def _explanations(analysis: Analysis, metric: str, found: list[Difference]) -> l
     count = f"these {len(found)} contrasts" if len(found) > 1 else "this contrast alone"
     lines = [
         f"{metric_name(metric)}: {against}; {better} 0 the row is better than its baseline.",
-        f"p is two-sided, for a newly trained model on new images; p (Holm) is adjusted over {count}.",
+        "p is two-sided, of no difference in the mean over training runs and images; p (Holm) is adjusted over "
+        f"{count}.",
     ]
     planned = len(analysis.samples.seeds)
     if any(each.estimate.seeds < planned for each in found):

@@ -42,7 +42,7 @@ def _notes_on_intervals(rows: pd.DataFrame) -> Iterator[str]:
     several, single = rows[rows["scope"] == "architecture"], rows[rows["scope"] != "architecture"]
     if len(several):
         yield (
-            "in brackets the 95 % interval for a newly trained model on new images of the same kind, from "
+            "in brackets the 95 % confidence interval of the mean over training runs and images of the same kind, from "
             f"{_range(several['num_seeds'])} seeds and {_images(several)}"
         )
     if len(single):
