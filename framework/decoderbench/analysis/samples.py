@@ -38,6 +38,11 @@ ROW_COLUMNS = frozenset(
 """The other columns of `Analysis.rows` and of the main table, whose names no metric can have there."""
 
 _FILES: Mapping[Split, str] = {"test": TEST, "val": VALIDATION}
+_LOST: Mapping[Split, str] = {
+    "test": "these cells have no interval and no contrast",
+    "val": "whether these cells learned and were still rising is not known",
+}
+"""What a report cannot say without the predictions of a split."""
 _TOLERANCE = 1e-6
 """How far, relative to it, the number of a record may lie from the sum over its predictions."""
 
@@ -250,7 +255,7 @@ class Samples:
             try:
                 yield row, seed, read_predictions(self.results.directory, record, _FILES[split])
             except DataError as error:
-                self._reject(row, seed, f"{_FILES[split]}: {error}, so these cells have no interval and no contrast")
+                self._reject(row, seed, f"{_FILES[split]}: {error}, so {_LOST[split]}")
 
     def _reject(self, row: int, seed: int, reason: str) -> None:
         places = self._rejected.setdefault(reason, [])

@@ -113,15 +113,18 @@ def _explanations(analysis: Analysis, metric: str, found: list[Difference]) -> l
     against = f"row minus {analysis.samples.titles[bases.pop()]}" if len(bases) == 1 else "row minus baseline"
     better = "above" if definition.higher_is_better else "below"
     count = f"these {len(found)} contrasts" if len(found) > 1 else "this contrast alone"
+    alone = [each for each in found if each.estimate.scope == "this trained model"]
+    means = "images" if len(alone) == len(found) else "training runs and images"
     lines = [
         f"{metric_name(metric)}: {against}; {better} 0 the row is better than its baseline.",
-        "p is two-sided, of no difference in the mean over training runs and images; p (Holm) is adjusted over "
-        f"{count}.",
+        f"p is two-sided, of no difference in the mean over {means}; p (Holm) is adjusted over {count}.",
     ]
+    if len(alone) < len(found) and len(analysis.samples.variants) > 2:
+        lines.append("All rows together say how seeds vary, so p is not that of a pair alone (Smyth 2004).")
     planned = len(analysis.samples.seeds)
     if any(each.estimate.seeds < planned for each in found):
         lines.append(f"Each pair has the seeds for which both rows have a result, of {planned} in the plan.")
-    if any(each.estimate.scope == "this trained model" for each in found):
+    if alone:
         lines.append("One seed: the interval and p speak of these trained models on new images, not of architectures.")
     if grouped := {each.estimate.units for each in found if each.estimate.units < each.estimate.images}:
         lines.append(f"The images come in groups, which count as one each: {', '.join(map(str, sorted(grouped)))}.")

@@ -208,7 +208,7 @@ def report(
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
     columns: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--columns",
             metavar="NAMES",
@@ -216,7 +216,7 @@ def report(
             "usually shown, in LaTeX what a paper has room for]",
             show_default=False,
         ),
-    ] = "",
+    ] = None,
 ) -> None:
     """Rebuild tables and figures from the records alone. Nothing is trained; changed metrics are computed again."""
     from decoderbench.registry.metric_definitions import definitions_of
@@ -229,7 +229,7 @@ def report(
     plan, metrics = directory.read_plan(), definitions_of(plugins)
     rescore(directory, plan.cells, metrics)
     analysis = load_report(directory, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
-    chosen = [name.strip() for name in columns.split(",") if name.strip()]
+    chosen = [] if columns is None else [name.strip() for name in columns.split(",")]
     check_columns(analysis, chosen)
     out.print(markdown_table(analysis, chosen), markup=False)
     page = write_files(analysis, command=command(), columns=chosen)

@@ -71,13 +71,14 @@ def row_labels(analysis: Analysis) -> list[str]:
 
 
 def check_columns(analysis: Analysis, columns: Sequence[str]) -> None:
-    """Raise `ConfigError` for a column that no main table has."""
+    """Raise `ConfigError` for a column that no main table has, or that is named twice."""
     known = [*analysis.samples.metrics, SEEDS, *COSTS]
     mistakes = [
         f"--columns {name}: there is no such column{did_you_mean(name, known)}; known: {', '.join(known)}"
-        for name in columns
+        for name in dict.fromkeys(columns)
         if name not in known
     ]
+    mistakes += [f"--columns {name}: is named twice; name it once" for name in known if columns.count(name) > 1]
     if mistakes:
         raise ConfigError(mistakes)
 
