@@ -239,3 +239,13 @@ def test_report_command_refuses_an_unknown_column_and_writes_nothing(
     assert (status, out) == (2, "")
     assert "--columns exact_mach: there is no such column; did you mean 'exact_match'?" in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("columns", "rule"), [("", "there is no such column"), ("cer,cer", "cer: is named twice")])
+def test_report_refuses_columns_that_are_empty_or_repeated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], columns: str, rule: str
+) -> None:
+    publish_rows(tmp_path, {"a": list(GOOD), "b": list(POOR)})
+    status, out, err = call(capfd, "report", str(tmp_path), "--columns", columns)
+    assert (status, out, rule in err) == (2, "", True)
+    assert not (tmp_path / "report.md").exists()
