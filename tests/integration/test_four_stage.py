@@ -59,4 +59,4 @@ def test_all_24_combinations_are_trained_and_reported(registry: Registry, tmp_pa
     assert (frame[["latency_ms", "param_count", "gmacs", "infer_samples_per_sec"]] > 0).all(axis=None)
     page = (tmp_path / "report.md").read_text()
     assert {name for name in NAMED if re.search(rf"^\| {name} +\|", page, re.MULTILINE)} == NAMED
-    assert "## Factors" in page
+    assert "## Effects of the stages" in page
