@@ -7,7 +7,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from decoderbench.report.svg import Plot, accuracy_axis, element, linear_axis, log_axis, swatch, visible
@@ -36,6 +36,7 @@ def test_accuracy_axis_is_of_errors_where_rows_lie_above_95() -> None:
 
 
 @given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=6))
+@example([1.9375])
 def test_log_axis_spans_its_values_and_has_ticks_that_can_be_read(values: list[float]) -> None:
     axis = log_axis("Time (ms)", values)
     assert axis.low < min(values)

@@ -133,14 +133,14 @@ def _step(least: float) -> float:
 
 
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Return the ticks of the coarsest steps that give at least three, of even steps if none does."""
+    """Return the ticks of the coarsest steps that give at least three; if none does, two or more at even steps."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         inside = [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
         if len(inside) >= 3:
             break
     else:
-        step = _step((high - low) / 4)
+        step = _step((high - low) / 5)  # at most half of the span, so that two ticks lie inside
         inside = [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
     return [(value, f"{value:,.6g}") for value in inside]
 
