@@ -121,6 +121,9 @@ class Plan(Options):
     format: int = FORMAT
 
     experiment: str
+    question: str = ""
+    """What the experiment asks; empty in plans of earlier versions and where it does not say."""
+
     command: str
     """The command line that created the plan."""
 

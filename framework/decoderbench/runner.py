@@ -223,6 +223,7 @@ def execute(
     )
     plan = Plan(
         experiment=prepared.experiment.name,
+        question=prepared.experiment.question,
         command=command,
         cells=planned,
         tuning=prepared.trials,

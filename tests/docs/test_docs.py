@@ -232,10 +232,11 @@ def test_readme_promises_name_tests_that_exist() -> None:
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_experiment_files_have_heads_and_plan(file: Path, plan_cells: PlanCells) -> None:
     head = file.read_text().split("\nname")[0]
-    for word in ("# Question:", "# Command:  decoderbench run experiments/" + file.name, "# Time:", "# Expect:"):
+    for word in ("# Command:  decoderbench run experiments/" + file.name, "# Time:", "# Expect:"):
         assert word in head
     experiment = load_experiment(file)
     assert experiment.name == file.stem
+    assert experiment.question
     folder = experiment.dataset.options.get("path")
     if folder is not None and not (file.parent / folder).is_dir():
         pytest.skip(f"its images are not at {folder}")

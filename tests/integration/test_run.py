@@ -238,14 +238,19 @@ def test_select_seed_1_excludes_seed_10(tiny: dict[str, Any], tiny_registry: Reg
     assert list(train(tiny, tiny_registry, tmp_path, select="seed 1")["seed"]) == [1]
 
 
-def test_naming_a_combination_retrains_nothing(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
+def test_name_of_a_combination_and_question_of_the_experiment_retrain_nothing(
+    tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path
+) -> None:
     train(tiny, tiny_registry, tmp_path)
     observer = observe(tiny_registry)
     tiny["grid"]["names"] = [{"name": "CRNN", "decoder": "ctc"}]
+    tiny["question"] = "Does a name\ncost a run?"
     frame = train(tiny, tiny_registry, tmp_path)
     assert observer.started == []
     assert frame["name"].tolist() == ["", "CRNN", ""]
     assert (tmp_path / "report.md").read_text().count("| CRNN ") == 1
+    assert "\n\nDoes a name cost a run?\n\n" in (tmp_path / "report.md").read_text()
+    assert "<bdi>Does a name cost a run?</bdi>" in (tmp_path / "report.html").read_text()
 
 
 def test_plan_table_shows_names_and_rectifiers_only_if_there_are_any(

@@ -72,6 +72,16 @@ def test_experiment_may_have_capital_letters_in_its_name(tiny: dict[str, Any]) -
     assert Experiment(**tiny | {"name": "Quick_A"}).name == "Quick_A"
 
 
+def test_question_is_one_line_of_bounded_length(tiny: dict[str, Any]) -> None:
+    assert Experiment(**tiny).question == ""
+    assert Experiment(**tiny | {"question": "\nWhich of\r\n  them\treads?\n"}).question == "Which of them reads?"
+    assert Experiment(**tiny | {"question": "x" * 1000}).question == "x" * 1000
+    found = mistakes(tiny | {"question": "x" * 1001})
+    assert "question: has 1,001 characters, and there may be 1,000; shorten it, given 'xxx" in found
+    assert len(found) < 400
+    assert "question: input should be a valid string, given 5" in mistakes(tiny | {"question": 5})
+
+
 def test_all_mistakes_are_reported_at_once(tiny: dict[str, Any]) -> None:
     tiny["training"] |= {"stepz": 1, "batch_size": 0}
     tiny["imagge"] = {}

@@ -11,6 +11,10 @@ import pytest
 from helpers.pages import Page, page_of, publish_images, publish_readings
 from helpers.recording import make_cell, make_record, publish
 
+from decoderbench.analysis import load_report
+from decoderbench.report.main_table import main_table
+from decoderbench.report.page import markdown_report
+
 LABELS = [f"{number:03}" for number in range(40)]
 POLICY = "Content-Security-Policy"
 
@@ -51,6 +55,17 @@ def test_page_names_the_better_row_only_if_the_difference_is_shown(tmp_path: Pat
     assert (
         "CTC reads better than the next best, LSTM: +72.5 points, 95 % interval +" in page_of(tmp_path).texts["answer"]
     )
+
+
+def test_page_and_report_ask_the_question_before_the_answer(tmp_path: Path) -> None:
+    question = "* Which <b>one</b> | reads\nbest?"
+    publish_readings(tmp_path, {"CTC": [misread(4)] * 2}, LABELS, plan={"question": question})
+    analysis = load_report(tmp_path)
+    answer = page_of(tmp_path).texts["answer"]
+    assert answer.index("* Which <b>one</b> | reads\\nbest?") < answer.index("CTC reads 90.0 %")
+    report = markdown_report(analysis.results, main_table(analysis), command="", sections=[], figures={})
+    lines = report.splitlines()
+    assert lines[:5] == ["# demo", "", r"\* Which &lt;b>one&lt;/b> \| reads best?", "", "Dataset: captcha."]
 
 
 def test_page_of_one_seed_speaks_of_trained_models(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from decoderbench.config.grid import MAX_CELLS, DatasetChoice, Grid
 from decoderbench.config.labels import LabelOptions
@@ -27,12 +27,20 @@ from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOp
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Names that are safe as a folder, in HTML, in CSV and on a command line."""
 
+MAX_QUESTION = 1000
+"""The most characters of a question."""
+
 
 class Experiment(Options):
     """One experiment: the data, the image size, the training and the grid of components to compare."""
 
     name: str = Field(pattern=NAME_PATTERN)
     """Name of the folder under results/, and of the experiment in tables."""
+
+    question: str = ""
+    """What the experiment asks, in a sentence or two, above the answer of its report; line breaks count as blanks.
+
+    Reports do not mention it if it is empty."""
 
     dataset: DatasetChoice
     """The dataset, by its registered name, and its options; paths are relative to the folder of the experiment file."""
@@ -52,6 +60,14 @@ class Experiment(Options):
 
     _source: str = PrivateAttr(default="")
     _text: str = PrivateAttr(default="")
+
+    @field_validator("question")
+    @classmethod
+    def _join_lines(cls, given: str) -> str:
+        question = " ".join(given.split())
+        if len(question) > MAX_QUESTION:
+            raise ValueError(f"has {len(question):,} characters, and there may be {MAX_QUESTION:,}; shorten it")
+        return question
 
     @model_validator(mode="after")
     def _refuse_invalid_settings(self) -> Self:

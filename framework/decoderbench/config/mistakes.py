@@ -8,9 +8,13 @@ from pydantic_core import ErrorDetails
 
 from decoderbench.config.toml_lines import line_of
 from decoderbench.errors import did_you_mean
+from decoderbench.exception_text import to_printable_line
 
 Location = tuple[str | int, ...]
 """Keys of nested tables, and indices of lists, outermost first."""
+
+MAX_GIVEN = 200
+"""The most characters of a given value in a message."""
 
 
 def describe_mistake(source: str, text: str, location: Location, message: str) -> str:
@@ -43,7 +47,7 @@ def _explain(details: ErrorDetails, model: type[BaseModel], further: Iterable[st
     ours = message.startswith("Value error, ")
     message = message.removeprefix("Value error, ")
     if not isinstance(given, Mapping | list | tuple) and repr(given) not in message:
-        message = f"{message}, given {given!r}"
+        message = f"{message}, given {to_printable_line(repr(given), MAX_GIVEN)}"
     return location, message if ours else message[0].lower() + message[1:]
 
 

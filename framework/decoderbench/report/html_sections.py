@@ -55,6 +55,7 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
     records = {record.cell.cell_id: record for record in results.records}
     return {
         "name": results.plan.experiment,
+        "question": results.plan.question,
         "answer": answer_of(analysis, labels),
         "facts": _facts(results, rows),
         "legend": labels,

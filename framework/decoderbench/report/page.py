@@ -18,6 +18,7 @@ def markdown_report(
     datasets = join_distinct(cell.dataset for cell in plan.cells)
     parts = [
         f"# {escape_markdown(plan.experiment)}",
+        escape_markdown(plan.question),
         f"Dataset: {escape_markdown(datasets)}.",
         table.markdown(),
         *(part for section in sections for part in _section(section)),
