@@ -45,14 +45,21 @@ class FeatureMapSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceSpec:
-    """The output of a bridge, the memory: (B, length, dim).
+    """The output of a bridge, the frames of a memory: (B, length, dim).
 
     `left_to_right` is true if frame t lies left of frame t + 1 in the image, which CTC requires.
+    `shape` is (H, W) if the frames are a feature map, row by row, so that length = H * W; None for a sequence.
     """
 
     length: int
     dim: int
     left_to_right: bool
+    shape: tuple[int, int] | None = None
+
+    @property
+    def columns(self) -> int:
+        """The number of frames side by side: W of a feature map, else the length."""
+        return self.shape[1] if self.shape else self.length
 
 
 @dataclass(frozen=True, kw_only=True)

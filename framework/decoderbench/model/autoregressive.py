@@ -4,17 +4,32 @@ Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks".
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from decoderbench.labels import Labels
+from decoderbench.model.memory import Memory
 from decoderbench.model.stages import Decoder, Hypotheses
 from decoderbench.specs import LabelSpec, SequenceSpec
 
 State = Any
+
+
+class TokenTargets(NamedTuple):
+    """What an autoregressive decoder reads and has to predict for a batch of labels, S = `labels.longest` + 1 steps.
+
+    Attributes:
+        tokens: (B, S) int64, the input of each step: the start, then the characters.
+        targets: (B, S) int64, the output of each step: the characters, then the end.
+        counted: (B, S) bool, the steps up to the end of each text.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    counted: Tensor
 
 
 class AutoregressiveDecoder(Decoder):
@@ -23,10 +38,16 @@ class AutoregressiveDecoder(Decoder):
     The leaf implements `initial_state` and `step`. Tokens are the ids of the charset, then `end`, then `start`. The
     input of a step is any of `num_tokens` tokens; its output scores the first `vocabulary_size`, the charset and `end`.
     A state is a tensor or a (nested) tuple of tensors, all with the batch as first dimension.
+
+    The methods of the leaf get the frames of the memory, (B, T, D), those that show padding too. With
+    `takes_memory = True` they get the `Memory`, and promise to read its valid frames only.
     """
+
+    takes_memory: ClassVar[bool] = False
 
     def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
+        self.reads_padding = not self.takes_memory
         self.max_length = labels.max_length
         self.end = len(labels.charset)
         self.start = self.end + 1
@@ -34,14 +55,14 @@ class AutoregressiveDecoder(Decoder):
         self.num_tokens = len(labels.charset) + 2
 
     @abstractmethod
-    def initial_state(self, memory: Tensor) -> State:
-        """Return the state before the first step, for a memory (B, T, D)."""
+    def initial_state(self, memory: Any) -> State:
+        """Return the state before the first step."""
 
     @abstractmethod
-    def step(self, token: Tensor, state: State, memory: Tensor) -> tuple[Tensor, State]:
+    def step(self, token: Tensor, state: State, memory: Any) -> tuple[Tensor, State]:
         """Read `token` (B,) int64; return logits (B, V) of the next token, and the next state."""
 
-    def teacher_forced_logits(self, memory: Tensor, tokens: Tensor) -> Tensor:
+    def teacher_forced_logits(self, memory: Any, tokens: Tensor) -> Tensor:
         """Return logits (B, S, V) for given input tokens (B, S).
 
         The family calls `step` S times. A leaf that can compute all steps at once may override this method, and no
@@ -53,33 +74,42 @@ class AutoregressiveDecoder(Decoder):
             logits.append(step_logits)
         return torch.stack(logits, dim=1)
 
-    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+    def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,), the end of the text included, under teacher forcing."""
-        ids = labels.ids[:, : labels.longest]  # (B, L)
-        tokens = F.pad(ids, (1, 0), value=self.start)  # (B, S), S = L + 1
-        inside = F.pad(labels.mask()[:, : labels.longest], (0, 1), value=False)  # (B, S)
-        targets = torch.where(inside, F.pad(ids, (0, 1)), self.end)
-        log_probs = self.teacher_forced_logits(memory, tokens).float().log_softmax(dim=-1)  # (B, S, V)
-        scores = log_probs.gather(2, targets[:, :, None]).squeeze(2)
-        counted = F.pad(inside, (1, 0), value=True)[:, :-1]  # the characters of each text and its end
-        return -torch.where(counted, scores, 0.0).sum(dim=1)
+        given = self.token_targets(labels)
+        logits = self.teacher_forced_logits(self._given(memory), given.tokens)
+        return smoothed_nll(logits.float().log_softmax(dim=-1), given, 0.0)
 
-    def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+    def token_targets(self, labels: Labels) -> TokenTargets:
+        """Return what the decoder reads and has to predict at each step."""
+        ids = labels.ids[:, : labels.longest]  # (B, L)
+        inside = F.pad(labels.mask()[:, : labels.longest], (0, 1), value=False)  # (B, S), S = L + 1
+        targets = torch.where(inside, F.pad(ids, (0, 1)), self.end)
+        counted = F.pad(inside, (1, 0), value=True)[:, :-1]  # the characters of each text and its end
+        return TokenTargets(F.pad(ids, (1, 0), value=self.start), targets, counted)
+
+    def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Transcribe greedily if `beam_size` is 1, else by beam search; force `end` after `max_length` characters.
 
         A text has ended by itself if `end` was chosen, or is the most probable token where it is forced.
         """
+        memory = Memory.of(memory)
         return self._greedy(memory) if beam_size == 1 else self._beam_search(memory, beam_size)
 
-    def _greedy(self, memory: Tensor) -> Hypotheses:
-        batch = memory.shape[0]
-        state = self.initial_state(memory)
+    def _given(self, memory: Memory | Tensor) -> Any:
+        """Return what the methods of the leaf get."""
+        memory = Memory.of(memory)
+        return memory if self.takes_memory else memory.frames
+
+    def _greedy(self, memory: Memory) -> Hypotheses:
+        batch, given = memory.batch, self._given(memory)
+        state = self.initial_state(given)
         token = torch.full((batch,), self.start, dtype=torch.int64, device=memory.device)
         ended = torch.zeros_like(token, dtype=torch.bool)
-        log_prob = memory.new_zeros(batch, dtype=torch.float32)
+        log_prob = torch.zeros(batch, device=memory.device)
         ids: list[Tensor] = []
         for position in range(self.max_length + 1):
-            logits, state = self.step(token, state, memory)
+            logits, state = self.step(token, state, given)
             log_probs = logits.float().log_softmax(dim=-1)  # (B, V)
             if position == self.max_length:
                 log_prob = log_prob + torch.where(ended, 0.0, log_probs[:, self.end])
@@ -94,20 +124,20 @@ class AutoregressiveDecoder(Decoder):
         text = torch.stack(ids, dim=1)  # (B, S)
         return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob, ended)
 
-    def _beam_search(self, memory: Tensor, beam_size: int) -> Hypotheses:
+    def _beam_search(self, memory: Memory, beam_size: int) -> Hypotheses:
         """Keep the `beam_size` most probable prefixes, including ended ones. The K beams of an image are K rows."""
-        batch = memory.shape[0]
-        memory = memory.repeat_interleave(beam_size, dim=0)  # (B*K, T, D)
-        state = self.initial_state(memory)
+        batch = memory.batch
+        given = self._given(memory.repeat_interleave(beam_size))  # (B*K, T, D)
+        state = self.initial_state(given)
         token = torch.full((batch * beam_size,), self.start, dtype=torch.int64, device=memory.device)
         ended = torch.zeros(batch, beam_size, dtype=torch.bool, device=memory.device)
-        scores = memory.new_full((batch, beam_size), float("-inf"), dtype=torch.float32)
+        scores = torch.full((batch, beam_size), float("-inf"), device=memory.device)
         scores[:, 0] = 0.0  # all beams start equal, so only one may count
         text = token.new_empty(batch, beam_size, 0)
         first_row = torch.arange(batch, device=memory.device)[:, None] * beam_size
 
         for position in range(self.max_length + 1):
-            logits, state = self.step(token, state, memory)
+            logits, state = self.step(token, state, given)
             log_probs = logits.float().log_softmax(dim=-1).view(batch, beam_size, -1)  # (B, K, V)
             if position == self.max_length:
                 scores = scores + torch.where(ended, 0.0, log_probs[:, :, self.end])
@@ -147,3 +177,20 @@ def select_rows(state: State, rows: Tensor) -> State:
     if not isinstance(state, tuple | list):
         raise TypeError(f"a state is a tensor or a (nested) tuple of tensors, given {type(state).__name__}")
     return tuple(select_rows(part, rows) for part in state)
+
+
+def smoothed_nll(log_probs: Tensor, given: TokenTargets, smoothing: float) -> Tensor:
+    """Return the cross entropy with smoothed targets of each text, (B,), in nats; the nll if `smoothing` is 0.
+
+    Each target has the probability 1 - smoothing, and all V tokens share the rest alike (Szegedy et al. 2016,
+    "Rethinking the Inception Architecture for Computer Vision").
+
+    Args:
+        log_probs: (B, S, V).
+        given: the targets.
+        smoothing: from 0 to 1.
+    """
+    scores = log_probs.gather(2, given.targets[:, :, None]).squeeze(2)  # (B, S)
+    if smoothing:
+        scores = (1 - smoothing) * scores + smoothing * log_probs.mean(dim=2)
+    return -torch.where(given.counted, scores, 0.0).sum(dim=1)

@@ -5,7 +5,7 @@ Graves et al. 2006, "Connectionist Temporal Classification"; prefix beam search 
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from decoderbench.errors import InfeasibleError
 from decoderbench.labels import Labels
+from decoderbench.model.memory import Memory
 from decoderbench.model.stages import Decoder, Hypotheses
 from decoderbench.specs import LabelSpec, SequenceSpec
 
@@ -24,10 +25,15 @@ class CTCDecoder(Decoder):
     """A decoder that scores each frame once; the leaf implements `forward(memory) -> logits (B, T, V)`.
 
     V is `vocabulary_size`: the blank, then the charset. A text has at most T characters, whatever `max_length` is.
+    Every frame is scored, those of padding too, which are blank once that is learned. With `takes_memory = True`,
+    `forward` gets the `Memory` instead of its frames (B, T, D).
 
     Raises:
         InfeasibleError: the frames are not in reading order, or fewer than the labels need.
     """
+
+    takes_memory: ClassVar[bool] = False
+    reads_padding = True
 
     def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
@@ -45,16 +51,19 @@ class CTCDecoder(Decoder):
         self.vocabulary_size = len(labels.charset) + 1
 
     @abstractmethod
-    def forward(self, memory: Tensor) -> Tensor:
-        """Return unnormalized logits (B, T, V) for a memory (B, T, D)."""
+    def forward(self, memory: Any) -> Tensor:
+        """Return unnormalized logits (B, T, V)."""
 
-    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+    def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,); infinite, not zeroed, if T is too small for a label.
 
         Raises:
             ValueError: an id is outside of the charset; not on CUDA, which would wait for it.
         """
-        log_probs = self._log_probs(memory)
+        return self.nll_of(self.log_probs(memory), labels)
+
+    def nll_of(self, log_probs: Tensor, labels: Labels) -> Tensor:
+        """Return -log p(text | image), (B,), given the log probabilities of the classes, (B, T, V); as `nll` does."""
         if labels.ids.device.type == "cpu":
             _refuse_other_ids(labels, self.vocabulary_size - 1)
         # F.ctc_loss copies targets and lengths on CUDA to the host before it calls this operator (torch 2.14).
@@ -67,24 +76,26 @@ class CTCDecoder(Decoder):
         )[0]
         return nll  # (B,)
 
-    def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+    def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Transcribe by best path if `beam_size` is 1, else by prefix beam search."""
-        log_probs = self._log_probs(memory)
+        log_probs = self.log_probs(memory)
         return best_path(log_probs) if beam_size == 1 else prefix_beam_search(log_probs, beam_size)
 
-    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+    def alignment(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return the probability that a frame emits a character, over all paths that spell the text, (B, S, T).
 
         The sum over the characters is at most 1 in each frame; the rest is the probability of the blank.
         """
-        return occupancy(self._log_probs(memory), labels)
+        return occupancy(self.log_probs(memory), labels)
 
-    def _log_probs(self, memory: Tensor) -> Tensor:
-        logits: Tensor = self(memory)
-        if logits.shape != (*memory.shape[:2], self.vocabulary_size):
+    def log_probs(self, memory: Memory | Tensor) -> Tensor:
+        """Return the log probabilities of blank and characters in each frame, (B, T, V)."""
+        memory = Memory.of(memory)
+        logits: Tensor = self(memory if self.takes_memory else memory.frames)
+        expected = (memory.batch, memory.length, self.vocabulary_size)
+        if logits.shape != expected:
             raise ValueError(
-                f"forward of a CTC decoder must return logits (B, T, V) = {(*memory.shape[:2], self.vocabulary_size)}, "
-                f"it returned {tuple(logits.shape)}"
+                f"forward of a CTC decoder must return logits (B, T, V) = {expected}, it returned {tuple(logits.shape)}"
             )
         return logits.float().log_softmax(dim=-1)  # (B, T, V)
 

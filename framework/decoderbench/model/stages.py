@@ -1,7 +1,7 @@
 """The contracts of the stages Rectifier, Encoder, Bridge and Decoder, and the result of a decoder.
 
-    images (B, C, H, W) -> Rectifier -> images -> Encoder -> features (B, C, H, W) -> Bridge -> memory (B, T, D)
-    -> Decoder -> texts
+    images (B, C, H, W) -> Rectifier -> images -> Encoder -> features (B, C, H, W) -> Bridge -> frames (B, T, D)
+    -> Memory -> Decoder -> texts
 
 A component is a class with a `name`, a nested `Config` (its options, with defaults) and a constructor that takes all
 sizes from the specs of the stage before it. The plan also calls the constructor on the meta device, to find shapes and
@@ -19,12 +19,15 @@ that the family offers for it, such as `AutoregressiveDecoder.teacher_forced_log
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from decoderbench.errors import InfeasibleError
 from decoderbench.labels import Labels
+from decoderbench.model.memory import Memory
 from decoderbench.options import ComponentConfig
 from decoderbench.specs import FeatureMapSpec, ImageSpec, LabelSpec, SequenceSpec
 
@@ -53,11 +56,15 @@ class Rectifier(nn.Module, ABC):
     """Image to image: straightens the text for the encoder.
 
     Constructed with the config and the spec of the input images; `image` declares the output images.
+
+    `keeps_columns = True` promises that a column of the output shows the same column of the input. Without it, nothing
+    is known of where an image that was padded ends, and all frames of the memory count as valid.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[ComponentConfig]]
     exports: ClassVar[bool] = False
+    keeps_columns: ClassVar[bool] = False
     image: ImageSpec
 
     @abstractmethod
@@ -112,38 +119,63 @@ class Bridge(nn.Module, ABC):
 class Decoder(nn.Module, ABC):
     """Memory to text. Most decoders derive from a family: `CTCDecoder` or `AutoregressiveDecoder`.
 
-    Constructed with the config, the spec of the memory and the spec of the labels.
+    Constructed with the config, the spec of the memory and the spec of the labels. Where a method takes a memory, a
+    tensor (B, T, D) is one too, as `Memory.of` says.
+
+    Attributes:
+        needs_map: whether it reads a feature map with height and width; other memories are infeasible then.
+        reads_padding: whether it reads frames that are not valid. All others return the same whatever these hold.
+        largest_beam: the largest beam size that `transcribe` accepts; None for any. May depend on the options.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[ComponentConfig]]
     exports: ClassVar[bool] = False
+    needs_map: ClassVar[bool] = False
+    reads_padding: bool = False
+    largest_beam: int | None = None
 
     @abstractmethod
     def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__()
+        if self.needs_map and memory.shape is None:
+            raise InfeasibleError(
+                f"{self.name} needs a feature map with its height and width, this memory is a sequence; use the bridge "
+                f"feature_map"
+            )
 
     @abstractmethod
-    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
-        """Return -log p(text | image) in nats, (B,) float32, for a memory (B, T, D) in float32.
+    def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
+        """Return -log p(text | image) in nats, (B,) float32, for the readout that `transcribe` uses.
 
-        All decoders use the same unit: the trainer minimizes the result and the report compares it.
+        All decoders use the same unit: the report compares it.
         """
 
-    @abstractmethod
-    def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Transcribe the memory (B, T, D). The result depends on memory and weights only, never on labels."""
+    def loss(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
+        """Return what training minimizes, (B,) float32: the trainer divides the sum by the number of characters.
 
-    def alignment(self, memory: Tensor, labels: Labels) -> Tensor | None:
+        It is the nll unless a decoder overrides it: with auxiliary heads, several orders, or smoothed targets.
+        """
+        return self.nll(memory, labels)
+
+    def training_only(self) -> Sequence[nn.Module]:
+        """Return the parts that `loss` alone uses, such as auxiliary heads: their parameters are counted apart."""
+        return ()
+
+    @abstractmethod
+    def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
+        """Transcribe the memory. The result depends on memory and weights only, never on labels."""
+
+    def alignment(self, memory: Memory | Tensor, labels: Labels) -> Tensor | None:
         """Return which frames each character of a given text is read from, or None if the decoder cannot say.
 
         The health panels of a report come from it: it is called in eval mode for the texts that `transcribe` returned.
 
         Returns:
             (B, S, T) float32, S = `labels.longest`: entry (b, s, t) is the probability that character s of text b is
-            read from frame t of the memory (B, T, D), given the characters before it or the whole text. So it lies in
-            0..1, and is at least 1 in sum over the frames, since a character is read from at least one frame. The sum
-            is 1 for attention, which reads a weighted mean, and may be larger for CTC, where a character may last for
-            several frames. Positions past the end of a text have no meaning.
+            read from frame t of the memory, given the characters before it or the whole text. So it lies in 0..1, and
+            is at least 1 in sum over the frames, since a character is read from at least one frame. The sum is 1 for
+            attention, which reads a weighted mean, and may be larger for CTC, where a character may last for several
+            frames. Positions past the end of a text have no meaning.
         """
         return None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from decoderbench import AutoregressiveDecoder, ComponentConfig, Labels, LabelSpec, SequenceSpec, hookimpl
+from decoderbench import AutoregressiveDecoder, ComponentConfig, Labels, LabelSpec, Memory, SequenceSpec, hookimpl
 
 State = tuple[Tensor, Tensor, Tensor]
 
@@ -70,8 +70,9 @@ class AttentionLSTM(AutoregressiveDecoder):
         energy: Tensor = self.score(torch.tanh(keys + self.query(hidden)[:, None]))  # (B, T, 1)
         return energy.softmax(dim=1)
 
-    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+    def alignment(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return the attention weights of each character, (B, S, T), with the characters before it given."""
+        memory = Memory.of(memory).frames
         state = self.initial_state(memory)
         weights = [memory.new_zeros(len(memory), 0, memory.shape[1])]
         tokens = F.pad(labels.ids, (1, 0), value=self.start)[:, : labels.longest]

@@ -30,6 +30,7 @@ from decoderbench import (
     InfeasibleError,
     Labels,
     LabelSpec,
+    Memory,
     SequenceSpec,
     hookimpl,
 )
@@ -169,12 +170,13 @@ class RecurrentReader(AutoregressiveDecoder):
         inputs: Tensor = self.fc_in(vectors)
         return inputs
 
-    def alignment(self, memory: Tensor, labels: Labels) -> Tensor | None:
+    def alignment(self, memory: Memory | Tensor, labels: Labels) -> Tensor | None:
         """Return the spans of the characters, (B, S, T), if each step reads one; None for a single vector."""
         if self.pool != "frames":
             return None
-        weights = span_weights(memory, self.max_length + 1)[: labels.longest]
-        return weights.expand(len(memory), -1, -1)
+        frames = Memory.of(memory).frames
+        weights = span_weights(frames, self.max_length + 1)[: labels.longest]
+        return weights.expand(len(frames), -1, -1)
 
     def encode_feedback(self, tokens: Tensor) -> Tensor:
         """Return the feedback (..., F) for tokens (...) int64: their embedding, one-hot, or zeros."""

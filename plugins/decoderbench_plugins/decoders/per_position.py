@@ -25,6 +25,7 @@ from decoderbench import (
     InfeasibleError,
     Labels,
     LabelSpec,
+    Memory,
     SequenceSpec,
     hookimpl,
 )
@@ -35,6 +36,7 @@ class PerPosition(Decoder):
     """p(text) is the product of the probabilities of its characters and of the end, each taken from its own frame."""
 
     name = "per_position"
+    reads_padding = True  # a position is read from its own frame, whatever the frame shows
 
     class Config(ComponentConfig):
         """Options of `per_position`."""
@@ -74,32 +76,33 @@ class PerPosition(Decoder):
         self.classes: Tensor
         self.register_buffer("classes", torch.tensor(classes), persistent=False)  # one per character of the charset
 
-    def nll(self, memory: Tensor, labels: Labels) -> Tensor:
+    def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,), the end of the text included."""
-        characters, end = self._log_probs(memory)
+        characters, end = self._log_probs(Memory.of(memory).frames)
         ids, inside = labels.ids[:, : labels.longest], labels.mask()[:, : labels.longest]  # (B, L)
         scores = characters[:, : labels.longest].gather(2, ids[:, :, None]).squeeze(2)
         return -(torch.where(inside, scores, 0.0).sum(dim=1) + end.gather(1, labels.lengths[:, None]).squeeze(1))
 
-    def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+    def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Return the most probable of all texts, for any `beam_size`.
 
         The best text of each length has the best character at each position, so one cumulative sum over positions
         scores the best texts of all lengths. Stopping where the end is the most probable class can miss the best text.
         """
-        characters, end = self._log_probs(memory)
+        characters, end = self._log_probs(Memory.of(memory).frames)
         best, ids = characters[:, :-1].max(dim=2)  # (B, L), L = max_length
         before_end = torch.cat([torch.zeros_like(end[:, :1]), best.cumsum(dim=1)], dim=1)  # (B, L + 1)
         log_prob, lengths = (before_end + end).max(dim=1)
-        inside = torch.arange(self.max_length, device=memory.device) < lengths[:, None]
+        inside = torch.arange(self.max_length, device=ids.device) < lengths[:, None]
         ended = (lengths < self.max_length) | (end[:, -1] >= characters[:, -1].amax(dim=1))
         return Hypotheses(torch.where(inside, ids, 0), lengths, log_prob, ended)
 
-    def alignment(self, memory: Tensor, labels: Labels) -> Tensor:
+    def alignment(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return 1 at the frame of each character and 0 elsewhere, (B, S, T)."""
+        memory = Memory.of(memory)
         frames = torch.arange(labels.longest, device=memory.device) + self.skip
-        weights = F.one_hot(frames, memory.shape[1]).to(memory.dtype)  # (S, T)
-        return weights.expand(len(memory), -1, -1)
+        weights = F.one_hot(frames, memory.length).float()  # (S, T)
+        return weights.expand(memory.batch, -1, -1)
 
     def _log_probs(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p of each character of the charset (B, S, N) and of the end (B, S); S = max_length + 1."""
