@@ -40,6 +40,8 @@ from .model.autoregressive import all_ended as all_ended
 from .model.autoregressive import select_rows as select_rows
 from .model.autoregressive import smoothed_nll as smoothed_nll
 from .model.ctc import CTCDecoder as CTCDecoder
+from .model.ctc_losses import focal_loss as focal_loss
+from .model.ctc_prefix import CTCPrefixScorer as CTCPrefixScorer
 from .model.memory import Memory as Memory
 from .model.per_character import PerCharacterDecoder as PerCharacterDecoder
 from .model.per_character import best_text as best_text
@@ -47,6 +49,12 @@ from .model.per_character import smoothed_text_nll as smoothed_text_nll
 from .model.positions import memory_positions as memory_positions
 from .model.positions import sinusoidal_positions as sinusoidal_positions
 from .model.recognizer import Recognizer as Recognizer
+from .model.recurrent_cells import MinGRU as MinGRU
+from .model.recurrent_cells import RecurrentCell as RecurrentCell
+from .model.recurrent_cells import RecurrentKind as RecurrentKind
+from .model.recurrent_cells import RecurrentState as RecurrentState
+from .model.recurrent_cells import linear_recurrence as linear_recurrence
+from .model.recurrent_cells import recurrent_cell as recurrent_cell
 from .model.sequence_bridge import SequenceBridge as SequenceBridge
 from .model.sequence_bridge import SequenceConfig as SequenceConfig
 from .model.stages import Bridge as Bridge
