@@ -1,6 +1,7 @@
 """The bridge family: a leaf turns a feature map into frames, the family adds a projection and LSTM layers."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -44,7 +45,7 @@ class SequenceBridge(Bridge):
         if config.lstm_layers:
             self.lstm = nn.LSTM(dim, config.lstm_dim, config.lstm_layers, batch_first=True, bidirectional=True)
             dim = 2 * config.lstm_dim
-        self.memory = SequenceSpec(length=frames.length, dim=dim, left_to_right=frames.left_to_right)
+        self.memory = replace(frames, dim=dim)
 
     @staticmethod
     @abstractmethod

@@ -1,0 +1,88 @@
+"""The per-character family: all characters are predicted at once, none knows another.
+
+A leaf scores every position of a text, the family provides nll, loss and the most probable text. Texts of
+connectionist classifiers with one output per position: Jaderberg et al. 2014, "Synthetic Data and Artificial Neural
+Networks for Natural Scene Text Recognition" (CHAR).
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decoderbench.labels import Labels
+from decoderbench.model.memory import Memory
+from decoderbench.model.stages import Decoder, Hypotheses
+from decoderbench.specs import LabelSpec, SequenceSpec
+
+
+class PerCharacterDecoder(Decoder):
+    """A decoder for which p(text) is the product of the probabilities of its characters and of the end.
+
+    The leaf implements `log_probs`. Position s of a text has its own distribution over the charset and the end, which
+    depends on the image only. `label_smoothing` is an attribute that a leaf may set: `loss` then smooths its targets.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __init__(self, config: Any, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.num_positions = labels.max_length + 1  # S, the end included
+        self.vocabulary_size = len(labels.charset) + 1
+
+    @abstractmethod
+    def log_probs(self, memory: Memory) -> Tensor:
+        """Return the log probability of each character and of the end at each position, (B, S, V), V last the end.
+
+        S is `num_positions`, V is `vocabulary_size`. The probabilities of a position sum to at most 1.
+        """
+
+    def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
+        """Return -log p(text | image), (B,), the end of the text included."""
+        return smoothed_text_nll(self.log_probs(Memory.of(memory)), labels)
+
+    def loss(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
+        """Return the cross entropy of each text with smoothed targets, (B,); the nll without smoothing."""
+        return smoothed_text_nll(self.log_probs(Memory.of(memory)), labels, self.label_smoothing)
+
+    def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
+        """Return the most probable of all texts, for any `beam_size`."""
+        return best_text(self.log_probs(Memory.of(memory)))
+
+
+def smoothed_text_nll(log_probs: Tensor, labels: Labels, smoothing: float = 0.0) -> Tensor:
+    """Return the cross entropy of the characters of each text and of its end, (B,), in nats; the nll if not smoothed.
+
+    Each target has the probability 1 - smoothing, and all V classes share the rest alike (Szegedy et al. 2016,
+    "Rethinking the Inception Architecture for Computer Vision").
+
+    Args:
+        log_probs: (B, S, V), the end last; S is at least `labels.longest` + 1.
+        labels: the texts.
+        smoothing: from 0 to 1.
+    """
+    steps, end = labels.longest + 1, log_probs.shape[2] - 1
+    position = torch.arange(steps, device=log_probs.device)
+    ids = F.pad(labels.ids[:, : labels.longest], (0, 1))  # (B, steps)
+    targets = torch.where(position < labels.lengths[:, None], ids, end)
+    scores = log_probs[:, :steps].gather(2, targets[:, :, None]).squeeze(2)
+    if smoothing:
+        scores = (1 - smoothing) * scores + smoothing * log_probs[:, :steps].mean(dim=2)
+    return -torch.where(position <= labels.lengths[:, None], scores, 0.0).sum(dim=1)
+
+
+def best_text(log_probs: Tensor) -> Hypotheses:
+    """Return the most probable of all texts of at most S - 1 characters, for log probabilities (B, S, V), the end last.
+
+    The best text of each length has the best character at each position, so one cumulative sum over positions scores
+    the best texts of all lengths. Stopping where the end is the most probable class can miss the best text.
+    """
+    characters, end = log_probs[:, :, :-1], log_probs[:, :, -1]
+    best, ids = characters[:, :-1].max(dim=2)  # (B, S - 1)
+    before_end = torch.cat([torch.zeros_like(end[:, :1]), best.cumsum(dim=1)], dim=1)  # (B, S)
+    log_prob, lengths = (before_end + end).max(dim=1)
+    inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    ended = (lengths < ids.shape[1]) | (end[:, -1] >= characters[:, -1].amax(dim=1))
+    return Hypotheses(torch.where(inside, ids, 0), lengths, log_prob, ended)
