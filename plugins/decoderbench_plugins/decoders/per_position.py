@@ -20,19 +20,18 @@ from torch import Tensor, nn
 
 from decoderbench import (
     ComponentConfig,
-    Decoder,
-    Hypotheses,
     InfeasibleError,
     Labels,
     LabelSpec,
     Memory,
+    PerCharacterDecoder,
     SequenceSpec,
     hookimpl,
 )
 
 
 @final
-class PerPosition(Decoder):
+class PerPosition(PerCharacterDecoder):
     """p(text) is the product of the probabilities of its characters and of the end, each taken from its own frame."""
 
     name = "per_position"
@@ -62,40 +61,23 @@ class PerPosition(Decoder):
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
         _refuse_infeasible(config, memory, labels)
-        self.skip, self.max_length = config.skip, labels.max_length
-        charset = labels.charset.characters
+        self.skip = config.skip
         self.head: nn.Module = nn.Identity()
-        classes = list(range(len(charset)))
-        self.end = len(charset)
+        classes = list(range(self.vocabulary_size))
         if config.vocabulary is None:
             hidden = [nn.Linear(memory.dim, config.hidden_dim), nn.GELU()] if config.hidden_dim else []
-            self.head = nn.Sequential(*hidden, nn.Linear(config.hidden_dim or memory.dim, len(charset) + 1))
+            self.head = nn.Sequential(*hidden, nn.Linear(config.hidden_dim or memory.dim, self.vocabulary_size))
         else:
-            classes = [config.first + config.vocabulary.index(character) for character in charset]
-            self.end = _class_of_end(config, config.vocabulary)
+            of_characters = [
+                config.first + config.vocabulary.index(character) for character in labels.charset.characters
+            ]
+            classes = [*of_characters, _class_of_end(config, config.vocabulary)]
         self.classes: Tensor
-        self.register_buffer("classes", torch.tensor(classes), persistent=False)  # one per character of the charset
+        self.register_buffer("classes", torch.tensor(classes), persistent=False)  # of each character and of the end
 
-    def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
-        """Return -log p(text | image), (B,), the end of the text included."""
-        characters, end = self._log_probs(Memory.of(memory).frames)
-        ids, inside = labels.ids[:, : labels.longest], labels.mask()[:, : labels.longest]  # (B, L)
-        scores = characters[:, : labels.longest].gather(2, ids[:, :, None]).squeeze(2)
-        return -(torch.where(inside, scores, 0.0).sum(dim=1) + end.gather(1, labels.lengths[:, None]).squeeze(1))
-
-    def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Return the most probable of all texts, for any `beam_size`.
-
-        The best text of each length has the best character at each position, so one cumulative sum over positions
-        scores the best texts of all lengths. Stopping where the end is the most probable class can miss the best text.
-        """
-        characters, end = self._log_probs(Memory.of(memory).frames)
-        best, ids = characters[:, :-1].max(dim=2)  # (B, L), L = max_length
-        before_end = torch.cat([torch.zeros_like(end[:, :1]), best.cumsum(dim=1)], dim=1)  # (B, L + 1)
-        log_prob, lengths = (before_end + end).max(dim=1)
-        inside = torch.arange(self.max_length, device=ids.device) < lengths[:, None]
-        ended = (lengths < self.max_length) | (end[:, -1] >= characters[:, -1].amax(dim=1))
-        return Hypotheses(torch.where(inside, ids, 0), lengths, log_prob, ended)
+    def log_probs(self, memory: Memory) -> Tensor:
+        logits: Tensor = self.head(memory.frames[:, self.skip : self.skip + self.num_positions])
+        return logits.float().log_softmax(dim=2).index_select(2, self.classes)  # (B, S, V)
 
     def alignment(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return 1 at the frame of each character and 0 elsewhere, (B, S, T)."""
@@ -103,12 +85,6 @@ class PerPosition(Decoder):
         frames = torch.arange(labels.longest, device=memory.device) + self.skip
         weights = F.one_hot(frames, memory.length).float()  # (S, T)
         return weights.expand(memory.batch, -1, -1)
-
-    def _log_probs(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log p of each character of the charset (B, S, N) and of the end (B, S); S = max_length + 1."""
-        logits: Tensor = self.head(memory[:, self.skip : self.skip + self.max_length + 1])
-        log_probs = logits.float().log_softmax(dim=2)  # (B, S, V)
-        return log_probs.index_select(2, self.classes), log_probs[:, :, self.end]
 
 
 def _class_of_end(config: PerPosition.Config, vocabulary: str) -> int:
