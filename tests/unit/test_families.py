@@ -22,6 +22,7 @@ from decoderbench import (
     SequenceSpec,
 )
 from decoderbench.model.ctc import best_path, prefix_beam_search
+from decoderbench.model.memory import Memory
 
 CHARSET = Charset("ab")
 NEVER = float("-inf")
@@ -314,7 +315,7 @@ def test_beam_search_matches_search_with_list(beam_size: int) -> None:
 @pytest.mark.parametrize("max_length", [1, 2, 4])
 def test_greedy_matches_beam_of_one(max_length: int) -> None:
     decoder, memory = random_table(max_length, batch=40)
-    greedy, beam = decoder.transcribe(memory), decoder._beam_search(Memory.of(memory), 1)
+    greedy, beam = decoder.transcribe(memory), decoder.beam_search(memory, 1)
     assert texts_of(greedy) == texts_of(beam)
     assert torch.allclose(greedy.log_prob, beam.log_prob, atol=1e-5)
 

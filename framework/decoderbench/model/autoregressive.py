@@ -4,7 +4,7 @@ Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks".
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,19 @@ class TokenTargets(NamedTuple):
     tokens: Tensor
     targets: Tensor
     counted: Tensor
+
+
+class PrefixScorer(Protocol):
+    """What scores the prefixes of a beam search next to the decoder: CTC, for example. N = B * K rows, K beams each."""
+
+    def initial_state(self, beam_size: int) -> State:
+        """Return the state of the empty prefix, N rows of each tensor."""
+
+    def scores(self, state: State) -> Tensor:
+        """Return the score of each whole prefix followed by each character, then by the end, (N, V), in nats."""
+
+    def advance(self, state: State, token: Tensor) -> State:
+        """Return the state after one more token (N,) of each prefix; that of a text that ends has no meaning."""
 
 
 class AutoregressiveDecoder(Decoder):
@@ -94,7 +107,7 @@ class AutoregressiveDecoder(Decoder):
         A text has ended by itself if `end` was chosen, or is the most probable token where it is forced.
         """
         memory = Memory.of(memory)
-        return self._greedy(memory) if beam_size == 1 else self._beam_search(memory, beam_size)
+        return self._greedy(memory) if beam_size == 1 else self.beam_search(memory, beam_size)
 
     def _given(self, memory: Memory | Tensor) -> Any:
         """Return what the methods of the leaf get."""
@@ -124,42 +137,59 @@ class AutoregressiveDecoder(Decoder):
         text = torch.stack(ids, dim=1)  # (B, S)
         return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob, ended)
 
-    def _beam_search(self, memory: Memory, beam_size: int) -> Hypotheses:
-        """Keep the `beam_size` most probable prefixes, including ended ones. The K beams of an image are K rows."""
+    def beam_search(
+        self, memory: Memory | Tensor, beam_size: int, scorer: PrefixScorer | None = None, weight: float = 0.0
+    ) -> Hypotheses:
+        """Keep the `beam_size` best prefixes, including ended ones. The K beams of an image are K rows.
+
+        Prefixes rank by log probability or, with a scorer, by (1 - weight) * log probability + weight * score, as in
+        Watanabe et al. 2017, "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition", equation 15. The
+        `log_prob` of the result is that of the decoder alone.
+        """
+        memory = Memory.of(memory)
         batch = memory.batch
         given = self._given(memory.repeat_interleave(beam_size))  # (B*K, T, D)
         state = self.initial_state(given)
+        scorer_state = None if scorer is None else scorer.initial_state(beam_size)
         token = torch.full((batch * beam_size,), self.start, dtype=torch.int64, device=memory.device)
         ended = torch.zeros(batch, beam_size, dtype=torch.bool, device=memory.device)
-        scores = torch.full((batch, beam_size), float("-inf"), device=memory.device)
-        scores[:, 0] = 0.0  # all beams start equal, so only one may count
+        log_prob = torch.full((batch, beam_size), float("-inf"), device=memory.device)
+        log_prob[:, 0] = 0.0  # all beams start equal, so only one may count
+        rank = log_prob
         text = token.new_empty(batch, beam_size, 0)
         first_row = torch.arange(batch, device=memory.device)[:, None] * beam_size
 
         for position in range(self.max_length + 1):
             logits, state = self.step(token, state, given)
             log_probs = logits.float().log_softmax(dim=-1).view(batch, beam_size, -1)  # (B, K, V)
+            # An ended text has a single continuation, another end, which leaves it as it is.
+            grown = log_prob[:, :, None] + torch.where(ended[:, :, None], 0.0, log_probs)
+            ranks = grown
+            if scorer is not None:
+                ranks = (1 - weight) * grown + weight * scorer.scores(scorer_state).view_as(grown)
+            only_end = torch.full_like(grown, float("-inf"))
+            only_end[:, :, self.end] = rank
+            ranks = torch.where(ended[:, :, None], only_end, ranks)
             if position == self.max_length:
-                scores = scores + torch.where(ended, 0.0, log_probs[:, :, self.end])
-                ended = ended | (log_probs.argmax(dim=-1) == self.end)
+                ended = ended | (ranks.argmax(dim=-1) == self.end)
+                log_prob, rank = grown[:, :, self.end], ranks[:, :, self.end]
                 break
-            # An ended text has a single continuation, another end, with probability 1.
-            only_end = torch.full_like(log_probs, float("-inf"))
-            only_end[:, :, self.end] = 0.0
-            grown = scores[:, :, None] + torch.where(ended[:, :, None], only_end, log_probs)
-            scores, chosen = grown.flatten(1).topk(beam_size, dim=1)  # (B, K)
+            rank, chosen = ranks.flatten(1).topk(beam_size, dim=1)  # (B, K)
+            log_prob = grown.flatten(1).gather(1, chosen)
             parent, chosen_token = chosen // self.vocabulary_size, chosen % self.vocabulary_size
             ended = ended.gather(1, parent) | (chosen_token == self.end)
             text = text.gather(1, parent[:, :, None].expand(-1, -1, position))
             text = torch.cat([text, torch.where(ended, -1, chosen_token)[:, :, None]], dim=2)
-            state = select_rows(state, (first_row + parent).flatten())
-            token = chosen_token.flatten()
             if all_ended(ended):
                 break
-        log_prob, best = scores.max(dim=1)
+            token, row = chosen_token.flatten(), (first_row + parent).flatten()
+            state = select_rows(state, row)
+            if scorer is not None:
+                scorer_state = scorer.advance(select_rows(scorer_state, row), token)
+        best = rank.argmax(dim=1)
         rows = torch.arange(batch, device=best.device)
         text = text[rows, best]  # (B, S)
-        return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob, ended[rows, best])
+        return Hypotheses(text.clamp(min=0), (text >= 0).sum(dim=1), log_prob[rows, best], ended[rows, best])
 
 
 def all_ended(ended: Tensor) -> bool:
