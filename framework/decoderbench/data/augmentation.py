@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoderbench.data.resident_dataset import to_float
+from decoderbench.data.resident_dataset import Batch
 from decoderbench.options import AugmentationOptions
 from decoderbench.seeds import derive_seed
 
@@ -22,12 +22,16 @@ class Augmentation:
         self._generator = torch.Generator(device)
         self._has_affine = any((options.rotate, options.shear, options.scale, options.translate))
 
-    def __call__(self, images: Tensor, step: int) -> Tensor:
-        """Return augmented images (B, C, H, W) float32 in about [-1, 1], given uint8; borders repeat edge pixels."""
+    def __call__(self, batch: Batch, step: int) -> Batch:
+        """Return a batch with augmented images (B, C, H, W) float32 in about [-1, 1], given uint8.
+
+        Borders repeat edge pixels. The columns of a padded image follow its right edge.
+        """
         self._generator.manual_seed(derive_seed(self.seed, "augmentation", step))
-        options, changed = self.options, to_float(images)
+        options, images = self.options, batch.images
+        changed, labels, columns = batch.to_float()
         if self._has_affine:
-            changed = self._apply_affine(changed)
+            changed, columns = self._apply_affine(changed, columns)
         if options.contrast or options.brightness:
             mean = changed.mean(dim=(1, 2, 3), keepdim=True)
             factor = 1 + self._draw(options.contrast, images)[:, None, None, None]
@@ -37,9 +41,9 @@ class Augmentation:
             deviation = 2 * self._draw(options.noise, images).abs()[:, None, None, None]
             noise = torch.randn(changed.shape, generator=self._generator, device=images.device)
             changed = changed + deviation * noise
-        return changed
+        return Batch(changed, labels, columns)
 
-    def _apply_affine(self, images: Tensor) -> Tensor:
+    def _apply_affine(self, images: Tensor, columns: Tensor | None) -> tuple[Tensor, Tensor | None]:
         options = self.options
         _, _, height, width = images.shape
         angle = self._draw(torch.pi * options.rotate / 180, images)  # (B,), as are all draws
@@ -57,7 +61,12 @@ class Augmentation:
         source_y = _transform(x, y, sin * scale_x, (sin * shear + cos) * scale_y, shift_y)
         # grid_sample expects both axes in [-1, 1]. F.affine_grid, which makes such grids, takes six times as long.
         grid = torch.stack([source_x * (2 / width), source_y * (2 / height)], dim=-1)  # (B, H, W, 2)
-        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        changed = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        if columns is None:
+            return changed, None
+        # A column of the output is of the image if the source of any of its pixels is.
+        inside = (source_x + width / 2 < columns[:, None, None]).any(dim=1)  # (B, W)
+        return changed, torch.where(inside, torch.arange(1, width + 1, device=images.device), 1).amax(dim=1)
 
     def _draw(self, largest: float, images: Tensor) -> Tensor:
         """Return a uniform random number in [-largest, largest] for each image, (B,)."""

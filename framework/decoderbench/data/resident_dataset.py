@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,30 @@ if TYPE_CHECKING:
 
 RESIDENT_SHARE = 0.6
 """Share of the free device memory that images may fill."""
+
+
+class Batch(NamedTuple):
+    """Images and labels of one batch, on the device.
+
+    Attributes:
+        images: (B, C, H, W): uint8 as they are kept, or float32 in about [-1, 1].
+        labels: of the images.
+        columns: (B,) int64, the columns of each image before it was padded on the right to the width of its bucket;
+            None unless widths vary.
+    """
+
+    images: Tensor
+    labels: Labels
+    columns: Tensor | None = None
+
+    def to_float(self) -> Batch:
+        """Return it with images in float32 in [-1, 1], given uint8."""
+        return self._replace(images=to_float(self.images))
+
+    def first(self) -> Batch:
+        """Return the batch of the first image alone."""
+        labels = Labels(self.labels.ids[:1], self.labels.lengths[:1], self.labels.host_lengths[:1])
+        return Batch(self.images[:1], labels, None if self.columns is None else self.columns[:1])
 
 
 class ResidentDataset:
@@ -55,6 +79,8 @@ class ResidentDataset:
             ids[row, : self.lengths[row]] = self.charset.encode(self.labels[row])
         self._ids = torch.from_numpy(ids).to(device)
         self._device_lengths = torch.from_numpy(self.lengths).to(device)
+        varies = bool((store.widths < np.array(store.bucket_widths)[store.bucket_of]).any())
+        self._columns = torch.from_numpy(store.widths).to(device) if varies else None
         self._hidden: NDArray[np.bool_] | None = None
         self._rows = {split: audit.rows(store, split) for split in SPLITS}
 
@@ -91,7 +117,7 @@ class ResidentDataset:
         for bucket in self._group_by_bucket(rows):
             yield from split_in_order(bucket, batch_size)
 
-    def gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Labels]:
+    def gather(self, rows: NDArray[np.int64]) -> Batch:
         """Return images (B, C, H, W) uint8 and labels of `rows`, all of one bucket, without waiting for the device.
 
         Raises:
@@ -116,7 +142,8 @@ class ResidentDataset:
             self._device_lengths.index_select(0, device_rows),
             tuple(self.lengths[rows].tolist()),
         )
-        return images, labels
+        columns = None if self._columns is None else self._columns.index_select(0, device_rows)
+        return Batch(images, labels, columns)
 
     def _refuse_hidden(self, rows: NDArray[np.int64]) -> None:
         if self._hidden is not None and self._hidden[rows].any():

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from decoderbench.labels import Labels
+from decoderbench.model.memory import Memory
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Hypotheses, Rectifier
+from decoderbench.specs import SequenceSpec
 
 
 class Recognizer(nn.Module):
@@ -41,20 +43,32 @@ class Recognizer(nn.Module):
             if isinstance(module, nn.RNNBase):
                 _Float32OnCuda().attach(module)
 
-    def memory(self, images: Tensor) -> Tensor:
-        """Return the memory (B, T, D) float32 of images (B, C, H, W) in [-1, 1]."""
+    def memory(self, images: Tensor, columns: Tensor | None = None) -> Memory:
+        """Return the memory, in float32, of images (B, C, H, W) in [-1, 1].
+
+        Args:
+            images: of one width.
+            columns: (B,) int64, the columns of each image before it was padded on the right; None for all. Frames that
+                show later columns alone are not valid.
+        """
         images = images.contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(images.device.type, dtype=self.dtype) if self.dtype else nullcontext()
         with autocast:
-            return encode_to_memory(self.rectifier, self.encoder, self.bridge, images).float()
+            frames = encode_to_memory(self.rectifier, self.encoder, self.bridge, images).float()
+        known = columns if self.rectifier.keeps_columns else None
+        return as_memory(frames, self.bridge.memory, images.shape[-1], known)
 
-    def nll(self, images: Tensor, labels: Labels) -> Tensor:
-        """Return -log p(text | image) in nats, (B,), of labels given images (B, C, H, W)."""
-        return self.decoder.nll(self.memory(images), labels)
+    def loss(self, images: Tensor, labels: Labels, columns: Tensor | None = None) -> Tensor:
+        """Return what training minimizes, (B,), of labels given images, as `memory` takes them."""
+        return self.decoder.loss(self.memory(images, columns), labels)
 
-    def transcribe(self, images: Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Return the transcriptions of images (B, C, H, W)."""
-        return self.decoder.transcribe(self.memory(images), beam_size=beam_size)
+    def nll(self, images: Tensor, labels: Labels, columns: Tensor | None = None) -> Tensor:
+        """Return -log p(text | image) in nats, (B,), of labels given images, as `memory` takes them."""
+        return self.decoder.nll(self.memory(images, columns), labels)
+
+    def transcribe(self, images: Tensor, columns: Tensor | None = None, *, beam_size: int = 1) -> Hypotheses:
+        """Return the transcriptions of images, as `memory` takes them."""
+        return self.decoder.transcribe(self.memory(images, columns), beam_size=beam_size)
 
 
 class _Float32OnCuda:
@@ -103,8 +117,30 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
 
 
+def as_memory(frames: Tensor, spec: SequenceSpec, image_width: int, columns: Tensor | None = None) -> Memory:
+    """Return frames (B, T, D) of images of a width as a memory.
+
+    Frames side by side share the width of an image alike: one is valid if its part begins before the image ends. All
+    are valid where their place in the image is not known, because they are neither in reading order nor a map.
+
+    Args:
+        frames: the output of a bridge.
+        spec: what the bridge declares; a map keeps its height, and its width follows T.
+        image_width: columns of the images, padding included.
+        columns: (B,) int64, as `Recognizer.memory` takes them.
+    """
+    batch, length, _ = frames.shape
+    shape = (spec.shape[0], length // spec.shape[0]) if spec.shape else None
+    if columns is None or not (shape or spec.left_to_right):
+        return Memory(frames, torch.ones(batch, length, dtype=torch.bool, device=frames.device), shape)
+    height, width = shape or (1, length)
+    begins = torch.arange(width, device=frames.device) * image_width  # in units of 1 / width columns
+    valid = begins < columns.clamp(min=1)[:, None] * width  # (B, W)
+    return Memory(frames, valid.repeat(1, height), shape)
+
+
 def encode_to_memory(rectifier: Rectifier, encoder: Encoder, bridge: Bridge, images: Tensor) -> Tensor:
-    """Return the memory (B, T, D) of images (B, C, H, W).
+    """Return the frames (B, T, D) of images (B, C, H, W).
 
     Raises:
         ValueError: the output of a stage does not have the declared shape, which the plan and the next stage rely on.

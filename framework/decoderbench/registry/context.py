@@ -10,11 +10,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-    from torch import Tensor
 
     from decoderbench.data.dataset import Split
-    from decoderbench.data.resident_dataset import ResidentDataset
-    from decoderbench.labels import Labels
+    from decoderbench.data.resident_dataset import Batch, ResidentDataset
     from decoderbench.metrics import Evaluation
     from decoderbench.model.recognizer import Recognizer
     from decoderbench.records import Cost, RunRecord
@@ -43,7 +41,8 @@ class CellContext(Protocol):
     A trainer builds the recognizer, takes optimizer steps on the batches, evaluates, and returns the record:
 
         recognizer = context.recognizer()
-        for step, (images, labels) in enumerate(context.batches(cell.training.steps), start=1):
+        for step, (images, labels, columns) in enumerate(context.batches(cell.training.steps), start=1):
+            loss = recognizer.loss(images, labels, columns).sum() / labels.lengths.sum()
             ...
         return context.finish(recognizer, kept_step=cell.training.steps)
     """
@@ -78,8 +77,8 @@ class CellContext(Protocol):
         others must not call this.
         """
 
-    def batches(self, steps: int, *, start: int = 1) -> Iterator[tuple[Tensor, Labels]]:
-        """Yield the training batch of each step from `start` to `steps`: augmented images and their labels.
+    def batches(self, steps: int, *, start: int = 1) -> Iterator[Batch]:
+        """Yield the training batch of each step from `start` to `steps`: augmented images, labels, and valid columns.
 
         Images are float32 in about [-1, 1], (B, C, H, W), on the device. The batch of a step depends on the cell's seed
         and the step alone, so every decoder is trained on the same images in the same order.

@@ -16,6 +16,7 @@ class NoRectifier(Rectifier):
 
     name = "none"
     exports = True
+    keeps_columns = True
 
     class Config(ComponentConfig):
         """No options."""

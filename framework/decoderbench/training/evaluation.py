@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoderbench.data.resident_dataset import ResidentDataset, to_float
+from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DivergedError
 from decoderbench.metrics import Definition, Evaluation, Transcriptions, built_in_definitions
@@ -60,8 +60,8 @@ def evaluate(
     with torch.inference_mode():
         for batch_rows in batches:
             deadline.check("in an evaluation")
-            images, labels = dataset.gather(batch_rows)
-            memory = recognizer.memory(to_float(images))
+            images, labels, columns = dataset.gather(batch_rows).to_float()
+            memory = recognizer.memory(images, columns)
             on_device = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
             read, scored = copy_to_host(on_device, recognizer.decoder.nll(memory, labels))
             _refuse_misshapen(read, scored, len(batch_rows), len(dataset.charset))

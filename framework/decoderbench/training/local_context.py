@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from decoderbench.alignments import encode_alignments
 from decoderbench.config.cell import Cell
 from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.dataset import Split
-from decoderbench.data.resident_dataset import ResidentDataset, to_float
+from decoderbench.data.resident_dataset import Batch, ResidentDataset
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.identity import not_decisive, sort_keys
-from decoderbench.labels import Labels
 from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
 from decoderbench.predictions import encode_predictions
@@ -122,14 +120,13 @@ class LocalContext:
         self._attempt.add_recognizer(recognizer)
         return recognizer
 
-    def batches(self, steps: int, *, start: int = 1) -> Iterator[tuple[Tensor, Labels]]:
+    def batches(self, steps: int, *, start: int = 1) -> Iterator[Batch]:
         """Yield the augmented training batch of each step from `start` to `steps`."""
         sampler = self.dataset.sampler(self.cell.training.batch_size, derive_seed(self.cell.seed, "data"))
         augmentation = Augmentation(self.cell.augmentation, self.cell.seed, self.device)
         for step in range(start, steps + 1):
             self._between_steps(f"at step {step} of {steps}")
-            images, labels = self.dataset.gather(sampler.batch(step - 1))
-            yield augmentation(images, step), labels
+            yield augmentation(self.dataset.gather(sampler.batch(step - 1)), step)
 
     def between_steps(self) -> None:
         """Save a checkpoint if one is due, wait while other cells are timed, and end here if the run ends."""
@@ -226,7 +223,7 @@ class LocalContext:
     def _measure_transcription(self, recognizer: Recognizer, test: Evaluation) -> tuple[dict[str, Any], str]:
         """Return speed and memory of transcription, and how they were measured, as `Measurement` says it."""
         images, beam_size, deadline = self._images_to_time(), self.cell.evaluation.beam_size, self.deadline
-        middle, largest = images[len(images) // 2][:1], max(images, key=Tensor.numel)
+        middle, largest = images[len(images) // 2].first(), max(images, key=lambda batch: batch.images.numel())
         image_of_length = self._images_by_length(test)
         with self.turn.alone() as measurement:
             throughput = timing.measure_throughput(recognizer, images, beam_size, deadline)
@@ -239,19 +236,19 @@ class LocalContext:
             "infer_peak_memory_mb": transcription_peak_mb(recognizer, largest, beam_size),
         }, measurement.how
 
-    def _images_to_time(self) -> list[Tensor]:
+    def _images_to_time(self) -> list[Batch]:
         """Return a few batches of test images on the device, of all widths if widths vary."""
         dataset = self.dataset
         batches = list(dataset.in_order(dataset.rows("test"), self.cell.evaluation.batch_size))
-        return [to_float(dataset.gather(rows)[0]) for rows in spread(batches, THROUGHPUT_BATCHES)]
+        return [dataset.gather(rows).to_float() for rows in spread(batches, THROUGHPUT_BATCHES)]
 
-    def _images_by_length(self, test: Evaluation) -> dict[int, Tensor]:
-        """Return a test image (1, C, H, W) for each of up to 6 lengths of the texts that were read, ascending."""
+    def _images_by_length(self, test: Evaluation) -> dict[int, Batch]:
+        """Return a batch of one test image for each of up to 6 lengths of the texts that were read, ascending."""
         dataset = self.dataset
         batches = dataset.in_order(dataset.rows("test"), self.cell.evaluation.batch_size)
         rows = dict(zip(map(len, test.hypotheses), np.concatenate(list(batches)), strict=True))
         lengths = spread(sorted(rows), timing.LENGTHS_TO_TIME)
-        return {length: to_float(dataset.gather(rows[length][None])[0]) for length in lengths}
+        return {length: dataset.gather(rows[length][None]).to_float() for length in lengths}
 
 
 def spread(items: Sequence[Item] | NDArray[Any], most: int) -> list[Item]:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from itertools import chain
 
 import torch
-from torch import Tensor
 
+from decoderbench.data.resident_dataset import Batch
 from decoderbench.model.recognizer import Recognizer
 
 
@@ -54,14 +54,14 @@ class TrainingMemory:
             self._peak = max(self._peak, torch.cuda.max_memory_allocated(self.device))
 
 
-def transcription_peak_mb(recognizer: Recognizer, images: Tensor, beam_size: int = 1) -> float | None:
-    """Return the memory that the weights and the transcription of `images` (B, C, H, W) need, in MB; None on a CPU."""
-    device = images.device
+def transcription_peak_mb(recognizer: Recognizer, batch: Batch, beam_size: int = 1) -> float | None:
+    """Return the memory that the weights and the transcription of a batch need, in MB; None on a CPU."""
+    device = batch.images.device
     if device.type != "cuda":
         return None
     weights = sum(tensor.nbytes for tensor in chain(recognizer.parameters(), recognizer.buffers()))
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     with torch.inference_mode():
-        recognizer.transcribe(images, beam_size=beam_size)
-    return (weights + images.nbytes + torch.cuda.max_memory_allocated(device) - before) / 1e6
+        recognizer.transcribe(batch.images, batch.columns, beam_size=beam_size)
+    return (weights + batch.images.nbytes + torch.cuda.max_memory_allocated(device) - before) / 1e6

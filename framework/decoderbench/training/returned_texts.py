@@ -12,6 +12,7 @@ from torch import Tensor
 
 from decoderbench.alignments import MEASURES, Alignment
 from decoderbench.labels import Charset, Labels
+from decoderbench.model.memory import Memory
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.model.stages import Hypotheses
 from decoderbench.training.alignment_measures import measure_alignments
@@ -41,22 +42,22 @@ class ReturnedTexts:
         self._wrong: list[Tensor] = []  # (), whether an alignment has an impossible weight
         self._alignments: dict[int, tuple[str, Tensor]] = {}
 
-    def add(self, rows: NDArray[np.int64], memory: Tensor, read: Hypotheses, on_host: Hypotheses) -> None:
-        """Score the transcriptions `read` of a memory (B, T, D), a copy of which is on the host, of these rows (B,).
+    def add(self, rows: NDArray[np.int64], memory: Memory, read: Hypotheses, on_host: Hypotheses) -> None:
+        """Score the transcriptions `read` of a memory, a copy of which is on the host, of these rows (B,).
 
         Raises:
             ValueError: the decoder returned an alignment of another shape.
         """
         self._ended += [None] * len(rows) if on_host.ended is None else on_host.ended.tolist()
-        self._frames += [memory.shape[1]] * len(rows)
+        self._frames += [memory.length] * len(rows)
         lengths = on_host.lengths.tolist()
         labels = Labels(read.ids[:, : max(lengths, default=0)], read.lengths, tuple(lengths))
         self._scores.append(-self._decoder.nll(memory, labels))
         weights = self._decoder.alignment(memory, labels)
         if weights is None:
-            self._measures.append(memory.new_full((len(memory), len(MEASURES)), math.nan))
+            self._measures.append(torch.full((memory.batch, len(MEASURES)), math.nan, device=memory.device))
             return
-        expected = (len(memory), labels.longest, memory.shape[1])
+        expected = (memory.batch, labels.longest, memory.length)
         if weights.shape != expected:
             raise ValueError(
                 f"the alignment of the decoder must be (B, S, T) = {expected}, it is {tuple(weights.shape)}; "

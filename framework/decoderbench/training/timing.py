@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
+from decoderbench.data.resident_dataset import Batch
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.training.devices import synchronize
@@ -100,64 +100,63 @@ class TrainingClock:
 
 
 def measure_latency_ms(
-    recognizer: Recognizer, image: Tensor, beam_size: int = 1, deadline: Deadline = NO_DEADLINE
+    recognizer: Recognizer, image: Batch, beam_size: int = 1, deadline: Deadline = NO_DEADLINE
 ) -> float:
-    """Return the median time to transcribe one image (1, C, H, W), in milliseconds, with the device synchronized."""
+    """Return the median time to transcribe a batch of one image, in milliseconds, with the device synchronized."""
     return _median_ms(recognizer, image, beam_size, deadline, warm_ups=LATENCY_WARM_UPS, runs=LATENCY_RUNS)
 
 
 def measure_latency_by_length(
-    recognizer: Recognizer, images: Mapping[int, Tensor], beam_size: int = 1, deadline: Deadline = NO_DEADLINE
+    recognizer: Recognizer, images: Mapping[int, Batch], beam_size: int = 1, deadline: Deadline = NO_DEADLINE
 ) -> dict[str, float]:
-    """Return the latency in milliseconds of one image (1, C, H, W) per length of a text, by the length."""
+    """Return the latency in milliseconds of a batch of one image per length of a text, by the length."""
     half = {"warm_ups": -(-LATENCY_WARM_UPS // 2), "runs": -(-LATENCY_RUNS // 2)}
     return {str(length): _median_ms(recognizer, image, beam_size, deadline, **half) for length, image in images.items()}
 
 
 def _median_ms(
-    recognizer: Recognizer, image: Tensor, beam_size: int, deadline: Deadline, *, warm_ups: int, runs: int
+    recognizer: Recognizer, image: Batch, beam_size: int, deadline: Deadline, *, warm_ups: int, runs: int
 ) -> float:
     times = []
     with torch.inference_mode():
         for run in range(warm_ups + runs):
             deadline.check("in the timing")
-            synchronize(image.device)
+            synchronize(image.images.device)
             start = time.perf_counter()
-            recognizer.transcribe(image, beam_size=beam_size)
-            synchronize(image.device)
+            recognizer.transcribe(image.images, image.columns, beam_size=beam_size)
+            synchronize(image.images.device)
             if run >= warm_ups:
                 times.append(time.perf_counter() - start)
     return statistics.median(times) * 1e3
 
 
 def measure_throughput(
-    recognizer: Recognizer, batches: Iterable[Tensor], beam_size: int = 1, deadline: Deadline = NO_DEADLINE
+    recognizer: Recognizer, batches: Iterable[Batch], beam_size: int = 1, deadline: Deadline = NO_DEADLINE
 ) -> float:
-    """Return images per second over `batches` (B, C, H, W).
+    """Return images per second over `batches`.
 
     The first batch of each width is a warm-up. If all batches have one width, the first one is not counted, unless it
     is the only one. Of each width only the batches of the largest size take part: a shorter last batch is a new shape,
     for which libraries choose algorithms anew.
     """
     given = list(batches)
-    largest = {
-        images.shape[1:]: max(len(other) for other in given if other.shape[1:] == images.shape[1:]) for images in given
-    }
-    full = [images for images in given if len(images) == largest[images.shape[1:]]]
-    first_of = {images.shape[1:]: images for images in reversed(full)}
+    shapes = [batch.images.shape for batch in given]
+    largest = {shape[1:]: max(other[0] for other in shapes if other[1:] == shape[1:]) for shape in shapes}
+    full = [batch for batch, shape in zip(given, shapes, strict=True) if shape[0] == largest[shape[1:]]]
+    first_of = {batch.images.shape[1:]: batch for batch in reversed(full)}
     counted = full if len(first_of) > 1 else full[1:] or full
-    device = full[0].device
+    device = full[0].images.device
 
-    def transcribe(images: Tensor) -> None:
+    def transcribe(batch: Batch) -> None:
         deadline.check("in the timing")
-        recognizer.transcribe(images, beam_size=beam_size)
+        recognizer.transcribe(batch.images, batch.columns, beam_size=beam_size)
 
     with torch.inference_mode():
-        for images in first_of.values():
-            transcribe(images)
+        for batch in first_of.values():
+            transcribe(batch)
         synchronize(device)
         start = time.perf_counter()
-        for images in counted:
-            transcribe(images)
+        for batch in counted:
+            transcribe(batch)
         synchronize(device)
-    return sum(map(len, counted)) / (time.perf_counter() - start)
+    return sum(len(batch.images) for batch in counted) / (time.perf_counter() - start)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from decoderbench.config.cell import Cell
+from decoderbench.data.resident_dataset import Batch
 from decoderbench.errors import DivergedError, PluginError
-from decoderbench.labels import Labels
 from decoderbench.records import Cost, RunRecord
 from decoderbench.registry.context import CellContext
 from decoderbench.registry.hookspecs import hookimpl
@@ -108,9 +108,9 @@ class Trainer:
         last_report = time.perf_counter()
         self.recognizer.train()
         self.validate_if_due()  # the end of the run may have cut this off
-        for images, labels in self.context.batches(self.options.steps, start=self.step + 1):
-            self.take_step(images, labels)
-            self.clock.step_taken(len(images))
+        for batch in self.context.batches(self.options.steps, start=self.step + 1):
+            self.take_step(batch)
+            self.clock.step_taken(len(batch.images))
             now = time.perf_counter()
             if now - last_report > PROGRESS_SECONDS:
                 self.context.progressed(self.step, float(self.loss))
@@ -120,11 +120,11 @@ class Trainer:
         assert self.kept is not None
         return self.kept
 
-    def take_step(self, images: Tensor, labels: Labels) -> None:
+    def take_step(self, batch: Batch) -> None:
         """Take one optimizer step."""
         step = self.step + 1
-        nll = self.recognizer.nll(images, labels)
-        loss = nll.sum() / labels.lengths.sum().clamp(min=1)
+        total = self.recognizer.loss(batch.images, batch.labels, batch.columns).sum()
+        loss = total / batch.labels.lengths.sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.recognizer.parameters(), self.options.clip_norm)
