@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decoderbench import Charset, InfeasibleError, Labels, LabelSpec, SequenceSpec
+from decoderbench import Charset, InfeasibleError, Labels, LabelSpec, Memory, SequenceSpec
 from decoderbench_plugins.decoders.lstm_cell import LSTMCellLoop, LSTMUnrolled, RecurrentReader, average_spans
 
 CHARSET = Charset("ab")
@@ -39,11 +39,13 @@ def draw_tokens(decoder: RecurrentReader) -> Tensor:
 
 
 def name_in_loop(name: str) -> str:
-    """Return the name in `lstm_cell` of a weight of `lstm_unrolled`: cells.1.bias_hh for recurrent.bias_hh_l1."""
+    """Return the name in `lstm_cell` of a weight of `lstm_unrolled`: cells.1.cell.bias_hh for recurrent.bias_hh_l1."""
     if not name.startswith("recurrent."):
         return name
+    if name.startswith("recurrent.layers."):  # of a minGRU
+        return name.replace("recurrent.layers", "cells")
     weight, _, layer = name.removeprefix("recurrent.").rpartition("_l")
-    return f"cells.{layer}.{weight}"
+    return f"cells.{layer}.cell.{weight}"
 
 
 OPTIONS = {
@@ -53,9 +55,10 @@ OPTIONS = {
     "cell": ["lstm", "gru"],
     "num_layers": [1, 2],
 }
+MINGRU = [(pool, "linear", feedback, "mingru", 2) for pool in OPTIONS["pool"] for feedback in ("embedding", "nothing")]
 
 
-@pytest.mark.parametrize("values", list(product(*OPTIONS.values())), ids=str)
+@pytest.mark.parametrize("values", [*product(*OPTIONS.values()), *MINGRU], ids=str)
 def test_unrolled_computes_the_same_as_loop(values: tuple[Any, ...]) -> None:
     options = dict(zip(OPTIONS, values, strict=True)) | {"hidden_dim": 5, "embed_dim": 3}
     pool = options["pool"]
@@ -67,7 +70,7 @@ def test_unrolled_computes_the_same_as_loop(values: tuple[Any, ...]) -> None:
 
     memories = [draw(pool).double().requires_grad_() for _ in range(2)]
     logits = [
-        decoder.teacher_forced_logits(memory, draw_tokens(decoder))
+        decoder.teacher_forced_logits(Memory.of(memory), draw_tokens(decoder))
         for decoder, memory in zip((loop, unrolled), memories, strict=True)
     ]
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-10, atol=1e-12)
@@ -91,7 +94,31 @@ def test_average_spans_are_means_of_equal_parts(frames: int, steps: int) -> None
     """Cut each frame into one piece per step; each span is the mean of as many pieces as there are frames."""
     memory = torch.randn(2, frames, 3, dtype=torch.float64)
     pieces = memory.repeat_interleave(steps, dim=1).view(2, steps, frames, 3)
-    torch.testing.assert_close(average_spans(memory, steps), pieces.mean(dim=2), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(average_spans(Memory.of(memory), steps), pieces.mean(dim=2), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", [LSTMCellLoop, LSTMUnrolled])
+@pytest.mark.parametrize("pool", ["mean", "frames"])
+def test_frames_that_show_padding_count_as_if_they_were_not_there(decoder: type[RecurrentReader], pool: str) -> None:
+    """Also where they are not at the end."""
+    built = build(decoder, pool=pool, feedback="embedding", hidden_dim=5)
+    memory, labels = draw(pool), Labels.from_texts(TEXTS, CHARSET)
+    padded, valid = torch.full((len(TEXTS), 11, memory.shape[2]), 1e3), torch.zeros(len(TEXTS), 11, dtype=torch.bool)
+    expected = built.nll(memory, labels)
+    for row, (length, shift) in enumerate([(memory.shape[1], 0), (memory.shape[1], 3), (4, 0), (3, 1)]):
+        padded[row, shift : shift + length], valid[row, shift : shift + length] = memory[row, :length], True
+        alone = built.nll(memory[row : row + 1, :length], Labels.from_texts(TEXTS[row : row + 1], CHARSET))
+        expected = expected.index_copy(0, torch.tensor([row]), alone)
+    torch.testing.assert_close(built.nll(Memory(padded, valid), labels), expected)
+    assert not built.reads_padding
+    alignment = built.alignment(Memory(padded, valid), labels)
+    if pool == "frames":
+        assert (alignment[~valid[:, None].expand_as(alignment)] == 0).all()
+        torch.testing.assert_close(alignment.sum(dim=2), torch.ones(alignment.shape[:2]))
+
+
+def test_flattened_memory_is_read_with_its_padding() -> None:
+    assert build(LSTMCellLoop, pool="flatten").reads_padding
 
 
 @pytest.mark.parametrize(("frame", "first"), [(2, 1), (3, 2), (6, 4)])
@@ -99,9 +126,9 @@ def test_step_does_not_read_frames_to_the_right_of_its_span(frame: int, first: i
     """Each of 5 steps reads 1.4 of 7 frames: 0 to 1.4, 1.4 to 2.8 and so on."""
     decoder, memory = build(LSTMCellLoop, pool="frames", feedback="logits"), draw("frames")
     tokens = draw_tokens(decoder)
-    logits = decoder.teacher_forced_logits(memory, tokens)
+    logits = decoder.teacher_forced_logits(Memory.of(memory), tokens)
     memory[:, frame] += 1
-    changed = (decoder.teacher_forced_logits(memory, tokens) != logits).any(dim=2).all(dim=0)
+    changed = (decoder.teacher_forced_logits(Memory.of(memory), tokens) != logits).any(dim=2).all(dim=0)
     assert changed.tolist() == [step >= first for step in range(STEPS)]
 
 
@@ -117,11 +144,12 @@ def test_logits_ignore_tokens_without_teacher_forcing(pool: str, options: dict[s
     decoder, memory = build(LSTMCellLoop, **{"pool": pool, "feedback": "one_hot"} | options), draw(pool)
     tokens = draw_tokens(decoder)
     others = torch.cat([tokens[:, :1], (tokens[:, 1:] + 1) % decoder.vocabulary_size], dim=1)
-    logits = decoder.teacher_forced_logits(memory, tokens)
-    assert torch.equal(logits, decoder.teacher_forced_logits(memory, others))
+    logits = decoder.teacher_forced_logits(Memory.of(memory), tokens)
+    assert torch.equal(logits, decoder.teacher_forced_logits(Memory.of(memory), others))
     forced = build(LSTMCellLoop, pool=pool, feedback="one_hot")
     assert not torch.equal(
-        forced.teacher_forced_logits(memory, tokens)[:, 1:], forced.teacher_forced_logits(memory, others)[:, 1:]
+        forced.teacher_forced_logits(Memory.of(memory), tokens)[:, 1:],
+        forced.teacher_forced_logits(Memory.of(memory), others)[:, 1:],
     )
 
 
@@ -134,11 +162,11 @@ def twins(pool: str, *teacher_forcing: str, **options: Any) -> list[Any]:
 @pytest.mark.parametrize("pool", ["mean", "frames"])
 def test_free_running_matches_teacher_forcing_with_own_predictions(pool: str) -> None:
     free, forced = twins(pool, "never", "always")
-    logits = free.teacher_forced_logits(draw(pool), draw_tokens(free))
+    logits = free.teacher_forced_logits(Memory.of(draw(pool)), draw_tokens(free))
     own = logits.argmax(dim=2)
     assert len(own.unique()) > 1
     tokens = torch.cat([draw_tokens(free)[:, :1], own[:, :-1]], dim=1)
-    torch.testing.assert_close(forced.teacher_forced_logits(draw(pool), tokens), logits)
+    torch.testing.assert_close(forced.teacher_forced_logits(Memory.of(draw(pool)), tokens), logits)
 
 
 @pytest.mark.parametrize("pool", ["mean", "frames"])

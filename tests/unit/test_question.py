@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from decoderbench import Charset, Labels, LabelSpec, SequenceSpec
+from decoderbench import Charset, Labels, LabelSpec, Memory, SequenceSpec
 from decoderbench.registry.registry import Registry
 
 CNN_DIM, HIDDEN_DIM, CHARACTERS, BATCH, STEPS = 16, 32, 10, 2, 10
@@ -76,7 +76,7 @@ def test_answer_returns_hidden_states_and_ours_logits(
     assert output.abs().max() < 1  # a tanh times a sigmoid, whereas scores are unbounded
 
     tokens = torch.cat([torch.full((BATCH, 1), ours.start), captions], dim=1)
-    logits = ours.teacher_forced_logits(features[:, None], tokens)
+    logits = ours.teacher_forced_logits(Memory.of(features[:, None]), tokens)
     assert logits.shape == (BATCH, STEPS + 1, CHARACTERS + 1)
 
 
@@ -123,7 +123,7 @@ def test_only_ours_can_end_a_text(answered: AnsweredModule, ours: Any, features:
     for image in features:
         memory = image.expand(len(short), 1, -1)
         tokens = torch.full((1, 3), ours.start)
-        end = ours.teacher_forced_logits(memory[:1], tokens).softmax(dim=2)[0, :, END]
+        end = ours.teacher_forced_logits(Memory.of(memory[:1]), tokens).softmax(dim=2)[0, :, END]
         longer = (1 - end).prod()  # no end after zero, one or two characters
         total = (-ours.nll(memory, Labels.from_texts(short, CHARSET))).exp().sum()
         assert (total + longer).item() == pytest.approx(1.0, abs=1e-5)
@@ -148,7 +148,7 @@ def with_weights_of(answered: AnsweredModule, ours: Any) -> Any:
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.zero_()
-        cell = ours.cells[0]
+        cell = ours.cells[0].cell
         ours.fc_in.weight[:END], ours.fc_in.bias[:END] = answered.fc_in.weight, answered.fc_in.bias
         ours.fc_out.weight[:END], ours.fc_out.bias[:END] = answered.fc_out.weight, answered.fc_out.bias
         cell.weight_ih[:, :END] = answered.cell.weight_ih
@@ -173,6 +173,6 @@ def test_logits_of_characters_are_equal_with_weights_of_the_answer(
     answered: AnsweredModule, ours: Any, features: Tensor, captions: Tensor
 ) -> None:
     tokens = torch.cat([torch.full((BATCH, 1), ours.start), captions[:, :-1]], dim=1)
-    logits = with_weights_of(answered, ours).teacher_forced_logits(features[:, None], tokens)
+    logits = with_weights_of(answered, ours).teacher_forced_logits(Memory.of(features[:, None]), tokens)
     expected = answered.fc_out(answered(features, captions)).view(STEPS, BATCH, CHARACTERS).transpose(0, 1)
     torch.testing.assert_close(logits[:, :, :END], expected)
