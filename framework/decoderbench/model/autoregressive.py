@@ -95,11 +95,7 @@ class AutoregressiveDecoder(Decoder):
 
     def token_targets(self, labels: Labels) -> TokenTargets:
         """Return what the decoder reads and has to predict at each step."""
-        ids = labels.ids[:, : labels.longest]  # (B, L)
-        inside = F.pad(labels.mask()[:, : labels.longest], (0, 1), value=False)  # (B, S), S = L + 1
-        targets = torch.where(inside, F.pad(ids, (0, 1)), self.end)
-        counted = F.pad(inside, (1, 0), value=True)[:, :-1]  # the characters of each text and its end
-        return TokenTargets(F.pad(ids, (1, 0), value=self.start), targets, counted)
+        return token_targets(labels, start=self.start, end=self.end)
 
     def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Transcribe greedily if `beam_size` is 1, else by beam search; force `end` after `max_length` characters.
@@ -207,6 +203,15 @@ def select_rows(state: State, rows: Tensor) -> State:
     if not isinstance(state, tuple | list):
         raise TypeError(f"a state is a tensor or a (nested) tuple of tensors, given {type(state).__name__}")
     return tuple(select_rows(part, rows) for part in state)
+
+
+def token_targets(labels: Labels, *, start: int, end: int) -> TokenTargets:
+    """Return the tokens, targets and counted steps of labels, for the given ids of the start and end of a text."""
+    ids = labels.ids[:, : labels.longest]  # (B, L)
+    inside = F.pad(labels.mask()[:, : labels.longest], (0, 1), value=False)  # (B, S), S = L + 1
+    targets = torch.where(inside, F.pad(ids, (0, 1)), end)
+    counted = F.pad(inside, (1, 0), value=True)[:, :-1]  # the characters of each text and its end
+    return TokenTargets(F.pad(ids, (1, 0), value=start), targets, counted)
 
 
 def smoothed_nll(log_probs: Tensor, given: TokenTargets, smoothing: float) -> Tensor:

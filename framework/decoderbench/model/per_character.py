@@ -9,10 +9,10 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from decoderbench.labels import Labels
+from decoderbench.model.autoregressive import smoothed_nll, token_targets
 from decoderbench.model.memory import Memory
 from decoderbench.model.stages import Decoder, Hypotheses
 from decoderbench.specs import LabelSpec, SequenceSpec
@@ -41,7 +41,7 @@ class PerCharacterDecoder(Decoder):
 
     def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,), the end of the text included."""
-        return smoothed_text_nll(self.log_probs(Memory.of(memory)), labels)
+        return smoothed_text_nll(self.log_probs(Memory.of(memory)), labels, 0.0)
 
     def loss(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return the cross entropy of each text with smoothed targets, (B,); the nll without smoothing."""
@@ -52,25 +52,17 @@ class PerCharacterDecoder(Decoder):
         return best_text(self.log_probs(Memory.of(memory)))
 
 
-def smoothed_text_nll(log_probs: Tensor, labels: Labels, smoothing: float = 0.0) -> Tensor:
-    """Return the cross entropy of the characters of each text and of its end, (B,), in nats; the nll if not smoothed.
-
-    Each target has the probability 1 - smoothing, and all V classes share the rest alike (Szegedy et al. 2016,
-    "Rethinking the Inception Architecture for Computer Vision").
+def smoothed_text_nll(log_probs: Tensor, labels: Labels, smoothing: float) -> Tensor:
+    """Return the cross entropy with smoothed targets of each text and its end, (B,), in nats; see `smoothed_nll`.
 
     Args:
         log_probs: (B, S, V), the end last; S is at least `labels.longest` + 1.
         labels: the texts.
-        smoothing: from 0 to 1.
+        smoothing: from 0 to 1; 0 for the nll.
     """
-    steps, end = labels.longest + 1, log_probs.shape[2] - 1
-    position = torch.arange(steps, device=log_probs.device)
-    ids = F.pad(labels.ids[:, : labels.longest], (0, 1))  # (B, steps)
-    targets = torch.where(position < labels.lengths[:, None], ids, end)
-    scores = log_probs[:, :steps].gather(2, targets[:, :, None]).squeeze(2)
-    if smoothing:
-        scores = (1 - smoothing) * scores + smoothing * log_probs[:, :steps].mean(dim=2)
-    return -torch.where(position <= labels.lengths[:, None], scores, 0.0).sum(dim=1)
+    end = log_probs.shape[2] - 1
+    given = token_targets(labels, start=end, end=end)  # there is no start, and nothing reads the tokens
+    return smoothed_nll(log_probs[:, : labels.longest + 1], given, smoothing)
 
 
 def best_text(log_probs: Tensor) -> Hypotheses:
