@@ -2,6 +2,10 @@
 
 from .analysis import Analysis as Analysis
 from .analysis import load_report as load_report
+from .component_options import BridgeOption as BridgeOption
+from .component_options import DecoderOption as DecoderOption
+from .component_options import EncoderOption as EncoderOption
+from .component_options import RectifierOption as RectifierOption
 from .config.cell import Cell as Cell
 from .config.experiment import Experiment as Experiment
 from .config.experiment import load_experiment as load_experiment
