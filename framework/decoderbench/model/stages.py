@@ -13,9 +13,9 @@ cell is then planned, recorded with the reason and not trained.
 `exports = True` promises that `forward` works with `torch.export`, so that a trained stage can be deployed without its
 source code. The conformance kit verifies the promise; the framework itself never exports.
 
-A class is a contract (this module), a family (`CTCDecoder`, `AutoregressiveDecoder`, `SequenceBridge`) or a leaf. Only
-leaves are instantiated. A leaf implements the abstract methods of its family. Of the others it overrides only those
-that the family offers for it, such as `AutoregressiveDecoder.teacher_forced_logits`.
+A class is a contract (this module), a family (`CTCDecoder`, `AutoregressiveDecoder`, `PerCharacterDecoder`,
+`SequenceBridge`) or a leaf. Only leaves are instantiated. A leaf implements the abstract methods of its family. Of the
+others it overrides only those that the family offers for it, such as `AutoregressiveDecoder.teacher_forced_logits`.
 """
 
 from abc import ABC, abstractmethod
@@ -117,7 +117,7 @@ class Bridge(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """Memory to text. Most decoders derive from a family: `CTCDecoder` or `AutoregressiveDecoder`.
+    """Memory to text. Most decoders derive from a family: `CTCDecoder`, `AutoregressiveDecoder` or `PerCharacterDecoder`.
 
     Constructed with the config, the spec of the memory and the spec of the labels. Where a method takes a memory, a
     tensor (B, T, D) is one too, as `Memory.of` says.
