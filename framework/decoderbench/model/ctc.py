@@ -181,7 +181,7 @@ def prefix_beam_search(log_probs: Tensor, beam_size: int) -> Hypotheses:
 
     for frame in log_probs.unbind(dim=1):  # (B, V)
         total = torch.logaddexp(blank_end, symbol_end)  # (B, K)
-        last = _last_symbol(prefixes, lengths)  # (B, K), -1 for the empty prefix
+        last = last_symbol(prefixes, lengths)  # (B, K), -1 for the empty prefix
         symbols = frame[:, None, 1:].expand(batch, beam_size, classes - 1)  # (B, K, V-1)
         extended = total[:, :, None] + symbols
         # A repeated symbol starts a new character only after a blank.
@@ -193,7 +193,7 @@ def prefix_beam_search(log_probs: Tensor, beam_size: int) -> Hypotheses:
         stay_blank = total + frame[:, BLANK, None]
 
         # If prefix i plus a symbol equals prefix j of the beam, that mass belongs to j.
-        joins = _find_extensions(prefixes, lengths, total)  # (B, i, j)
+        joins = find_extensions(prefixes, lengths, total)  # (B, i, j)
         arriving = extended.gather(2, last.clamp(min=0)[:, None, :].expand(-1, beam_size, -1))  # (B, i, j)
         arriving = torch.where(joins, arriving, IMPOSSIBLE)
         stay_symbol = torch.logaddexp(stay_symbol, arriving.logsumexp(dim=1))
@@ -220,13 +220,13 @@ def prefix_beam_search(log_probs: Tensor, beam_size: int) -> Hypotheses:
     return Hypotheses(prefixes[rows, best].clamp(min=0), lengths[rows, best], log_prob)
 
 
-def _last_symbol(prefixes: Tensor, lengths: Tensor) -> Tensor:
+def last_symbol(prefixes: Tensor, lengths: Tensor) -> Tensor:
     """Return the last symbol of each prefix, (B, K); -1 for an empty prefix."""
     last = prefixes.gather(2, (lengths - 1).clamp(min=0)[:, :, None]).squeeze(2)
     return torch.where(lengths > 0, last, -1)
 
 
-def _find_extensions(prefixes: Tensor, lengths: Tensor, total: Tensor) -> Tensor:
+def find_extensions(prefixes: Tensor, lengths: Tensor, total: Tensor) -> Tensor:
     """Return a mask (B, i, j): true if prefix j equals prefix i plus one symbol, and both have probability mass."""
     shortened = prefixes.scatter(2, (lengths - 1).clamp(min=0)[:, :, None], -1)  # (B, K, T)
     same = (prefixes[:, :, None] == shortened[:, None]).all(dim=-1)
