@@ -68,6 +68,7 @@ from .model.stages import Hypotheses as Hypotheses
 from .model.stages import Rectifier as Rectifier
 from .model.transducer import transducer_alignment as transducer_alignment
 from .model.transducer import transducer_nll as transducer_nll
+from .model.transducer_search import TransducerSearch as TransducerSearch
 from .model.transformer import Attention as Attention
 from .model.transformer import KeysValues as KeysValues
 from .model.transformer import MemoryInput as MemoryInput

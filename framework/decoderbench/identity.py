@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Protocol, Union, get_args, get_origin, runtime_checkable
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -22,6 +22,14 @@ class Introduced:
     """
 
     default: Any
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """A value of an option that says itself what determines a result, such as a component."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return it as JSON data."""
 
 
 class NotDecisive:
@@ -72,6 +80,8 @@ def sort_keys(value: Any) -> Any:
 
 def _encode(value: Any, choice: bool) -> Any:
     """Return a value as JSON data; where an option is a choice of models, the name of the model counts too."""
+    if isinstance(value, HasIdentity):
+        return value.identity()
     if isinstance(value, BaseModel):
         return {"model": type(value).__name__} | identity_of(value) if choice else identity_of(value)
     return to_jsonable_python(value)

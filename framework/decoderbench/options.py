@@ -30,7 +30,11 @@ def refuse(rules: Mapping[tuple[str | int, ...], str], given: Mapping[Any, Any],
         raise ValidationError.from_exception_data(
             title,
             [
-                {"type": PydanticCustomError("broken_rule", "{rule}", {"rule": rule}), "loc": at, "input": given[at[0]]}
+                {
+                    "type": PydanticCustomError("broken_rule", "{rule}", {"rule": rule}),
+                    "loc": at,
+                    "input": given.get(at[0], {}),
+                }
                 for at, rule in rules.items()
             ],
         )

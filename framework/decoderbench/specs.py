@@ -4,8 +4,11 @@ Shape letters, here and everywhere: B batch, C channels, H W height and width, T
 D frame width, L label length, S decoding steps, V vocabulary. No torch here.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from decoderbench.errors import InfeasibleError
 from decoderbench.labels import Charset
@@ -47,8 +50,8 @@ class FeatureMapSpec:
 class SequenceSpec:
     """The output of a bridge, the frames of a memory: (B, length, dim).
 
-    `left_to_right` is true if frame t lies left of frame t + 1 in the image, which CTC requires.
-    `shape` is (H, W) if the frames are a feature map, row by row, so that length = H * W; None for a sequence.
+    Narrower images have fewer frames. `left_to_right` is true if frame t lies left of frame t + 1 in the image, which
+    CTC requires. `shape` is (H, W) if the frames are a feature map, row by row, so that length = H * W; None for a sequence.
     """
 
     length: int
@@ -61,6 +64,23 @@ class SequenceSpec:
         """The number of frames side by side: W of a feature map, else the length."""
         return self.shape[1] if self.shape else self.length
 
+    def of_length(self, length: int) -> SequenceSpec:
+        """Return the spec of narrower images, whose memory has `length` frames; a map keeps its height."""
+        shape = (self.shape[0], length // self.shape[0]) if self.shape else None
+        return replace(self, length=length, shape=shape)
+
+
+class FramesPerCharacter(NamedTuple):
+    """How many frames side by side a character of the labels has: percentiles over the labels."""
+
+    low: float
+    """The 5th percentile."""
+
+    median: float
+
+    high: float
+    """The 95th percentile."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpec:
@@ -70,17 +90,25 @@ class LabelSpec:
     `frames_needed` is the number of frames that CTC needs for the most demanding label, as counted by the data audit:
     one frame per character, plus one blank between repeated characters. Without data it is the bound
     2 * max_length - 1.
+    `width_per_character` is the share of the image width that a character has: the 5th, 50th and 95th percentile over
+    the training labels. Without data it is that of a label of `max_length` characters.
     """
 
     charset: Charset
     max_length: int
     frames_needed: int = 0
+    width_per_character: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
             raise ValueError(f"max_length must be at least 1, given {self.max_length}")
         if self.frames_needed == 0:
             object.__setattr__(self, "frames_needed", 2 * self.max_length - 1)
+
+    def frames_per_character(self, memory: SequenceSpec) -> FramesPerCharacter:
+        """Return the frames of this memory per character of the labels, side by side."""
+        shares = self.width_per_character or (1 / self.max_length,) * 3
+        return FramesPerCharacter(*(share * memory.columns for share in shares))
 
 
 def ctc_frames_needed(text: str) -> int:

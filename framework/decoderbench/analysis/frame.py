@@ -32,7 +32,7 @@ VARIANT = list(kinds.VARIANT)
 """The columns that identify a variant; `setting` is empty without settings."""
 
 METRICS = list(BUILT_IN)
-COSTS = ["param_count", "gmacs", *COSTLY]
+COSTS = ["param_count", "training_only_param_count", "gmacs", *COSTLY]
 SEVERITY = ["done", "pending", "infeasible", "diverged", "timeout", "oom", "failed", "crashed"]
 """Statuses from best to worst; a variant has the worst status of its cells."""
 
@@ -46,6 +46,7 @@ _DTYPES = {
     **dict.fromkeys(METRICS, "float64"),
     "num_test": "Int64",
     "param_count": "float64",
+    "training_only_param_count": "float64",
     "gmacs": "float64",
     "train_samples_per_sec": "float64",
     "infer_samples_per_sec": "float64",
@@ -138,9 +139,9 @@ def load_results(
 def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -> pd.DataFrame:
     """Return one row per cell that has a record, in plan order.
 
-    Rates are fractions of 1, `param_count` is in millions, `gmacs` in 10^9. For other columns, the end of the name
-    gives the unit; an MB is 10^6 bytes. The fixed columns are followed by additional metrics, sorted
-    by name, then by `extra_columns`. Metrics of cells that are not done are missing.
+    Rates are fractions of 1, `param_count` and `training_only_param_count` are in millions, `gmacs` in 10^9. For other
+    columns, the end of the name gives the unit; an MB is 10^6 bytes. The fixed columns are followed by additional
+    metrics, sorted by name, then by `extra_columns`. Metrics of cells that are not done are missing.
 
     Raises:
         DataError: the directory has no plan, or its plan is corrupt.
@@ -232,6 +233,7 @@ def _cell_row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
         "status": "pending",
         "reason": "",
         "param_count": None if cell.num_parameters is None else cell.num_parameters / 1e6,
+        "training_only_param_count": None if cell.num_parameters is None else cell.num_training_only_parameters / 1e6,
         "gmacs": cell.gmacs,
         "frames": cell.frames,
         "train_limit": cell.train_limit,

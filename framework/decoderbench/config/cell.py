@@ -8,13 +8,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
 from decoderbench.data.dataset import Split
 from decoderbench.data.label_normalizer import LabelNormalizer
-from decoderbench.identity import identity_of
+from decoderbench.identity import NotDecisive, identity_of
 from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
@@ -53,9 +53,18 @@ class ResolvedLabels(Options):
     digest: str = ""
     """Digest of all labels and of the excluded rows: two charsets can become the same normalized charset."""
 
+    width_per_character: Annotated[tuple[float, float, float] | None, NotDecisive()] = None
+    """Share of the image width per character, as `LabelSpec` says it; None where an earlier version planned the cell.
+    It follows from the data, so it is no further part of a cell's identity."""
+
     def spec(self) -> LabelSpec:
         """Return the spec that decoders are built from."""
-        return LabelSpec(charset=Charset(self.charset), max_length=self.max_length, frames_needed=self.frames_needed)
+        return LabelSpec(
+            charset=Charset(self.charset),
+            max_length=self.max_length,
+            frames_needed=self.frames_needed,
+            width_per_character=self.width_per_character,
+        )
 
 
 class Cell(Options):
@@ -105,7 +114,14 @@ class Cell(Options):
     """T, the frames of the memory; None if it could not be planned."""
 
     num_parameters: int | None = None
-    """Parameters of the whole recognizer; None if it could not be planned."""
+    """Parameters that reading an image needs, of all stages; None if it could not be planned."""
+
+    num_training_only_parameters: int = 0
+    """Further parameters, which training alone uses, such as those of an auxiliary head."""
+
+    frames_per_character: tuple[float, float, float] | None = None
+    """Frames of the memory per character of the training labels: 5th, 50th and 95th percentile. Options of decoders
+    may follow it. None if it could not be planned."""
 
     gmacs: float | None = None
     """Multiply-accumulates to transcribe one image, in units of 10^9; None if they could not be counted."""

@@ -72,7 +72,8 @@ def memory_of(cell: Cell) -> int:
     """Return an estimate of the memory that a worker needs to train a cell, in bytes; rather too much."""
     batch = max(cell.training.batch_size, cell.evaluation.batch_size // 8)  # without gradients few layers are kept
     pixels = cell.image.height * cell.image.width * batch
-    return BASE_BYTES + BYTES_PER_PARAMETER * (cell.num_parameters or 0) + 4 * FLOATS_PER_PIXEL * pixels
+    parameters = (cell.num_parameters or 0) + cell.num_training_only_parameters
+    return BASE_BYTES + BYTES_PER_PARAMETER * parameters + 4 * FLOATS_PER_PIXEL * pixels
 
 
 def free_memory() -> int | None:

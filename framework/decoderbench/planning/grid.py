@@ -63,6 +63,8 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
                 name=grid.name_of(variant),
                 frames=size.frames,
                 num_parameters=size.num_parameters,
+                num_training_only_parameters=size.num_training_only_parameters,
+                frames_per_character=size.frames_per_character,
                 gmacs=size.gmacs,
                 infeasible=size.infeasible,
             )
@@ -76,15 +78,16 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
 
 
 def _probes(settings: Mapping[str, Experiment], data: Mapping[str, Inputs]) -> dict[str, MetaProbe]:
-    """Return the probe of each setting: one for all settings with the same sizes of images, labels and batches."""
+    """Return the probe of each setting: one for all settings with equal sizes of images, labels, batches and beams."""
     probes: dict[object, MetaProbe] = {}
     found = {}
     for label, experiment in settings.items():
         options, batch_size = experiment.image, experiment.training.batch_size
+        beam_size = experiment.evaluation.beam_size
         image = ImageSpec(channels=options.channels, height=options.height, width=options.width)
         labels, buckets = data[label].labels.spec(), data[label].buckets()
-        probe = MetaProbe(image, labels, batch_size=batch_size, buckets=buckets)
-        found[label] = probes.setdefault((image, labels, batch_size, buckets), probe)
+        probe = MetaProbe(image, labels, batch_size=batch_size, beam_size=beam_size, buckets=buckets)
+        found[label] = probes.setdefault((image, labels, batch_size, beam_size, buckets), probe)
     return found
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from decoderbench.config.cell import ResolvedLabels, data_key_of
 from decoderbench.config.experiment import Experiment
 from decoderbench.data.audit import Audit, audit
@@ -89,7 +91,7 @@ class Inputs:
         """
         return self.label_audit.with_images(self.images, self.report_problem)
 
-    @property
+    @cached_property
     def labels(self) -> ResolvedLabels:
         """Charset and lengths of the labels, as cells state them."""
         found = self.label_audit
@@ -99,7 +101,26 @@ class Inputs:
             frames_needed=found.frames_needed,
             normalize=self.experiment.labels.normalize,
             digest=found.digest,
+            width_per_character=self._width_per_character(),
         )
+
+    def _width_per_character(self) -> tuple[float, float, float] | None:
+        """Return percentiles of the share of the image width per character of the training labels.
+
+        Where widths vary, the images are opened. Padding counts as part of an image if all have one width.
+        """
+        varies = self.experiment.image.resize == "keep"
+        widths = self.images.widths / self.experiment.image.width if varies else np.ones(len(self.samples))
+        lengths = np.array([len(label) for label in self.label_audit.labels])
+        of_training = np.array([sample.split == "train" for sample in self.samples])
+        of_training[list(self.label_audit.unspellable)] = False
+        if varies:
+            of_training[list(self.images.unreadable)] = False
+        counted = of_training & (lengths > 0)
+        if not counted.any():
+            return None
+        low, median, high = np.percentile(widths[counted] / lengths[counted], (5, 50, 95)).tolist()
+        return float(f"{low:.6g}"), float(f"{median:.6g}"), float(f"{high:.6g}")
 
     @property
     def key(self) -> str:

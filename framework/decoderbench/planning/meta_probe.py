@@ -20,7 +20,8 @@ from decoderbench.errors import DecoderBenchError, InfeasibleError
 from decoderbench.exception_text import describe_error, text_of
 from decoderbench.labels import Labels
 from decoderbench.model.complexity import count_gmacs, count_parameters
-from decoderbench.model.recognizer import encode_to_memory
+from decoderbench.model.memory import Memory
+from decoderbench.model.recognizer import as_memory, encode_to_memory
 from decoderbench.model.regular_width import PROJECT_MEMORY, REGULAR_WIDTH
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig
@@ -53,6 +54,8 @@ class Size:
 
     frames: int | None = None
     num_parameters: int | None = None
+    num_training_only_parameters: int = 0
+    frames_per_character: tuple[float, float, float] | None = None
     gmacs: float | None = None
     infeasible: str | None = None
 
@@ -66,8 +69,8 @@ class Trunk:
     bridge: Bridge
     frames: int
     gmacs: float | None
-    memories: dict[int, Tensor | str]
-    """By width: the memory (1, T, D), or the error that the stages raised."""
+    memories: dict[int, Memory | str]
+    """By width: the memory of one image, or the error that the stages raised."""
 
 
 class MetaProbe:
@@ -77,11 +80,21 @@ class MetaProbe:
         image: the image size that recognizers are built for.
         labels: the labels to read.
         batch_size: images per training step; every batch is full, whatever the size of the split or of a bucket.
+        beam_size: of the evaluation.
         buckets: if widths vary, the images by width; frames and MACs are then those of the widest bucket.
     """
 
-    def __init__(self, image: ImageSpec, labels: LabelSpec, *, batch_size: int, buckets: Sequence[Bucket] = ()) -> None:
-        self.image, self.labels, self.batch_size, self.buckets = image, labels, batch_size, buckets
+    def __init__(
+        self,
+        image: ImageSpec,
+        labels: LabelSpec,
+        *,
+        batch_size: int,
+        beam_size: int = 1,
+        buckets: Sequence[Bucket] = (),
+    ) -> None:
+        self.image, self.labels, self.buckets = image, labels, buckets
+        self.batch_size, self.beam_size = batch_size, beam_size
         self.mistakes: list[tuple[Location, str]] = []
         """Errors of components that are mistakes in the experiment, each with its place."""
         self._encoders: dict[tuple[str, str], tuple[Rectifier, Encoder] | Size] = {}
@@ -121,12 +134,30 @@ class MetaProbe:
                 return Size()
             reason = f"{decoder.kind} {decoder.resolved.use!r} cannot be built for D = {memory.dim}: {text_of(error)}"
             return Size(frames=trunk.frames, infeasible=f"{reason}; {PROJECT_MEMORY}")
-        gmacs = count_gmacs(built.transcribe, torch.empty(1, trunk.frames, memory.dim, device="meta"))
+        frames = torch.empty(1, trunk.frames, memory.dim, device="meta")
+        gmacs = count_gmacs(lambda: built.transcribe(as_memory(frames, memory, self.image.width)))
+        training_only = count_parameters(nn.ModuleList(built.training_only()))
+        total = sum(map(count_parameters, (trunk.rectifier, trunk.encoder, trunk.bridge, built)))
         return Size(
             frames=trunk.frames,
-            num_parameters=sum(map(count_parameters, (trunk.rectifier, trunk.encoder, trunk.bridge, built))),
+            num_parameters=total - training_only,
+            num_training_only_parameters=training_only,
+            frames_per_character=self.labels.frames_per_character(memory),
             gmacs=None if trunk.gmacs is None or gmacs is None else trunk.gmacs + gmacs,
-            infeasible=self._find_infeasible_width(trunk, decoder, built) or self._find_single_values(trunk, built),
+            infeasible=self._find_large_beam(decoder, built)
+            or self._find_infeasible_width(trunk, decoder, built)
+            or self._find_single_values(trunk, built),
+        )
+
+    def _find_large_beam(self, decoder: Part, built: Decoder) -> str | None:
+        """Return that the decoder cannot search with this beam size; None if it can."""
+        largest = built.largest_beam
+        if largest is None or self.beam_size <= largest:
+            return None
+        with_these = " with these options" if decoder.resolved.options else ""
+        return (
+            f"{built.name} reads with a beam size of at most {largest}{with_these}, given {self.beam_size}; lower "
+            f"evaluation.beam_size"
         )
 
     def _build_trunk(self, rectifier: Part, encoder: Part, bridge: Part) -> Trunk | Size:
@@ -147,15 +178,16 @@ class MetaProbe:
         trunk = built_rectifier, built_encoder, built
         widest = max((width for width, _ in self.buckets), default=self.image.width)
         gmacs = count_gmacs(lambda images: encode_to_memory(*trunk, images), self._empty_image(widest))
-        memories: dict[int, Tensor | str] = {}
+        memories: dict[int, Memory | str] = {}
         for width, _ in self.buckets:
             try:
                 with torch.inference_mode():
-                    memories[width] = encode_to_memory(*trunk, self._empty_image(width))
+                    frames_of_width = encode_to_memory(*trunk, self._empty_image(width))
+                    memories[width] = as_memory(frames_of_width, built.memory, width)
             except Exception as error:  # noqa: BLE001 - a stage that works for one width only may raise anything
                 memories[width] = describe_error(error)
         widest_memory = memories.get(widest)
-        frames = widest_memory.shape[1] if isinstance(widest_memory, Tensor) else built.memory.length
+        frames = widest_memory.length if isinstance(widest_memory, Memory) else built.memory.length
         return Trunk(*trunk, index(frames), gmacs, memories)
 
     def _build_encoder(self, rectifier: Part, encoder: Part) -> tuple[Rectifier, Encoder] | Size:
@@ -181,7 +213,7 @@ class MetaProbe:
             where, memory = f"at images {width} wide", trunk.memories[width]
             if isinstance(memory, str):
                 return f"it reads one width only: {where}, {memory}"
-            spec = replace(trunk.bridge.memory, length=memory.shape[1])
+            spec = trunk.bridge.memory.of_length(memory.length)
             labels = replace(self.labels, frames_needed=max(1, frames_needed))
             try:
                 _build_decoder(decoder, spec, labels)
@@ -205,7 +237,8 @@ class MetaProbe:
             for width in [width for width, _ in self.buckets] or [self.image.width]:
                 # Some operators do not run on the meta device, such as the CTC loss; BatchNorm raises ValueError.
                 with suppress(RuntimeError), torch.no_grad():
-                    built.nll(encode_to_memory(*before, self._empty_image(width)), labels)
+                    frames = encode_to_memory(*before, self._empty_image(width))
+                    built.loss(as_memory(frames, trunk.bridge.memory, width), labels)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it
             if "more than 1 value per channel" in text_of(error):
                 return (

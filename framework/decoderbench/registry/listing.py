@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from decoderbench.component_options import ComponentOption
 from decoderbench.errors import UnknownNameError, did_you_mean
 from decoderbench.kinds import REGISTERED
 from decoderbench.registry.plugin_manager import Plugins
@@ -136,6 +137,8 @@ def _annotation(annotation: Any) -> str:
     if origin is not None and hasattr(annotation, "__metadata__"):  # Annotated
         limits = [limit for constraint in annotation.__metadata__ if (limit := _limit(constraint))]
         return ", ".join([_annotation(inner[0]), *limits])
+    if isinstance(annotation, type) and issubclass(annotation, ComponentOption):
+        return f"{annotation.kind}: its name, or a table with use and its options"
     return getattr(annotation, "__name__", str(annotation))
 
 

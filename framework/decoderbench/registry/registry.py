@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from decoderbench import __version__
+from decoderbench.component_options import ComponentOption, Resolve
 from decoderbench.config.grid import ComponentChoice, DatasetChoice
 from decoderbench.config.merging import merge
 from decoderbench.config.mistakes import Location, explain_mistakes
@@ -27,7 +28,7 @@ from decoderbench.exception_text import describe_error
 from decoderbench.kinds import AXES, REGISTERED
 from decoderbench.metrics import BUILT_IN, Metric
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
-from decoderbench.options import ComponentConfig
+from decoderbench.options import ComponentConfig, refuse
 from decoderbench.registry import core_components
 from decoderbench.registry.executor import Executor
 from decoderbench.registry.hook_calls import HookCaller, report_exceptions
@@ -92,10 +93,16 @@ class Registered(Generic[T]):
 
 
 class Components(Mapping[str, Registered[T]]):
-    """The registered components of one kind, by name."""
+    """The registered components of one kind, by name.
 
-    def __init__(self, kind: str, disabled: Sequence[BrokenPlugin] = ()) -> None:
-        self.kind, self.disabled = kind, disabled
+    Args:
+        kind: of all of them.
+        disabled: plugins whose components are missing.
+        resolve: finds the components that options name; by default, in the registry that was built last.
+    """
+
+    def __init__(self, kind: str, disabled: Sequence[BrokenPlugin] = (), resolve: Resolve | None = None) -> None:
+        self.kind, self.disabled, self._resolve = kind, disabled, resolve
         self._components: dict[str, Registered[T]] = {}
         self._contested: dict[str, str] = {}
 
@@ -164,7 +171,7 @@ class Components(Mapping[str, Registered[T]]):
             ValidationError: the options are wrong; `mistakes` explains them.
         """
         registered = self[choice.use]
-        return registered, registered.config_class.model_validate(choice.options)
+        return registered, registered.config_class.model_validate(choice.options, context=self._resolve)
 
     def mistakes(self, choice: ComponentChoice) -> list[Mistake]:
         """Return what is wrong with a choice, each with its location within the choice."""
@@ -227,7 +234,8 @@ class Registry(Mapping[str, Components[Any]]):
         self.plugins = plugins
         plugins.add(core_components, CORE)
         plugins.origins[CORE] = Origin(f"{PROJECT} {__version__}", core_components.__file__)
-        self._kinds = {kind: Components[Any](kind, plugins.broken) for kind in REGISTERED}
+        self._kinds = {kind: Components[Any](kind, plugins.broken, self._resolve) for kind in REGISTERED}
+        ComponentOption.resolve = self._resolve
         for components in self.values():
             for plugin, hook in plugins.hooks(f"register_{components.kind}s"):
                 self._register(components, plugin, hook)
@@ -241,6 +249,13 @@ class Registry(Mapping[str, Components[Any]]):
 
     def __len__(self) -> int:
         return len(self._kinds)
+
+    def _resolve(self, option: type[ComponentOption], given: Mapping[str, Any]) -> ComponentOption:
+        """Return the component that an option of another one names; raise `ValidationError` for mistakes."""
+        choice, components = ComponentChoice.model_validate(given), self[option.kind]
+        refuse({place: text for place, text in components.mistakes(choice)}, {}, option.__name__)
+        registered, config = components.configure(choice)
+        return option(choice.use, config, registered.component, registered.source_digest())
 
     def _register(self, components: Components[Any], plugin: str, hook: HookCaller) -> None:
         """Register what a plugin offers of one kind; one plugin must not stop the others."""

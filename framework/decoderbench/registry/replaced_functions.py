@@ -54,7 +54,7 @@ _MISSING = object()
 
 def read_functions() -> Names:
     """Return the names of all watched modules and classes that are imported."""
-    return {owner: dict(vars(owner)) for owner in _owners()}
+    return {owner: vars(owner).copy() for owner in _owners()}  # a copy of a class by `dict` takes five times as long
 
 
 def restore_functions(before: Names) -> None:

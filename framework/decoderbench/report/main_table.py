@@ -22,6 +22,7 @@ from decoderbench.report.tables import Table, format_significant
 SEEDS = "seeds"
 COSTS = {
     "param_count": "Params (M)",
+    "training_only_param_count": "Training-only params (M)",
     "gmacs": "GMACs",
     "latency_ms": "ms/image",
     "train_samples_per_sec": "Train img/s",
@@ -40,10 +41,13 @@ IN_A_PAPER = ("exact_match", "cer", SEEDS, "param_count", "latency_ms")
 def main_table(analysis: Analysis, columns: Sequence[str] = ()) -> Table:
     """Return the main table with every axis that the plan shows; without `columns`, those usually shown.
 
-    A column of names comes first if any row has a name. The column of seeds is always there.
+    A column of names comes first if any row has a name. The column of seeds is always there, that of parameters which
+    training alone uses if any row has some.
     """
     names = ["name"] if (analysis.rows["name"] != "").any() else []
-    usual = (*SHOWN, *(["tuning_seconds"] if len(analysis.results.trials) else []))
+    usual = [*SHOWN, *(["tuning_seconds"] if len(analysis.results.trials) else [])]
+    if (analysis.rows["training_only_param_count"] > 0).any():
+        usual.insert(usual.index("param_count") + 1, "training_only_param_count")
     return _table(analysis, [*names, *shown_axes(analysis.results.plan.cells)], columns or usual)
 
 

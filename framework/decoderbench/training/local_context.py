@@ -15,6 +15,7 @@ import torch
 
 from decoderbench.alignments import encode_alignments
 from decoderbench.config.cell import Cell
+from decoderbench.config.grid import ComponentChoice
 from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.dataset import Split
 from decoderbench.data.resident_dataset import Batch, ResidentDataset
@@ -265,8 +266,7 @@ def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Re
 
     def build(kind: str, *specs: object) -> Any:
         component = getattr(cell, kind)
-        registered = registry[kind][component.use]
-        config = registered.config_class.model_validate(component.options)
+        registered, config = registry[kind].configure(ComponentChoice(use=component.use, **component.options))
         ignored = not_decisive(registered.config_class)
         decisive = sorted((name, sort_keys(value)) for name, value in component.options.items() if name not in ignored)
         torch.manual_seed(derive_seed(cell.seed, kind, component.use, repr(decisive)))

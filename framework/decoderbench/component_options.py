@@ -1,0 +1,97 @@
+"""Options whose value is a component itself: a decoder that has another decoder, for example. No torch here.
+
+    guide: DecoderOption = Field(default={"use": "attention_lstm"})
+
+An experiment gives such an option as it gives a component: by name, or as a table with `use` and the options. The
+registry checks both, fills in the defaults, and makes all of it part of the cell's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from decoderbench.identity import identity_of
+
+Resolve = Callable[[type["ComponentOption"], Mapping[str, Any]], "ComponentOption"]
+"""Finds the component that a table names, and its options; raises `ValidationError` or `ValueError` for mistakes."""
+
+
+@dataclass(frozen=True)
+class ComponentOption:
+    """A component with its options, not built yet.
+
+    Attributes:
+        use: the name of the component.
+        config: its options with all defaults.
+        component: its class.
+        source: digest of the source file that defines it.
+    """
+
+    kind: ClassVar[str]
+    resolve: ClassVar[Resolve | None] = None
+    """Of the registry that was built last; for options that are checked without a registry, as in `Config(...)`."""
+
+    use: str
+    config: BaseModel
+    component: Callable[..., Any] = field(repr=False, compare=False)
+    source: str = field(repr=False)
+
+    def build(self, *specs: Any) -> Any:
+        """Build the component from the specs that its constructor takes beside the options."""
+        return self.component(self.config, *specs)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the name and all options, as an experiment would give them."""
+        return {"use": self.use, **self.config.model_dump(mode="json")}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines a result: the component, its decisive options and its source."""
+        return {"use": self.use, "options": identity_of(self.config), "source": self.source}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            cls._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda option: option.as_data()),
+        )
+
+    @classmethod
+    def _validate(cls, given: Any, info: core_schema.ValidationInfo) -> ComponentOption:
+        if isinstance(given, cls):
+            return given
+        table = {"use": given} if isinstance(given, str) else given
+        if not (isinstance(table, Mapping) and isinstance(table.get("use"), str)):
+            raise ValueError(f"must name a {cls.kind}, as in {{ use = ... }} with its options")
+        resolve = info.context or ComponentOption.resolve
+        if resolve is None:
+            raise ValueError(f"names a {cls.kind}, and no registry has been built that knows it; build one before")
+        return resolve(cls, table)  # type: ignore[no-any-return]
+
+
+class RectifierOption(ComponentOption):
+    """An option that is a rectifier."""
+
+    kind = "rectifier"
+
+
+class EncoderOption(ComponentOption):
+    """An option that is an encoder."""
+
+    kind = "encoder"
+
+
+class BridgeOption(ComponentOption):
+    """An option that is a bridge."""
+
+    kind = "bridge"
+
+
+class DecoderOption(ComponentOption):
+    """An option that is a decoder."""
+
+    kind = "decoder"
