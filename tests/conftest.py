@@ -1,4 +1,10 @@
-"""Fixtures for all tests: a separate cache, one thread, and an experiment that trains in a second."""
+"""Fixtures for all tests: a separate cache, one thread, and an experiment that trains in a second.
+
+PyTorch and what needs it are imported in the fixtures: the process that hands out tests needs neither, and the others
+start after it.
+"""
+
+from __future__ import annotations
 
 import os
 
@@ -9,19 +15,20 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from functools import cache, partial
 from multiprocessing.util import Finalize
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from helpers.experiments import PlanCells, cell_planner
 from helpers.running import TINY_PLUGIN
 from hypothesis import settings
 
-from decoderbench.data import decoding_workers
-from decoderbench.registry.plugin_manager import build_plugin_manager
-from decoderbench.registry.registry import Registry
-from decoderbench.training import cores, provenance, timing
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from helpers.experiments import PlanCells
+
+    from decoderbench.registry.registry import Registry
 
 # Without a deadline, no property fails because the machine is busy.
 settings.register_profile("no_deadline", deadline=None)
@@ -63,6 +70,10 @@ def _interruptible() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
+    import torch
+
+    from decoderbench.training import cores
+
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cores, "SAMPLE_SECONDS", 0.0)  # other tests keep the cores busy
@@ -72,12 +83,31 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _short_runs() -> Iterator[None]:
     """Leave out of each run what takes longer than to train a cell of a test, and what no test of a run looks at."""
+    from decoderbench.data import decoding_workers
+    from decoderbench.training import provenance, timing
+
     commit = provenance._commit()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "LATENCY_WARM_UPS", 1)
         patch.setattr(timing, "LATENCY_RUNS", 3)
         patch.setattr(provenance, "_commit", lambda: commit)
         patch.setattr(decoding_workers, "usable_cores", lambda: 1)  # a fork of this process takes longer than to decode
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fonts_of_the_package_read_once() -> Iterator[None]:
+    """Reading their character maps takes longer than drawing a small dataset."""
+    from decoderbench_plugins.datasets.rendered_words import dataset
+    from decoderbench_plugins.datasets.rendered_words.typefaces import select_typefaces
+
+    of_package = cache(partial(select_typefaces, folder=None))
+
+    def select(characters: str, folder: Path | None) -> Any:
+        return select_typefaces(characters, folder) if folder else of_package(characters)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "select_typefaces", select)
         yield
 
 
@@ -88,19 +118,27 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="session")
 def registry() -> Registry:
     """All installed components."""
+    from decoderbench.registry.plugin_manager import build_plugin_manager
+    from decoderbench.registry.registry import Registry
+
     return Registry(build_plugin_manager())
 
 
 @pytest.fixture(scope="session")
 def plan_cells(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> PlanCells:
     """Plans an experiment file by name, each once for all tests, also if several processes run them."""
+    from helpers.experiments import cell_planner
+
     folder = tmp_path_factory.getbasetemp()
     return cell_planner(registry, folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
@@ -108,6 +146,9 @@ def plan_cells(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def tiny_registry() -> Registry:
     """All installed components and `tiny_cnn`, which is small enough to train in a test."""
+    from decoderbench.registry.plugin_manager import build_plugin_manager
+    from decoderbench.registry.registry import Registry
+
     return Registry(build_plugin_manager([str(TINY_PLUGIN)]))
 
 

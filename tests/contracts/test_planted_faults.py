@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.support import REGISTRY, SmallCTC, SmallLSTM
+from helpers.small_decoders import SmallCTC
+from helpers.support import REGISTRY
 from planted import Fault, datasets, decoders, leaks, metrics, stages
-from torch import nn
+from planted.unusual import SpectralNorm, TiedWeights
 
 from decoderbench import ComponentConfig, Decoder, Hypotheses
 from decoderbench.testing import ConformanceError, RuleSkipped, check_bridge, check_decoder, checks_of, fake_cuda
@@ -81,32 +82,6 @@ def test_check_preserves_random_state_of_caller() -> None:
     before = torch.get_rng_state()
     check_decoder(SmallCTC)
     assert torch.equal(before, torch.get_rng_state())
-
-
-class SpectralNorm(SmallCTC):
-    """Unusual but correct: each forward pass in training mode changes a buffer, independently of the labels."""
-
-    def __init__(self, config: Any, memory: Any, labels: Any) -> None:
-        super().__init__(config, memory, labels)
-        self.hidden = nn.utils.parametrizations.spectral_norm(self.hidden)
-
-
-class TiedWeights(SmallLSTM):
-    """Unusual but correct: one tensor with two names."""
-
-    def __init__(self, config: Any, memory: Any, labels: Any) -> None:
-        super().__init__(config, memory, labels)
-        self.project = nn.Linear(32, 16)
-        self.head = nn.Linear(16, self.vocabulary_size)
-        self.embed = nn.Embedding(self.vocabulary_size, 16)
-        self.begin = nn.Parameter(torch.randn(16))
-        self.head.weight = self.embed.weight
-
-    def step(self, token: Any, state: Any, memory: Any) -> Any:
-        known = self.embed(token.clamp(max=self.end))
-        read = torch.where((token == self.start)[:, None], self.begin, known)
-        hidden, cell = self.cell(torch.cat([read, memory.mean(dim=1)], dim=-1), state)
-        return self.head(self.project(hidden)), (hidden, cell)
 
 
 class SearchesOnTheHost(Decoder):

@@ -102,7 +102,7 @@ def test_trainer_of_the_tutorial_trains_cells_of_its_own(
     results = tmp_path / "results"
     builtin = train(tiny, tiny_registry, results)
     plugins = build_plugin_manager([str(TINY_PLUGIN), str(tmp_path / "sgd_one_cycle.py")])
-    frame = train(tiny, Registry(plugins), results)
+    frame = train(tiny, Registry(plugins), results, report=True)
     assert list(frame["status"]) == ["done"]
     assert set(frame["cell_id"]).isdisjoint(builtin["cell_id"])  # records of two trainers never mix
     assert not frame["nats_per_char"].equals(builtin["nats_per_char"])

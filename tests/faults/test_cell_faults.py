@@ -56,7 +56,7 @@ def test_any_exception_fails_its_own_cell_with_a_bounded_printable_reason(
         add_variant(tiny_registry, "decoder", LSTMCTC, name, nll=nll)
     tiny["training"]["steps"] = 1
     tiny["grid"]["decoder"] = {name: {"use": name} for name in RAISED} | {"ctc": tiny["grid"]["decoder"]["ctc"]}
-    frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
+    frame = train(tiny, tiny_registry, tmp_path, report=True).set_index("decoder")
     assert frame["status"].to_dict() == dict.fromkeys(RAISED, "failed") | {"ctc": "done"}
     for name, reason in REASONS.items():
         assert frame.loc[name, "reason"].startswith(reason)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers.commands import call
 from helpers.distributions import DECODER, install, load, loaded
-from helpers.running import TINY_PLUGIN, start_command, to_toml
+from helpers.running import TINY_PLUGIN, to_toml
 from helpers.training import train
 
 from decoderbench.errors import PluginError, UnknownNameError
@@ -474,10 +474,12 @@ def test_component_with_an_unsafe_name_is_refused_and_both_are_named(tmp_path: P
     )
 
 
-def test_plugin_that_exits_does_not_end_the_command(tmp_path: Path) -> None:
+def test_plugin_that_exits_does_not_end_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     site = install(tmp_path, "dist-exits", {"exits": "exits"}, {"exits": "import sys\nsys.exit(0)"})
-    process = start_command(["plugins"], PYTHONPATH=str(site))
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert "decoder lstm_ctc" in printed
-    assert "disabled: plugin exits of dist-exits 1.0 could not be loaded: SystemExit: 0 (exits.py:2)" in printed
+    monkeypatch.syspath_prepend(site)
+    status, out, err = call(capfd, "plugins")
+    assert status == 0
+    assert "decoder lstm_ctc" in out
+    assert "disabled: plugin exits of dist-exits 1.0 could not be loaded: SystemExit: 0 (exits.py:2)" in err

@@ -18,6 +18,13 @@ def leave_out_figures(patch: pytest.MonkeyPatch) -> None:
 
 def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Run the command line in this process, without figures in a report; return exit status, stdout and stderr."""
+    status = run_command(*arguments)
+    printed = capfd.readouterr()
+    return status, printed.out, printed.err
+
+
+def run_command(*arguments: str) -> int:
+    """Run the command line in this process, without figures in a report; return the exit status."""
     with pytest.MonkeyPatch.context() as patch:
         leave_out_figures(patch)
         patch.setattr(sys, "argv", ["decoderbench", *arguments])
@@ -26,8 +33,7 @@ def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
             cli.main()
         except SystemExit as exit_:
             status = exit_.code
-    printed = capfd.readouterr()
-    return int(status or 0), printed.out, printed.err
+    return int(status or 0)
 
 
 def run_pytest(folder: Path, *arguments: str) -> Counter[str]:

@@ -1,13 +1,8 @@
-"""Registered components with the options to check, and small correct decoders for tests to break in one place."""
+"""Registered components with the options to check."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from decoderbench import AutoregressiveDecoder, CTCDecoder, LabelSpec, SequenceSpec
-from decoderbench.options import ComponentConfig
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Components, Registry
 
@@ -32,8 +27,9 @@ BRIDGE_OPTIONS: dict[str, list[Options]] = {
     "bilstm": [{}, {"num_layers": 3, "hidden_dim": 5, "output_dim": 7, "last_projection": False}],
     **{
         name: [{}, {"projection_dim": 5, "lstm_layers": 2, "lstm_dim": 3}]
-        for name in ("flatten_grid", "global_pool", "mean_height", "stack_height")
+        for name in ("feature_map", "flatten_grid", "global_pool", "mean_height", "stack_height")
     },
+    "rctc": [{}, {"projection_dim": 6, "num_heads": 3, "mlp_ratio": 1.5, "dropout": 0.1}],
 }
 DECODER_OPTIONS: dict[str, list[Options]] = {
     "attention_lstm": [{}, {"wiring": "baek2019", "hidden_dim": 64}],
@@ -51,6 +47,11 @@ DECODER_OPTIONS: dict[str, list[Options]] = {
         {"pool": "flatten", "feedback": "nothing", "cell": "gru"},
         {"pool": "frames", "feedback": "one_hot", "num_layers": 2, "input_projection": "none"},
     ],
+    "position_attention": [
+        {"hidden_dim": 32},
+        {"attention": "a3", "projection_dim": 16, "label_smoothing": 0.1},
+    ],
+    "sar": [{"hidden_dim": 24}],
     "lstm_ctc": [{}, {"hidden_dim": 32, "num_layers": 2, "bidirectional": False}],
 }
 
@@ -64,41 +65,3 @@ RECTIFIERS = cases(REGISTRY["rectifier"], RECTIFIER_OPTIONS)
 ENCODERS = cases(REGISTRY["encoder"], ENCODER_OPTIONS)
 BRIDGES = cases(REGISTRY["bridge"], BRIDGE_OPTIONS)
 DECODERS = cases(REGISTRY["decoder"], DECODER_OPTIONS)
-
-
-class SmallCTC(CTCDecoder):
-    """A hidden layer and a head on each frame."""
-
-    name = "small_ctc"
-    Config = ComponentConfig
-    exports = True
-
-    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
-        super().__init__(config, memory, labels)
-        self.hidden = nn.Linear(memory.dim, 32)
-        self.head = nn.Linear(32, self.vocabulary_size)
-
-    def forward(self, memory: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.hidden(memory).tanh())
-        return logits
-
-
-class SmallLSTM(AutoregressiveDecoder):
-    """An LSTMCell that reads the previous character and the mean of the memory."""
-
-    name = "small_lstm"
-    Config = ComponentConfig
-
-    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
-        super().__init__(config, memory, labels)
-        self.embed = nn.Embedding(self.num_tokens, 16)
-        self.cell = nn.LSTMCell(16 + memory.dim, 32)
-        self.head = nn.Linear(32, self.vocabulary_size)
-
-    def initial_state(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        zeros = memory.new_zeros(memory.shape[0], 32)
-        return zeros, zeros
-
-    def step(self, token: Tensor, state: tuple[Tensor, Tensor], memory: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        hidden, cell = self.cell(torch.cat([self.embed(token), memory.mean(dim=1)], dim=-1), state)
-        return self.head(hidden), (hidden, cell)

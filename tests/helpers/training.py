@@ -51,10 +51,21 @@ def add_variant(registry: Registry, kind: str, base: type[Any], name: str, **ove
 
 
 def train(
-    tiny: dict[str, Any], registry: Registry, results: Path, *, figures: bool = False, **options: Any
+    tiny: dict[str, Any],
+    registry: Registry,
+    results: Path,
+    *,
+    report: bool = False,
+    figures: bool = False,
+    **options: Any,
 ) -> pd.DataFrame:
-    """Run the experiment on the CPU and return the frame of its cells; the report is without figures by default."""
+    """Run the experiment on the CPU and return the frame of its cells.
+
+    Neither the report is written by default nor, with `report`, its figures: each takes longer than to train the cells.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        if not figures:
+        if not (report or figures):
+            patch.setattr("decoderbench.runner.write_files", lambda analysis, command: None)
+        elif not figures:
             leave_out_figures(patch)
         return run(Experiment(**tiny), registry=registry, results=results, device="cpu", **options)

@@ -4,16 +4,20 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.commands import call
+from chaos.processes import fork
+from helpers.commands import call, run_command
 from helpers.distributions import install
-from helpers.running import TINY_PLUGIN, start_command, to_toml
+from helpers.running import TINY_PLUGIN, to_toml
 from PIL import Image, ImageDraw
 
 from decoderbench.cli.interrupts import Terminated
@@ -250,9 +254,14 @@ def test_imports_do_not_import_torch() -> None:
         "import decoderbench.cli",
         "from decoderbench.report import load_report, markdown_table, write_files",
         "from decoderbench.config.experiment import load_experiment",
-        "import decoderbench_plugins.datasets.folder, decoderbench_plugins.datasets.synthetic_captcha",
+        "import decoderbench_plugins.datasets.folder, decoderbench_plugins.datasets.synthetic_captcha as captcha",
+        "dataset = captcha.SyntheticCaptcha(captcha.SyntheticCaptcha.Config(train=6, val=3, test=3), Path())",
+        "dataset.samples(), dataset.load_image(3)",
     )
-    code = ["import sys", *(f"{line}\nassert 'torch' not in sys.modules, {line!r}" for line in imports)]
+    code = [
+        "import sys; from pathlib import Path",
+        *(f"{line}\nassert 'torch' not in sys.modules, {line!r}" for line in imports),
+    ]
     finished = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
 
@@ -270,23 +279,16 @@ def test_run_reports_a_misspelled_key_before_importing_torch(tmp_path: Path) -> 
 
 
 def test_interrupted_run_exits_with_130_and_tells_how_to_continue(tiny_file: Path, tmp_path: Path) -> None:
-    import signal
-    import time
-
     results = tmp_path / "out"
-    process = start_command(
-        ["run", str(tiny_file), "--results", str(results), "-p", str(TINY_PLUGIN), "--set", "training.steps=100000",
-         "--device", "cpu"]
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
+    arguments = ["--results", str(results), "-p", str(TINY_PLUGIN), "--set", "training.steps=100000", "--device", "cpu"]
+    process = fork(partial(run_command, "run", str(tiny_file), *arguments), tmp_path / "printed")
     while not list(results.glob("cells/*/lock")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, printed
-    assert re.search(r"stopped by SIGINT.*; 0 of 3 cells have results; give the same command again to go on", printed)
+        assert process.poll() is None, process.printed()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait() == 130, process.printed()
+    ended = r"stopped by SIGINT.*; 0 of 3 cells have results; give the same command again to go on"
+    assert re.search(ended, process.printed())
 
 
 @pytest.mark.parametrize(("interrupt", "expected"), [(KeyboardInterrupt, 130), (Terminated, 143)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.host_waits import place_of_wait, refusing_host_waits
 from helpers.recurrences import recording_recurrences
-from helpers.support import SmallCTC
+from helpers.small_decoders import SmallCTC
 from helpers.training import add_variant
 from torch import Tensor, nn
 

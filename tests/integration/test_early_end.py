@@ -43,7 +43,7 @@ def test_run_stops_within_a_cell_and_the_same_command_finishes_the_grid(
     tiny_registry.plugins.add(clock, "clock")
     results = tmp_path / "results"
     with pytest.raises(PendingCellsError) as caught:
-        train(tiny, tiny_registry, results, stop_after=60)
+        train(tiny, tiny_registry, results, stop_after=60, report=True)
     assert str(caught.value) == (
         "stopped after 60 s; tiny / columns / ctc / seed 0 is saved at step 3 of 6; 1 of 3 cells have results; give "
         "the same command again to go on"
@@ -172,7 +172,7 @@ def test_cell_that_leaves_the_device_unusable_has_a_row_and_ends_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(cell_runner, "still_works", lambda device: False)
         with pytest.raises(DeviceLostError) as caught:
-            train(tiny, tiny_registry, tmp_path)
+            train(tiny, tiny_registry, tmp_path, report=True)
     assert str(caught.value) == (
         "tiny / columns / bad / seed 0 failed and left cpu unusable for this process; 2 of 3 cells have results, 1 of "
         "them failed; give the same command again to go on"

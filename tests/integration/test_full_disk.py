@@ -208,10 +208,10 @@ def test_full_disk_that_a_component_or_its_wrapper_meets_fails_no_cell(
     tiny["training"]["steps"] = 1
     tiny["grid"]["decoder"] = {"caching": {"use": "caching", "hidden_dim": 4}}
     with pytest.raises(StorageError, match=r"caching / seed 0: cannot use /elsewhere/cache.bin: disk full"):
-        train(tiny, tiny_registry, tmp_path)
+        train(tiny, tiny_registry, tmp_path, report=True)
     assert not list(tmp_path.glob("cells/*/result.json"))
     full[0] = False
-    assert train(tiny, tiny_registry, tmp_path)["status"].tolist() == ["done"]
+    assert train(tiny, tiny_registry, tmp_path, report=True)["status"].tolist() == ["done"]
 
 
 def test_report_on_a_full_disk_names_the_file_and_keeps_the_one_before(
@@ -244,7 +244,7 @@ def test_all_files_of_results_are_written_by_the_module_that_syncs_them(
     tiny["training"]["steps"] = 2
     tiny["grid"]["decoder"] = {"fails": {"use": "fails"}, "ctc": tiny["grid"]["decoder"]["ctc"]}
     with watching_writers(tmp_path) as writers:
-        train(tiny, tiny_registry, tmp_path)
+        train(tiny, tiny_registry, tmp_path, report=True)
     assert {"plan.json", "result.json", "weights.safetensors", "traceback.txt", "report.md", "cells.csv"} <= {
         name.strip(".").removesuffix(f".{os.getpid()}.tmp") for name, _ in writers
     }

@@ -58,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(TINY_PLUGIN, folder / "my_plugin.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        train(EXPERIMENT, registry(), Path("whole"))
+        train(EXPERIMENT, registry(), Path("whole"), report=True)
     return folder
 
 
@@ -85,7 +85,7 @@ def go_on(results: Path) -> pd.DataFrame:
     going_on = registry()
     observer = observe(going_on)
     saved_at = StatusReader(results).read().cells[1].saved_step
-    frame = train(EXPERIMENT, going_on, results)
+    frame = train(EXPERIMENT, going_on, results, report=True)
     assert observer.started == ["ctc"]
     assert observer.validated == ([3, 5, 6] if saved_at == 2 else [5, 6])
     return frame

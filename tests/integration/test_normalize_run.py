@@ -32,7 +32,7 @@ def labels_by_key(experiment: dict[str, Any], registry: Registry, base_dir: Path
 def test_rejected_labels_are_counted_and_accepted_ones_normalized_on_both_sides(
     mixed: dict[str, Any], tiny_registry: Registry, tmp_path: Path
 ) -> None:
-    frame = train(mixed, tiny_registry, tmp_path / "results")
+    frame = train(mixed, tiny_registry, tmp_path / "results", report=True)
     assert set(frame["status"]) == {"done"}
     assert set(frame["num_test"]) == {20}  # rejected labels stay in the denominator
     in_data = labels_by_key(mixed, tiny_registry, tmp_path)
@@ -69,7 +69,7 @@ def test_upper_case_labels_are_trained_on(tiny: dict[str, Any], tiny_registry: R
     references = {}
     for case in ("keep", "lower"):
         results = tmp_path / case
-        frame = train(merge(upper, {"labels": {"normalize": {"case": case}}}), tiny_registry, results)
+        frame = train(merge(upper, {"labels": {"normalize": {"case": case}}}), tiny_registry, results, report=True)
         report = (results / "report.md").read_text()
         assert frame.loc[0, "num_test"] == 20
         assert "samples  64 train, 16 val, 20 test" in report

@@ -225,7 +225,7 @@ def test_run_audits_labels_and_opens_images_once(
 def test_select_trains_only_the_selected_cells(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
     tiny["grid"]["seeds"] = [0, 1]
     observer = observe(tiny_registry)
-    train(tiny, tiny_registry, tmp_path, select="ctc and not seed 1 or LOOP and seed 1")
+    train(tiny, tiny_registry, tmp_path, select="ctc and not seed 1 or LOOP and seed 1", report=True)
     assert observer.started == ["loop", "ctc"]
     assert "pending: 4 of 6 cells" in (tmp_path / "report.md").read_text()
     with pytest.raises(ConfigError, match="'transformer' matches none of 6 cells"):
@@ -245,7 +245,7 @@ def test_name_of_a_combination_and_question_of_the_experiment_retrain_nothing(
     observer = observe(tiny_registry)
     tiny["grid"]["names"] = [{"name": "CRNN", "decoder": "ctc"}]
     tiny["question"] = "Does a name\ncost a run?"
-    frame = train(tiny, tiny_registry, tmp_path)
+    frame = train(tiny, tiny_registry, tmp_path, report=True)
     assert observer.started == []
     assert frame["name"].tolist() == ["", "CRNN", ""]
     assert (tmp_path / "report.md").read_text().count("| CRNN ") == 1

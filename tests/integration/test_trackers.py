@@ -4,7 +4,6 @@ import importlib
 import json
 import math
 import struct
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers import training
+from helpers.commands import call
 from helpers.running import TINY_PLUGIN
 
 from decoderbench import hookimpl, load_frame
@@ -303,10 +303,14 @@ def test_undefined_number_keeps_its_column_in_tensorboard(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("library", list(READERS))
-def test_missing_library_gives_an_error_that_names_the_extra(library: str) -> None:
-    code = f"import sys; sys.modules[{library!r}] = None\nfrom decoderbench.cli import main\nmain()"
-    arguments = ["plugins", "-p", f"decoderbench_plugins.trackers.{library}"]
-    finished = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert finished.returncode == 2
-    (line,) = finished.stderr.splitlines()
+def test_missing_library_gives_an_error_that_names_the_extra(
+    library: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker = f"decoderbench_plugins.trackers.{library}"
+    for name in (tracker, "torch.utils.tensorboard"):  # imported by other tests, with the library
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    status, _, err = call(capfd, "plugins", "-p", tracker)
+    assert status == 2
+    (line,) = err.splitlines()
     assert f"install decoderbench[{library}]" in line

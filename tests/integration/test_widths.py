@@ -37,7 +37,7 @@ def lines(tiny: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def trained(experiment: dict[str, Any], registry: Registry, tmp_path: Path) -> pd.DataFrame:
-    return train(experiment, registry, tmp_path / "results")
+    return train(experiment, registry, tmp_path / "results", report=True)
 
 
 def test_images_of_varying_width_are_trained_and_scored(

@@ -187,7 +187,7 @@ def test_signal_comes_before_a_full_disk_in_the_exit_status(
     monkeypatch.setattr(runner, "write_files", fail)
     tiny_registry.plugins.add(StopAtValidation(lambda: os.kill(os.getpid(), signal.SIGINT)), "stopping")
     with pytest.raises(StoppedError, match=r"stopped by SIGINT; .*disk full") as error:
-        train(tiny, tiny_registry, tmp_path, executor="inline")
+        train(tiny, tiny_registry, tmp_path, executor="inline", report=True)
     assert error.value.exit_code == 130
 
 

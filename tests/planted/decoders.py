@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from helpers.support import SmallCTC, SmallLSTM
+from helpers.small_decoders import SmallCTC, SmallLSTM
 from torch import Tensor, nn
 
 from decoderbench import (

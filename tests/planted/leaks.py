@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers.support import SmallCTC, SmallLSTM
+from helpers.small_decoders import SmallCTC, SmallLSTM
 from torch import Tensor
 
 from decoderbench import ComponentConfig, Hypotheses, Labels, LabelSpec, SequenceSpec

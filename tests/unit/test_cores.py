@@ -1,8 +1,6 @@
 """Threads of a cell, and the warning of busy cores."""
 
 import logging
-import subprocess
-import sys
 import types
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.commands import call
 from helpers.training import train
 
 from decoderbench import hookimpl, run
@@ -134,10 +133,7 @@ def test_busy_cores_are_not_reported_where_the_system_does_not_tell(
     assert caplog.messages == []
 
 
-def test_command_line_refuses_zero_threads() -> None:
-    code = "from decoderbench.cli import main; main()"
-    finished = subprocess.run(
-        [sys.executable, "-c", code, "run", "x.toml", "--threads", "0"], capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 2
-    assert "--threads" in finished.stderr
+def test_command_line_refuses_zero_threads(capfd: pytest.CaptureFixture[str]) -> None:
+    status, _, err = call(capfd, "run", "x.toml", "--threads", "0")
+    assert status == 2
+    assert "--threads" in err

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.support import BRIDGES, DECODERS, ENCODERS, RECTIFIERS, REGISTRY, Options, SmallCTC, SmallLSTM
+from helpers.small_decoders import SmallCTC, SmallLSTM
+from helpers.support import BRIDGES, DECODERS, ENCODERS, RECTIFIERS, REGISTRY, Options
 from PIL import Image
 from torch import Tensor, nn
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from helpers.commands import call
-from helpers.support import SmallCTC
+from helpers.small_decoders import SmallCTC
 from planted.stages import SmallBridge
 from torch import Tensor, nn
 

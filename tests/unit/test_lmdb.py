@@ -23,6 +23,22 @@ lmdb = pytest.importorskip("lmdb")
 SMALL = ImageOptions(height=4, width=8)
 
 
+@pytest.fixture(autouse=True)
+def _read_in_this_process(monkeypatch):
+    """Read in no process of its own: a fork of this one takes longer than to read the small files of these tests."""
+
+    def call(function, *arguments, report, what):
+        return function(*arguments, report)
+
+    monkeypatch.setattr("decoderbench_plugins.datasets.lmdb.dataset.call_forked", call)
+
+
+@pytest.fixture
+def forking(monkeypatch):
+    """Read in processes of their own all the same."""
+    monkeypatch.setattr("decoderbench_plugins.datasets.lmdb.dataset.call_forked", forked.call_forked)
+
+
 def png(seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 16), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -33,7 +49,7 @@ def png(seed):
 def write(folder, labels, *, subdir=True, database=None, first_image=0, engine=None, **more):
     """Write an LMDB of random images; image i is `png(first_image + i)`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    options = {"map_size": 1 << 26, "max_dbs": 1, "subdir": subdir, "lock": False}
+    options = {"map_size": 1 << 26, "max_dbs": 1, "subdir": subdir, "lock": False, "sync": False}
     with lmdb.open(str(folder), **options, **(engine or {})) as environment:
         opened = environment.open_db(database) if database else None
         with environment.begin(write=True, db=opened) as transaction:
@@ -66,7 +82,7 @@ def splits(samples):
     return Counter((sample.key.split("/")[0], sample.split) for sample in samples)
 
 
-def test_labels_splits_and_pixels_are_read_unchanged(three):
+def test_labels_splits_and_pixels_are_read_unchanged(three, forking):
     dataset = opened(three, train=["MJ"], val="ST", test="real")
     samples = dataset.samples()
     assert [(s.key, s.label, s.split) for s in samples] == [
@@ -94,7 +110,7 @@ def test_sources_of_labels_and_splits_are_named(three):
     assert dealt.split_source() == expected
 
 
-def test_progress_of_another_process_is_reported_and_can_end_it(three, monkeypatch):
+def test_progress_of_another_process_is_reported_and_can_end_it(three, forking, monkeypatch):
     monkeypatch.setattr(forked, "SECONDS_BETWEEN_REPORTS", 0)
     dataset, reports = opened(three, train="MJ", val="ST", test="real"), []
     dataset.report_progress = lambda done, total: reports.append((done, total))
@@ -115,7 +131,7 @@ def test_progress_of_another_process_is_reported_and_can_end_it(three, monkeypat
         dataset.fingerprint()
 
 
-def test_workers_can_read_after_an_image_was_read_before_the_fork(three):
+def test_workers_can_read_after_an_image_was_read_before_the_fork(three, forking):
     dataset = opened(three, train="MJ", val="ST", test="real")
     before = dataset.load_image(0)
     store = open_store(dataset, dataset.samples(), SMALL, cache_dir=three / "cache", workers=2)
@@ -277,7 +293,7 @@ def test_test_is_taken_from_train_if_a_share_is_given(three):
     assert given == opened(three, train="MJ", test="real").samples()
 
 
-def test_all_that_is_wrong_is_reported_where_problems_are_collected(tmp_path):
+def test_all_that_is_wrong_is_reported_where_problems_are_collected(tmp_path, forking):
     write(tmp_path / "MJ", texts("m", 20), **{"num-samples": b"7", "label-000000003": b"\xff"})
     dataset, problems = opened(tmp_path, train="MJ", test_fraction=0.25), []
     dataset.report_problem = problems.append
@@ -318,7 +334,7 @@ def test_wrong_folders_are_refused_by_name(three, options, error, message):
         opened(three, **options).samples()
 
 
-def test_lmdb_that_this_process_has_open_is_read_or_refused(three):
+def test_lmdb_that_this_process_has_open_is_read_or_refused(three, forking):
     dataset = opened(three, train="MJ", test="real")
     with lmdb.open(str(three / "MJ"), lock=False):
         try:

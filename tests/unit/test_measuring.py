@@ -453,7 +453,7 @@ def test_record_and_report_of_a_cell_say_how_latency_was_measured(
     files = open_lock_files()
     assert how == ALONE or files.room.try_lock(shared=True)
     monkeypatch.setattr(cell_runner, "MachineTurn", partial(MachineTurn, patience=0.01 if how == BESIDE_OTHERS else 60))
-    frame = train(tiny, tiny_registry, tmp_path)
+    frame = train(tiny, tiny_registry, tmp_path, report=True)
     for file in files:
         file.close()
     assert frame["measured"].tolist() == [how]

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from helpers.support import REGISTRY, SmallCTC, SmallLSTM
+from helpers.small_decoders import SmallCTC, SmallLSTM
+from helpers.support import REGISTRY
 from planted.stages import SmallBridge, SmallEncoder
 from torch import Tensor, nn
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import run_pytest
-from helpers.support import SmallCTC
+from helpers.small_decoders import SmallCTC
 from planted.metrics import Constant, FirstRight
 
 from decoderbench.testing import parametrize_with_checks

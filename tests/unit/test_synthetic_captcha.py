@@ -1,7 +1,4 @@
-import hashlib
 import secrets
-import subprocess
-import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,20 +40,12 @@ def test_samples_differ_within_and_between_splits():
     assert len({pixels(dataset, index) for index in range(12)}) == 12
 
 
-def test_images_are_equal_in_any_order_thread_and_process():
+def test_images_are_equal_in_any_order_and_thread():  # the conformance kit compares processes
     dataset = captchas()
     dataset.samples()
     backwards = [pixels(dataset, index) for index in reversed(range(12))][::-1]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda index: pixels(dataset, index), range(12))) == backwards
-    code = (
-        "import decoderbench.data.audit, hashlib, sys; from pathlib import Path;"
-        "from decoderbench_plugins.datasets.synthetic_captcha import SyntheticCaptcha as S;"
-        "d = S(S.Config(train=6, val=3, test=3), Path()); d.samples();"
-        "print(hashlib.sha256(d.load_image(3).tobytes()).hexdigest(), 'torch' in sys.modules)"
-    )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.split() == [hashlib.sha256(backwards[3]).hexdigest(), "False"]
 
 
 def test_captchas_of_other_code_stay_random():

@@ -3,7 +3,8 @@
 from typing import Any, Literal
 
 import pytest
-from helpers.support import REGISTRY, SmallCTC
+from helpers.small_decoders import SmallCTC
+from helpers.support import REGISTRY
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field

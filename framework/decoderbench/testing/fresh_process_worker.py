@@ -22,10 +22,6 @@ from decoderbench.testing.kits import subject_of
 def serve() -> None:
     """Answer jobs until standard input ends."""
     torch.set_num_threads(1)
-    # torch imports further modules at the first optimizer step; do it here, once for all children.
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    parameter.grad = torch.zeros(1)
-    torch.optim.SGD([parameter], lr=1.0).step()
     # A component may read standard input or print: move the pipes to other file descriptors.
     jobs, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
