@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from decoderbench.labels import Labels
+from decoderbench.model.ctc import BLANK, IMPOSSIBLE
 
-TRANSDUCER_BLANK = 0  # character i of the charset is class i + 1
-IMPOSSIBLE = float("-inf")
 VALUES_PER_BLOCK = 2**22  # hidden values and logits of a block of frames: 17 MB in float32
 
 
@@ -60,7 +59,7 @@ def _by_antidiagonal(
     """Return log p of blank and of the next character at node (t, u) in row t + u, both (B, T + U, U + 1)."""
     batch, length, _ = frames.shape
     inside = F.pad(labels.mask()[:, : labels.longest], (0, 1), value=False)  # (B, U + 1): a character is left
-    classes = torch.where(inside, F.pad(labels.ids[:, : labels.longest], (0, 1)) + 1, TRANSDUCER_BLANK)
+    classes = torch.where(inside, F.pad(labels.ids[:, : labels.longest], (0, 1)) + 1, BLANK)
     blank, label = _JointLogProbs.apply(frames, text, classes, head.weight, head.bias)  # (B, T, U + 1)
     blank = torch.where(valid[:, :, None], blank, 0.0)
     label = torch.where(valid[:, :, None] & inside[:, None], label, IMPOSSIBLE)
@@ -83,7 +82,7 @@ class _JointLogProbs(torch.autograd.Function):
         for block in _blocks(frames, text, weight):
             logits = F.linear((block[:, :, None] + text[:, None]).tanh(), weight, bias)  # (B, t, U + 1, V)
             total = logits.logsumexp(dim=3)
-            blanks.append(logits[..., TRANSDUCER_BLANK] - total)
+            blanks.append(logits[..., BLANK] - total)
             labels.append(logits.gather(3, _as_index(classes, logits)).squeeze(3) - total)
         return torch.cat(blanks, dim=1), torch.cat(labels, dim=1)
 
@@ -99,7 +98,7 @@ class _JointLogProbs(torch.autograd.Function):
             hidden = (block[:, :, None] + text[:, None]).tanh()  # (B, t, U + 1, J)
             blank, label = of_blank[:, part, :, None], of_label[:, part, :, None]
             logits = F.linear(hidden, weight, bias).softmax(dim=3).mul_(-(blank + label))  # now the gradient of logits
-            logits[..., TRANSDUCER_BLANK] += blank.squeeze(3)
+            logits[..., BLANK] += blank.squeeze(3)
             logits.scatter_add_(3, _as_index(classes, logits), label)
             of_weight += logits.flatten(0, 2).T @ hidden.flatten(0, 2)
             of_bias += logits.sum(dim=(0, 1, 2))
