@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from decoderbench.registry.registry import Registry
 
-# Without a deadline, no property fails because the machine is busy.
-settings.register_profile("no_deadline", deadline=None)
+# Without a deadline, no property fails because the machine is busy. Every run draws other examples.
+settings.register_profile("no_deadline", deadline=None, max_examples=50)
 settings.load_profile("no_deadline")
 
 

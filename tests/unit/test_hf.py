@@ -65,8 +65,8 @@ def shares(samples):
     return Counter(sample.split for sample in samples)
 
 
-def stored(dataset, base):
-    return open_store(dataset, dataset.samples(), SMALL, cache_dir=base / "cache", workers=2)
+def stored(dataset, base, workers=1):
+    return open_store(dataset, dataset.samples(), SMALL, cache_dir=base / "cache", workers=workers)
 
 
 def expected_pixels(counts=COUNTS):
@@ -81,7 +81,7 @@ def test_saved_dataset_is_read_completely_by_forked_workers(saved):
         for (split, count), role in zip(COUNTS.items(), ("train", "val", "test"), strict=True)
         for row in range(count)
     ]
-    assert np.array_equal(stored(dataset, saved).images, expected_pixels())
+    assert np.array_equal(stored(dataset, saved, workers=2).images, expected_pixels())
     assert dataset.notes() == []
 
 

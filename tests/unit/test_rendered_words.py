@@ -410,7 +410,7 @@ def test_images_can_be_cached_in_gray_and_in_color(tmp_path):
 
     dataset = words(train=60)
     for options in (ImageOptions(), ImageOptions(channels=3, resize="pad")):
-        store = open_store(dataset, dataset.samples(), options, cache_dir=tmp_path, workers=2)
+        store = open_store(dataset, dataset.samples(), options, cache_dir=tmp_path, workers=1)
         assert store.images.shape == (68, options.channels, 32, 128)
         assert not store.unreadable
         assert len(set(store.pixel_hashes)) == 68
