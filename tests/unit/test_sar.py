@@ -6,9 +6,22 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from helpers.support import REGISTRY
+from torch import Tensor, nn
 
-from decoderbench import Charset, InfeasibleError, Labels, LabelSpec, Memory, SequenceSpec
+from decoderbench import (
+    Charset,
+    Encoder,
+    FeatureMapSpec,
+    ImageSpec,
+    InfeasibleError,
+    Labels,
+    LabelSpec,
+    Memory,
+    Recognizer,
+    SequenceSpec,
+)
+from decoderbench_plugins.bridges.feature_map import FeatureMap
 from decoderbench_plugins.decoders.sar import SAR
 
 LABELS = LabelSpec(charset=Charset("abc"), max_length=4)
@@ -32,7 +45,8 @@ def test_parameters_at_the_published_width() -> None:
     start); the start is never scored, so the last layer has 96 rows.
     """
     labels = LabelSpec(charset=Charset(string.printable[:95]), max_length=25)
-    count = sum(parameter.numel() for parameter in build(512, labels, hidden_dim=512).parameters())
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in build(512, labels, hidden_dim=512).parameters())
     lstm = 2 * 4 * (512 * 512 + 512 * 512 + 2 * 512)
     attention = 512 * 512 + 9 * 512 * 512 + 512 + 512  # query, 3x3 convolution, score
     assert count == 2 * lstm + 512 * 513 + attention + 97 * 512 + 96 * (3 * 512 + 1) == 11_487_328
@@ -90,6 +104,35 @@ def test_padded_columns_are_as_if_they_were_not_there() -> None:
             torch.testing.assert_close(
                 decoder.transcribe(alone, beam_size=beam_size).log_prob, read.log_prob[row, None]
             )
+
+
+class Strided(Encoder):
+    """One convolution with stride 4 in both directions."""
+
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__(None, image)
+        self.conv = nn.Conv2d(image.channels, 5, 4, 4)
+        self.features = FeatureMapSpec(channels=5, height=image.height // 4, width=image.width // 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.conv(images)
+        return features
+
+
+def test_image_is_read_alike_whatever_the_width_it_is_padded_to() -> None:
+    """Through all stages: they are built for images 24 wide, this one is 16 wide, of which 3 may be padding."""
+    torch.manual_seed(0)
+    image = ImageSpec(channels=1, height=8, width=24)
+    rectifier, encoder = REGISTRY["rectifier"]["none"].component, Strided(image)
+    bridge = FeatureMap(FeatureMap.Config(), encoder.features)
+    decoder = SAR(SAR.Config(hidden_dim=7), bridge.memory, LABELS)
+    recognizer = Recognizer(rectifier(rectifier.Config(), image), encoder, bridge, decoder).eval()
+    labels, images = Labels.from_texts(["ab"], LABELS.charset), torch.randn(1, 1, 8, 16)
+    of_16, of_13 = recognizer.nll(images, labels), recognizer.nll(images, labels, torch.tensor([13]))
+    torch.testing.assert_close(of_16, of_13)  # a stride of 4: the last column of the map shows both
+    padded = F.pad(images, (0, 8), value=3.0)
+    torch.testing.assert_close(recognizer.nll(padded, labels, torch.tensor([16])), of_16)
+    assert not torch.allclose(recognizer.nll(padded, labels), of_16)
 
 
 def test_transcription_stops_when_all_texts_have_ended() -> None:

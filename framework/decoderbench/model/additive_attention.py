@@ -20,5 +20,6 @@ def additive_scores(queries: Tensor, keys: Tensor, score: nn.Linear) -> Tensor:
     """
     block = max(1, LARGEST_BLOCK // max(1, keys.numel()))
     return torch.cat(
-        [score(torch.tanh(some[:, :, None] + keys[:, None])).squeeze(3) for some in queries.split(block, dim=1)], dim=1
+        [score(torch.tanh(some[:, :, None] + keys[:, None])).squeeze(3) for some in torch.split(queries, block, dim=1)],
+        dim=1,
     )

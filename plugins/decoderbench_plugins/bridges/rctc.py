@@ -65,7 +65,8 @@ class RCTC(Bridge):
         rows = self.along_rows(places.flatten(0, 1)).unflatten(0, places.shape[:2])  # (B, H, W, D)
         keys, values = self.key_and_value(rows).chunk(2, dim=3)
         weights = (keys @ self.query).softmax(dim=1)  # (B, H, W): 1 in sum within each column
-        return (weights[..., None] * values).sum(dim=1)  # (B, W, D)
+        frames: Tensor = (weights[..., None] * values).sum(dim=1)
+        return frames  # (B, W, D)
 
 
 class RowBlock(nn.Module):
@@ -83,7 +84,8 @@ class RowBlock(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return rows (N, W, D) for rows (N, W, D)."""
         rows = rows + self.dropout(self.attend(self.attention_norm(rows)))
-        return rows + self.dropout(self.mlp(self.mlp_norm(rows)))
+        after: Tensor = rows + self.dropout(self.mlp(self.mlp_norm(rows)))
+        return after
 
     def attend(self, rows: Tensor) -> Tensor:
         """Return what each place reads from its row, (N, W, D)."""
