@@ -180,7 +180,7 @@ def test_plugins_describes_one_component(capfd: pytest.CaptureFixture[str]) -> N
         "decoder attention_lstm  (decoderbench ",
         "Bahdanau et al. 2015",
         '    wiring: "default" | "baek2019" = "default"\n        default: the cell reads an embedding',
-        "    hidden_dim: int, >= 1 = 256\n        Hidden width of the LSTMCell",
+        "    hidden_dim: int, >= 1 = 256\n        Hidden width of the cell",
     ):
         assert expected in out
     status, out, _ = call(capfd, "plugins", "bridge")

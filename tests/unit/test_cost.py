@@ -95,8 +95,8 @@ def test_macs_of_lstm_unrolled_equal_those_of_the_loop(cell: str, gates: int) ->
 
 
 def test_macs_of_attention_lstm_cover_keys_once_and_a_glimpse_per_step() -> None:
-    keys, query, score = FRAMES * DIM * HIDDEN, HIDDEN * HIDDEN, FRAMES * HIDDEN
-    step = query + score + lstm(9 + DIM) + HIDDEN * VOCABULARY
+    keys, query, score, glimpse = FRAMES * DIM * HIDDEN, HIDDEN * HIDDEN, FRAMES * HIDDEN, FRAMES * DIM
+    step = query + score + glimpse + lstm(9 + DIM) + HIDDEN * VOCABULARY
     assert macs_of_decoder(AttentionLSTM, hidden_dim=HIDDEN, embed_dim=9) == keys + STEPS * step
 
 

@@ -19,7 +19,7 @@ def count_gmacs(call: Callable[..., object], *inputs: Tensor) -> float | None:
 
     On the meta device nn.LSTM is decomposed into its matrix products; on CPU and CUDA the counter misses it.
     An autoregressive decoder is charged for `max_length` characters and the end symbol. Only convolutions and matrix
-    products count: elementwise products, such as the weighted sum of an attention, do not.
+    products count: elementwise products, such as those of the gates of an LSTM, do not.
 
     Args:
         call: a method of a module on the meta device in eval mode, such as `recognizer.transcribe`.

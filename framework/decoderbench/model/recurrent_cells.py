@@ -10,6 +10,7 @@ first version; its second adds one only to keep the states positive, which `line
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -87,6 +88,7 @@ class MinGRU(nn.Module):
         """
         last = []
         for number, layer in enumerate(self.layers):
+            assert isinstance(layer, _MinGRU)
             gate = layer.gate(read).sigmoid()
             decay, increment = 1 - gate, gate * layer.candidate(read)
             if states is not None:
@@ -99,7 +101,7 @@ class MinGRU(nn.Module):
 
 def recurrent_cell(kind: RecurrentKind, input_dim: int, hidden_dim: int) -> RecurrentCell:
     """Return a cell with torch's initial weights: it reads (B, input_dim), its hidden state is (B, hidden_dim)."""
-    kinds = {"lstm": _LSTM, "gru": _GRU, "mingru": _MinGRU}
+    kinds: dict[RecurrentKind, Callable[[int, int], RecurrentCell]] = {"lstm": _LSTM, "gru": _GRU, "mingru": _MinGRU}
     return kinds[kind](input_dim, hidden_dim)
 
 
