@@ -52,6 +52,8 @@ DECODER_OPTIONS: dict[str, list[Options]] = {
         {"attention": "a3", "projection_dim": 16, "label_smoothing": 0.1},
     ],
     "sar": [{"hidden_dim": 24}],
+    "hybrid": [{"guide": {"use": "attention_lstm", "hidden_dim": 32}, "read": "joint"}],
+    "guided_ctc": [{"guide": {"use": "attention_lstm", "hidden_dim": 32}}],
     "lstm_ctc": [{}, {"hidden_dim": 32, "num_layers": 2, "bidirectional": False}],
 }
 

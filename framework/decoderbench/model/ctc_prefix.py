@@ -48,7 +48,8 @@ class CTCPrefixScorer:
         ends_in_blank, _, last = state
         before = torch.logaddexp(*state[:2])[:, :-1]  # (N, T)
         largest = before.amax(dim=1, keepdim=True)
-        scaled = (before - largest.clamp(min=torch.finfo(before.dtype).min)).exp().unflatten(0, (len(self.probs), -1))
+        scaled = (before - largest.clamp(min=torch.finfo(before.dtype).min)).exp()
+        scaled = scaled.view(len(self.probs), -1, scaled.shape[1])  # (B, K, T)
         grown = (scaled @ self.probs).flatten(0, 1).log() + largest  # (N, V-1)
         # A repeated character starts a new one only after a blank.
         repeated = (ends_in_blank[:, :-1] + self._of_class(last)).logsumexp(dim=1)
