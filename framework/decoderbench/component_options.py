@@ -70,7 +70,7 @@ class ComponentOption:
         resolve = info.context or ComponentOption.resolve
         if resolve is None:
             raise ValueError(f"names a {cls.kind}, and no registry has been built that knows it; build one before")
-        return resolve(cls, table)  # type: ignore[no-any-return]
+        return resolve(cls, table)
 
 
 class RectifierOption(ComponentOption):

@@ -51,7 +51,7 @@ class SequenceSpec:
     """The output of a bridge, the frames of a memory: (B, length, dim).
 
     Narrower images have fewer frames. `left_to_right` is true if frame t lies left of frame t + 1 in the image, which
-    CTC requires. `shape` is (H, W) if the frames are a feature map, row by row, so that length = H * W; None for a sequence.
+    CTC requires. `shape` is (H, W) if the frames are a feature map, row by row: length = H * W. None for a sequence.
     """
 
     length: int

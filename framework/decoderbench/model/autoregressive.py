@@ -90,7 +90,7 @@ class AutoregressiveDecoder(Decoder):
     def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,), the end of the text included, under teacher forcing."""
         given = self.token_targets(labels)
-        logits = self.teacher_forced_logits(self._given(memory), given.tokens)
+        logits = self.teacher_forced_logits(self.leaf_memory(memory), given.tokens)
         return smoothed_nll(logits.float().log_softmax(dim=-1), given, 0.0)
 
     def token_targets(self, labels: Labels) -> TokenTargets:
@@ -105,13 +105,13 @@ class AutoregressiveDecoder(Decoder):
         memory = Memory.of(memory)
         return self._greedy(memory) if beam_size == 1 else self.beam_search(memory, beam_size)
 
-    def _given(self, memory: Memory | Tensor) -> Any:
+    def leaf_memory(self, memory: Memory | Tensor) -> Any:
         """Return what the methods of the leaf get."""
         memory = Memory.of(memory)
         return memory if self.takes_memory else memory.frames
 
     def _greedy(self, memory: Memory) -> Hypotheses:
-        batch, given = memory.batch, self._given(memory)
+        batch, given = memory.batch, self.leaf_memory(memory)
         state = self.initial_state(given)
         token = torch.full((batch,), self.start, dtype=torch.int64, device=memory.device)
         ended = torch.zeros_like(token, dtype=torch.bool)
@@ -144,7 +144,7 @@ class AutoregressiveDecoder(Decoder):
         """
         memory = Memory.of(memory)
         batch = memory.batch
-        given = self._given(memory.repeat_interleave(beam_size))  # (B*K, T, D)
+        given = self.leaf_memory(memory.repeat_interleave(beam_size))  # (B*K, T, D)
         state = self.initial_state(given)
         scorer_state = None if scorer is None else scorer.initial_state(beam_size)
         token = torch.full((batch * beam_size,), self.start, dtype=torch.int64, device=memory.device)

@@ -18,18 +18,17 @@ from pydantic.fields import FieldInfo
 from decoderbench import __version__
 from decoderbench.component_options import ComponentOption, Resolve
 from decoderbench.config.grid import ComponentChoice, DatasetChoice
-from decoderbench.config.merging import merge
 from decoderbench.config.mistakes import Location, explain_mistakes
-from decoderbench.config.settings import OFF
 from decoderbench.config.typed_values import decide, put, text_of, value_of
 from decoderbench.data.dataset import Dataset
 from decoderbench.errors import PluginError, UnknownNameError, did_you_mean
 from decoderbench.exception_text import describe_error
-from decoderbench.kinds import AXES, REGISTERED
+from decoderbench.kinds import REGISTERED
 from decoderbench.metrics import BUILT_IN, Metric
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
 from decoderbench.options import ComponentConfig, refuse
 from decoderbench.registry import core_components
+from decoderbench.registry.choices import choice_of, choices, datasets_of_settings
 from decoderbench.registry.executor import Executor
 from decoderbench.registry.hook_calls import HookCaller, report_exceptions
 from decoderbench.registry.hookspecs import PROJECT
@@ -76,7 +75,7 @@ class Registered(Generic[T]):
     @property
     def common_options(self) -> dict[str, FieldInfo]:
         """The options of every component of the kind, which the framework applies."""
-        return {name: field for name, field in _choice_of(self.kind).model_fields.items() if name != "use"}
+        return {name: field for name, field in choice_of(self.kind).model_fields.items() if name != "use"}
 
     def source_digest(self) -> str:
         """Return a digest of the file that defines the class and of what it imports from its own folder.
@@ -196,7 +195,7 @@ class Components(Mapping[str, Registered[T]]):
         config = getattr(component, "Config", None)
         if not (inspect.isclass(config) and issubclass(config, ComponentConfig)):
             raise PluginError(f"{self.kind} {name!r} has no options; nest a Config derived from ComponentConfig")
-        for option in _choice_of(self.kind).model_fields.keys() & config.model_fields:
+        for option in choice_of(self.kind).model_fields.keys() & config.model_fields:
             raise PluginError(
                 f"option {option!r} of {self.kind} {name!r} is an option that every {self.kind} has already; rename it"
             )
@@ -234,8 +233,8 @@ class Registry(Mapping[str, Components[Any]]):
         self.plugins = plugins
         plugins.add(core_components, CORE)
         plugins.origins[CORE] = Origin(f"{PROJECT} {__version__}", core_components.__file__)
-        self._kinds = {kind: Components[Any](kind, plugins.broken, self._resolve) for kind in REGISTERED}
-        ComponentOption.resolve = self._resolve
+        self._kinds = {kind: Components[Any](kind, plugins.broken, self.resolve) for kind in REGISTERED}
+        ComponentOption.resolve = self.resolve
         for components in self.values():
             for plugin, hook in plugins.hooks(f"register_{components.kind}s"):
                 self._register(components, plugin, hook)
@@ -250,10 +249,10 @@ class Registry(Mapping[str, Components[Any]]):
     def __len__(self) -> int:
         return len(self._kinds)
 
-    def _resolve(self, option: type[ComponentOption], given: Mapping[str, Any]) -> ComponentOption:
+    def resolve(self, option: type[ComponentOption], given: Mapping[str, Any]) -> ComponentOption:
         """Return the component that an option of another one names; raise `ValidationError` for mistakes."""
         choice, components = ComponentChoice.model_validate(given), self[option.kind]
-        refuse({place: text for place, text in components.mistakes(choice)}, {}, option.__name__)
+        refuse(dict(components.mistakes(choice)), {}, option.__name__)
         registered, config = components.configure(choice)
         return option(choice.use, config, registered.component, registered.source_digest())
 
@@ -291,13 +290,13 @@ class Registry(Mapping[str, Components[Any]]):
         Works on data with other mistakes too, so one run reports every mistake.
         """
         found: list[Mistake] = []
-        for kind, place, given in _choices(data):
+        for kind, place, given in choices(data):
             try:
-                choice = _choice_of(kind).model_validate(given)
+                choice = choice_of(kind).model_validate(given)
             except ValidationError:
                 continue  # the check of the experiment itself reports it
             found += [(place + below, text) for below, text in self[kind].mistakes(choice)]
-        for place, _, changed in _datasets_of_settings(data):
+        for place, _, changed in datasets_of_settings(data):
             with suppress(ValidationError):
                 mistakes = self["dataset"].mistakes(DatasetChoice.model_validate(changed))
                 found += [(place + below, text) for below, text in mistakes if (("dataset", *below), text) not in found]
@@ -305,45 +304,20 @@ class Registry(Mapping[str, Components[Any]]):
 
     def decide_options(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return an experiment, given as data, in which the options of its components are plain: as `decide` does."""
-        for kind, place, given in _choices(data):
+        for kind, place, given in choices(data):
             choice = value_of(given)
             choice = choice if isinstance(choice, Mapping) else {"use": given}
             use = text_of(choice.get("use"))
             if isinstance(use, str):
                 options = {name: value for name, value in choice.items() if name != "use"}
                 data = put(data, place, {"use": use, **self[kind].decide_options(use, options)})
-        for place, change, changed in _datasets_of_settings(data):
+        for place, change, changed in datasets_of_settings(data):
             use = text_of(changed.get("use")) if isinstance(changed, Mapping) else None
             if isinstance(use, str) and isinstance(value_of(change), Mapping):
                 named = {name: text_of(value) for name, value in value_of(change).items() if name == "use"}
                 options = {name: value for name, value in value_of(change).items() if name != "use"}
                 data = put(data, place, named | self["dataset"].decide_options(use, options))
         return dict(data)
-
-
-def _choices(data: Mapping[str, Any]) -> Iterator[tuple[str, Location, Any]]:
-    """Yield the kind, the place and the description of each component in an experiment that is given as data."""
-    yield "dataset", ("dataset",), data.get("dataset")
-    grid = value_of(data.get("grid"))
-    for axis in AXES:
-        variants = value_of(grid.get(axis)) if isinstance(grid, Mapping) else None
-        if isinstance(variants, Mapping):
-            yield from ((axis, ("grid", axis, label), given) for label, given in variants.items())
-
-
-def _datasets_of_settings(data: Mapping[str, Any]) -> Iterator[tuple[Location, Any, Any]]:
-    """Yield the place of each change of a dataset by a setting, the change, and the dataset that it makes."""
-    grid = value_of(data.get("grid"))
-    settings = value_of(grid.get("settings")) if isinstance(grid, Mapping) else None
-    for label, setting in settings.items() if isinstance(settings, Mapping) else ():
-        change = value_of(setting).get("dataset") if isinstance(value_of(setting), Mapping) else None
-        if change not in (None, OFF):
-            changed = merge({"dataset": data.get("dataset", {})}, {"dataset": change})["dataset"]
-            yield ("grid", "settings", label, "dataset"), change, changed
-
-
-def _choice_of(kind: str) -> type[ComponentChoice]:
-    return DatasetChoice if kind == "dataset" else ComponentChoice
 
 
 @cache

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decoderbench.registry.registry import BASES
+from decoderbench.component_options import ComponentOption
+from decoderbench.registry.plugin_manager import build_plugin_manager
+from decoderbench.registry.registry import BASES, Registry
 from decoderbench.testing.checks import Check, Rule
 from decoderbench.testing.rules.datasets import rules_of_datasets
 from decoderbench.testing.rules.decoders import rules_of_decoders
@@ -47,8 +49,18 @@ def kind_of(component: object) -> str | None:
 
 
 def subject_of(kind: str, cls: Any, options: Mapping[str, object], base_dir: Path = Path()) -> Subject:
-    """Return the subject for a component class of a kind."""
+    """Return the subject for a component class of a kind; components that options name are those of installed plugins.
+
+    A registry that was built before finds them, if there is one.
+    """
+    if ComponentOption.resolve is None:
+        ComponentOption.resolve = _find_installed
     return KITS[kind].subject_class(kind, cls, options, base_dir)
+
+
+def _find_installed(option: type[ComponentOption], given: Mapping[str, Any]) -> ComponentOption:
+    """Resolve an option by a registry, which from now on resolves all."""
+    return Registry(build_plugin_manager()).resolve(option, given)
 
 
 def checks_of(

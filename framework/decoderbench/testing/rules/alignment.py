@@ -4,7 +4,7 @@ import torch
 
 from decoderbench.labels import Labels
 from decoderbench.testing.assertions import TOLERANCE, expect, expect_close
-from decoderbench.testing.subjects.decoder import CHARSET, LABELS, TEXTS, DecoderSubject, align
+from decoderbench.testing.subjects.decoder import CHARSET, LABELS, TEXTS, DecoderSubject, align, as_given
 
 EMPTY = ["", ""]
 
@@ -48,7 +48,8 @@ def alignment_matches_single_images(subject: DecoderSubject) -> None:
     labels = Labels.from_texts(TEXTS, CHARSET, max_length=LABELS.max_length)
     with torch.inference_mode():
         padded = decoder.alignment(
-            memory, Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.host_lengths)
+            as_given(decoder, memory),
+            Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.host_lengths),
         )
     for row, text in enumerate(TEXTS):
         alone = align(decoder, memory[row : row + 1], [text])

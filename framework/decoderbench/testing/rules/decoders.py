@@ -11,15 +11,15 @@ from decoderbench.specs import LabelSpec, SequenceSpec
 from decoderbench.testing.assertions import expect
 from decoderbench.testing.checks import Rule
 from decoderbench.testing.fresh_processes import fresh_processes_agree
-from decoderbench.testing.rules import alignment, devices, modules, scoring, transcription
+from decoderbench.testing.rules import alignment, devices, modules, reading, scoring, transcription
 from decoderbench.testing.rules.peeking import transcription_ignores_labels
 from decoderbench.testing.subjects.base import build_seeded
 from decoderbench.testing.subjects.decoder import (
-    BEAM_SIZES,
     CHARSET,
     LABELS,
     TEXTS,
     DecoderSubject,
+    as_given,
     texts_of,
     transcribe,
 )
@@ -38,6 +38,7 @@ def rules_of_decoders(subject: DecoderSubject) -> list[Rule]:
         infeasible_gives_reason,
         works_at_every_size,
         scoring.nll_is_one_number_per_image,
+        scoring.loss_is_one_number_per_image,
         modules.every_parameter_gets_gradient,
         modules.inputs_are_unchanged,
         scoring.labels_are_unchanged,
@@ -50,6 +51,8 @@ def rules_of_decoders(subject: DecoderSubject) -> list[Rule]:
         scoring.probabilities_sum_to_at_most_one,
         alignment.alignment_is_of_given_texts,
         alignment.alignment_matches_single_images,
+        reading.padding_is_not_read,
+        reading.training_only_parts_are_not_read,
     ]
     if subject.is_autoregressive:
         rules += [scoring.teacher_forcing_matches_step, scoring.step_works_row_by_row]
@@ -101,8 +104,8 @@ def works_at_every_size(subject: DecoderSubject) -> None:
         except InfeasibleError:
             continue
         drawn = torch.randn(2, memory.length, memory.dim)
-        decoder.nll(drawn, Labels.from_texts([longest, characters[-1]], labels.charset))
-        for beam_size in BEAM_SIZES:
+        decoder.loss(as_given(decoder, drawn), Labels.from_texts([longest, characters[-1]], labels.charset))
+        for beam_size in subject.beam_sizes:
             transcribe(decoder.eval(), drawn, beam_size=beam_size)
 
 
@@ -117,7 +120,7 @@ def memorizes_six_texts(subject: DecoderSubject) -> None:
         optimizer = torch.optim.Adam(decoder.parameters(), lr=learning_rate)
         for step in range(1, MEMORIZING_STEPS + 1):
             optimizer.zero_grad()
-            torch.autograd.backward(decoder.train().nll(memory, labels).mean())
+            torch.autograd.backward(decoder.train().loss(as_given(decoder, memory), labels).mean())
             torch.nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)
             optimizer.step()
             if step % 10 == 0:

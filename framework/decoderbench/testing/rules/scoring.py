@@ -11,6 +11,7 @@ from decoderbench.testing.subjects.decoder import (
     LABELS,
     TEXTS,
     DecoderSubject,
+    as_given,
     nll_of,
     nll_of_all,
     texts_up_to,
@@ -29,6 +30,18 @@ def nll_is_one_number_per_image(subject: DecoderSubject) -> None:
     expect(not infinite, got=f"{infinite}", do="stay in log space: log_softmax, not softmax and log")
 
 
+def loss_is_one_number_per_image(subject: DecoderSubject) -> None:
+    """`loss` returns one finite float32 number per image, (B,), in training mode."""
+    decoder, memory = build_seeded(subject.build), subject.draw_inputs(len(TEXTS))
+    with torch.no_grad():
+        loss = decoder.loss(as_given(decoder, memory), Labels.from_texts(TEXTS, CHARSET))
+    expect(
+        loss.shape == (len(TEXTS),) and loss.dtype == torch.float32 and bool(loss.isfinite().all()),
+        got=f"{loss.dtype} of shape {tuple(loss.shape)} for {len(TEXTS)} images: {loss.tolist()}",
+        do="return a finite sum for each image in float32: the trainer divides their sum by the number of characters",
+    )
+
+
 def nll_matches_single_images(subject: DecoderSubject) -> None:
     """In eval mode the `nll` of a batch equals those of its images one by one, whatever the padding of its labels."""
     decoder, memory = subject.build_for_eval(), subject.draw_inputs(len(TEXTS))
@@ -40,17 +53,17 @@ def nll_matches_single_images(subject: DecoderSubject) -> None:
     labels = Labels.from_texts(short, CHARSET, max_length=LABELS.max_length)
     other_padding = Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.host_lengths)
     with torch.no_grad():
-        padded = decoder.nll(memory[: len(short)], other_padding)
+        padded = decoder.nll(as_given(decoder, memory[: len(short)]), other_padding)
     expect_close("with other padding an nll of", padded, alone[: len(short)], do="read no id outside of Labels.mask()")
 
 
 def labels_are_unchanged(subject: DecoderSubject) -> None:
-    """`nll` and `alignment` do not change the labels, which validation and other cells read too."""
+    """`nll`, `loss` and `alignment` do not change the labels, which validation and other cells read too."""
     decoder, memory = build_seeded(subject.build), subject.draw_inputs(len(TEXTS))
     labels = Labels.from_texts(TEXTS, CHARSET)
     before = labels.ids.clone(), labels.lengths.clone()
-    for use in (decoder.nll, decoder.alignment):
-        use(memory, labels)
+    for use in (decoder.nll, decoder.loss, decoder.alignment):
+        use(as_given(decoder, memory), labels)
         for what, one, other in zip(("ids", "lengths"), (labels.ids, labels.lengths), before, strict=True):
             expect(torch.equal(one, other), got=f"{what} changed in place", do="work on a copy of the labels")
 
@@ -73,7 +86,7 @@ def teacher_forcing_matches_step(subject: DecoderSubject) -> None:
     decoder = subject.build_for_eval()
     assert isinstance(decoder, AutoregressiveDecoder)
     tokens = torch.tensor([[decoder.start, *CHARSET.encode(text)] for text in ("aab", "bab", "bba")])
-    memory = subject.draw_inputs(len(tokens))
+    memory = decoder.leaf_memory(as_given(decoder, subject.draw_inputs(len(tokens))))
     with torch.no_grad():
         forced = decoder.teacher_forced_logits(memory, tokens)
         stepped = AutoregressiveDecoder.teacher_forced_logits(decoder, memory, tokens)
@@ -84,7 +97,7 @@ def step_works_row_by_row(subject: DecoderSubject) -> None:
     """`step` handles the rows of token, state and memory separately, so that beam search can reorder them."""
     decoder = subject.build_for_eval()
     assert isinstance(decoder, AutoregressiveDecoder)
-    memory = subject.draw_inputs(1).expand(3, -1, -1)
+    memory = decoder.leaf_memory(as_given(decoder, subject.draw_inputs(1).expand(3, -1, -1)))
     start, tokens, rows, following = torch.tensor([[decoder.start] * 3, [0, 1, decoder.end], [1, 0, 0], [0, 0, 1]])
     with torch.no_grad():
         _, state = decoder.step(start, decoder.initial_state(memory), memory)

@@ -6,7 +6,6 @@ import torch
 
 from decoderbench.testing.assertions import TOLERANCE, expect, expect_close
 from decoderbench.testing.subjects.decoder import (
-    BEAM_SIZES,
     CHARSET,
     DecoderSubject,
     nll_of,
@@ -22,7 +21,7 @@ IMAGES = 8
 def transcriptions_are_valid(subject: DecoderSubject) -> None:
     """`transcribe` returns ids of the charset, 0 past the end, and no more characters than the family allows."""
     memory = subject.draw_inputs(IMAGES)
-    for seed, beam_size in product(range(4), BEAM_SIZES):
+    for seed, beam_size in product(range(4), subject.beam_sizes):
         read = transcribe(subject.build_for_eval(seed), memory, beam_size=beam_size)
         ids, lengths, log_prob = read.ids, read.lengths, read.log_prob
         expect(
@@ -62,7 +61,7 @@ def transcriptions_are_valid(subject: DecoderSubject) -> None:
 def transcription_matches_single_images(subject: DecoderSubject) -> None:
     """In eval mode the transcription of a batch equals those of its images one by one, with and without a beam."""
     decoder, memory = subject.build_for_eval(), subject.draw_inputs(IMAGES)
-    for beam_size in BEAM_SIZES:
+    for beam_size in subject.beam_sizes:
         together = transcribe(decoder, memory, beam_size=beam_size)
         alone = [transcribe(decoder, image[None], beam_size=beam_size) for image in memory]
         log_prob = torch.cat([single.log_prob for single in alone])
@@ -77,7 +76,7 @@ def transcription_matches_single_images(subject: DecoderSubject) -> None:
 
 def log_prob_matches_nll(subject: DecoderSubject) -> None:
     """`log_prob` is at most -nll of the transcribed text; in the autoregressive family both are equal."""
-    for seed, beam_size in product(range(2), BEAM_SIZES):
+    for seed, beam_size in product(range(2), subject.beam_sizes):
         decoder, memory = subject.build_for_eval(seed), subject.draw_inputs(IMAGES)
         read = transcribe(decoder, memory, beam_size=beam_size)
         scored = -nll_of(decoder, memory, texts_of(read))

@@ -1,6 +1,6 @@
 """A decoder under check, and the memories and labels that it is built for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
 
@@ -12,6 +12,7 @@ from decoderbench.errors import InfeasibleError
 from decoderbench.labels import Charset, Labels
 from decoderbench.model.autoregressive import AutoregressiveDecoder
 from decoderbench.model.ctc import CTCDecoder
+from decoderbench.model.memory import Memory
 from decoderbench.model.regular_width import PROJECT_MEMORY, REGULAR_WIDTH
 from decoderbench.model.stages import Decoder, Hypotheses
 from decoderbench.registry.global_state import preserving_global_state
@@ -23,6 +24,9 @@ CHARSET = Charset("ab")
 LABELS = LabelSpec(charset=CHARSET, max_length=3)
 TEXTS = ["", "a", "b", "ab", "ba", "aab"]
 SIZES = [(5, 7), (1, 3), (9, 1), (12, 33)]  # T, D
+MAPS = {5: (1, 5), 1: (1, 1), 9: (3, 3), 12: (3, 4)}
+"""H and W by T, of the memories of decoders that read a map."""
+
 BEAM_SIZES = (1, 3)
 
 
@@ -38,7 +42,7 @@ class DecoderSubject(ModuleSubject):
         reasons, accepted = [], []
         with preserving_global_state():  # rules check the effects of construction themselves
             for length, dim in SIZES:
-                memory = SequenceSpec(length=length, dim=dim, left_to_right=True)
+                memory = self.spec_of(length, dim)
                 try:
                     self.build_for(memory)
                     accepted.append(memory)
@@ -46,6 +50,18 @@ class DecoderSubject(ModuleSubject):
                     reasons.append(str(error))
         expect(bool(accepted), got="; ".join(reasons), do=f"accept at least one of these (T, D): {SIZES}")
         return accepted
+
+    def spec_of(self, length: int, dim: int) -> SequenceSpec:
+        """Return the spec of a memory of one of `SIZES`: a map if the decoder needs one, else a sequence."""
+        shape = MAPS[length] if self.cls.needs_map else None
+        return SequenceSpec(length=length, dim=dim, left_to_right=shape is None or shape[0] == 1, shape=shape)
+
+    @cached_property
+    def beam_sizes(self) -> tuple[int, ...]:
+        """The beam sizes to transcribe with, of those that the decoder accepts."""
+        with preserving_global_state():
+            largest = self.build().largest_beam
+        return tuple(size for size in BEAM_SIZES if largest is None or size <= largest)
 
     @cached_property
     def advice(self) -> str | None:
@@ -55,7 +71,7 @@ class DecoderSubject(ModuleSubject):
         return f"it works at D = {REGULAR_WIDTH}, not at D = {failing[0]}; {PROJECT_MEMORY}"
 
     def _use(self, length: int, dim: int) -> None:
-        decoder = self.build_for(SequenceSpec(length=length, dim=dim, left_to_right=True))
+        decoder = self.build_for(self.spec_of(length, dim))
         self.loss(decoder, torch.randn(2, length, dim))
 
     @property
@@ -96,15 +112,15 @@ class DecoderSubject(ModuleSubject):
     def loss(self, module: Decoder, inputs: Tensor) -> Tensor:
         texts = [TEXTS[row % len(TEXTS)] for row in range(len(inputs))]
         labels = Labels.from_texts(texts, CHARSET, device=inputs.device)
-        return module.nll(inputs, labels).sum()
+        return module.loss(as_given(module, inputs), labels).sum()
 
     def infer(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return log_prob (B,), lengths (B,), ids (B, `max_text_length`) and ended (B,) if given, without a beam."""
         return self._transcribe(module, inputs, beam_size=1)
 
     def infer_all_ways(self, module: Decoder, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return the same for each of `BEAM_SIZES`, and the alignment of texts if there is one."""
-        results = [self._transcribe(module, inputs, beam_size=beam_size) for beam_size in BEAM_SIZES]
+        """Return the same for each beam size, and the alignment of texts if there is one."""
+        results = [self._transcribe(module, inputs, beam_size=beam_size) for beam_size in self.beam_sizes]
         weights = align(module, inputs, [TEXTS[row % len(TEXTS)] for row in range(len(inputs))])
         return tuple(tensor for result in results for tensor in result) + (() if weights is None else (weights,))
 
@@ -114,17 +130,24 @@ class DecoderSubject(ModuleSubject):
         return read.log_prob, read.lengths, ids, *([] if read.ended is None else [read.ended.long()])
 
 
-def transcribe(decoder: Decoder, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
+def as_given(decoder: Decoder, memory: Memory | Tensor) -> Memory | Tensor:
+    """Return frames (B, T, D) as a map if the decoder needs one; anything else as it is."""
+    if isinstance(memory, Memory) or not decoder.needs_map:
+        return memory
+    return replace(Memory.of(memory), shape=MAPS[memory.shape[1]])
+
+
+def transcribe(decoder: Decoder, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
     """Transcribe as evaluation does."""
     with torch.inference_mode():
-        return decoder.transcribe(memory, beam_size=beam_size)
+        return decoder.transcribe(as_given(decoder, memory), beam_size=beam_size)
 
 
-def align(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor | None:
+def align(decoder: Decoder, memory: Memory | Tensor, texts: list[str]) -> Tensor | None:
     """Return the alignment of one text per image, as evaluation asks for it."""
     labels = Labels.from_texts(texts, CHARSET, device=memory.device)
     with torch.inference_mode():
-        return decoder.alignment(memory, labels)
+        return decoder.alignment(as_given(decoder, memory), labels)
 
 
 def texts_of(hypotheses: Hypotheses) -> list[str]:
@@ -138,10 +161,10 @@ def texts_up_to(max_length: int) -> list[str]:
     return ["".join(text) for length in range(max_length + 1) for text in product(CHARSET.characters, repeat=length)]
 
 
-def nll_of(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor:
+def nll_of(decoder: Decoder, memory: Memory | Tensor, texts: list[str]) -> Tensor:
     """Return -log p of one text per image, (B,)."""
     with torch.no_grad():
-        return decoder.nll(memory, Labels.from_texts(texts, CHARSET))
+        return decoder.nll(as_given(decoder, memory), Labels.from_texts(texts, CHARSET))
 
 
 def nll_of_all(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor:
