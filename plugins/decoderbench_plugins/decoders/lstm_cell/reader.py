@@ -1,20 +1,4 @@
-"""The LSTMCell loop of a public question, with an option for every claim about it; and the same function by nn.LSTM.
-
-A recurrent cell starts from zeros. It reads the image as one vector at the first step, or as one span of frames per
-step, and feedback at the later steps. `lstm_cell` loops over the steps. `lstm_unrolled` calls nn.LSTM once for all
-steps, which is the same function if the inputs of all steps are known beforehand.
-
-The module of the question: fc_in projects the vector of the image to the width of the vocabulary, and later steps read
-the logits of the previous step. These are the defaults:
-
-    "as asked" = { use = "lstm_cell", pool = "mean", input_projection = "linear", feedback = "logits" }
-
-The module of the answer, which considers fc_in unnecessary. Logits are still fed back, so the vector must be as wide as
-the vocabulary (11 for ten digits and the end of a text), for example by `projection_dim` of a bridge. That module
-returns its hidden states stacked along the batch, which is another output format, not another function:
-
-    "as answered" = { use = "lstm_cell", input_projection = "none" }
-"""
+"""What both decoders share: how they read the image, what is fed back, and which options go together."""
 
 from abc import abstractmethod
 from typing import Any, Literal

@@ -1,4 +1,9 @@
-"""`lstm_unrolled`: the function of `lstm_cell` for all steps in one call, where their inputs are known beforehand."""
+"""The function of `lstm_cell` for all steps in one call of nn.LSTM, where their inputs are known beforehand.
+
+    "at once" = { use = "lstm_unrolled", feedback = "embedding" }
+
+With cell = "mingru" the steps are computed at once too: Feng et al. 2024, "Were RNNs All We Needed?".
+"""
 
 from typing import Literal, final
 
