@@ -147,12 +147,16 @@ def test_transcription_stops_when_all_texts_have_ended() -> None:
     assert len(steps) <= 1 + 50 // 10
 
 
-def test_keys_and_summary_are_computed_once_per_transcription() -> None:
-    decoder, calls = build(5, hidden_dim=7), list[str]()
+def test_keys_and_summary_are_computed_once_per_image() -> None:
+    decoder, calls = build(5, hidden_dim=7), list[tuple[str, int]]()
     for name in ("key", "over_columns"):
-        getattr(decoder, name).register_forward_hook(lambda module, inputs, output, name=name: calls.append(name))
-    decoder.transcribe(of_map(torch.randn(2, 5, 2, 6), [6, 4]))
-    assert sorted(calls) == ["key", "over_columns"]
+        getattr(decoder, name).register_forward_hook(
+            lambda module, inputs, output, name=name: calls.append((name, len(inputs[0])))
+        )
+    for beam_size in (1, 3):
+        decoder.transcribe(of_map(torch.randn(2, 5, 2, 6), [6, 4]), beam_size=beam_size)
+        assert sorted(calls) == [("key", 2), ("over_columns", 2)]  # two images, whatever the beam
+        calls.clear()
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -144,8 +144,9 @@ class AutoregressiveDecoder(Decoder):
         """
         memory = Memory.of(memory)
         batch = memory.batch
+        image = torch.arange(batch, device=memory.device).repeat_interleave(beam_size)
+        state = select_rows(self.initial_state(self.leaf_memory(memory)), image)  # computed once for all K
         given = self.leaf_memory(memory.repeat_interleave(beam_size))  # (B*K, T, D)
-        state = self.initial_state(given)
         scorer_state = None if scorer is None else scorer.initial_state(beam_size)
         token = torch.full((batch * beam_size,), self.start, dtype=torch.int64, device=memory.device)
         ended = torch.zeros(batch, beam_size, dtype=torch.bool, device=memory.device)
