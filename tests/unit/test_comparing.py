@@ -13,7 +13,7 @@ from helpers.commands import call
 from helpers.readings import make_row, publish_rows, read, write_result
 
 from decoderbench.analysis import load_report
-from decoderbench.records import Plan
+from decoderbench.records import Plan, append_line
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.statistics import Scores, contrast, family, half_width, holm, seeds_needed
 
@@ -123,6 +123,12 @@ def test_contrast_of_one_seed_speaks_of_trained_models(tmp_path: Path, capfd: py
         (["--baseline", CTC, "--axis", "bridge"], "is a label of decoder, not of bridge"),
         (["--baseline", CTC, "--axis", "decodr"], "must be one of bridge, decoder; did you mean 'decoder'?"),
         (["--baseline", "A / q / lost", "--axis", "bridge"], "no other row differs from it in bridge only"),
+        (
+            ["--baseline", CTC, "--axis", "encoder"],
+            "--axis 'encoder': is the same in all rows; must be one of bridge, d",
+        ),
+        (["--baseline", CTC, "--axis", ""], "--axis '': must be one of bridge, decoder"),
+        (["--baseline", ""], "--baseline '': is empty; give the title or name of a row, or a label of an axis"),
         (["--baseline", CTC, "--metric", "exact"], "--metric exact: must be one of exact_match, cer"),
     ],
 )
@@ -135,6 +141,60 @@ def test_contrasts_that_make_no_sense_are_refused_in_one_line(
     assert message in err
     assert len(err.splitlines()) == 1
     assert contents(results) == before
+
+
+def test_contrasts_of_one_seed_among_others_are_told_apart_and_count_in_the_adjustment(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows: dict[tuple[str, ...] | str, list[str | None]] = {
+        "a": [flags(0.9, 1), flags(0.9, 2)],
+        "b": [flags(0.8, 3), flags(0.7, 4)],
+        "c": [flags(0.5, 5), None],
+    }
+    out = call(capfd, "contrast", str(publish_rows(tmp_path, rows).path), "--baseline", "a")[1]
+    assert [line["seeds"] for line in table_of(out)] == ["2", "1"]
+    table = [[list(map(float, seed or "")) or [np.nan] * 60 for seed in seeds] for seeds in rows.values()]
+    plain = [each.p for each in family(Scores(np.array(table), np.ones(60)), [[-1, 1, 0], [-1, 0, 1]])]
+    for line, p in zip(table_of(out), holm(plain), strict=True):
+        assert line["p (Holm)"] == "<0.001" if p < 0.001 else float(line["p (Holm)"]) == pytest.approx(p, abs=0.0006)
+    assert "p (Holm) is adjusted over these 2 contrasts" in out
+    assert "With one seed the interval and p speak of these trained models" in out
+    assert "; p (Holm) counts them among the others." in out
+
+
+def test_contrasts_of_one_image_have_no_p_and_say_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = publish_rows(tmp_path, {"a": ["1", "1"], "b": ["0", "1"]}).path
+    status, out, _ = call(capfd, "contrast", str(path), "--baseline", "a")
+    assert (status, table_of(out)[0]["p (Holm)"]) == (0, "n/a")
+    assert "There is no interval and no p: one image, or one group, says nothing about others." in out
+    assert "adjusted over" not in out
+
+
+def test_seeds_that_did_not_learn_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows: dict[tuple[str, ...] | str, list[str | None]] = {
+        "a": [flags(0.9, 1), flags(0.9, 2), flags(0.9, 3)],
+        "b": [flags(0.8, 4), "0" * 60, "0" * 60],
+        "c": [flags(0.8, 7), flags(0.8, 8), flags(0.8, 9)],
+    }
+    directory = ResultsDirectory(tmp_path)
+    for label, seeds in rows.items():
+        for seed, read_right in enumerate(seeds):
+            cell = make_row(label, seed=seed)
+            folder = directory.cell_directory(cell)
+            folder.mkdir(parents=True)
+            read("1" * 12).to_parquet(folder / "val_predictions.parquet", index=False)
+            nats = 0.1 if "1" in (read_right or "") else 3.0
+            append_line(folder / "history.jsonl", {"step": cell.training.steps, "val_nats_per_char": nats})
+    publish_rows(tmp_path, rows)
+    out = call(capfd, "power", str(tmp_path), "--effect", "1")[1]
+    median, worst = out.split("\n\n")[1:3]
+    for pair in (median, worst):
+        assert ("b" in re.findall(r"columns / (\w)", pair.partition(":")[0])) == ("did not learn" in pair)
+    assert (
+        "\n  ResNet / columns / b: 2 of 3 seeds did not learn; what follows is for runs that fail as often\n" in worst
+    )
+    out = call(capfd, "contrast", str(tmp_path), "--baseline", "a")[1]
+    assert "Seeds that did not learn count like others: ResNet / columns / b (2)." in out
 
 
 def test_rows_that_saw_other_images_are_not_contrasted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -228,6 +288,21 @@ def test_power_of_rows_that_agree_everywhere_is_not_known(tmp_path: Path, capfd:
     status, out, _ = call(capfd, "power", str(path), "--effect", "1")
     assert status == 0
     assert "agree on every image" in out
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        ("A / q / lost", "nothing to plan with: the baseline A / q / lost has no result (failed)"),
+        ("", "--baseline '': is empty"),
+    ],
+)
+def test_power_against_a_baseline_without_result_is_refused(
+    baseline: str, message: str, results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = call(capfd, "power", str(results), "--effect", "1", "--baseline", baseline)
+    assert (status, out) == (2, "")
+    assert message in err
 
 
 @pytest.mark.parametrize("effect", ["0", "-1", "101", "nan"])

@@ -44,6 +44,8 @@ def test_experiment_round_trips_through_toml(tiny: dict[str, Any]) -> None:
         ({"training": {"steps": True}}, "training.steps: must be a number, not true or false, given True"),
         ({"grid": {"seeds": [0, True]}}, "grid.seeds: must be a number, not true or false"),
         ({"training": {"keep": "first"}}, "training.keep: input should be 'best' or 'last', given 'first'"),
+        ({"training": 5}, "training: input should be a table, as in { key = value }, given 5"),
+        ({"grid": {"settings": ["a"]}}, "grid.settings: input should be a table, as in { key = value }"),
         ({"image": {"channels": 2}}, "image.channels: input should be 1 or 3, given 2"),
         ({"name": "../up"}, "name: string should match pattern"),
         ({"name": "_x"}, "name: string should match pattern"),
@@ -174,6 +176,14 @@ def test_line_of_finds_every_key(data: dict[str, dict[str, int]]) -> None:
             assert number is not None
             ((name, value),) = tomllib.loads(lines[number - 1]).items()
             assert (name, value) == (key, inner[key])
+
+
+def test_line_of_finds_a_key_with_dots_that_is_written_as_nested_keys() -> None:
+    option = "tuning", "over", "training.steps"
+    assert line_of("[tuning]\nseeds = [1]\n[tuning.over]\ntraining.steps = [1]\n", option) == 4
+    assert line_of("[tuning.over.training]\nsteps = [1]\n", option) == 2
+    assert line_of('[tuning.over]\ntraining.steps = [1]\n"training.steps" = [2]\n', option) == 3
+    assert line_of("[tuning]\nover.training.batch_size = [1]\n", option) == 1
 
 
 @given(st.text(max_size=200))

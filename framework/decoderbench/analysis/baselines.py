@@ -25,21 +25,25 @@ class Difference:
     p_holm: float
 
 
-def find_pairs(samples: Samples, baseline: str, axis: str = "") -> list[RowPair]:
+def find_pairs(samples: Samples, baseline: str, axis: str | None = None) -> list[RowPair]:
     """Return the rows to compare, each with its baseline.
 
     Args:
         samples: what the rows have read.
         baseline: the title or name of a row, with which all others are compared; or a label of an axis, where each row
             that has it is the baseline of the rows that differ from it in this axis only.
-        axis: compare only rows that differ from their baseline in this axis and nothing else.
+        axis: compare only rows that differ from their baseline in this axis and nothing else; default: all.
 
     Raises:
         ConfigError: an axis or a baseline that does not exist, or no row to compare.
     """
     variants, axes = samples.variants, [axis for axis in VARIANT if len(_labels(samples, axis)) > 1]
-    if axis and axis not in VARIANT:
-        raise ConfigError([f"--axis {axis}: must be one of {', '.join(axes)}{did_you_mean(axis, axes)}"])
+    if axis is not None and axis not in axes:
+        same = "is the same in all rows; " if axis in VARIANT else ""
+        rule = f"must be one of {', '.join(axes)}{did_you_mean(axis, axes)}" if axes else "no axis varies"
+        raise ConfigError([f"--axis {axis!r}: {same}{rule}"])
+    if not baseline:
+        raise ConfigError(["--baseline '': is empty; give the title or name of a row, or a label of an axis"])
     rows = range(len(variants))
     own = [row for row in rows if baseline == samples.titles[row]]
     own = own or [row for row in rows if baseline == samples.names[row]]
@@ -73,7 +77,7 @@ def compare(samples: Samples, metric: str, pairs: list[RowPair]) -> tuple[list[D
     reasons: dict[str, list[str]] = {}
     all_scores: dict[int, Scores] = {}
     for row, base in pairs:
-        if reason := _reason(samples, metric, row, base, all_scores):
+        if reason := why_not_comparable(samples, metric, row, base, all_scores):
             reasons.setdefault(reason, []).append(samples.titles[row])
         else:
             able.setdefault(_set_of(samples, row), []).append((row, base))
@@ -93,8 +97,8 @@ def compare(samples: Samples, metric: str, pairs: list[RowPair]) -> tuple[list[D
     return [Difference(*pair, found[pair], p) for pair, p in zip(chosen, adjusted, strict=True)], left_out
 
 
-def _reason(samples: Samples, metric: str, row: int, base: int, all_scores: dict[int, Scores]) -> str:
-    """Return why a row cannot be compared with its baseline; empty if it can."""
+def why_not_comparable(samples: Samples, metric: str, row: int, base: int, all_scores: dict[int, Scores]) -> str:
+    """Return why a row cannot be compared with its baseline; empty if it can. Adds to the scores of image sets."""
     for each, what in ((base, f"the baseline {samples.titles[base]}"), (row, "the row")):
         if samples.image_sets[each] is None:
             return f"{what} has no result ({_statuses(samples, each)})"
@@ -125,7 +129,7 @@ def _statuses(samples: Samples, row: int) -> str:
     return ", ".join(found) if found != ["done"] else "its predictions cannot be used"
 
 
-def _axis_of(samples: Samples, label: str, axis: str) -> str:
+def _axis_of(samples: Samples, label: str, axis: str | None) -> str:
     """Return the axis that has a label, or raise `ConfigError`."""
     having = [each for each in VARIANT if label in _labels(samples, each)]
     if not having:

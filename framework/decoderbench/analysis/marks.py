@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +56,8 @@ def find_marks(samples: Samples, learning: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
 
 
-def find_learning(samples: Samples) -> pd.DataFrame:
-    """Return one line per cell that is done, by `index` of its row and `seed`.
+def find_learning(samples: Samples, indices: Iterable[int] | None = None) -> pd.DataFrame:
+    """Return one line per cell that is done, by `index` of its row and `seed`; of all rows or those at `indices`.
 
     - val_nats_per_char: the nll per character of the validation labels after the last step.
     - unigram_entropy: of the characters of these labels, in nats: the nll of a decoder that only knows how frequent
@@ -64,7 +65,7 @@ def find_learning(samples: Samples) -> pd.DataFrame:
     - learned: whether the first is at most 0.8 of the second; missing if either is not known or the entropy is 0.
     """
     rows = []
-    for index in range(len(samples.titles)):
+    for index in range(len(samples.titles)) if indices is None else indices:
         for seed in samples.seeds:
             if (cell := samples.cell(index, seed)) is None or samples.record(index, seed) is None:
                 continue
@@ -84,6 +85,13 @@ def find_learning(samples: Samples) -> pd.DataFrame:
         "learned": "boolean",
     }
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def count_not_learned(samples: Samples, indices: Collection[int]) -> dict[int, int]:
+    """Return how many of the seeds that rows have in common did not learn, of each row of which any did not."""
+    learning = find_learning(samples, indices)
+    common = learning.groupby("seed")["index"].transform("count").eq(len(indices))
+    return dict(Counter(learning.loc[common & learning["learned"].eq(False), "index"].tolist()))
 
 
 def _rise(samples: Samples, index: int) -> Estimate | None:

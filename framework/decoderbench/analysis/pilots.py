@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decoderbench.analysis.baselines import RowPair
+from decoderbench.analysis.baselines import RowPair, why_not_comparable
+from decoderbench.analysis.marks import count_not_learned
 from decoderbench.analysis.samples import Samples
 from decoderbench.errors import ConfigError
-from decoderbench.statistics import Estimate, SeedsNeeded, contrast, half_width, seeds_needed
+from decoderbench.statistics import Estimate, Scores, SeedsNeeded, contrast, half_width, seeds_needed
 
 METRIC = "exact_match"
 IMAGES = (200, 500, 2_000, 10_000)
@@ -33,6 +34,7 @@ class PairPlan:
         why: why this pair is shown; empty if it was asked for.
         estimate: the difference in the pilot.
         plans: by number of test images; empty if the rows agree on every image, so their variation is not known.
+        not_learned: how many of the pilot's seeds did not learn, of a row of which any did not.
     """
 
     row: int
@@ -40,6 +42,7 @@ class PairPlan:
     why: str
     estimate: Estimate
     plans: dict[int, ImagePlan]
+    not_learned: dict[int, int]
 
 
 def plan_pairs(samples: Samples, effect: float, pairs: list[RowPair] | None = None) -> list[PairPlan]:
@@ -57,6 +60,10 @@ def plan_pairs(samples: Samples, effect: float, pairs: list[RowPair] | None = No
     if not 0 < effect <= 1:
         raise ConfigError([f"--effect {100 * effect:g}: must be above 0 and at most 100, in points of exact match"])
     found = _estimates(samples, pairs if pairs is not None else _all_pairs(samples))
+    if not found and pairs is not None:
+        scores: dict[int, Scores] = {}
+        reasons = dict.fromkeys(why_not_comparable(samples, METRIC, *pair, scores) for pair in pairs)
+        raise ConfigError([f"nothing to plan with: {'; '.join(reasons)}"])
     if not found:
         raise ConfigError(["no two rows have a result on the same images for the same seeds; a pilot needs two rows"])
     several = {pair: estimate for pair, estimate in found.items() if estimate.seeds > 1}
@@ -66,25 +73,23 @@ def plan_pairs(samples: Samples, effect: float, pairs: list[RowPair] | None = No
     if not several:
         raise ConfigError(["the rows of the pilot were tested on one image, which cannot show how images vary"])
     if pairs is not None:
-        return [_plan(pair, "", estimate, effect) for pair, estimate in several.items()]
+        return [_plan(samples, pair, "", estimate, effect) for pair, estimate in several.items()]
     ordered = sorted(several, key=lambda pair: several[pair].variance if _varies(several[pair]) else -1.0)
     varying = [pair for pair in ordered if _varies(several[pair])] or ordered[-1:]
     chosen = {varying[(len(varying) - 1) // 2]: "median pair", varying[-1]: "worst pair"}
     if len(varying) == 1:
         chosen = {varying[0]: "only pair that varies" if len(several) > 1 else "only pair"}
-    return [_plan(pair, why, several[pair], effect) for pair, why in chosen.items()]
+    return [_plan(samples, pair, why, several[pair], effect) for pair, why in chosen.items()]
 
 
-def _plan(pair: RowPair, why: str, estimate: Estimate, effect: float) -> PairPlan:
-    if not _varies(estimate):
-        return PairPlan(*pair, why, estimate, {})
+def _plan(samples: Samples, pair: RowPair, why: str, estimate: Estimate, effect: float) -> PairPlan:
     pilot, per_image = estimate.components, estimate.units / estimate.images
     plans = {}
-    for images in sorted({*IMAGES, estimate.images}):
+    for images in sorted({*IMAGES, estimate.images}) if _varies(estimate) else ():
         units = max(2, round(images * per_image))
         width = half_width(pilot, seeds=estimate.seeds, units=units)
         plans[images] = ImagePlan(seeds_needed(pilot, effect, units=units), width)
-    return PairPlan(*pair, why, estimate, plans)
+    return PairPlan(*pair, why, estimate, plans, count_not_learned(samples, pair))
 
 
 def _varies(estimate: Estimate) -> bool:

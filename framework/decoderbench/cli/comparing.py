@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,8 +26,9 @@ def contrast(
     baseline: Annotated[str, typer.Option("--baseline", help=Baseline, show_default=False)],
     metric: Annotated[str, typer.Option("--metric", help="Such as exact_match, cer, nats_per_char.")] = "exact_match",
     axis: Annotated[
-        str, typer.Option("--axis", help="Only rows that differ from the baseline in this axis, such as decoder.")
-    ] = "",
+        str | None,
+        typer.Option("--axis", help="Only rows that differ from the baseline in this axis, such as decoder."),
+    ] = None,
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
 ) -> None:
@@ -46,15 +49,15 @@ def power(
         float, typer.Option("--effect", help="The difference to find, in points of exact match.", show_default=False)
     ],
     baseline: Annotated[
-        str, typer.Option("--baseline", help=f"{Baseline}  [default: the median and the worst of all pairs]")
-    ] = "",
+        str | None, typer.Option("--baseline", help=f"{Baseline}  [default: the median and the worst of all pairs]")
+    ] = None,
 ) -> None:
     """Print how many seeds and test images find a difference with 80 % power at two-sided .05."""
     from decoderbench.analysis.baselines import find_pairs
     from decoderbench.analysis.pilots import plan_pairs
 
     analysis = _read(results, None, None)
-    pairs = find_pairs(analysis.samples, baseline) if baseline else None
+    pairs = find_pairs(analysis.samples, baseline) if baseline is not None else None
     plans = plan_pairs(analysis.samples, effect / 100, pairs)
     points = f"{effect:g} point{'s' * (effect != 1)}"
     out.print(f"Seeds to find a difference of {points} of exact match, 80 % power, two-sided .05:", markup=False)
@@ -106,18 +109,21 @@ def _table_of(analysis: Analysis, metric: str, found: list[Difference]) -> list[
 
 
 def _explanations(analysis: Analysis, metric: str, found: list[Difference]) -> list[str]:
+    from decoderbench.analysis.marks import find_learning
     from decoderbench.report.metric_texts import metric_name
 
     definition = analysis.results.definitions[metric]
     bases = {each.baseline for each in found}
     against = f"row minus {analysis.samples.titles[bases.pop()]}" if len(bases) == 1 else "row minus baseline"
     better = "above" if definition.higher_is_better else "below"
-    count = f"these {len(found)} contrasts" if len(found) > 1 else "this contrast alone"
+    tested = sum(not isnan(each.estimate.p) for each in found)
+    count = f"these {tested} contrasts" if tested > 1 else "this contrast alone"
     alone = [each for each in found if each.estimate.scope == "this trained model"]
     means = "images" if len(alone) == len(found) else "training runs and images"
+    test = f"p is two-sided, of no difference in the mean over {means}; p (Holm) is adjusted over {count}."
     lines = [
         f"{metric_name(metric)}: {against}; {better} 0 the row is better than its baseline.",
-        f"p is two-sided, of no difference in the mean over {means}; p (Holm) is adjusted over {count}.",
+        test if tested else "There is no interval and no p: one image, or one group, says nothing about others.",
     ]
     if len(alone) < len(found) and len(analysis.samples.variants) > 2:
         lines.append("All rows together say how seeds vary, so p is not that of a pair alone (Smyth 2004).")
@@ -125,7 +131,13 @@ def _explanations(analysis: Analysis, metric: str, found: list[Difference]) -> l
     if any(each.estimate.seeds < planned for each in found):
         lines.append(f"Each pair has the seeds for which both rows have a result, of {planned} in the plan.")
     if alone:
-        lines.append("One seed: the interval and p speak of these trained models on new images, not of architectures.")
+        speak = "the interval and p speak of these trained models on new images, not of architectures"
+        others = "; p (Holm) counts them among the others" if len(alone) < len(found) else ""
+        lines.append(f"With one seed {speak}{others}.")
+    learning = find_learning(analysis.samples, sorted({row for each in found for row in (each.row, each.baseline)}))
+    if failed := Counter(learning.loc[learning["learned"].eq(False), "index"]):
+        seeds = ", ".join(f"{analysis.samples.titles[row]} ({number})" for row, number in failed.items())
+        lines.append(f"Seeds that did not learn count like others: {seeds}.")
     if grouped := {each.estimate.units for each in found if each.estimate.units < each.estimate.images}:
         lines.append(f"The images come in groups, which count as one each: {', '.join(map(str, sorted(grouped)))}.")
     return lines
@@ -137,14 +149,18 @@ def _answers(plan: PairPlan, titles: list[str]) -> list[str]:
     seen = f"{100 * pilot.value:+.1f} points with {pilot.seeds} seeds and {pilot.images:,} images{grouped}"
     what = f"{plan.why}, " if plan.why else ""
     head = f"\n{what}{titles[plan.row]} against {titles[plan.baseline]}: {seen} in the pilot"
+    remarks = [
+        f"  {titles[row]}: {number} of {pilot.seeds} seeds did not learn; what follows is for runs that fail as often"
+        for row, number in plan.not_learned.items()
+    ]
     if not plan.plans:
-        return [head, "  they agree on every image, so how much they vary is not known"]
+        return [head, *remarks, "  they agree on every image, so how much they vary is not known"]
     lines = []
     for images, (needed, width) in plan.plans.items():
         as_now = ", as in the pilot" if images == pilot.images else ""
         now = f"with {pilot.seeds} seeds an interval of about +- {100 * width:.1f} points"
         lines.append(f"  {images:>6,} images{as_now}: {_seeds(needed)}; {now}")
-    return [head, *lines]
+    return [head, *remarks, *lines]
 
 
 def _seeds(needed: SeedsNeeded) -> str:

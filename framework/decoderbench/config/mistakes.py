@@ -44,6 +44,8 @@ def _explain(details: ErrorDetails, model: type[BaseModel], further: Iterable[st
         return location, f"is missing; every {'experiment' if len(location) == 1 else 'such table'} needs it"
     if details["type"] == "tuple_type":
         message = "Input should be a list, as in [...] or, for tables, [[...]]"
+    if details["type"] in ("dict_type", "model_type"):
+        message = "Input should be a table, as in { key = value }"
     ours = message.startswith("Value error, ")
     message = message.removeprefix("Value error, ")
     if not isinstance(given, Mapping | list | tuple) and repr(given) not in message:

@@ -4,9 +4,20 @@ import tomllib
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
-    """Return the 1-based line of the key at `location`, else of the innermost table that contains it, else None."""
-    wanted = tuple(map(str, location))
-    best: tuple[int, int] | None = None  # (keys matched, line)
+    """Return the 1-based line of the key at `location`, else of the innermost table that contains it, else None.
+
+    A key with dots, such as "training.steps", may also be written as nested ones, without quotes.
+    """
+    keys = tuple(map(str, location))
+    nested = tuple(".".join(keys).split("."))
+    matched, line = _find(text, keys)
+    nested_matched, nested_line = _find(text, nested)
+    return nested_line if matched < len(keys) and nested_matched == len(nested) else line
+
+
+def _find(text: str, wanted: tuple[str, ...]) -> tuple[int, int | None]:
+    """Return how many of the wanted keys a line has, at most, and the first such line."""
+    best: tuple[int, int | None] = 0, None
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith("["):
@@ -15,9 +26,9 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
             path = table + assignment[0]
         else:
             continue
-        if path and wanted[: len(path)] == path and (best is None or len(path) > best[0]):
-            best = (len(path), number)
-    return best[1] if best else None
+        if len(path) > best[0] and wanted[: len(path)] == path:
+            best = len(path), number
+    return best
 
 
 def split_assignment(line: str) -> tuple[tuple[str, ...], str] | None:
