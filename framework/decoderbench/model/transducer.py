@@ -87,7 +87,7 @@ class _JointLogProbs(torch.autograd.Function):
         return torch.cat(blanks, dim=1), torch.cat(labels, dim=1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(context: Any, of_blank: Tensor, of_label: Tensor) -> tuple[Tensor | None, ...]:
         frames, text, classes, weight, bias = context.saved_tensors
         of_frames: list[Tensor] = []
@@ -111,7 +111,7 @@ class _JointLogProbs(torch.autograd.Function):
 def _blocks(frames: Tensor, text: Tensor, weight: Tensor) -> Sequence[Tensor]:
     """Return the frames (B, T, J) in blocks (B, t, J), such that hidden values and logits of a block are few."""
     per_frame = len(frames) * text.shape[1] * sum(weight.shape)
-    return frames.split(max(1, VALUES_PER_BLOCK // max(1, per_frame)), dim=1)
+    return torch.split(frames, max(1, VALUES_PER_BLOCK // max(1, per_frame)), dim=1)
 
 
 def _as_index(classes: Tensor, logits: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         return -torch.where(_ends(reached, lengths), reached, 0.0).sum(dim=(1, 2))
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         of_blank, of_label = _posterior(*context.saved_tensors)
         scale = -gradient[:, None, None]
