@@ -51,6 +51,8 @@ DECODER_OPTIONS: dict[str, list[Options]] = {
         {"hidden_dim": 32},
         {"attention": "a3", "projection_dim": 16, "label_smoothing": 0.1},
     ],
+    "nrtr": [{"num_layers": 1}],
+    "parseq": [{"dim": 64}, {"dim": 32, "read": "nar", "refinements": 0}],
     "sar": [{"hidden_dim": 24}],
     "hybrid": [{"guide": {"use": "attention_lstm", "hidden_dim": 32}, "read": "joint"}],
     "guided_ctc": [{"guide": {"use": "attention_lstm", "hidden_dim": 32}}],

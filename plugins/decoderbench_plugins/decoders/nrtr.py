@@ -1,8 +1,9 @@
 """NRTR: a Transformer that writes one character at a time and attends to all frames of the memory at every layer.
 
-Sheng et al. 2019, "NRTR: A No-Recurrence Sequence-to-Sequence Model For Scene Text Recognition", which has six layers
-of width 512: `{ use = "nrtr", dim = 512 }`. Its layers are those of Vaswani et al. 2017, with layer normalization after
-each of their parts, trained with smoothed targets.
+Sheng et al. 2019, "NRTR: A No-Recurrence Sequence-to-Sequence Model For Scene Text Recognition". Its layers are those of
+Vaswani et al. 2017, normalized after each of their parts, and trained with smoothed targets. The decoder of the paper:
+
+    "NRTR" = { use = "nrtr", dim = 512, num_layers = 6 }
 
 The paper's encoder is a Transformer too, whose output says where each frame is. Here that is up to the bridge, so
 positions are added to the memory (`memory_positions`).
@@ -51,8 +52,8 @@ class NRTR(AutoregressiveDecoder):
         dim: int | None = Field(default=None, ge=1)
         """Width N of all layers; frames of another width are projected to it. Default: the width of the memory."""
 
-        num_layers: int = Field(default=6, ge=1)
-        """Number of layers."""
+        num_layers: int = Field(default=2, ge=1)
+        """Number of layers. The paper has six."""
 
         num_heads: int | None = Field(default=None, ge=1)
         """Heads of each attention, a divisor of the width. Default: as many as are at least 32 wide."""

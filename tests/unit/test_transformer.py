@@ -1,0 +1,57 @@
+"""The shared parts of Transformer decoders against those of PyTorch."""
+
+import pytest
+import torch
+from torch import nn
+
+from decoderbench import Attention, InfeasibleError, Memory, MemoryInput, causal_mask, resolve_num_heads
+
+
+def reference_of(attention: Attention, dim: int) -> nn.MultiheadAttention:
+    """Return PyTorch's attention with the same weights."""
+    reference = nn.MultiheadAttention(dim, attention.num_heads, batch_first=True)
+    with torch.no_grad():
+        reference.in_proj_weight.copy_(torch.cat([attention.query.weight, attention.key_value.weight]))
+        reference.in_proj_bias.copy_(torch.cat([attention.query.bias, attention.key_value.bias]))
+        reference.out_proj.load_state_dict(attention.output.state_dict())
+    return reference
+
+
+def test_attention_and_its_weights_are_those_of_pytorch() -> None:
+    torch.manual_seed(0)
+    attention, reader, source = Attention(12, 3), torch.randn(2, 4, 12), torch.randn(2, 5, 12)
+    readable = torch.tensor([[True, True, False, True, False], [False, True, True, True, True]])
+    expected, expected_weights = reference_of(attention, 12)(reader, source, source, key_padding_mask=~readable)
+    kept, mask = attention.keys_values(source), readable[:, None, None]
+    torch.testing.assert_close(attention(reader, kept, mask), expected)
+    torch.testing.assert_close(attention.weights(reader, kept, mask), expected_weights)
+
+
+def test_keys_and_values_in_two_parts_are_those_of_the_whole() -> None:
+    attention, source = Attention(6, 2), torch.randn(2, 5, 6)
+    in_parts = attention.keys_values(source[:, 3:], attention.keys_values(source[:, :3]))
+    for part, whole in zip(in_parts, attention.keys_values(source), strict=True):
+        torch.testing.assert_close(part, whole)
+
+
+def test_causal_mask_lets_the_last_query_read_all() -> None:
+    assert causal_mask(2, 4, torch.device("cpu")).long().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(1, 1), (33, 1), (64, 2), (100, 2), (384, 12), (512, 16)])
+def test_default_heads_divide_the_width_and_are_at_least_32_wide(dim: int, heads: int) -> None:
+    assert resolve_num_heads("nrtr", dim, None) == heads
+
+
+def test_heads_that_do_not_divide_the_width_are_infeasible() -> None:
+    with pytest.raises(InfeasibleError, match="nrtr needs a width that num_heads = 5 divides, it is 12"):
+        resolve_num_heads("nrtr", 12, 5)
+
+
+def test_memory_input_of_equal_width_adds_positions_only() -> None:
+    memory = Memory.of(torch.randn(2, 6, 4))
+    assert torch.equal(MemoryInput(4, 4, positions=False)(memory), memory.frames)
+    added = MemoryInput(4, 4, positions=True)(memory) - memory.frames
+    angle = torch.arange(6.0)
+    torch.testing.assert_close(added[1, :, 0], angle.sin())
+    torch.testing.assert_close(added[0, :, 3], (angle / 100).cos())
