@@ -1,10 +1,12 @@
 """Attention LSTM: published size, wiring, which options go together, and equality with its formula step by step."""
 
 import string
+from math import log
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoderbench import Charset, InfeasibleError, Labels, LabelSpec, Memory, SequenceSpec
@@ -165,6 +167,27 @@ def test_variant_ignores_padding_and_its_transcription_has_the_probability_of_it
         rows = zip(read.ids.tolist(), read.lengths.tolist(), strict=True)
         texts = Labels.from_texts([CHARSET.decode(ids[:length]) for ids, length in rows], CHARSET)
         torch.testing.assert_close(read.log_prob, -decoder.nll(padded, texts))
+
+
+def test_sizes_in_frames_follow_from_the_median_character_of_the_labels() -> None:
+    """24 frames, and a character takes a tenth of the width of the image: h = 2.4."""
+    memory = SequenceSpec(length=24, dim=6, left_to_right=True)
+    labels = LabelSpec(charset=CHARSET, max_length=25, width_per_character=(0.05, 0.1, 0.3))
+    location, gmm, monotonic, given = (
+        AttentionLSTM(AttentionLSTM.Config.model_validate(options), memory, labels).attention
+        for options in (
+            {"attention": "location"},
+            {"attention": "gmm"},
+            {"attention": "monotonic"},
+            {"attention": "monotonic", "frames_per_step": 5.0},
+        )
+    )
+    assert location.filters.kernel_size == (11,)
+    step, width = F.softplus(gmm.mixture.bias[5:10]), F.softplus(gmm.mixture.bias[10:])
+    torch.testing.assert_close(step, torch.full((5,), 2.4))
+    torch.testing.assert_close(width, torch.full((5,), 1.2))
+    assert monotonic.offset.item() == pytest.approx(-log(2.4))
+    assert given.offset.item() == pytest.approx(-log(5))
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned"])

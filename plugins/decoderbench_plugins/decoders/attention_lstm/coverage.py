@@ -4,6 +4,7 @@ Tu et al. 2016, "Modeling Coverage for Neural Machine Translation", in the form 
 Summarization with Pointer-Generator Networks".
 """
 
+import torch
 from torch import Tensor, nn
 
 from decoderbench import Memory
@@ -35,5 +36,10 @@ def coverage_penalty(weights: Tensor, counted: Tensor) -> Tensor:
         weights: (B, S, T).
         counted: (B, S) bool, the steps that count.
     """
-    covered = weights.cumsum(dim=1) - weights
-    return (weights.minimum(covered).sum(dim=2) * counted).sum(dim=1)
+    covered = torch.zeros_like(weights[:, 0])
+    penalty = covered.new_zeros(len(weights))
+    for of_step, counts in zip(weights.unbind(dim=1), counted.unbind(dim=1), strict=True):
+        # Not by cumsum, which adds in no fixed order on CUDA.
+        penalty = penalty + of_step.minimum(covered).sum(dim=1) * counts
+        covered = covered + of_step
+    return penalty

@@ -58,5 +58,5 @@ class MonotonicAttention(AdditiveAttention):
 
 def first_above_zero(energy: Tensor, before: Tensor) -> Tensor:
     """Return 1 at the first frame with an energy above 0 from that with the weight 1 before, both (B, T)."""
-    stops = (energy > 0) & (before.cumsum(dim=1) > 0)
+    stops = (energy > 0) & ((before > 0).cumsum(dim=1) > 0)
     return (stops & (stops.cumsum(dim=1) == 1)).to(before.dtype)
