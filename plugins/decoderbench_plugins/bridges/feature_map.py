@@ -1,8 +1,8 @@
-"""The feature map itself, as a memory that keeps its height and width, for decoders that read two dimensions.
+"""The feature map itself, as a memory of one frame per place that keeps its height and width.
 
-Its frames are those of `flatten_grid`, one per place, row by row. `flatten_grid` is for decoders that read a sequence,
-whatever its order; with `feature_map` the decoder also knows the row and the column of each frame. Images narrower than
-the size that it was built for have fewer columns, and as many rows.
+The memory for attention over two dimensions, as in Li et al. 2019, "Show, Attend and Read". Images narrower than the
+size that it was built for have fewer columns, and as many rows. A map of several rows is not in reading order, so CTC
+cannot use it.
 """
 
 from typing import final
@@ -12,11 +12,9 @@ from torch import Tensor
 from decoderbench import FeatureMapSpec, SequenceBridge, SequenceSpec, hookimpl
 
 
-@final
-class FeatureMap(SequenceBridge):
+class Grid(SequenceBridge):
     """T = H * W, row by row, D = C; the shape (H, W) is kept."""
 
-    name = "feature_map"
     exports = True
 
     @staticmethod
@@ -33,7 +31,21 @@ class FeatureMap(SequenceBridge):
         return features.flatten(2).transpose(1, 2)  # (B, H*W, C)
 
 
+@final
+class FeatureMap(Grid):
+    """T = H * W, row by row, D = C; the shape (H, W) is kept."""
+
+    name = "feature_map"
+
+
+@final
+class FlattenGrid(Grid):
+    """The same as feature_map, under the name that it had before memories knew their height and width."""
+
+    name = "flatten_grid"
+
+
 @hookimpl
-def register_bridges() -> list[type[FeatureMap]]:
-    """Register `feature_map`."""
-    return [FeatureMap]
+def register_bridges() -> list[type[Grid]]:
+    """Register `feature_map` and `flatten_grid`."""
+    return [FeatureMap, FlattenGrid]
