@@ -169,16 +169,16 @@ def test_all_decoders_are_trained_on_the_same_batches_and_initial_encoder(
             from decoderbench.model.recognizer import Recognizer
 
             tensors = recorded.setdefault(cell.decoder.label, [])
-            original = Recognizer.nll
+            original = Recognizer.loss
 
-            def nll(recognizer: Any, images: Any, labels: Any) -> Any:
+            def loss(recognizer: Any, images: Any, *rest: Any) -> Any:
                 if not tensors:
                     tensors.extend(w.detach().clone() for w in recognizer.encoder.parameters())
                 tensors.append(images.clone())
-                return original(recognizer, images, labels)
+                return original(recognizer, images, *rest)
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Recognizer, "nll", nll)
+                patch.setattr(Recognizer, "loss", loss)
                 return (yield)
 
     tiny_registry.plugins.add(RecordsTrainingImages(), "records training images")

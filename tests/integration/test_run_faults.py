@@ -54,15 +54,15 @@ def test_non_finite_loss_or_gradient_ends_the_cell_as_diverged_with_its_step(
 
     calls = SimpleNamespace(count=0)
 
-    def nll(self: Any, memory: Any, labels: Any) -> Any:
+    def loss(self: Any, memory: Any, labels: Any) -> Any:
         calls.count += 1
-        value = LSTMCTC.nll(self, memory, labels)
+        value = LSTMCTC.loss(self, memory, labels)
         if calls.count != 2:
             return value
         # sqrt has an infinite slope at 0: a finite loss with a gradient that is not.
         return value * float("nan") if where == "loss" else value + (value - value.detach()).abs().sqrt()
 
-    add_variant(tiny_registry, "decoder", LSTMCTC, "diverging", nll=nll)
+    add_variant(tiny_registry, "decoder", LSTMCTC, "diverging", loss=loss)
     tiny["grid"]["decoder"] = {"diverging": {"use": "diverging"}, "ctc": {"use": "lstm_ctc"}}
     frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
     assert frame.loc["diverging", "status"] == "diverged"
@@ -77,7 +77,8 @@ def test_nan_scores_in_validation_end_the_cell_as_diverged(
     from decoderbench_plugins.decoders.attention_lstm import AttentionLSTM
 
     def transcribe(self: Any, memory: Any, *, beam_size: int = 1) -> Any:
-        return AttentionLSTM.transcribe(self, memory * float("nan"), beam_size=beam_size)
+        unknown = replace(memory, frames=memory.frames * float("nan"))
+        return AttentionLSTM.transcribe(self, unknown, beam_size=beam_size)
 
     add_variant(tiny_registry, "decoder", AttentionLSTM, "nan", transcribe=transcribe)
     tiny["grid"]["decoder"] = {"nan": {"use": "nan"}}
