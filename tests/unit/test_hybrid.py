@@ -80,6 +80,19 @@ def test_reader_transcribes_as_it_does_alone(read: str, beam_size: int) -> None:
     assert torch.equal(read_texts.log_prob, expected.log_prob)
 
 
+def test_guide_reads_valid_frames_only() -> None:
+    """CTC scores every frame, so the loss does read padding; what the guide reads does not depend on it."""
+    decoder, frames, noise = build(read="guide"), draw(), torch.randn(4, 2, 5)
+    valid = torch.arange(6).expand(4, 6) < 4
+    labels = Labels.from_texts(["ab", "", "aab", "b"], CHARSET)
+    one, other = (Memory(torch.cat([frames[:, :4], end], dim=1), valid) for end in (frames[:, 4:], noise))
+    assert torch.equal(decoder.nll(one, labels), decoder.nll(other, labels))
+    assert texts_of(decoder.transcribe(one)) == texts_of(decoder.transcribe(other))
+    assert torch.equal(decoder.alignment(one, labels), decoder.alignment(other, labels))
+    assert not torch.equal(decoder.loss(one, labels), decoder.loss(other, labels))
+    assert decoder.reads_padding
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_wide_joint_beam_finds_the_text_with_the_best_joint_score(seed: int) -> None:
     decoder, memory, texts = build(read="joint", guide_weight=0.4, seed=seed), draw(), texts_up_to(LABELS.max_length)
