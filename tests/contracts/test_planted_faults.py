@@ -8,14 +8,14 @@ import pytest
 import torch
 from helpers.small_decoders import SmallCTC
 from helpers.support import REGISTRY
-from planted import Fault, datasets, decoders, leaks, metrics, stages
+from planted import Fault, datasets, decoders, leaks, metrics, readers, stages
 from planted.unusual import SpectralNorm, TiedWeights
 
 from decoderbench import ComponentConfig, Decoder, Hypotheses
 from decoderbench.testing import ConformanceError, RuleSkipped, check_bridge, check_decoder, checks_of, fake_cuda
 
-FAULTS = [*decoders.FAULTS, *leaks.FAULTS, *stages.FAULTS, *datasets.FAULTS, *metrics.FAULTS]
-HEALTHY = [*decoders.HEALTHY, *stages.HEALTHY, *datasets.HEALTHY, *metrics.HEALTHY]
+FAULTS = [*decoders.FAULTS, *readers.FAULTS, *leaks.FAULTS, *stages.FAULTS, *datasets.FAULTS, *metrics.FAULTS]
+HEALTHY = [*decoders.HEALTHY, *readers.HEALTHY, *stages.HEALTHY, *datasets.HEALTHY, *metrics.HEALTHY]
 STAGES = {"rectifier", "encoder", "bridge"}
 
 
@@ -89,6 +89,7 @@ class SearchesOnTheHost(Decoder):
 
     name = "searches_on_the_host"
     Config = ComponentConfig
+    reads_padding = True
 
     def __init__(self, config: Any, memory: Any, labels: Any) -> None:
         super().__init__(config, memory, labels)

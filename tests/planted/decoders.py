@@ -27,7 +27,7 @@ from planted import Fault
 class WrongBlank(SmallCTC):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         frames = torch.full_like(labels.lengths, memory.shape[1])
-        log_probs = self._log_probs(memory).transpose(0, 1)
+        log_probs = self.log_probs(memory).transpose(0, 1)
         last = self.vocabulary_size - 1
         return F.ctc_loss(log_probs, labels.ids + 1, frames, labels.lengths, blank=last, reduction="none")
 
@@ -419,7 +419,7 @@ class PlainTensor(SmallCTC):
 class LengthsOnTheDevice(SmallCTC):
     def nll(self, memory: Tensor, labels: Labels) -> Tensor:
         frames = torch.full_like(labels.lengths, memory.shape[1])
-        log_probs = self._log_probs(memory).transpose(0, 1)
+        log_probs = self.log_probs(memory).transpose(0, 1)
         return F.ctc_loss(log_probs, labels.ids + 1, frames, labels.lengths, reduction="none")
 
 
