@@ -59,7 +59,7 @@ def train(number: int, task: Task, together: Barrier, reports: Queue[str | Span]
 
         def take(steps: int) -> None:
             for _ in range(steps):
-                trainer.take_step(*next(batches))
+                trainer.take_step(next(batches))
             synchronize(device)
 
         take(WARM_UPS)

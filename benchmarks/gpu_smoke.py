@@ -211,7 +211,7 @@ def compare_runs(figures: Figures, cells: Cells, name: str, steps: int) -> None:
         torch.manual_seed(0)
         of_run = []
         for batch in trainer.context.batches(steps):
-            trainer.take_step(*batch)
+            trainer.take_step(batch)
             of_run.append(trainer.loss)
         losses.append(torch.stack(of_run))
         weights.append(torch.cat([parameter.detach().flatten() for parameter in trainer.recognizer.parameters()]))

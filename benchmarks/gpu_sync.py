@@ -18,7 +18,6 @@ from figures import Figures, parser, start
 from quickstart_cells import load_cells
 from recognizers import Stage, recognizers
 
-from decoderbench.data.resident_dataset import to_float
 from decoderbench.training.devices import use_ieee_float32
 from decoderbench.training.trainer import Trainer
 
@@ -52,15 +51,15 @@ def find_wait(trainer: Trainer, warm_ups: int, steps: int) -> dict[str, str | No
     batches = trainer.context.batches(warm_ups + steps)
     trainer.recognizer.train()
     for _ in range(warm_ups):
-        trainer.take_step(*next(batches))
+        trainer.take_step(next(batches))
     for _ in range(steps):
         part = GATHERING
         try:
             with refusing_host_waits(device):
-                images, labels = next(batches)
+                batch = next(batches)
             part = STEP
             with refusing_host_waits(device):
-                trainer.take_step(images, labels)
+                trainer.take_step(batch)
         except RuntimeError as error:
             found[part] = place_of_wait(error)
             if found[part] is None:
@@ -72,11 +71,11 @@ def find_wait(trainer: Trainer, warm_ups: int, steps: int) -> dict[str, str | No
 def count_waits(trainer: Trainer, beam_size: int) -> tuple[list[str], int]:
     """Transcribe a batch; return the places that waited, once per wait, and the number of decoded positions."""
     dataset, model = trainer.context.dataset, trainer.recognizer.eval()
-    images = to_float(dataset.gather(dataset.rows("test"))[0])
+    images, _, columns = dataset.gather(dataset.rows("test")).to_float()
     with torch.inference_mode():
-        model.transcribe(images, beam_size=beam_size)
+        model.transcribe(images, columns, beam_size=beam_size)
         with recording_host_waits(images.device) as places:
-            positions = model.transcribe(images, beam_size=beam_size).ids.shape[1]
+            positions = model.transcribe(images, columns, beam_size=beam_size).ids.shape[1]
     return places, positions
 
 

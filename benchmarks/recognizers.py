@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from decoderbench import Charset, ImageSpec, Labels, LabelSpec
+from decoderbench.data.resident_dataset import Batch
 from decoderbench.model.complexity import count_gmacs, count_parameters
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.options import TrainingOptions
@@ -167,7 +168,7 @@ def measure(figures: Figures, name: str, gmacs: float, model: Callable[[], Recog
     torch.manual_seed(0)
     subject = Subject(model().to(device), *draw(run.batch_size, device), TrainingOptions())
     figures.add(f"{name}: first training step", seconds(device, subject.train), "s")
-    peaks = memory.peak_mb(), transcription_peak_mb(subject.model.eval(), subject.images)
+    peaks = memory.peak_mb(), transcription_peak_mb(subject.model.eval(), Batch(subject.images, subject.labels))
     loops = (subject.train, subject.transcribe, *(loop for _, loop, _ in run.products))
     for loop in loops:
         loop()

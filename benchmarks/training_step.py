@@ -26,7 +26,6 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from decoderbench import CTCDecoder, Labels
-from decoderbench.data.resident_dataset import to_float
 from decoderbench.options import AugmentationOptions
 from decoderbench.training.devices import synchronize, use_ieee_float32
 from decoderbench.training.trainer import Trainer
@@ -67,7 +66,7 @@ def bare_loop(trainer: Trainer, pixels: Tensor, loss_of: BareLoss, length: int, 
     for step in range(steps):
         first = step * size % (len(pixels) - size)
         rows = slice(first, first + size)
-        loss = loss_of(model.memory(pixels[rows]), rows) / (size * length)
+        loss = loss_of(model.memory(pixels[rows]).frames, rows) / (size * length)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), trainer.options.clip_norm)
@@ -76,8 +75,8 @@ def bare_loop(trainer: Trainer, pixels: Tensor, loss_of: BareLoss, length: int, 
 
 def framework_loop(trainer: Trainer, steps: int) -> None:
     trainer.step = 0
-    for images, labels in trainer.context.batches(steps):
-        trainer.take_step(images, labels)
+    for batch in trainer.context.batches(steps):
+        trainer.take_step(batch)
 
 
 def sampling_loop(trainer: Trainer, steps: int) -> None:
@@ -87,8 +86,8 @@ def sampling_loop(trainer: Trainer, steps: int) -> None:
 
 def measure(figures: Figures, name: str, trainer: Trainer, augmented: Trainer, steps: int, rounds: int) -> None:
     device, dataset = trainer.context.device, trainer.context.dataset
-    images, labels = dataset.gather(dataset.rows("train"))
-    pixels, loss_of = to_float(images), bare_loss(trainer, labels)
+    pixels, labels, _ = dataset.gather(dataset.rows("train")).to_float()
+    loss_of = bare_loss(trainer, labels)
     compare_losses(figures, name, trainer, pixels, labels, loss_of)
     loops = {
         "bare loop": partial(bare_loop, trainer, pixels, loss_of, labels.longest, steps),
@@ -117,7 +116,7 @@ def compare_losses(
     model, rows = trainer.recognizer.eval(), slice(0, trainer.options.batch_size)
     batch = Labels(labels.ids[rows], labels.lengths[rows], labels.host_lengths[rows])
     with torch.no_grad():
-        memory = model.memory(pixels[rows])
+        memory = model.memory(pixels[rows]).frames
         bare, full = float(loss_of(memory, rows)), float(model.decoder.nll(memory, batch).sum())
     model.train()
     figures.add(f"{name}: difference of the losses", abs(bare / full - 1), "1", ok=abs(bare / full - 1) < 1e-5)
@@ -132,12 +131,12 @@ def measure_launches(figures: Figures, name: str, trainer: Trainer) -> None:
     for batch in batches:
         synchronize(device)
         begin = time.perf_counter()
-        trainer.take_step(*batch)
+        trainer.take_step(batch)
         host.append(1e3 * (time.perf_counter() - begin))
     synchronize(device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as found:
         for batch in batches:
-            trainer.take_step(*batch)
+            trainer.take_step(batch)
         synchronize(device)
     on_device = [
         event for event in found.key_averages() if event.device_type == DeviceType.CUDA and not event.is_user_annotation

@@ -81,7 +81,7 @@ def test_recurrences_before_the_decoder_run_in_float32_although_the_other_layers
         memory = recognizer.memory(torch.randn(5, 1, 16, 32, device=DEVICE))
     assert formats == [torch.bfloat16]
     assert recurrences == ["float32"]
-    assert memory.dtype == torch.float32
+    assert memory.frames.dtype == torch.float32
 
 
 class CellsStarted:
@@ -145,12 +145,12 @@ def test_training_step_does_not_wait_for_the_gpu(
     dataset = ResidentDataset(prepared.inputs.images, prepared.inputs.audit, DEVICE)
     (cell,) = (cell for cell in prepared.cells if cell.decoder.label == decoder)
     trainer = Trainer(cell, LocalContext(cell, tiny_registry, dataset, tmp_path, environment={}))
-    for step, (images, labels) in enumerate(trainer.context.batches(6), start=1):
+    for step, batch in enumerate(trainer.context.batches(6), start=1):
         if step <= 3:  # the first ones load kernels
-            trainer.take_step(images, labels)
+            trainer.take_step(batch)
         else:
             with refusing_host_waits(DEVICE):
-                trainer.take_step(images, labels)
+                trainer.take_step(batch)
 
 
 def test_finite_guard_names_the_first_non_finite_step_at_its_next_check() -> None:

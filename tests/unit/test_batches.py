@@ -1,6 +1,6 @@
 """Sampler, ResidentDataset, Labels and Augmentation: the order, the content and the pixels of resident."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from decoderbench import Charset, ComponentConfig, DataError, Dataset, Labels, S
 from decoderbench.data.audit import audit
 from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.image_cache import open_store
-from decoderbench.data.resident_dataset import ResidentDataset, to_float
+from decoderbench.data.resident_dataset import Batch, ResidentDataset, to_float
 from decoderbench.data.samplers import Sampler, split_in_order
 from decoderbench.options import AugmentationOptions, ImageOptions
 
@@ -99,7 +99,7 @@ def resident(tmp_path: Path) -> ResidentDataset:
 
 @pytest.mark.parametrize("rows", [[0], [5, 1, 1, 0], [3, 2], [2], []])
 def test_gather_returns_images_and_labels_of_the_rows(resident: ResidentDataset, rows: list[int]) -> None:
-    images, labels = resident.gather(np.array(rows, dtype=np.int64))
+    images, labels, columns = resident.gather(np.array(rows, dtype=np.int64))
     assert images.dtype == torch.uint8
     assert np.array_equal(images.numpy(), resident.store.images[rows])
     texts = [Plain.labels[row] for row in rows]
@@ -107,11 +107,12 @@ def test_gather_returns_images_and_labels_of_the_rows(resident: ResidentDataset,
     assert torch.equal(labels.ids, expected.ids)
     assert torch.equal(labels.lengths, expected.lengths)
     assert labels.host_lengths == expected.host_lengths
+    assert columns is None  # all images have one width
 
 
 def test_label_outside_the_charset_is_empty_and_not_spellable(resident: ResidentDataset) -> None:
     assert resident.spellable.tolist() == [True, True, True, True, False, True]
-    _, labels = resident.gather(np.array([4, 1]))
+    _, labels, _ = resident.gather(np.array([4, 1]))
     assert labels.lengths.tolist() == [0, 1]
     assert labels.ids.tolist() == [[0, 0, 0], [1, 0, 0]]
 
@@ -126,7 +127,7 @@ def test_rows_of_a_split_exclude_what_the_audit_excludes(resident: ResidentDatas
 
 def test_changing_a_batch_changes_neither_store_nor_labels(resident: ResidentDataset) -> None:
     before = resident.store.images.copy()
-    images, labels = resident.gather(np.array([0, 1]))
+    images, labels, _ = resident.gather(np.array([0, 1]))
     images += 1
     labels.ids.add_(1)
     assert np.array_equal(resident.store.images, before)
@@ -179,8 +180,13 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def augmentation(*, seed: int = 0, **options: Any) -> Augmentation:
-    return Augmentation(AugmentationOptions(**options), seed, CPU)
+def without_labels(images: Tensor, columns: Tensor | None = None) -> Batch:
+    return Batch(images, Labels.from_texts([""] * len(images), Charset("a")), columns)
+
+
+def augmentation(*, seed: int = 0, **options: Any) -> Callable[[Tensor, int], Tensor]:
+    changed = Augmentation(AugmentationOptions(**options), seed, CPU)
+    return lambda images, step: changed(without_labels(images), step).images
 
 
 def noise_images(batch: int = 4, *, height: int = 16, width: int = 48) -> Tensor:
@@ -266,14 +272,26 @@ def close(actual: Tensor, expected: Tensor) -> bool:
 
 def test_translate_is_a_fraction_of_the_height_on_both_axes() -> None:
     images = noise_images(height=8, width=24)
-    moved, before = Extreme(translate=0.25)(images, 0), to_float(images)
+    moved, before = Extreme(translate=0.25)(without_labels(images), 0).images, to_float(images)
     assert close(moved[..., :-2, :-2], before[..., 2:, 2:])
     assert close(moved[..., -2:, :-2], before[..., -1:, 2:].expand(-1, -1, 2, -1))  # the edge, repeated
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"translate": 0.25}, [8, 22, 1]), ({"scale": 0.5}, [11, 20, 6]), ({"noise": 0.1}, [10, 24, 2])],
+    ids=["moved to the left", "shrunk about the middle", "not moved"],
+)
+def test_columns_of_padded_images_follow_their_right_edge(options: dict[str, float], expected: list[int]) -> None:
+    images = noise_images(3, height=8, width=24)
+    changed = Extreme(**options)(without_labels(images, torch.tensor([10, 24, 2])), 0)
+    assert changed.columns is not None
+    assert changed.columns.tolist() == expected
+
+
 def test_rotate_by_90_degrees_turns_the_middle_of_a_wide_image() -> None:
     images = noise_images(height=8, width=24)
-    turned, before = Extreme(rotate=90)(images, 0), to_float(images)
+    turned, before = Extreme(rotate=90)(without_labels(images), 0).images, to_float(images)
     assert close(turned[..., 8:16], before[..., 8:16].rot90(1, dims=(2, 3)))
 
 
@@ -286,7 +304,7 @@ def test_rotate_preserves_distances_in_a_wide_image(degrees: float) -> None:
         return (255 * torch.exp(-((down - y) ** 2 + (right - x) ** 2) / 8)).to(torch.uint8)[None, None]
 
     for y, x in [(0, 10), (-10, 0), (6, 6)]:
-        light = Extreme(rotate=degrees)(spot(y, x), 0)[0, 0] + 1
+        light = Extreme(rotate=degrees)(without_labels(spot(y, x)), 0).images[0, 0] + 1
         found = torch.stack([(light * down).sum(), (light * right).sum()]) / light.sum()
         angle = torch.tensor(torch.pi * degrees / 180)
         expected = torch.stack([angle.cos() * y - angle.sin() * x, angle.sin() * y + angle.cos() * x])
@@ -295,12 +313,12 @@ def test_rotate_preserves_distances_in_a_wide_image(degrees: float) -> None:
 
 def test_shear_moves_each_row_by_its_distance_from_the_middle() -> None:
     images = noise_images(height=9, width=25)
-    sheared, before = Extreme(shear=1)(images, 0), to_float(images)
+    sheared, before = Extreme(shear=1)(without_labels(images), 0).images, to_float(images)
     for row in range(9):
         assert close(sheared[..., row, 4:21], before[..., row, row : row + 17])
 
 
 def test_scale_is_about_the_middle() -> None:
     images = noise_images(height=9, width=25)
-    scaled, before = Extreme(scale=0.5)(images, 0), to_float(images)
+    scaled, before = Extreme(scale=0.5)(without_labels(images), 0).images, to_float(images)
     assert close(scaled[..., 2:7:2, 6:19:2], before[..., 1:8:3, 3:22:3])

@@ -124,10 +124,12 @@ def batches(tmp_path: Path) -> ResidentDataset:
 def test_gather_returns_the_images_of_one_bucket(batches: ResidentDataset) -> None:
     store, seen = batches.store, []
     for rows in batches.in_order(batches.rows("train"), 4):
-        images, labels = batches.gather(rows)
+        images, labels, columns = batches.gather(rows)
         (bucket,) = set(store.bucket_of[rows])
         assert images.shape == (len(rows), 1, 8, store.bucket_widths[bucket])
         assert labels.lengths.tolist() == [1] * len(rows)
+        assert columns is not None
+        assert columns.tolist() == store.widths[rows].tolist()
         for image, row in zip(images.numpy(), rows, strict=True):
             assert np.array_equal(image[:, :, : store.widths[row]], store.pixels(row))
         seen += rows.tolist()

@@ -14,9 +14,11 @@ from decoderbench import (
     Encoder,
     FeatureMapSpec,
     ImageSpec,
+    Labels,
     LabelSpec,
     SequenceSpec,
 )
+from decoderbench.data.resident_dataset import Batch
 from decoderbench.model.complexity import count_gmacs, count_parameters
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.registry.core_components import NoRectifier
@@ -132,9 +134,13 @@ class Clock:
         self.now = 0.0
         self.batches: list[tuple[int, int]] = []
 
-    def transcribe(self, images: Tensor, *, beam_size: int) -> None:
+    def transcribe(self, images: Tensor, columns: None, *, beam_size: int) -> None:
         self.now += 0.1 * len(images) if self.batches else 3.0
         self.batches.append((len(images), beam_size))
+
+
+def batch_of(size: int, width: int) -> Batch:
+    return Batch(torch.zeros(size, 1, 4, width), Labels.from_texts(["a"] * size, Charset("a")))
 
 
 @pytest.fixture
@@ -145,31 +151,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_latency_is_the_median_over_single_images_after_warm_up(clock: Any) -> None:
-    assert timing.measure_latency_ms(clock, torch.zeros(1, 1, 4, 4), beam_size=3) == pytest.approx(100)
+    assert timing.measure_latency_ms(clock, batch_of(1, 4), beam_size=3) == pytest.approx(100)
     assert clock.batches == [(1, 3)] * (timing.LATENCY_WARM_UPS + timing.LATENCY_RUNS)
 
 
 def test_latency_of_each_length_takes_half_the_runs(clock: Any) -> None:
-    images = {0: torch.zeros(1, 1, 4, 4), 7: torch.zeros(1, 1, 4, 8)}
+    images = {0: batch_of(1, 4), 7: batch_of(1, 8)}
     assert timing.measure_latency_by_length(clock, images, beam_size=3) == pytest.approx({"0": 100, "7": 100})
     assert clock.batches == [(1, 3)] * 2 * sum(-(-n // 2) for n in (timing.LATENCY_WARM_UPS, timing.LATENCY_RUNS))
 
 
 def test_throughput_excludes_the_warm_up_and_a_shorter_last_batch(clock: Any) -> None:
-    batches = [torch.zeros(size, 1, 4, 4) for size in (4, 4, 4, 2)]
+    batches = [batch_of(size, 4) for size in (4, 4, 4, 2)]
     assert timing.measure_throughput(clock, batches) == pytest.approx(10)
     assert [size for size, _ in clock.batches] == [4, 4, 4]  # the first one is the warm-up, and is not counted again
 
 
 def test_throughput_warms_up_each_width_and_then_measures_all_full_batches(clock: Any) -> None:
-    batches = [torch.zeros(size, 1, 4, width) for size, width in ((4, 4), (3, 8), (2, 8), (2, 12))]
+    batches = [batch_of(size, width) for size, width in ((4, 4), (3, 8), (2, 8), (2, 12))]
     assert timing.measure_throughput(clock, batches) == pytest.approx(10)
     assert sorted(size for size, _ in clock.batches[:3]) == [2, 3, 4]
     assert [size for size, _ in clock.batches[3:]] == [4, 3, 2]
 
 
 def test_throughput_of_a_single_batch_transcribes_it_twice(clock: Any) -> None:
-    assert timing.measure_throughput(clock, [torch.zeros(4, 1, 4, 4)]) == pytest.approx(10)
+    assert timing.measure_throughput(clock, [batch_of(4, 4)]) == pytest.approx(10)
 
 
 def test_rate_of_training_leaves_out_the_first_steps_and_validations(clock: Any) -> None:

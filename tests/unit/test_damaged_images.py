@@ -72,7 +72,7 @@ def images_of(store: ImageStore) -> list[bytes]:
     resident = ResidentDataset(store, audit(samples), torch.device("cpu"))
     found = {}
     for rows in resident.in_order(ALL_ROWS, 5):
-        images, _ = resident.gather(rows)
+        images, _, _ = resident.gather(rows)
         found |= {row: image.numpy().tobytes() for row, image in zip(rows.tolist(), images, strict=True)}
     return [found[row] for row in range(COUNT)]
 

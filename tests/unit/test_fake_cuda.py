@@ -33,7 +33,7 @@ from decoderbench.data import resident_dataset
 from decoderbench.data.audit import audit
 from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.image_cache import open_store
-from decoderbench.data.resident_dataset import to_float
+from decoderbench.data.resident_dataset import Batch
 from decoderbench.model.autoregressive import all_ended
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, TrainingOptions
 from decoderbench.testing import ConformanceError
@@ -254,8 +254,10 @@ def test_augmentation_never_waits() -> None:
     )
     augment = Augmentation(options, 0, torch.device("cpu"))  # a generator of CUDA needs a GPU
     with fake_cuda() as seen:
-        augmented = augment(seen.move(torch.zeros(2, 1, 8, 16, dtype=torch.uint8)), 3)
-        assert (augmented.dtype, augmented.device.type) == (torch.float32, "cuda")
+        labels = Labels.from_texts(["a", "b"], Charset("ab"))
+        images, columns = torch.zeros(2, 1, 8, 16, dtype=torch.uint8), torch.tensor([9, 16])
+        augmented = augment(Batch(seen.move(images), labels, seen.move(columns)), 3)
+        assert (augmented.images.dtype, augmented.images.device.type) == (torch.float32, "cuda")
         assert waits_outside(seen) == []
 
 
@@ -288,8 +290,7 @@ def test_batches_and_evaluation_wait_only_for_results(
         data = ResidentDataset(store, found.with_images(store), torch.device("cuda"))
         recognizer = seen.move(recognizer)
         seen.waits.clear()
-        images, labels = data.gather(np.array([0, 1]))
-        to_float(images)
+        images, labels, _ = data.gather(np.array([0, 1])).to_float()
         assert data.resident == (free_memory > 0)
         assert waits_outside(seen) == []
         assert (images.device, labels.ids.device, labels.host_lengths) == (labels.lengths.device, images.device, (1, 2))
@@ -360,6 +361,6 @@ def test_recurrences_run_in_float32_while_the_rest_runs_in_bfloat16(name: str, m
     with fake_cuda() as seen:
         memory = seen.move(recognizer).memory(seen.move(torch.rand(2, 1, 32, 96)))
     assert given == [torch.bfloat16]  # the features come from convolutions under autocast
-    assert memory.dtype == torch.float32
+    assert memory.frames.dtype == torch.float32
     assert {call.dtypes for call in seen.recurrences} == {frozenset({torch.float32})}
     assert waits_outside(seen) == []

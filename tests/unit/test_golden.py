@@ -93,4 +93,4 @@ def test_frames_of_encoders_are_published(encoder: str, bridge: str, frames: tup
         built = recognizer("tps", encoder, bridge, "ctc", image)
         assert built.encoder.features.height == 1
         assert built.bridge.memory.length == expected
-        assert built.memory(torch.zeros(2, 1, 32, width, device="meta")).shape[1] == expected
+        assert built.memory(torch.zeros(2, 1, 32, width, device="meta")).length == expected

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from decoderbench.data.resident_dataset import Batch
+from decoderbench.labels import Labels
 from decoderbench.training.memory import TrainingMemory, transcription_peak_mb
 
+NO_LABELS = Labels(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), ())
 MB = 1_000_000
 
 
@@ -70,7 +73,7 @@ def test_peak_of_transcription_is_that_of_weights_images_and_activations(allocat
             self.weight = nn.Parameter(torch.zeros(MB // 4))
             self.again = self.weight  # shared weights count once
 
-        def transcribe(self, images: Tensor, *, beam_size: int) -> None:
+        def transcribe(self, images: Tensor, columns: None, *, beam_size: int) -> None:
             assert beam_size == 3
             allocator.spike(7 * MB)
 
@@ -80,7 +83,7 @@ def test_peak_of_transcription_is_that_of_weights_images_and_activations(allocat
     allocator.take(800 * MB)  # optimizer and other leftovers of training
     reader: Any = Reader()
     images = torch.zeros(MB // 2).as_subclass(OnCuda)
-    assert transcription_peak_mb(reader, images, 3) == 1 + 2 + 7
+    assert transcription_peak_mb(reader, Batch(images, NO_LABELS), 3) == 1 + 2 + 7
 
 
 def test_nothing_is_measured_on_a_cpu() -> None:
@@ -89,4 +92,4 @@ def test_nothing_is_measured_on_a_cpu() -> None:
         pass
     assert memory.peak_mb() is None
     reader: Any = None
-    assert transcription_peak_mb(reader, torch.zeros(1)) is None
+    assert transcription_peak_mb(reader, Batch(torch.zeros(1), NO_LABELS)) is None

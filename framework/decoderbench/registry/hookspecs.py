@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from decoderbench.registry.executor import Executor
 
 PROJECT = "decoderbench"
-API_VERSION = 3
+API_VERSION = 4
 """Incremented on changes that break existing plugins. A module may name the version it needs as `DECODERBENCH_API`."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)

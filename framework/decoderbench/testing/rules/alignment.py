@@ -46,11 +46,9 @@ def alignment_matches_single_images(subject: DecoderSubject) -> None:
     decoder, memory = subject.build_for_eval(), subject.draw_inputs(len(TEXTS))
     together = align(decoder, memory, TEXTS)
     labels = Labels.from_texts(TEXTS, CHARSET, max_length=LABELS.max_length)
+    other_padding = Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.host_lengths)
     with torch.inference_mode():
-        padded = decoder.alignment(
-            as_given(decoder, memory),
-            Labels(torch.where(labels.mask(), labels.ids, 1), labels.lengths, labels.host_lengths),
-        )
+        padded = decoder.alignment(as_given(decoder, memory), other_padding)
     for row, text in enumerate(TEXTS):
         alone = align(decoder, memory[row : row + 1], [text])
         found = [one is not None for one in (together, padded, alone)]
