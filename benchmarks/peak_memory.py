@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import accumulate
 
@@ -20,6 +21,7 @@ def peak_mb(device: torch.device, run: Callable[[], object]) -> float:
         run()
         synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else the profiler prints when it starts and stops
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         run()
     records = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -30,6 +30,7 @@ PARTS = {
     "gpu_sharing.py": "sharing",
     "training_step.py": "step",
     "recognizers.py": "recognizers",
+    "decoders.py": "decoders",
     "lstm_unrolled.py": "lstm_unrolled",
     "open_cache.py": "open_cache",
     "jobs.py": "jobs",
