@@ -282,6 +282,15 @@ def test_power_without_a_baseline_takes_the_median_and_the_worst_pair(
         assert f"{why} pair, {titles[row]} against {titles[base]}:" in out
 
 
+def test_power_says_which_cells_take_no_part(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    publish_rows(tmp_path, {row: [flags(0.8, 3 * place + seed) for seed in range(3)] for place, row in enumerate("ab")})
+    next(tmp_path.glob("cells/*-seed-2-*/predictions.parquet")).unlink()
+    status, out, _ = call(capfd, "power", str(tmp_path), "--effect", "1")
+    assert status == 0
+    assert "with 2 seeds and 60 images" in out
+    assert "predictions.parquet: it is missing, so these cells have no interval and no contrast" in out
+
+
 def test_power_of_rows_that_agree_everywhere_is_not_known(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     same: list[str | None] = [flags(0.9, 1), flags(0.9, 2)]
     path = publish_rows(tmp_path, {"a": same, "b": same}).path

@@ -70,6 +70,8 @@ def power(
     if missing:
         titles = "; ".join(analysis.samples.titles[row] for row in sorted(missing))
         out.print(f"\nwithout a plan, for they have no two seeds on the same images: {titles}", markup=False)
+    for note in analysis.samples.notes:
+        out.print(f"\n{note}", markup=False)
     out.print(
         "\nIn parentheses: the 80 % range that the few seeds and images of the pilot leave.\n"
         "For one contrast alone: where several are adjusted by Holm, it takes more.",
