@@ -1,8 +1,8 @@
 """The per-character family: all characters are predicted at once, none knows another.
 
-A leaf scores every position of a text, the family provides nll, loss and the most probable text. Texts of
-connectionist classifiers with one output per position: Jaderberg et al. 2014, "Synthetic Data and Artificial Neural
-Networks for Natural Scene Text Recognition" (CHAR).
+A leaf scores every position of a text, the family provides nll, loss and the most probable text. The first to read
+words like this: Jaderberg et al. 2014, "Synthetic Data and Artificial Neural Networks for Natural Scene Text
+Recognition", model CHAR.
 """
 
 from abc import abstractmethod
