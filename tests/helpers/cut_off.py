@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from decoderbench import ComponentConfig, Encoder, Experiment, FeatureMapSpec, ImageSpec, PendingCellsError
 from decoderbench.config.cell import Cell
-from decoderbench.data.resident_dataset import ResidentDataset
+from decoderbench.data.resident_dataset import Batch, ResidentDataset
 from decoderbench.deadline import Deadline
 from decoderbench.model.module_state import state_of
 from decoderbench.planning.prepare import prepare
@@ -117,9 +117,10 @@ class RecordingTrainer(Trainer):
         super().__init__(cell, context)
         self.outcome = outcome
 
-    def take_step(self, images: Tensor, labels: Any) -> None:
-        self.outcome.batches.append((self.step + 1, digest([images, labels.ids, labels.lengths])))
-        super().take_step(images, labels)
+    def take_step(self, batch: Batch) -> None:
+        seen = [batch.images, batch.labels.ids, batch.labels.lengths]
+        self.outcome.batches.append((self.step + 1, digest(seen)))
+        super().take_step(batch)
 
     def train(self) -> Any:
         kept = super().train()

@@ -22,7 +22,6 @@ from decoderbench import (
     SequenceSpec,
 )
 from decoderbench.model.ctc import best_path, prefix_beam_search
-from decoderbench.model.memory import Memory
 
 CHARSET = Charset("ab")
 NEVER = float("-inf")

@@ -117,7 +117,7 @@ class Bridge(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """Memory to text. Most decoders derive from a family: `CTCDecoder`, `AutoregressiveDecoder` or `PerCharacterDecoder`.
+    """Memory to text. Most derive from a family: `CTCDecoder`, `AutoregressiveDecoder` or `PerCharacterDecoder`.
 
     Constructed with the config, the spec of the memory and the spec of the labels. Where a method takes a memory, a
     tensor (B, T, D) is one too, as `Memory.of` says.

@@ -1,0 +1,116 @@
+"""Options that are components: checked by the registry, documented, and part of what a cell is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from helpers.support import REGISTRY
+from pydantic import Field, ValidationError
+
+from decoderbench import (
+    AutoregressiveDecoder,
+    BridgeOption,
+    Charset,
+    ComponentConfig,
+    DecoderOption,
+    LabelSpec,
+    SequenceSpec,
+    identity_of,
+)
+from decoderbench.config.mistakes import explain_mistakes
+from decoderbench.config.typed_values import read_typed
+from decoderbench.registry.listing import describe_components
+
+ATTENTION = {"use": "attention_lstm", "hidden_dim": 32}
+
+
+class Options(ComponentConfig):
+    guide: DecoderOption = Field(default=ATTENTION)
+    """A decoder."""
+
+    bridge: BridgeOption | None = None
+    """A bridge."""
+
+
+def options(**given: Any) -> Options:
+    return Options.model_validate(given, context=REGISTRY.resolve)
+
+
+def mistakes_in(**given: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    with pytest.raises(ValidationError) as caught:
+        options(**given)
+    return explain_mistakes(caught.value, Options)
+
+
+def test_component_is_given_by_name_or_with_its_options() -> None:
+    assert options(guide="ctc").guide.as_data() == {
+        "use": "ctc",
+        **REGISTRY["decoder"]["ctc"].config_class().model_dump(),
+    }
+    guide = options(guide={"use": "attention_lstm", "embed_dim": 8}).guide
+    assert guide.as_data()["embed_dim"] == 8
+    assert guide.as_data()["hidden_dim"] == 256  # its default
+    assert options().guide.as_data()["hidden_dim"] == 32
+    assert options().bridge is None
+
+
+def test_component_is_built_from_the_specs() -> None:
+    memory, labels = SequenceSpec(length=8, dim=5, left_to_right=True), LabelSpec(charset=Charset("ab"), max_length=3)
+    built = options().guide.build(memory, labels)
+    assert isinstance(built, AutoregressiveDecoder)
+    assert built.vocabulary_size == 3
+
+
+def test_options_survive_the_way_through_a_plan() -> None:
+    given = options(guide={"use": "lstm_cell", "hidden_dim": 16}, bridge="mean_height")
+    assert Options.model_validate(given.model_dump(mode="json"), context=REGISTRY.resolve) == given
+
+
+@pytest.mark.parametrize(
+    ("guide", "place", "message"),
+    [
+        ("attention", ("guide", "use"), "unknown decoder 'attention'; did you mean 'attention_lstm'?"),
+        ({**ATTENTION, "hiden_dim": 3}, ("guide", "hiden_dim"), "decoder 'attention_lstm': unknown key; did you mean"),
+        ({**ATTENTION, "embed_dim": "x"}, ("guide", "embed_dim"), "decoder 'attention_lstm': .*integer.*, given 'x'"),
+        ({**ATTENTION, "embed_dim": 0}, ("guide", "embed_dim"), "greater than or equal to 1, given 0"),
+        (3, ("guide",), "must name a decoder, as in { use = ... } with its options, given 3"),
+        ({"hidden_dim": 3}, ("guide",), "must name a decoder"),
+        ("mean_height", ("guide", "use"), "unknown decoder 'mean_height'"),
+    ],
+)
+def test_mistakes_have_their_place(guide: object, place: tuple[str, ...], message: str) -> None:
+    ((found, text),) = mistakes_in(guide=guide)
+    assert found == place
+    assert text == text.strip()
+    assert re.search(message, text), text
+
+
+def test_experiment_names_the_place_of_a_mistake_within_a_component() -> None:
+    variant = {"use": "hybrid", "guide": {"use": "attention_lstm", "hidden_dims": 3}}
+    grid = {"encoder": {}, "bridge": {}, "decoder": {"both": variant}}
+    ((place, text),) = REGISTRY.mistakes({"dataset": {"use": "synthetic_captcha"}, "grid": grid})
+    assert place == ("grid", "decoder", "both", "guide", "hidden_dims")
+    assert "did you mean 'hidden_dim'?" in text
+
+
+def test_options_and_source_of_the_inner_component_are_part_of_the_identity() -> None:
+    identities = [identity_of(options(guide=guide))["guide"] for guide in (ATTENTION, "attention_lstm", "nrtr")]
+    assert identities[0]["options"] == {"hidden_dim": 32}
+    assert identities[1]["options"] == {}
+    assert len({str(one) for one in identities}) == 3
+    edited = replace(options().guide, source="edited")
+    assert edited.identity() != options().guide.identity()
+
+
+def test_typed_options_of_the_inner_component_are_decided_by_its_types() -> None:
+    typed = {"guide": read_typed('{use="attention_lstm", hidden_dim=16}')}
+    decided = REGISTRY["decoder"].decide_options("hybrid", typed)
+    assert decided == {"guide": {"use": "attention_lstm", "hidden_dim": 16}}
+
+
+def test_documentation_says_that_an_option_is_a_decoder() -> None:
+    text = "\n".join(describe_components(REGISTRY, "decoder/hybrid"))
+    assert "decoder: its name, or a table with use and its options" in text
