@@ -15,6 +15,7 @@ from .data.dataset import Split as Split
 from .data.image_formats import ARCHIVE_SUFFIXES as ARCHIVE_SUFFIXES
 from .data.image_formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .data.image_formats import UNSUPPORTED_IMAGE_SUFFIXES as UNSUPPORTED_IMAGE_SUFFIXES
+from .data.resident_dataset import Batch as Batch
 from .data.resident_dataset import ResidentDataset as ResidentDataset
 from .data.split_words import SplitWord as SplitWord
 from .data.split_words import split_word_in as split_word_in
