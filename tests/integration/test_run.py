@@ -14,6 +14,7 @@ from helpers.training import observe, train
 
 from decoderbench import Experiment, hookimpl, load_frame
 from decoderbench.alignments import decode_alignments
+from decoderbench.analysis import load_report
 from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.metrics import nats_per_character
 from decoderbench.planning.grid import plan_table
@@ -22,6 +23,7 @@ from decoderbench.predictions import COLUMNS
 from decoderbench.record_files import read_result
 from decoderbench.records import read_lines, unpack_flags
 from decoderbench.registry.registry import Registry
+from decoderbench.report.html import html_report
 
 FIXED_COLUMNS = [
     "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "setting", "seed", "status", "reason",
@@ -250,7 +252,7 @@ def test_name_of_a_combination_and_question_of_the_experiment_retrain_nothing(
     assert frame["name"].tolist() == ["", "CRNN", ""]
     assert (tmp_path / "report.md").read_text().count("| CRNN ") == 1
     assert "\n\nDoes a name cost a run?\n\n" in (tmp_path / "report.md").read_text()
-    assert "<bdi>Does a name cost a run?</bdi>" in (tmp_path / "report.html").read_text()
+    assert "<bdi>Does a name cost a run?</bdi>" in html_report(load_report(tmp_path), command="decoderbench report")
 
 
 def test_plan_table_shows_names_and_rectifiers_only_if_there_are_any(
