@@ -48,7 +48,7 @@ def test_sizes_are_the_published_ones() -> None:
     assert sizes["layers"] + sizes["norm"] == 2_368_128
     assert sizes["head"] == 36_575
     assert sizes["embed"] == 37_248 - 384  # no token for padding
-    assert network.positions.shape == (26, 384)
+    assert network.positions.weight.shape == (26, 384)
 
 
 # Orders

@@ -3,6 +3,8 @@
 Vaswani et al. 2017, "Attention Is All You Need".
 """
 
+from math import sqrt
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,14 +50,15 @@ class Attention(nn.Module):
     def weights(self, reader: Tensor, kept: KeysValues, mask: Tensor | None = None) -> Tensor:
         """Return the weight of each key for each position of the reader, the mean of all heads, (B, Q, S)."""
         queries, keys = self._split(self.query(reader)), kept[0]
-        scores = queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5
+        scores = queries @ keys.transpose(2, 3) / sqrt(queries.shape[3])
         if mask is not None:
             scores = torch.where(mask, scores, float("-inf"))
         return scores.softmax(dim=3).mean(dim=1)
 
     def _split(self, joined: Tensor) -> Tensor:
         """Return (B, H, S, N / H) for (B, S, N)."""
-        return joined.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        batch, length, dim = joined.shape
+        return joined.reshape(batch, length, self.num_heads, dim // self.num_heads).transpose(1, 2)
 
 
 class MemoryInput(nn.Module):

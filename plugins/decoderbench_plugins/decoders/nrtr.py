@@ -1,7 +1,7 @@
 """NRTR: a Transformer that writes one character at a time and attends to all frames of the memory at every layer.
 
-Sheng et al. 2019, "NRTR: A No-Recurrence Sequence-to-Sequence Model For Scene Text Recognition". Its layers are those of
-Vaswani et al. 2017, normalized after each of their parts, and trained with smoothed targets. The decoder of the paper:
+Sheng et al. 2019, "NRTR: A No-Recurrence Sequence-to-Sequence Model For Scene Text Recognition". Its layers are those
+of Vaswani et al. 2017, normalized after each of their parts, and trained with smoothed targets. The paper's decoder:
 
     "NRTR" = { use = "nrtr", dim = 512, num_layers = 6 }
 
@@ -12,7 +12,9 @@ Training computes all characters of a text at once. Reading keeps the keys and v
 characters, so a step costs the same at every position but for the attention itself.
 """
 
-from typing import final
+from collections.abc import Sequence
+from math import sqrt
+from typing import cast, final
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -78,11 +80,12 @@ class NRTR(AutoregressiveDecoder):
         self.read = MemoryInput(memory.dim, dim, positions=config.memory_positions)
         self.embed = nn.Embedding(self.num_tokens, dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(
+        layers = nn.ModuleList(
             Layer(dim, num_heads, config.feedforward_factor, config.dropout) for _ in range(config.num_layers)
         )
+        self.layers = cast("Sequence[Layer]", layers)
         self.head = nn.Linear(dim, self.vocabulary_size, bias=False)
-        for part in self.layers.modules():
+        for part in layers.modules():
             if isinstance(part, nn.Linear):
                 nn.init.xavier_normal_(part.weight)
                 nn.init.zeros_(part.bias)
@@ -112,7 +115,7 @@ class NRTR(AutoregressiveDecoder):
         """
         seen, steps = state[0][0][0].shape[2], tokens.shape[1]
         asked = hidden = self.dropout(
-            self.embed(tokens) * self.embed.embedding_dim**0.5
+            self.embed(tokens) * sqrt(self.embed.embedding_dim)
             + sinusoidal_positions(seen + steps, self.embed.embedding_dim, tokens.device)[seen:]
         )
         earlier = None if steps == 1 else causal_mask(steps, seen + steps, tokens.device)
@@ -134,8 +137,8 @@ class NRTR(AutoregressiveDecoder):
         tokens = F.pad(labels.ids, (1, 0), value=self.start)[:, : max(1, labels.longest)]
         state = self.initial_state(memory)
         _, _, asked = self.advance(tokens, state, memory)
-        weights: Tensor = self.layers[-1].of_frames.weights(asked, state[-1][1], memory.valid[:, None, None])
-        return weights[:, : labels.longest]
+        of_frames = self.layers[-1].of_frames
+        return of_frames.weights(asked, state[-1][1], memory.valid[:, None, None])[:, : labels.longest]
 
 
 class Layer(nn.Module):

@@ -24,7 +24,6 @@ from pydantic import Field
 from torch import Tensor
 
 from decoderbench import (
-    Attention,
     AutoregressiveDecoder,
     ComponentConfig,
     Hypotheses,
@@ -182,14 +181,17 @@ class PARSeq(AutoregressiveDecoder):
             _, asked = self._read_from_left(memory, state, tokens)
         else:
             _, asked = self._read_at_once(memory, state, self.refinements)
-        last: Attention = self.network.layers[-1].of_frames
-        return last.weights(asked, state[1][-1], memory.valid[:, None, None])[:, : labels.longest]
+        of_frames = self.network.layers[-1].of_frames
+        return of_frames.weights(asked, state[1][-1], memory.valid[:, None, None])[:, : labels.longest]
 
     def _read_from_left(self, memory: Memory, state: State, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, S, V) and what is asked (B, S, N), each position given tokens (B, S) up to its own."""
         steps = tokens.shape[1]
         mask = causal_mask(steps, steps, memory.device)
-        return self.network(tokens, *state, memory.valid, num_queries=steps, of_queries=mask, of_content=mask)[:2]
+        logits, asked, _ = self.network(
+            tokens, *state, memory.valid, num_queries=steps, of_queries=mask, of_content=mask
+        )
+        return logits, asked
 
     def _read_at_once(self, memory: Memory, state: State, refinement: int) -> tuple[Tensor, Tensor]:
         """Return logits (B, S, V) and what is asked (B, S, N) for all positions, in the first pass, 0, or a refinement.
@@ -200,18 +202,20 @@ class PARSeq(AutoregressiveDecoder):
         steps = self.max_length + 1
         start = torch.full((memory.batch, 1), self.start, device=memory.device)
         if refinement == 0:
-            return self.network(start, *state, memory.valid, num_queries=steps)[:2]
+            logits, asked, _ = self.network(start, *state, memory.valid, num_queries=steps)
+            return logits, asked
         text = self._text_of_pass(memory, state, refinement - 1)
         tokens = torch.cat([start, F.pad(text.ids, (0, self.max_length - text.ids.shape[1]))], dim=1)  # (B, S)
         inside = self._inside(text.lengths, steps)
-        return self.network(
+        logits, asked, _ = self.network(
             tokens,
             *state,
             memory.valid,
             num_queries=steps,
             of_queries=cloze_mask(steps, memory.device) & inside,
             of_content=causal_mask(steps, steps, memory.device) & inside,
-        )[:2]
+        )
+        return logits, asked
 
     def _text_of_pass(self, memory: Memory, state: State, refinement: int) -> Hypotheses:
         """Return the text of the first pass, 0, or of a refinement."""

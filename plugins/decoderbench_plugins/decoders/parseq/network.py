@@ -1,5 +1,9 @@
 """The network: a stream of queries, one per position of a text, that reads a stream of content and the frames."""
 
+from collections.abc import Sequence
+from math import sqrt
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,11 +38,10 @@ class TwoStreamDecoder(nn.Module):
         super().__init__()
         self.read = MemoryInput(memory_dim, dim, positions=memory_positions)
         self.embed = nn.Embedding(num_tokens, dim)
-        self.positions = nn.Parameter(torch.empty(num_positions, dim))  # the queries
+        self.positions = nn.Embedding(num_positions, dim)  # the queries
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            TwoStreamLayer(dim, num_heads, feedforward_factor, dropout) for _ in range(num_layers)
-        )
+        layers = nn.ModuleList(TwoStreamLayer(dim, num_heads, feedforward_factor, dropout) for _ in range(num_layers))
+        self.layers = cast("Sequence[TwoStreamLayer]", layers)
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, vocabulary_size)
         self._draw_weights()
@@ -53,7 +56,6 @@ class TwoStreamDecoder(nn.Module):
             if isinstance(part, Attention):
                 nn.init.xavier_uniform_(part.query.weight)
                 nn.init.xavier_uniform_(part.key_value.weight)
-        nn.init.trunc_normal_(self.positions, std=0.02)
 
     def keep_frames(self, memory: Memory) -> Kept:
         """Return keys and values of the frames."""
@@ -62,7 +64,7 @@ class TwoStreamDecoder(nn.Module):
 
     def keep_nothing(self, rows: int) -> Kept:
         """Return keys and values of no content, for so many rows."""
-        nothing = self.positions.new_zeros(rows, 0, self.positions.shape[1])
+        nothing = self.positions.weight.new_zeros(rows, 0, self.positions.embedding_dim)
         return tuple(layer.of_content.keys_values(nothing) for layer in self.layers)
 
     def forward(
@@ -93,7 +95,8 @@ class TwoStreamDecoder(nn.Module):
         """
         first, valid = characters[0][0].shape[2], valid[:, None, None]
         content = self.dropout(self.embed_tokens(tokens, first))
-        queries = self.dropout(self.positions[first : first + num_queries].expand(len(tokens), -1, -1))
+        positions = torch.arange(first, first + num_queries, device=tokens.device)
+        queries = self.dropout(self.positions(positions.expand(len(tokens), -1)))
         kept, asked = list[KeysValues](), queries
         for layer, of_layer, frames_of_layer in zip(self.layers, characters, frames, strict=True):
             normed = layer.norm_content(content)
@@ -101,16 +104,17 @@ class TwoStreamDecoder(nn.Module):
             queries, asked = layer(queries, layer.norm_queries(queries), kept[-1], of_queries, frames_of_layer, valid)
             if len(kept) < len(self.layers):  # nothing reads the content of the last layer
                 content, _ = layer(content, normed, kept[-1], of_content, frames_of_layer, valid)
-        return self.head(self.norm(queries)), asked, tuple(kept)
+        logits: Tensor = self.head(self.norm(queries))
+        return logits, asked, tuple(kept)
 
     def embed_tokens(self, tokens: Tensor, first: int) -> Tensor:
         """Return the content (B, S, N) of tokens (B, S), of which the first is content `first`.
 
         A character has the position of the query that asks for it, the start has none.
         """
-        positions = F.pad(self.positions, (0, 0, 1, 0))[first : first + tokens.shape[1]]
+        positions = F.pad(self.positions.weight, (0, 0, 1, 0))[first : first + tokens.shape[1]]
         embedded: Tensor = self.embed(tokens)
-        return embedded * embedded.shape[2] ** 0.5 + positions
+        return embedded * sqrt(self.embed.embedding_dim) + positions
 
 
 class TwoStreamLayer(nn.Module):
