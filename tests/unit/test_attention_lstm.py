@@ -225,6 +225,7 @@ def test_memory_wider_than_learned_positions_is_refused() -> None:
         ),
         ({"attention": "monotonic", "components": 5}, "'monotonic' has no components; .* attention = 'gmm'"),
         ({"attention": "gmm", "hard": True}, "'gmm' has no hard; remove it, or use attention = 'monotonic'"),
+        ({"guided_sigma": 0.4}, "guided_loss = 0 has no guided_sigma; remove it, or give guided_loss a weight"),
         ({"attention": "location", "kernel": 6}, "an odd kernel, so that it has a middle, given 6; use 7"),
     ],
     ids=str,

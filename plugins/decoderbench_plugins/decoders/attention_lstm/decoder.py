@@ -148,6 +148,10 @@ class AttentionLSTM(AutoregressiveDecoder):
                     f"{self.name} with attention = {config.attention!r} has no {option}; remove it, or use attention = "
                     f"{' or '.join(map(repr, kinds))}"
                 )
+        if config.guided_sigma != type(config).model_fields["guided_sigma"].default and not config.guided_loss:
+            raise InfeasibleError(
+                f"{self.name} with guided_loss = 0 has no guided_sigma; remove it, or give guided_loss a weight"
+            )
         if config.kernel is not None and config.kernel % 2 == 0:
             raise InfeasibleError(
                 f"{self.name} needs an odd kernel, so that it has a middle, given {config.kernel}; use "
