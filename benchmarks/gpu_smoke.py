@@ -75,7 +75,6 @@ def compare(subject: Subject, device: torch.device) -> dict[str, tuple[Errors, E
     module = subject.build()
     reference = reference_of(subject, module)
     in_float32 = errors_of(subject.observe(copy.deepcopy(module), CPU, torch.float32), reference)
-    in_bfloat16 = errors_of(subject.observe(copy.deepcopy(module), CPU, torch.float32, torch.bfloat16), reference)
     has_kinks = subject.kind in ("rectifier", "encoder")
     close = {
         "outputs": max(CLOSE, 10 * in_float32["outputs"]),
@@ -85,6 +84,7 @@ def compare(subject: Subject, device: torch.device) -> dict[str, tuple[Errors, E
     if device.type == "cuda":
         limits["tf32"] = dict.fromkeys(close, math.inf)
     if subject.kind != "decoder":
+        in_bfloat16 = errors_of(subject.observe(copy.deepcopy(module), CPU, torch.float32, torch.bfloat16), reference)
         limits["bf16"] = {name: 1e-3 + 2 * error for name, error in in_bfloat16.items()}
     module.to(device)
     found = {}
@@ -126,7 +126,7 @@ def compare_transcriptions(figures: Figures, decoders: list[Subject]) -> None:
     """Texts must be equal, except where the best two nearly tie, so that rounding decides."""
     differing, wrong, rows, largest = 0, [], 0, 0.0
     for subject in decoders:
-        module, memory = subject.build().eval(), 3 * subject.inputs()
+        module, memory = subject.build().eval(), subject.memory_of(3 * subject.inputs())
         on_device = copy.deepcopy(module).to(figures.device)
         for beam_size in (1, 3):
             with torch.inference_mode():

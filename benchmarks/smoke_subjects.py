@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from decoderbench import Charset, FeatureMapSpec, ImageSpec, Labels, LabelSpec, SequenceSpec
+from decoderbench import Charset, FeatureMapSpec, ImageSpec, Labels, LabelSpec, Memory, SequenceSpec
 from decoderbench.model.recognizer import Recognizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -26,6 +26,7 @@ BATCH = 8
 IMAGE = ImageSpec(channels=1, height=32, width=128)
 FEATURES = FeatureMapSpec(channels=16, height=4, width=16)
 MEMORY = SequenceSpec(length=16, dim=24, left_to_right=True)
+MAP = SequenceSpec(length=16, dim=24, left_to_right=False, shape=(4, 4))
 LABELS = LabelSpec(charset=Charset("0123456789"), max_length=6, frames_needed=11)
 TEXTS = ("", "0", "012345", "001122", "99", "31415", "7", "8642")  # the empty one and the longest among them
 
@@ -69,6 +70,10 @@ class Subject:
         """Return the input, always the same."""
         return torch.randn(self.input_shape, generator=torch.Generator().manual_seed(1))
 
+    def memory_of(self, frames: Tensor) -> Memory:
+        """Return frames (B, T, D) as the memory of this decoder, a feature map if it is built for one."""
+        return replace(Memory.of(frames), shape=self.specs[0].shape)
+
     def observe(
         self, module: nn.Module, device: torch.device, dtype: torch.dtype, autocast: torch.dtype | None = None
     ) -> dict[str, Tensor]:
@@ -85,7 +90,10 @@ class Subject:
                 part.eval()
         inputs = self.inputs().to(device, dtype).requires_grad_()
         with torch.autocast(device.type, autocast) if autocast else nullcontext():
-            outputs = module.nll(inputs, labels_on(device)) if self.kind == "decoder" else module(inputs)
+            if self.kind == "decoder":
+                outputs = module.nll(self.memory_of(inputs), labels_on(device))
+            else:
+                outputs = module(inputs)
         direction = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(2)).to(outputs)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         of_inputs, *of_parameters = torch.autograd.grad(outputs, [inputs, *parameters], direction, allow_unused=True)
@@ -117,4 +125,5 @@ def subjects(*, small: bool) -> Iterator[Subject]:
     for kind, (cases, specs, shape) in shelves.items():
         chosen = {name: (name, options) for name, options in reversed(cases)}.values() if small else cases
         for case in chosen:
-            yield Subject(kind, case, specs, (BATCH, *shape))
+            needs_map = kind == "decoder" and REGISTRY[kind][case[0]].component.needs_map
+            yield Subject(kind, case, (MAP, LABELS) if needs_map else specs, (BATCH, *shape))
