@@ -54,6 +54,7 @@ DECODER_OPTIONS: dict[str, list[Options]] = {
     "nrtr": [{"num_layers": 1}],
     "parseq": [{"dim": 64}, {"dim": 32, "read": "nar", "refinements": 0}],
     "sar": [{"hidden_dim": 24}],
+    "rnn_transducer": [{"hidden_dim": 32, "joint_dim": 32}],
     "hybrid": [{"guide": {"use": "attention_lstm", "hidden_dim": 32}, "read": "joint"}],
     "guided_ctc": [{"guide": {"use": "attention_lstm", "hidden_dim": 32}}],
     "lstm_ctc": [{}, {"hidden_dim": 32, "num_layers": 2, "bidirectional": False}],
