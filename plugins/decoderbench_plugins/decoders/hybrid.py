@@ -69,7 +69,7 @@ class CTCWithGuide(Decoder):
                 f"search of its own; use read = 'guide', or another guide"
             )
         self.main, self.guide, self.guide_weight, self.read = main, guide, config.guide_weight, read
-        self.reads_padding = main.reads_padding or guide.reads_padding
+        self.reads_padding = self.reader.reads_padding or (read == "joint" and main.reads_padding)
         self.largest_beam = self.reader.largest_beam
 
     @property
