@@ -71,7 +71,6 @@ from .model.transducer import transducer_alignment as transducer_alignment
 from .model.transducer import transducer_nll as transducer_nll
 from .model.transducer_search import TransducerSearch as TransducerSearch
 from .model.transformer import Attention as Attention
-from .model.transformer import KeysValues as KeysValues
 from .model.transformer import MemoryInput as MemoryInput
 from .model.transformer import causal_mask as causal_mask
 from .model.transformer import feed_forward as feed_forward

@@ -13,9 +13,6 @@ from decoderbench.errors import InfeasibleError
 from decoderbench.model.memory import Memory
 from decoderbench.model.positions import memory_positions
 
-KeysValues = tuple[Tensor, Tensor]
-"""The keys and the values of each head, (B, H, S, N / H) each: the batch is first, as in any state of a decoder."""
-
 HEAD_WIDTH = 32
 
 
@@ -23,8 +20,9 @@ class Attention(nn.Module):
     """Scaled dot-product attention in H heads.
 
     Keys and values are computed apart from the result, so that a decoder computes those of the frames once per image
-    and those of a character once per step. A mask is true where a query may read a key, (..., Q, S), and is broadcast
-    to (B, H, Q, S); every query needs one key.
+    and those of a character once per step. They are one tensor, with the batch first as in any state.
+
+    A mask is true where a query may read a key. It is broadcast to (B, H, Q, S); every query needs one key.
     """
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
@@ -32,24 +30,22 @@ class Attention(nn.Module):
         self.num_heads, self.dropout = num_heads, dropout
         self.query, self.key_value, self.output = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
 
-    def keys_values(self, source: Tensor, earlier: KeysValues | None = None) -> KeysValues:
-        """Return the keys and values of a source (B, S, N), after `earlier` ones if there are any."""
-        keys, values = map(self._split, self.key_value(source).chunk(2, dim=2))
-        if earlier is None:
-            return keys, values
-        return torch.cat([earlier[0], keys], dim=2), torch.cat([earlier[1], values], dim=2)
+    def keys_values(self, source: Tensor, earlier: Tensor | None = None) -> Tensor:
+        """Return the keys and values of a source (B, S, N), after `earlier` ones if there are any, (B, all S, 2N)."""
+        kept: Tensor = self.key_value(source)
+        return kept if earlier is None else torch.cat([earlier, kept], dim=1)
 
-    def forward(self, reader: Tensor, kept: KeysValues, mask: Tensor | None = None) -> Tensor:
-        """Return what each position of the reader (B, Q, N) reads of the kept values, (B, Q, N)."""
-        read = F.scaled_dot_product_attention(
-            self._split(self.query(reader)), *kept, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+    def forward(self, reader: Tensor, kept: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return what each position of the reader (B, Q, N) reads of the keys and values (B, S, 2N), (B, Q, N)."""
+        queries, keys, values = map(self._split, (self.query(reader), *kept.chunk(2, dim=2)))
+        dropout = self.dropout if self.training else 0.0
+        read = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
         output: Tensor = self.output(read.transpose(1, 2).flatten(2))
         return output
 
-    def weights(self, reader: Tensor, kept: KeysValues, mask: Tensor | None = None) -> Tensor:
+    def weights(self, reader: Tensor, kept: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the weight of each key for each position of the reader, the mean of all heads, (B, Q, S)."""
-        queries, keys = self._split(self.query(reader)), kept[0]
+        queries, keys = self._split(self.query(reader)), self._split(kept.chunk(2, dim=2)[0])
         scores = queries @ keys.transpose(2, 3) / sqrt(queries.shape[3])
         if mask is not None:
             scores = torch.where(mask, scores, float("-inf"))

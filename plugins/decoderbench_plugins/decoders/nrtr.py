@@ -24,7 +24,6 @@ from decoderbench import (
     Attention,
     AutoregressiveDecoder,
     ComponentConfig,
-    KeysValues,
     Labels,
     LabelSpec,
     Memory,
@@ -38,7 +37,8 @@ from decoderbench import (
     smoothed_nll,
 )
 
-State = tuple[tuple[KeysValues, KeysValues], ...]  # of each layer: those of the tokens so far, and of the frames
+# The keys and values of each layer: those of the tokens so far (B, S, 2N), and those of the frames (B, T, 2N).
+State = tuple[tuple[Tensor, Tensor], ...]
 
 
 @final
@@ -113,13 +113,13 @@ class NRTR(AutoregressiveDecoder):
         Returns:
             The output of the last layer (B, S, N), the next state, and what that layer asks of the frames (B, S, N).
         """
-        seen, steps = state[0][0][0].shape[2], tokens.shape[1]
+        seen, steps = state[0][0].shape[1], tokens.shape[1]
         asked = hidden = self.dropout(
             self.embed(tokens) * sqrt(self.embed.embedding_dim)
             + sinusoidal_positions(seen + steps, self.embed.embedding_dim, tokens.device)[seen:]
         )
         earlier = None if steps == 1 else causal_mask(steps, seen + steps, tokens.device)
-        kept = list[tuple[KeysValues, KeysValues]]()
+        kept = list[tuple[Tensor, Tensor]]()
         for layer, (of_tokens, of_frames) in zip(self.layers, state, strict=True):
             hidden, asked, of_tokens = layer(hidden, of_tokens, of_frames, earlier, memory.valid[:, None, None])
             kept.append((of_tokens, of_frames))
@@ -152,8 +152,8 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, hidden: Tensor, of_tokens: KeysValues, of_frames: KeysValues, earlier: Tensor | None, valid: Tensor
-    ) -> tuple[Tensor, Tensor, KeysValues]:
+        self, hidden: Tensor, of_tokens: Tensor, of_frames: Tensor, earlier: Tensor | None, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the output (B, S, N), what it asks of the frames (B, S, N), and the keys and values of all tokens."""
         of_tokens = self.of_tokens.keys_values(hidden, of_tokens)
         asked = self.norms[0](hidden + self.dropout(self.of_tokens(hidden, of_tokens, earlier)))

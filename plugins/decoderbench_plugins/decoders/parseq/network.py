@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decoderbench import Attention, KeysValues, Memory, MemoryInput, feed_forward
+from decoderbench import Attention, Memory, MemoryInput, feed_forward
 
-Kept = tuple[KeysValues, ...]
-"""Keys and values, of each layer."""
+Kept = tuple[Tensor, ...]
+"""Keys and values of each layer, (B, S, 2N) of content or (B, T, 2N) of frames."""
 
 
 class TwoStreamDecoder(nn.Module):
@@ -93,11 +93,11 @@ class TwoStreamDecoder(nn.Module):
         Returns:
             The logits (B, Q, V), what the last layer asks of the frames (B, Q, N), and keys and values of all content.
         """
-        first, valid = characters[0][0].shape[2], valid[:, None, None]
+        first, valid = characters[0].shape[1], valid[:, None, None]
         content = self.dropout(self.embed_tokens(tokens, first))
         positions = torch.arange(first, first + num_queries, device=tokens.device)
         queries = self.dropout(self.positions(positions.expand(len(tokens), -1)))
-        kept, asked = list[KeysValues](), queries
+        kept, asked = list[Tensor](), queries
         for layer, of_layer, frames_of_layer in zip(self.layers, characters, frames, strict=True):
             normed = layer.norm_content(content)
             kept.append(layer.of_content.keys_values(normed, of_layer))
@@ -136,9 +136,9 @@ class TwoStreamLayer(nn.Module):
         self,
         stream: Tensor,
         normed: Tensor,
-        content: KeysValues,
+        content: Tensor,
         mask: Tensor | None,
-        frames: KeysValues,
+        frames: Tensor,
         valid: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return the stream after the layer (B, Q, N), and what it asks of the frames (B, Q, N)."""
