@@ -208,7 +208,12 @@ class MetaProbe:
         return torch.empty(1, self.image.channels, self.image.height, width, device="meta")
 
     def _find_infeasible_width(self, trunk: Trunk, decoder: Part, built: Decoder) -> str | None:
-        """Return why the images of some bucket cannot be read, given their own T and labels; None if all can."""
+        """Return why the images of some bucket cannot be read, given their own T and labels; None if all can.
+
+        The narrowest and the widest of them are read: a decoder that works for one width only fails at either.
+        """
+        others = [width for width, _ in self.buckets if width != self.image.width]
+        read = {min(others), max(others)} if others else set()
         for width, frames_needed in self.buckets:
             where, memory = f"at images {width} wide", trunk.memories[width]
             if isinstance(memory, str):
@@ -217,7 +222,7 @@ class MetaProbe:
             labels = replace(self.labels, frames_needed=max(1, frames_needed))
             try:
                 _build_decoder(decoder, spec, labels)
-                if width != self.image.width:
+                if width in read:
                     with torch.inference_mode():
                         built.transcribe(memory)
             except InfeasibleError as error:
