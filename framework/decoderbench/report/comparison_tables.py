@@ -66,11 +66,16 @@ def _contrast_table(analysis: Analysis, pairs: pd.DataFrame, labels: Sequence[st
         notes=[
             f"{which}; the first row minus the second, on the same images and over the seeds that both have, with the "
             "95 % interval",
-            f"p (Holm) is adjusted over all {len(pairs)} pairs of rows; tables/contrasts.csv has all pairs and metrics",
+            f"p (Holm) is adjusted over {_all(len(pairs), 'pair')} of rows; tables/contrasts.csv has all pairs and "
+            "metrics",
             *_notes_on_scope(chosen),
             *_notes_on_conditions(analysis),
         ],
     )
+
+
+def _all(count: int, what: str) -> str:
+    return f"the one {what}" if count == 1 else f"all {count} {what}s"
 
 
 def _against(pairs: pd.DataFrame, row: int) -> pd.DataFrame:
@@ -162,7 +167,7 @@ def _interaction_table(analysis: Analysis, interactions: pd.DataFrame, part: str
         notes=[
             f"{which}by how many points the effect of the first is larger with the second than without it, with the "
             "95 % interval; rows are matched as in the table of effects",
-            f"p (Holm) is adjusted over all {len(own)} interactions; tables/interactions.csv has all metrics",
+            f"p (Holm) is adjusted over {_all(len(own), 'interaction')}; tables/interactions.csv has all metrics",
             *_notes_on_scope(shown),
             *_notes_on_conditions(analysis),
         ],
