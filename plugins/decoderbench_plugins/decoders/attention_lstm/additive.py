@@ -3,7 +3,6 @@
 Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate".
 """
 
-import torch
 from torch import Tensor, nn
 
 from decoderbench import Memory
@@ -27,6 +26,9 @@ class AdditiveAttention(Attention):
         return self.weigh(fixed[0] + self.query(hidden)[:, None], memory), ()
 
     def weigh(self, read: Tensor, memory: Memory) -> Tensor:
-        """Return the weights (B, T) for the sums (B, T, N) of keys, query and whatever else is scored."""
-        energy: Tensor = self.score(torch.tanh(read)).squeeze(2)
+        """Return the weights (B, T) for the sums (B, T, N) of keys, query and whatever else is scored.
+
+        The sums are overwritten: they are the largest tensors of a step, and allocating them takes time.
+        """
+        energy: Tensor = self.score(read.tanh_()).squeeze(2)
         return memory.hide(energy).softmax(dim=1)

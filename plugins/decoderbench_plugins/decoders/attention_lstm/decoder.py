@@ -196,7 +196,7 @@ class AttentionLSTM(AutoregressiveDecoder):
         cells, fixed, before, moved, fed = state
         weights, before = self.attention(cells[0], memory, fixed, before)
         values = moved[0] if moved else memory.frames
-        glimpse = (weights[:, None] @ values).squeeze(1)  # (B, D)
+        glimpse = torch.bmm(weights[:, None], values)[:, 0]  # (B, D)
         read = [glimpse, token] if self.embed is None else [token, glimpse]
         hidden, cells = self.cell(torch.cat([*read, *fed], dim=-1), cells)
         return hidden, weights, (cells, fixed, before, moved, (glimpse,) if fed else ())

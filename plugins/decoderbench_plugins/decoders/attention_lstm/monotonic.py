@@ -44,7 +44,7 @@ class MonotonicAttention(AdditiveAttention):
     def forward(self, hidden: Tensor, memory: Memory, fixed: Tensors, before: Tensors) -> tuple[Tensor, Tensors]:
         keys, last = fixed
         direction = self.gain * F.normalize(self.score.weight, dim=1)
-        energy = F.linear(torch.tanh(keys + self.query(hidden)[:, None]), direction).squeeze(2) + self.offset
+        energy = F.linear((keys + self.query(hidden)[:, None]).tanh_(), direction).squeeze(2) + self.offset
         if self.training:
             energy = energy + torch.randn_like(energy)
         elif self.hard:
