@@ -64,11 +64,11 @@ def _notes_on_bold(analysis: Analysis, metrics: Sequence[str]) -> Iterator[str]:
     pairs = join_distinct(
         number * (number - 1) // 2 for number in sorted(rows["image_set"].value_counts()) if number > 1
     )
+    family = "the one pair" if pairs == "1" else f"all {pairs} pairs"
     within = " that was tested on the same images" if len(sets) > 1 else ""
     yield (
         f"bold: not shown to be worse; no other row{within} beats it with p at most .05, adjusted by Holm over "
-        f"{'the one pair' if pairs == '1' else f'all {pairs} pairs'} of rows; not bold are rows that one beats, and rows without an interval or "
-        "with fewer than two seeds"
+        f"{family} of rows; not bold are rows that one beats, and rows without an interval or with fewer than two seeds"
     )
 
 
