@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import decoders
 import gpu_env
 import gpu_failures
 import gpu_smoke
@@ -16,6 +17,8 @@ import torch
 from figures import Figures
 from helpers.host_waits import place_of_wait, recording_host_waits, refusing_host_waits
 from helpers.recurrences import recording_recurrences
+from helpers.support import REGISTRY
+from peak_memory import peak_mb
 from smoke_subjects import Subject, labels_on, subjects
 from torch import nn
 
@@ -67,6 +70,23 @@ def test_script_writes_figures_with_unique_names_and_ends_with_status_0(script: 
     assert len(names) == len(set(names)) > 2
     assert not [line["name"] for line in lines if line["ok"] is False]
     assert [path.name for path in tmp_path.iterdir()] == ["figures.jsonl"]
+
+
+def test_every_decoder_has_a_row_of_its_cost() -> None:
+    assert {row.use for row in decoders.ROWS} == set(REGISTRY["decoder"])
+    assert len({row.label for row in decoders.ROWS}) == len(decoders.ROWS)
+
+
+def test_peak_memory_is_the_most_that_a_call_holds_at_a_time() -> None:
+    kept = torch.ones(250_000)  # 1 MB, which was there before
+
+    def hold_3_mb_twice() -> None:
+        for _ in range(2):
+            both = torch.cat([kept, kept])
+            del both
+            torch.cat([kept, kept, kept])
+
+    assert peak_mb(CPU, hold_3_mb_twice) == pytest.approx(3, abs=0.01)
 
 
 def test_numbers_by_which_a_device_is_known_are_not_written() -> None:
