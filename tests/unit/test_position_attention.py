@@ -1,4 +1,4 @@
-"""Position attention: both kinds by their formulas, published sizes, padding, smoothing, and infeasible widths."""
+"""Position attention: both kinds by their formulas, sizes, padding, smoothing, and infeasible widths."""
 
 import itertools
 import string
@@ -122,8 +122,8 @@ def test_parameters_of_additive_attention_follow_the_formula() -> None:
     assert parameters(decoder) == 26 * 512 + 512**2 + 512 + 512 + 37 * 513
 
 
-def test_parameters_of_a3_are_published() -> None:
-    """171,264 for 27 positions at width 768 (char_a3_module of mgp-str-base): two norms, 2 x 768^2 / 8, 27 x 768."""
+def test_parameters_of_a3_follow_from_its_layers() -> None:
+    """171,264 for 27 positions at width 768: two norms, 2 x 768^2 / 8, 27 x 768."""
     labels = LabelSpec(charset=Charset(string.ascii_lowercase + string.digits), max_length=26)
     with torch.device("meta"):
         decoder = build(768, labels, attention="a3")
