@@ -130,7 +130,7 @@ class ModuleSubject(Subject):
             with torch.no_grad():  # with its first optimizer, torch would import its compiler, in each fresh process
                 for parameter in module.parameters():
                     if parameter.grad is not None:
-                        parameter -= LEARNING_RATE * parameter.grad
+                        parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
         yield safetensors.torch.save(weights_of(module))
         outputs = enumerate(self.infer(module.eval(), inputs))
         yield safetensors.torch.save({str(number): value.detach().clone().contiguous() for number, value in outputs})
