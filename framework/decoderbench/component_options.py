@@ -21,6 +21,15 @@ Resolve = Callable[[type["ComponentOption"], Mapping[str, Any]], "ComponentOptio
 """Finds the component that a table names, and its options; raises `ValidationError` or `ValueError` for mistakes."""
 
 
+_of_latest_registry: dict[str, Resolve] = {}
+
+
+def resolve_by_default(resolve: Resolve, *, replace: bool = True) -> None:
+    """Resolve options that are checked without a registry, as in `Config(...)`; `replace` an earlier way to do so."""
+    if replace or not _of_latest_registry:
+        _of_latest_registry["resolve"] = resolve
+
+
 @dataclass(frozen=True)
 class ComponentOption:
     """A component with its options, not built yet.
@@ -33,8 +42,6 @@ class ComponentOption:
     """
 
     kind: ClassVar[str]
-    resolve: ClassVar[Resolve | None] = None
-    """Of the registry that was built last; for options that are checked without a registry, as in `Config(...)`."""
 
     use: str
     config: BaseModel
@@ -67,8 +74,7 @@ class ComponentOption:
         table = {"use": given} if isinstance(given, str) else given
         if not (isinstance(table, Mapping) and isinstance(table.get("use"), str)):
             raise ValueError(f"must name a {cls.kind}, as in {{ use = ... }} with its options")
-        resolve = info.context or ComponentOption.resolve
-        if resolve is None:
+        if not (resolve := info.context or _of_latest_registry.get("resolve")):
             raise ValueError(f"names a {cls.kind}, and no registry has been built that knows it; build one before")
         return resolve(cls, table)
 

@@ -184,7 +184,7 @@ def test_plugins_describes_one_component(capfd: pytest.CaptureFixture[str]) -> N
     ):
         assert expected in out
     status, out, _ = call(capfd, "plugins", "bridge")
-    assert out.count("\n    projection_dim: int, >= 1 (optional)\n") == 4
+    assert out.count("\n    projection_dim: int, >= 1 (optional)\n") == 6
     status, _, err = call(capfd, "plugins", "lstm_cel")
     assert (status, "did you mean 'lstm_cell'?" in err) == (2, True)
 

@@ -19,6 +19,7 @@ from decoderbench import (
     InfeasibleError,
     Labels,
     LabelSpec,
+    Memory,
     SequenceSpec,
 )
 from planted import Fault
@@ -153,8 +154,8 @@ class ReturnsProbability(SmallCTC):
 
 
 class NotNormalized(SmallCTC):
-    def _log_probs(self, memory: Tensor) -> Tensor:
-        return self(memory) - 0.5
+    def log_probs(self, memory: Memory | Tensor) -> Tensor:
+        return self(Memory.of(memory).frames) - 0.5
 
 
 class ChangesLabels(SmallCTC):

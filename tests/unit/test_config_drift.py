@@ -29,6 +29,7 @@ ALL, NONE = "all cells", "no cell"
 CHANGES: dict[str, tuple[Any, str]] = {
     # key: another value, and the cells that it concerns
     "name": ("other", NONE),  # another folder: test_results_are_not_those_of_another_experiment
+    "question": ("Another question?", NONE),
     "dataset": ({"seed": 1}, ALL),
     "allow": (
         ["too_long"],

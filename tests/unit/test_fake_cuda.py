@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.image_cache import open_store
 from decoderbench.data.resident_dataset import Batch
 from decoderbench.model.autoregressive import all_ended
+from decoderbench.model.recognizer import as_memory
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, TrainingOptions
 from decoderbench.testing import ConformanceError
 from decoderbench.testing.fake_cuda import Seen, fake_cuda
@@ -205,19 +207,23 @@ def test_stage_stays_on_the_device_and_never_waits(stage: Any) -> None:
 
 @pytest.mark.parametrize(("name", "options"), DECODERS, ids=str)
 def test_decoder_stays_on_the_device_and_waits_only_for_the_end_of_the_texts(name: str, options: Options) -> None:
-    decoder, labels = build("decoder", name, options, MEMORY, LABELS), Labels.from_texts(TEXTS, LABELS.charset)
+    spec = replace(MEMORY, shape=(2, 3)) if REGISTRY["decoder"][name].component.needs_map else MEMORY
+    decoder, labels = build("decoder", name, options, spec, LABELS), Labels.from_texts(TEXTS, LABELS.charset)
     with fake_cuda() as seen:
-        decoder, memory, labels = seen.move(decoder), seen.move(torch.rand(3, 6, 11)), moved(seen, labels)
-        assert decoder.nll(memory, labels).device.type == "cuda"
+        decoder, labels = seen.move(decoder), moved(seen, labels)
+        memory = as_memory(seen.move(torch.rand(3, 6, 11)), spec, 6)
+        assert decoder.loss(memory, labels).device.type == "cuda"
         assert waits_outside(seen) == []
         decoder.eval()
-        for beam_size in (1, 3):
+        assert decoder.nll(memory, labels).device.type == "cuda"
+        assert waits_outside(seen, all_ended) == []  # the nll of a refined text begins with a reading
+        for beam_size in [size for size in (1, 3) if size <= (decoder.largest_beam or size)]:
             seen.waits.clear()
             with torch.inference_mode():
                 read = decoder.transcribe(memory, beam_size=beam_size)
             assert {part.device.type for part in (read.ids, read.lengths, read.log_prob)} == {"cuda"}
             assert waits_outside(seen, all_ended) == []
-            assert len(seen.waits) <= LABELS.max_length
+            assert len(seen.waits) <= LABELS.max_length + 1
 
 
 # The framework.

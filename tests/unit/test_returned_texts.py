@@ -11,6 +11,7 @@ from torch import Tensor
 
 from decoderbench import Charset, ComponentConfig, Decoder, Hypotheses, Labels, LabelSpec, SequenceSpec
 from decoderbench.alignments import MEASURES
+from decoderbench.model.memory import Memory
 from decoderbench.training.returned_texts import ReturnedTexts
 
 CHARSET = Charset("ab")
@@ -44,7 +45,7 @@ def add(decoder: Decoder, read: Hypotheses = READ, drawn: tuple[int, ...] = ()) 
     memory = SimpleNamespace(left_to_right=True)
     recognizer: Any = SimpleNamespace(decoder=decoder, bridge=SimpleNamespace(memory=memory))
     texts = ReturnedTexts(recognizer, CHARSET, drawn)
-    texts.add(np.array([7, 3]), MEMORY, read, read)
+    texts.add(np.array([7, 3]), Memory.of(MEMORY), read, read)
     return texts
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from decoderbench import __version__
-from decoderbench.component_options import ComponentOption, Resolve
+from decoderbench.component_options import ComponentOption, Resolve, resolve_by_default
 from decoderbench.config.grid import ComponentChoice, DatasetChoice
 from decoderbench.config.mistakes import Location, explain_mistakes
 from decoderbench.config.typed_values import decide, put, text_of, value_of
@@ -234,7 +234,7 @@ class Registry(Mapping[str, Components[Any]]):
         plugins.add(core_components, CORE)
         plugins.origins[CORE] = Origin(f"{PROJECT} {__version__}", core_components.__file__)
         self._kinds = {kind: Components[Any](kind, plugins.broken, self.resolve) for kind in REGISTERED}
-        ComponentOption.resolve = self.resolve
+        resolve_by_default(self.resolve)
         for components in self.values():
             for plugin, hook in plugins.hooks(f"register_{components.kind}s"):
                 self._register(components, plugin, hook)

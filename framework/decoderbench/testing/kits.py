@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decoderbench.component_options import ComponentOption
+from decoderbench.component_options import ComponentOption, resolve_by_default
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import BASES, Registry
 from decoderbench.testing.checks import Check, Rule
@@ -53,8 +53,7 @@ def subject_of(kind: str, cls: Any, options: Mapping[str, object], base_dir: Pat
 
     A registry that was built before finds them, if there is one.
     """
-    if ComponentOption.resolve is None:
-        ComponentOption.resolve = _find_installed
+    resolve_by_default(_find_installed, replace=False)
     return KITS[kind].subject_class(kind, cls, options, base_dir)
 
 
