@@ -17,7 +17,10 @@ def test_run_keeps_the_images_of_its_page_and_a_report_shows_them_again(
     tiny_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("decoderbench.report.draw_figures", lambda analysis: {})
-    experiment = Experiment(**micro_experiment(train=8, val=4, steps=2))
+    micro = micro_experiment(train=8, val=4, steps=60)
+    micro["training"] |= {"learning_rate": 0.03, "warmup_steps": 0}  # enough to read something
+    micro["grid"]["decoder"] = {"attention": {"use": "attention_lstm", "hidden_dim": 8}, "ctc": "ctc"}
+    experiment = Experiment(**micro)
     run(experiment, results=tmp_path / "micro", device="cpu", registry=tiny_registry)
     kept = pd.read_parquet(tmp_path / "micro" / IMAGES)
     assert kept["split"].value_counts().to_dict() == {"train": 8, "test": 4}
