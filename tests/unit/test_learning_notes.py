@@ -31,7 +31,7 @@ def test_usual_settings_need_no_note() -> None:
     [
         (
             {"steps": 20},
-            "all 20 steps are in the warm-up of 100 steps, so the learning rate ends at 0.0004 instead of ",
+            "all 20 steps are in the warm-up of 100 steps, so the learning rate ends at 0.000396 instead of ",
         ),
         ({"steps": 100}, "all 100 steps are in the warm-up of 100 steps"),
         ({"steps": 200}, "100 of 200 steps are warm-up"),

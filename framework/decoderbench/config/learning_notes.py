@@ -25,7 +25,7 @@ def learning_notes(training: TrainingOptions, split_sizes: Mapping[Split, int]) 
     if steps <= warmup:
         reached = training.learning_rate * steps / (warmup + 1)
         notes.append(
-            f"all {steps:,} steps are in the warm-up of {warmup:,} steps, so the learning rate ends at {reached:.2g} "
+            f"all {steps:,} steps are in the warm-up of {warmup:,} steps, so the learning rate ends at {reached:.3g} "
             f"instead of rising to {training.learning_rate:g}; set training.steps higher or training.warmup_steps lower"
         )
     elif warmup >= LONG_WARMUP * steps:
