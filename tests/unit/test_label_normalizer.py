@@ -39,6 +39,11 @@ def test_normalizer_is_idempotent(normalize: LabelNormalizer, text: str) -> None
 
 
 @given(NORMALIZERS, TEXTS)
+def test_label_as_checked_and_label_as_given_normalize_alike(normalize: LabelNormalizer, text: str) -> None:
+    assert normalize(normalize.read(text)) == normalize(text)
+
+
+@given(NORMALIZERS, TEXTS)
 def test_normalized_text_has_the_requested_case_and_categories(normalize: LabelNormalizer, text: str) -> None:
     normalized = normalize(text)
     if normalize.case == "lower":
@@ -80,6 +85,7 @@ def test_label_spec_covers_every_accepted_label(normalize: LabelNormalizer, labe
     [
         ({"strip": True}, " \u00a0a b\u200b\r\n\ufeff ", "a b"),
         ({"strip": True, "unicode_form": "NFKC"}, "\u00b4a", "\u0301a"),  # the form of U+00B4 begins with a space
+        ({"strip": True, "unicode_form": "NFKC", "alphanumeric_only": True}, "\u00b8", "\u0327"),
         ({"strip": True, "alphanumeric_only": True}, " - a ", "a"),
         ({"case": "lower"}, "AbC É", "abc é"),
         ({"case": "upper"}, "AbC é", "ABC É"),

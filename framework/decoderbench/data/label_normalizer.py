@@ -43,7 +43,7 @@ class LabelNormalizer(Options):
 
     def __call__(self, text: str) -> str:
         """Return `text` normalized."""
-        return self._stripped(self.convert(text))
+        return self._stripped(self.convert(self.read(text)))
 
     def read(self, text: str) -> str:
         """Return `text` in the Unicode form and stripped: the label as checked by the audit."""
