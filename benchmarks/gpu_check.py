@@ -52,13 +52,14 @@ def parts_of(folder: Path, device: str) -> list[Part]:
         part("env", 20, "gpu_env.py", "--json", str(folder / "env.json")),
         part("pytest", 30, "gpu_tests.py", "--junit", str(folder / "junit.xml")),
         part("smoke", 110, "gpu_smoke.py"),
-        part("failures", 75, "gpu_failures.py"),
+        part("failures", 65, "gpu_failures.py"),
         part("sync", 20, "gpu_sync.py"),
-        experiment("quickstart", 60, "--tar", str(folder / "quickstart.tar")),
+        experiment("quickstart", 45, "--tar", str(folder / "quickstart.tar")),
         part("step", 60, "training_step.py"),
         part("recognizers", 35, "recognizers.py", "--profile", str(folder / "profile.txt")),
+        part("decoders", 45, "decoders.py", "--rounds", "3"),
         part("sharing", 30, "gpu_sharing.py"),
-        experiment("four_stage", 60, "--tar", str(folder / "four_stage.tar")),
+        experiment("four_stage", 40, "--tar", str(folder / "four_stage.tar")),
     ]
 
 
