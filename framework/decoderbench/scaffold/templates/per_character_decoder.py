@@ -30,7 +30,8 @@ class MyComponent(PerCharacterDecoder):
     def log_probs(self, memory: Memory) -> Tensor:
         scores = self.queries @ self.key(memory.frames).transpose(1, 2)  # (B, S, T)
         weights = memory.hide(scores).softmax(dim=2)  # frames of padding weigh nothing
-        return self.head(weights @ memory.frames).float().log_softmax(dim=2)  # (B, S, V)
+        logits: Tensor = self.head(weights @ memory.frames)
+        return logits.float().log_softmax(dim=2)  # (B, S, V)
 
 
 @hookimpl
