@@ -73,10 +73,20 @@ class ComponentOption:
             return given
         table = {"use": given} if isinstance(given, str) else given
         if not (isinstance(table, Mapping) and isinstance(table.get("use"), str)):
-            raise ValueError(f"must name a {cls.kind}, as in {{ use = ... }} with its options")
+            raise ValueError(_explain_nameless(cls.kind, table))
         if not (resolve := info.context or _of_latest_registry.get("resolve")):
             raise ValueError(f"names a {cls.kind}, and no registry has been built that knows it; build one before")
         return resolve(cls, table)
+
+
+def _explain_nameless(kind: str, given: Any) -> str:
+    """Return what is wrong with what names no component. A value that is no table or list is added to it elsewhere."""
+    must = f"must name a {kind}, as in {{ use = ... }} with its options"
+    if isinstance(given, Mapping):
+        keys = ", ".join(map(str, given)) or "none"
+        what = "no use" if "use" not in given else f"use = {given['use']!r:.80}, which is no text"
+        return f"{must}, given a table with {what}; its keys: {keys}"
+    return f"{must}, given a list; use one name or one table" if isinstance(given, list | tuple) else must
 
 
 class RectifierOption(ComponentOption):

@@ -102,6 +102,11 @@ def test_macs_of_attention_lstm_cover_keys_once_and_a_glimpse_per_step() -> None
     assert macs_of_decoder(AttentionLSTM, hidden_dim=HIDDEN, embed_dim=9) == keys + STEPS * step
 
 
+def test_macs_of_attention_lstm_do_not_depend_on_learned_positions() -> None:
+    without = macs_of_decoder(AttentionLSTM, hidden_dim=HIDDEN)
+    assert macs_of_decoder(AttentionLSTM, hidden_dim=HIDDEN, positions="learned") == without
+
+
 class ReadsValues(CTCDecoder):
     """Computes different logits depending on the values of the memory."""
 

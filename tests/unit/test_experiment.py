@@ -47,6 +47,7 @@ def test_experiment_round_trips_through_toml(tiny: dict[str, Any]) -> None:
         ({"training": 5}, "training: input should be a table, as in { key = value }, given 5"),
         ({"grid": {"settings": ["a"]}}, "grid.settings: input should be a table, as in { key = value }"),
         ({"image": {"channels": 2}}, "image.channels: input should be 1 or 3, given 2"),
+        ({"training": {"learning_rate": 0}}, "training.learning_rate: input should be greater than 0, given 0"),
         ({"name": "../up"}, "name: string should match pattern"),
         ({"name": "_x"}, "name: string should match pattern"),
         ({"grid": {"seeds": []}}, "grid.seeds: tuple should have at least 1 item"),

@@ -165,8 +165,8 @@ def test_guided_ctc_reads_by_ctc_with_the_weights_of_svtrv2() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"guide": "ctc"}, "hybrid needs an autoregressive guide, ctc is of another family"),
-        ({"main": SMALL}, "hybrid needs a main decoder of the CTC family, attention_lstm is of another"),
+        ({"guide": "ctc"}, "hybrid needs an autoregressive guide, ctc is of another family; use attention_lstm, nrtr"),
+        ({"main": SMALL}, "hybrid needs a main decoder of the CTC family, attention_lstm is of another; use ctc or"),
         ({"main": "hybrid"}, "hybrid needs a main decoder of the CTC family, hybrid is of another"),
         ({"guide": "guided_ctc"}, "hybrid needs an autoregressive guide, guided_ctc is of another family"),
         ({"frames": 2}, "CTC needs T >= 5"),

@@ -147,6 +147,14 @@ def test_frames_out_of_reading_order_are_infeasible() -> None:
         RNNTransducer(RNNTransducer.Config(), memory, LabelSpec(charset=CHARSET, max_length=3))
 
 
+def test_labels_that_no_search_can_write_are_infeasible() -> None:
+    memory, config = SequenceSpec(length=4, dim=DIM, left_to_right=True), RNNTransducer.Config(max_symbols_per_frame=2)
+    RNNTransducer(config, memory, LabelSpec(charset=CHARSET, max_length=8))
+    RNNTransducer(config, memory, LabelSpec(charset=CHARSET, max_length=30, frames_needed=8))  # the labels are shorter
+    with pytest.raises(InfeasibleError, match=r"at most 8 characters of a memory with T = 4, .* have 9; raise max_sym"):
+        RNNTransducer(config, memory, LabelSpec(charset=CHARSET, max_length=9))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"cell": "gru"}, {"max_symbols_per_frame": 3, "joint_dim": 8}], ids=str)
 def test_conforms_with_other_options(options: dict[str, Any]) -> None:

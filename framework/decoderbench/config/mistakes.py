@@ -48,7 +48,9 @@ def _explain(details: ErrorDetails, model: type[BaseModel], further: Iterable[st
         message = "Input should be a table, as in { key = value }"
     ours = message.startswith("Value error, ")
     message = message.removeprefix("Value error, ")
-    if not isinstance(given, Mapping | list | tuple) and repr(given) not in message:
+    # In a message of pydantic the same characters may be those of a limit.
+    says_given = (ours or details["type"] == "broken_rule") and repr(given) in message
+    if not isinstance(given, Mapping | list | tuple) and not says_given:
         message = f"{message}, given {to_printable_line(repr(given), MAX_GIVEN)}"
     return location, message if ours else message[0].lower() + message[1:]
 

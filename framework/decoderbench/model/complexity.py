@@ -7,8 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from decoderbench.model.meta_recurrences import RecurrencesAtOnce
+
+
+class _NoModules(ModuleTracker):
+    """Follows no module: torch's tracker fails where a module returns a parameter, and only the sum is needed."""
+
+    def __enter__(self) -> _NoModules:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        pass
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -30,9 +41,10 @@ def count_gmacs(call: Callable[..., object], *inputs: Tensor) -> float | None:
     Returns:
         The count, or None if the call reads values of tensors, which do not exist on the meta device.
     """
-    recurrences = RecurrencesAtOnce()
+    recurrences, counter = RecurrencesAtOnce(), FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()
     try:
-        with torch.inference_mode(), recurrences, FlopCounterMode(display=False) as counter:
+        with torch.inference_mode(), recurrences, counter:
             call(*inputs)
     except KeyboardInterrupt:
         raise

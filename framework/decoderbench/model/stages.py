@@ -124,7 +124,8 @@ class Decoder(nn.Module, ABC):
 
     Attributes:
         needs_map: whether it reads a feature map with height and width; other memories are infeasible then.
-        reads_padding: whether it reads frames that are not valid. All others return the same whatever these hold.
+        reads_padding: whether `nll`, `transcribe` or `alignment` reads frames that are not valid. All others return
+            the same whatever these hold; `loss` may read them, as that of CTC with a guide does.
         largest_beam: the largest beam size that `transcribe` accepts; None for any. May depend on the options.
     """
 

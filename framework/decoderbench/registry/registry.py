@@ -125,6 +125,12 @@ class Components(Mapping[str, Registered[T]]):
         if name in self._contested:
             return self._contested[name]
         known = list(self)
+        if name.lstrip().startswith("{"):
+            example = f'{{ use = "{known[0] if known else "name"}" }}'
+            return (
+                f"unknown {self.kind} {name!r}; a table needs use and has texts in quotes, as in {example}; "
+                f"registered: {', '.join(known) or 'none'}"
+            )
         disabled = "".join(f"; disabled, so its components are missing: {plugin.reason}" for plugin in self.disabled)
         registered = f"registered: {', '.join(known) or 'none'}"
         return f"unknown {self.kind} {name!r}{did_you_mean(name, known)}; {registered}{disabled}"

@@ -60,9 +60,14 @@ class CTCWithGuide(Decoder):
         super().__init__(config, memory, labels)
         main, guide = config.main.build(memory, labels), config.guide.build(memory, labels)
         if not isinstance(main, CTCDecoder):
-            raise InfeasibleError(f"{self.name} needs a main decoder of the CTC family, {main.name} is of another")
+            raise InfeasibleError(
+                f"{self.name} needs a main decoder of the CTC family, {main.name} is of another; use ctc or lstm_ctc"
+            )
         if not isinstance(guide, AutoregressiveDecoder):
-            raise InfeasibleError(f"{self.name} needs an autoregressive guide, {guide.name} is of another family")
+            raise InfeasibleError(
+                f"{self.name} needs an autoregressive guide, {guide.name} is of another family; use attention_lstm, "
+                f"nrtr, parseq or lstm_cell"
+            )
         if read == "joint" and type(guide).transcribe is not AutoregressiveDecoder.transcribe:
             raise InfeasibleError(
                 f"{self.name} with read = 'joint' needs a guide that searches as its family does, {guide.name} has a "

@@ -50,6 +50,9 @@ from .positions import LearnedPositions
 # made of if that is not the memory itself, and the glimpse before if the cell reads it.
 State = tuple[Tensors, Tensors, Tensors, Tensors, Tensors]
 
+WIDEST = 16384
+"""The largest sizes in frames: no image is wider, so no memory has more frames side by side."""
+
 ONLY_WITH = {
     "kernel": ("location",),
     "frames_per_step": ("gmm", "monotonic"),
@@ -95,11 +98,11 @@ class AttentionLSTM(AutoregressiveDecoder):
         input_feeding: bool = False
         """Whether the cell also reads the glimpse of the step before, zeros at the first (Luong et al. 2015)."""
 
-        kernel: int | None = Field(default=None, ge=1)
+        kernel: int | None = Field(default=None, ge=1, le=WIDEST)
         """Only with attention = location: width in frames of its filters, odd. Default: the smallest odd width that is
         at least 4 h + 1."""
 
-        frames_per_step: float | None = Field(default=None, gt=0)
+        frames_per_step: float | None = Field(default=None, gt=0, le=WIDEST)
         """Only with attention = gmm or monotonic: how many frames a step moves at first. Default: h."""
 
         components: int | None = Field(default=None, ge=1)
