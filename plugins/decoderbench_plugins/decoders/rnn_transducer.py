@@ -65,13 +65,12 @@ class RNNTransducer(Decoder):
                 "rnn_transducer needs frames in reading order, the frames of this memory do not run from left to "
                 "right; use a bridge with one frame per column of the feature map"
             )
-        longest = min(labels.max_length, labels.frames_needed)
-        if memory.length * config.max_symbols_per_frame < longest:
+        most = memory.length * config.max_symbols_per_frame
+        if most < (longest := (labels.frames_needed + 1) // 2):  # at least, if all its characters are the same
             raise InfeasibleError(
-                f"rnn_transducer with max_symbols_per_frame = {config.max_symbols_per_frame} transcribes at most "
-                f"{memory.length * config.max_symbols_per_frame} characters of a memory with T = {memory.length}, the "
-                f"longest label may have {longest}; raise max_symbols_per_frame, or use an earlier encoder stage, "
-                f"keep_width or a wider image"
+                f"rnn_transducer with max_symbols_per_frame = {config.max_symbols_per_frame} writes at most {most} "
+                f"characters for a memory with T = {memory.length}, the longest label has at least {longest}; raise "
+                f"max_symbols_per_frame, or use an earlier encoder stage, keep_width or a wider image"
             )
         self.max_length, self.max_symbols_per_frame = labels.max_length, config.max_symbols_per_frame
         self.vocabulary_size = len(labels.charset) + 1
