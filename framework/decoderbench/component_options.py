@@ -9,6 +9,7 @@ registry checks both, fills in the defaults, and makes all of it part of the cel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,6 +23,10 @@ Resolve = Callable[[type["ComponentOption"], Mapping[str, Any]], "ComponentOptio
 
 
 _of_latest_registry: dict[str, Resolve] = {}
+
+
+_around: ContextVar[tuple[tuple[str, Mapping[str, Any]], ...]] = ContextVar("around", default=())
+"""The kinds and tables of the options that are being resolved, outermost first."""
 
 
 def resolve_by_default(resolve: Resolve, *, replace: bool = True) -> None:
@@ -76,7 +81,17 @@ class ComponentOption:
             raise ValueError(_explain_nameless(cls.kind, table))
         if not (resolve := info.context or _of_latest_registry.get("resolve")):
             raise ValueError(f"names a {cls.kind}, and no registry has been built that knows it; build one before")
-        return resolve(cls, table)
+        around = _around.get()
+        if (cls.kind, table) in around:  # only defaults can repeat what is around them
+            raise ValueError(
+                f"its default is a {cls.kind} {table['use']!r} within itself, without end; change a default of the "
+                f"plugin"
+            )
+        token = _around.set((*around, (cls.kind, table)))
+        try:
+            return resolve(cls, table)
+        finally:
+            _around.reset(token)
 
 
 def _explain_nameless(kind: str, given: Any) -> str:

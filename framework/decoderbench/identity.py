@@ -7,6 +7,7 @@ The other part, source code, is in `sources.py`.
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Union, get_args, get_origin, runtime_checkable
 
@@ -84,7 +85,19 @@ def _encode(value: Any, choice: bool) -> Any:
         return value.identity()
     if isinstance(value, BaseModel):
         return {"model": type(value).__name__} | identity_of(value) if choice else identity_of(value)
+    if _holds_identity(value):
+        if isinstance(value, Mapping):
+            return {str(key): _encode(item, choice) for key, item in value.items()}
+        return [_encode(item, choice) for item in value]
     return to_jsonable_python(value)
+
+
+def _holds_identity(value: Any) -> bool:
+    """Return whether a value says what determines a result itself, or one in a list, a table or a model does."""
+    if isinstance(value, BaseModel):
+        value = [getattr(value, name) for name in type(value).model_fields]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, HasIdentity) or any(map(_holds_identity, inner))
 
 
 def _is_choice_of_models(annotation: Any) -> bool:

@@ -9,20 +9,26 @@ from typing import Any
 import pytest
 from helpers.support import REGISTRY
 from pydantic import Field, ValidationError
+from torch import Tensor
 
 from decoderbench import (
     AutoregressiveDecoder,
     BridgeOption,
     Charset,
     ComponentConfig,
+    CTCDecoder,
     DecoderOption,
     LabelSpec,
     SequenceSpec,
     identity_of,
 )
+from decoderbench.component_options import ComponentOption
+from decoderbench.config.grid import ComponentChoice
 from decoderbench.config.mistakes import explain_mistakes
 from decoderbench.config.typed_values import read_typed
+from decoderbench.options import refuse
 from decoderbench.registry.listing import describe_components
+from decoderbench.registry.registry import Components
 
 ATTENTION = {"use": "attention_lstm", "hidden_dim": 32}
 
@@ -119,3 +125,77 @@ def test_typed_options_of_the_inner_component_are_decided_by_its_types() -> None
 def test_documentation_says_that_an_option_is_a_decoder() -> None:
     text = "\n".join(describe_components(REGISTRY, "decoder/hybrid"))
     assert "decoder: its name, or a table with use and its options" in text
+
+
+class Several(ComponentConfig):
+    readers: tuple[DecoderOption, ...] = Field(default=("ctc",))
+    """Decoders."""
+
+    by_name: dict[str, DecoderOption] = Field(default={})
+    """Decoders by name."""
+
+
+def several(**given: Any) -> dict[str, Any]:
+    return identity_of(Several.model_validate(given, context=REGISTRY.resolve))
+
+
+def test_components_in_lists_and_tables_are_part_of_the_identity() -> None:
+    assert [one["use"] for one in several()["readers"]] == ["ctc"]
+    assert several(readers=["ctc"]) == several(readers=[{"use": "ctc"}]) == several()
+    assert several(readers=["ctc", ATTENTION])["readers"][1]["options"] == {"hidden_dim": 32}
+    of_table = several(by_name={"inner": ATTENTION})["by_name"]["inner"]
+    assert of_table == options().guide.identity()
+    assert "by_name" not in several()
+
+
+def test_default_that_is_within_itself_is_a_mistake() -> None:
+    class Endless(CTCDecoder):
+        name = "endless"
+
+        class Config(ComponentConfig):
+            inner: DecoderOption = Field(default="endless")
+            """Itself."""
+
+        def forward(self, memory: Tensor) -> Tensor:
+            return memory
+
+    components = Components[Any]("decoder", resolve=lambda option, given: resolve(option, given))
+    components.add(Endless, "plugin", "plugin")
+
+    def resolve(option: type[ComponentOption], given: Any) -> ComponentOption:
+        config, mistakes = components.try_to_configure(ComponentChoice.model_validate(given))
+        refuse(dict(mistakes), {}, option.__name__)
+        raise AssertionError(config)
+
+    ((place, text),) = components.mistakes(ComponentChoice(use="endless"))
+    assert place == ("inner", "inner")
+    assert "its default is a decoder 'endless' within itself, without end" in text
+
+
+def test_each_component_of_a_deep_nest_is_configured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured = list[str]()
+    configure = Components.configure
+
+    def counted(components: Components[Any], choice: ComponentChoice) -> Any:
+        configured.append(choice.use)
+        return configure(components, choice)
+
+    monkeypatch.setattr(Components, "configure", counted)
+    nest: dict[str, Any] = {"use": "hybrid", "main": "ctc", "guide": "nrtr"}
+    for _ in range(5):
+        nest = {"use": "hybrid", "main": "ctc", "guide": nest}
+    options(guide=nest)
+    assert configured.count("hybrid") == 6
+    configured.clear()
+    mistakes_in(guide={"use": "hybrid", "guide": {"use": "hybrid", "guide": {"use": "hybrid", "guid": 3}}})
+    assert configured.count("hybrid") == 3
+
+
+def test_missing_option_is_needed_by_the_component() -> None:
+    class Needs(ComponentConfig):
+        guide: DecoderOption
+        """A decoder."""
+
+    with pytest.raises(ValidationError) as caught:
+        Needs.model_validate({})
+    assert explain_mistakes(caught.value, Needs) == [(("guide",), "is missing; every such table needs it")]

@@ -150,7 +150,8 @@ def test_frames_out_of_reading_order_are_infeasible() -> None:
 def test_labels_that_no_search_can_write_are_infeasible() -> None:
     memory, config = SequenceSpec(length=4, dim=DIM, left_to_right=True), RNNTransducer.Config(max_symbols_per_frame=2)
     RNNTransducer(config, memory, LabelSpec(charset=CHARSET, max_length=8))
-    RNNTransducer(config, memory, LabelSpec(charset=CHARSET, max_length=30, frames_needed=15))  # such as 8 equal characters
+    eight_equal_characters = LabelSpec(charset=CHARSET, max_length=30, frames_needed=15)
+    RNNTransducer(config, memory, eight_equal_characters)
     with pytest.raises(InfeasibleError, match=r"at most 8 characters .* T = 4, .* at least 9; raise max_symbols"):
         RNNTransducer(config, memory, LabelSpec(charset=CHARSET, max_length=9))
 

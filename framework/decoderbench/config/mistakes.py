@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 from decoderbench.config.toml_lines import line_of
 from decoderbench.errors import did_you_mean
 from decoderbench.exception_text import to_printable_line
+from decoderbench.options import ComponentConfig
 
 Location = tuple[str | int, ...]
 """Keys of nested tables, and indices of lists, outermost first."""
@@ -41,7 +42,8 @@ def _explain(details: ErrorDetails, model: type[BaseModel], further: Iterable[st
         known = sorted([*_keys_at(model, location[:-1]), *(further if len(location) == 1 else ())])
         return location, f"unknown key{did_you_mean(str(location[-1]), known)}; known: {', '.join(known) or 'none'}"
     if details["type"] == "missing":
-        return location, f"is missing; every {'experiment' if len(location) == 1 else 'such table'} needs it"
+        of_experiment = len(location) == 1 and not issubclass(model, ComponentConfig)
+        return location, f"is missing; every {'experiment' if of_experiment else 'such table'} needs it"
     if details["type"] == "tuple_type":
         message = "Input should be a list, as in [...] or, for tables, [[...]]"
     if details["type"] in ("dict_type", "model_type"):

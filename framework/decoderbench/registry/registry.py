@@ -180,18 +180,23 @@ class Components(Mapping[str, Registered[T]]):
 
     def mistakes(self, choice: ComponentChoice) -> list[Mistake]:
         """Return what is wrong with a choice, each with its location within the choice."""
+        _, mistakes = self.try_to_configure(choice)
+        return mistakes
+
+    def try_to_configure(self, choice: ComponentChoice) -> tuple[ComponentConfig | None, list[Mistake]]:
+        """Return the options of a choice with all defaults, or None and what is wrong, as `mistakes` does."""
         if choice.use not in self:
-            return [(("use",), self.explain_unknown(choice.use))]
+            return None, [(("use",), self.explain_unknown(choice.use))]
         component = f"{self.kind} {choice.use!r}: "
         try:
-            self.configure(choice)
+            return self.configure(choice)[1], []
         except ValidationError as error:
             known = self[choice.use]
             mistakes = explain_mistakes(error, known.config_class, further=known.common_options)
-            return [(place, component + text) for place, text in mistakes]
+            return None, [(place, component + text) for place, text in mistakes]
         except Exception as error:  # noqa: BLE001 - a validator of a plugin may raise anything
-            return [((), f"{component}its options raised {describe_error(error)}; raise ValueError with a reason")]
-        return []
+            text = f"{component}its options raised {describe_error(error)}; raise ValueError with a reason"
+            return None, [((), text)]
 
     def decide_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return plain options: those typed on a command line are text where the component wants text."""
@@ -258,9 +263,10 @@ class Registry(Mapping[str, Components[Any]]):
     def resolve(self, option: type[ComponentOption], given: Mapping[str, Any]) -> ComponentOption:
         """Return the component that an option of another one names; raise `ValidationError` for mistakes."""
         choice, components = ComponentChoice.model_validate(given), self[option.kind]
-        refuse(dict(components.mistakes(choice)), {}, option.__name__)
-        registered, config = components.configure(choice)
-        return option(choice.use, config, registered.component, registered.source_digest())
+        config, mistakes = components.try_to_configure(choice)  # once: its options may be components too
+        refuse(dict(mistakes), {}, option.__name__)
+        registered = components[choice.use]
+        return option(choice.use, cast("BaseModel", config), registered.component, registered.source_digest())
 
     def _register(self, components: Components[Any], plugin: str, hook: HookCaller) -> None:
         """Register what a plugin offers of one kind; one plugin must not stop the others."""
