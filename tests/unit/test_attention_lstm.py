@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from decoderbench import Charset, InfeasibleError, Labels, LabelSpec, Memory, SequenceSpec
@@ -272,3 +273,9 @@ def test_variant_passes_the_kit(options: dict[str, Any]) -> None:
 def test_losses_pass_the_kit() -> None:
     weights = {"guided_loss": 0.5, "coverage_loss": 0.5, "label_smoothing": 0.1}
     check_decoder(AttentionLSTM, attention="location", **weights)
+
+
+@pytest.mark.parametrize("options", [{"kernel": 16385}, {"frames_per_step": 1e300}], ids=str)
+def test_sizes_wider_than_any_image_are_mistakes(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 16384"):
+        AttentionLSTM.Config(**options)
