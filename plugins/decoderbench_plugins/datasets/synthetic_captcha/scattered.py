@@ -1,0 +1,140 @@
+"""Letters drawn one by one: each has a color, height, place and rotation of its own, and lines cross the image."""
+
+from __future__ import annotations
+
+from colorsys import hsv_to_rgb
+from math import atan2, ceil, cos, radians, sin
+from random import Random
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageColor
+from PIL.ImageDraw import Draw
+
+from decoderbench import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+    from PIL.ImageFont import FreeTypeFont
+
+    from .options import CaptchaOptions
+
+Color = tuple[int, int, int]
+
+BACKGROUND = (238, 255)  # range of each channel, as captcha has it
+SATURATION = (0.4, 1.0)
+LUMA = (0.299, 0.587, 0.114)  # the weights with which Pillow turns colors to gray
+FONT_SIZE = 200  # at which a font is measured, pixels per em
+MARGIN = 2  # pixels that resampling may add to the size of a letter
+
+
+class ScatteredLetters:
+    """Draws texts letter by letter.
+
+    Args:
+        font: the font to draw with, at any size.
+        options: those of the dataset.
+
+    Attributes:
+        line_color: the color of lines, each channel from 0 to 255.
+
+    Raises:
+        DataError: the letters may not fit beside each other or into the height.
+    """
+
+    def __init__(self, font: FreeTypeFont, options: CaptchaOptions) -> None:
+        self._options = options
+        red, green, blue = ImageColor.getrgb(options.line_color)[:3]
+        self.line_color: Color = (red, green, blue)
+        largest = options.letter_height[1]
+        measured = font.font_variant(size=FONT_SIZE)
+        tallest = max(_ink(measured, character).height for character in options.charset)
+        font = font.font_variant(size=ceil(FONT_SIZE * largest / tallest))
+        self._glyphs = {character: _ink(font, character) for character in options.charset}
+        self._tallest = max(glyph.height for glyph in self._glyphs.values())
+        self._refuse_crowding()
+
+    def draw(self, text: str, generator: Random) -> PillowImage:
+        """Return an image of a text, RGB."""
+        options = self._options
+        per_letter = options.width_per_letter
+        width = round(len(text) * generator.uniform(*per_letter)) if per_letter else options.width
+        background = _random_background(generator)
+        image = Image.new("RGB", (width, options.height), background)
+        pitch = width / len(text)
+        for place, character in enumerate(text):
+            color = _random_ink(generator, _brightness(background) * (1 - generator.uniform(*options.contrast)))
+            letter = self._letter(character, generator)
+            left = pitch * place + generator.random() * (pitch - letter.width)
+            top = generator.random() * (options.height - letter.height)
+            image.paste(color, (round(left), round(top)), letter)
+        self._draw_lines(image, generator)
+        return image
+
+    def _letter(self, character: str, generator: Random) -> PillowImage:
+        """Return the ink of a letter of random height and rotation."""
+        glyph = self._glyphs[character]
+        scale = generator.uniform(*self._options.letter_height) / self._tallest
+        scaled = glyph.resize(_scaled_size(glyph, scale), Image.Resampling.BILINEAR)
+        angle = generator.uniform(-self._options.rotation, self._options.rotation)
+        rotated = scaled.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+        return rotated.crop(rotated.getbbox())
+
+    def _draw_lines(self, image: PillowImage, generator: Random) -> None:
+        draw = Draw(image)
+        for _ in range(generator.randint(*self._options.lines)):
+            start, end = (generator.random() * image.height for _ in range(2))
+            width = generator.randint(*self._options.line_width)
+            draw.line((0, start, image.width, end), fill=self.line_color, width=width)
+
+    def _refuse_crowding(self) -> None:
+        options = self._options
+        scale = options.letter_height[1] / self._tallest
+        sizes = [_scaled_size(glyph, scale) for glyph in self._glyphs.values()]
+        width = max(_largest_extent(wide, high, options.rotation) for wide, high in sizes)
+        height = max(_largest_extent(high, wide, options.rotation) for wide, high in sizes)
+        pitch = options.width_per_letter[0] if options.width_per_letter else options.width / options.max_length
+        need = (
+            f"letters of up to {options.letter_height[1]:g} pixels, rotated by up to {options.rotation:g} degrees, need"
+        )
+        instead = "or lower letter_height or rotation"
+        if width > pitch:
+            option = "width_per_letter" if options.width_per_letter else "width, or set width_per_letter,"
+            raise DataError(f"{need} {width} pixels of width each, and may get {pitch:g}; raise {option} {instead}")
+        if height > options.height:
+            raise DataError(f"{need} {height} pixels of height, and height is {options.height}; raise it {instead}")
+
+
+def _ink(font: FreeTypeFont, character: str) -> PillowImage:
+    mask = font.getmask(character, mode="L")
+    return Image.frombytes("L", mask.size, bytes(mask))
+
+
+def _scaled_size(glyph: PillowImage, scale: float) -> tuple[int, int]:
+    return max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))
+
+
+def _largest_extent(along: float, across: float, rotation: float) -> int:
+    """Return the most pixels that a rectangle takes along an axis when it is rotated by up to `rotation` degrees."""
+    angle = min(radians(rotation), atan2(across, along))
+    return ceil(along * cos(angle) + across * sin(angle)) + MARGIN
+
+
+def _random_background(generator: Random) -> Color:
+    red, green, blue = (generator.randint(*BACKGROUND) for _ in range(3))
+    return red, green, blue
+
+
+def _brightness(color: tuple[float, float, float]) -> float:
+    return sum(weight * channel for weight, channel in zip(LUMA, color, strict=True))
+
+
+def _random_ink(generator: Random, brightness: float) -> Color:
+    """Return a color of random hue that is as bright in gray as `brightness`, from 0 to 255."""
+    pure = hsv_to_rgb(generator.random(), generator.uniform(*SATURATION), 255)
+    bright = _brightness(pure)
+    if brightness <= bright:  # toward black
+        red, green, blue = (round(channel * brightness / bright) for channel in pure)
+    else:  # toward white
+        share = (brightness - bright) / (255 - bright)
+        red, green, blue = (round(channel + (255 - channel) * share) for channel in pure)
+    return red, green, blue
