@@ -49,7 +49,8 @@ class CaptchaOptions(ComponentConfig):
     """If scattered: width of an image in pixels for each character of its text, drawn for each image, in place of
     width."""
     letter_height: Range = (20.0, 30.0)
-    """If scattered: height in pixels that the tallest character of charset would have, drawn for each letter."""
+    """If scattered: height in pixels of a character of middle height, drawn for each letter. Taller and shorter
+    characters of charset keep their proportions."""
     rotation: float = Field(default=20.0, ge=0, le=45)
     """If scattered: largest rotation of a letter in either direction, degrees."""
     contrast: Range = (0.2, 0.9)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from colorsys import hsv_to_rgb
-from math import atan2, ceil, cos, radians, sin
+from math import ceil
 from random import Random
+from statistics import median
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor
@@ -24,7 +25,8 @@ BACKGROUND = (238, 255)  # range of each channel, as captcha has it
 SATURATION = (0.4, 1.0)
 LUMA = (0.299, 0.587, 0.114)  # the weights with which Pillow turns colors to gray
 FONT_SIZE = 200  # at which a font is measured, pixels per em
-MARGIN = 2  # pixels that resampling may add to the size of a letter
+ANGLES = 4  # to either side at which letters are measured
+MARGIN = 1  # pixels by which a letter may be larger at angles in between
 
 
 class ScatteredLetters:
@@ -45,12 +47,11 @@ class ScatteredLetters:
         self._options = options
         red, green, blue = ImageColor.getrgb(options.line_color)[:3]
         self.line_color: Color = (red, green, blue)
-        largest = options.letter_height[1]
         measured = font.font_variant(size=FONT_SIZE)
-        tallest = max(_ink(measured, character).height for character in options.charset)
-        font = font.font_variant(size=ceil(FONT_SIZE * largest / tallest))
+        middle = median(_ink(measured, character).height for character in options.charset)
+        font = font.font_variant(size=ceil(FONT_SIZE * options.letter_height[1] / middle))
         self._glyphs = {character: _ink(font, character) for character in options.charset}
-        self._tallest = max(glyph.height for glyph in self._glyphs.values())
+        self._middle = median(glyph.height for glyph in self._glyphs.values())
         self._refuse_crowding()
 
     def draw(self, text: str, generator: Random) -> PillowImage:
@@ -63,20 +64,20 @@ class ScatteredLetters:
         pitch = width / len(text)
         for place, character in enumerate(text):
             color = _random_ink(generator, _brightness(background) * (1 - generator.uniform(*options.contrast)))
-            letter = self._letter(character, generator)
+            height = generator.uniform(*options.letter_height)
+            letter = self._letter(character, height, generator.uniform(-options.rotation, options.rotation))
             left = pitch * place + generator.random() * (pitch - letter.width)
             top = generator.random() * (options.height - letter.height)
             image.paste(color, (round(left), round(top)), letter)
         self._draw_lines(image, generator)
         return image
 
-    def _letter(self, character: str, generator: Random) -> PillowImage:
-        """Return the ink of a letter of random height and rotation."""
-        glyph = self._glyphs[character]
-        scale = generator.uniform(*self._options.letter_height) / self._tallest
-        scaled = glyph.resize(_scaled_size(glyph, scale), Image.Resampling.BILINEAR)
-        angle = generator.uniform(-self._options.rotation, self._options.rotation)
-        rotated = scaled.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+    def _letter(self, character: str, height: float, angle: float) -> PillowImage:
+        """Return the ink of a letter, cropped; `height` is that of a character of middle height."""
+        glyph, scale = self._glyphs[character], height / self._middle
+        size = max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))
+        upright = glyph.resize(size, Image.Resampling.BILINEAR)
+        rotated = upright.rotate(angle, Image.Resampling.BILINEAR, expand=True)
         return rotated.crop(rotated.getbbox())
 
     def _draw_lines(self, image: PillowImage, generator: Random) -> None:
@@ -88,18 +89,17 @@ class ScatteredLetters:
 
     def _refuse_crowding(self) -> None:
         options = self._options
-        scale = options.letter_height[1] / self._tallest
-        sizes = [_scaled_size(glyph, scale) for glyph in self._glyphs.values()]
-        width = max(_largest_extent(wide, high, options.rotation) for wide, high in sizes)
-        height = max(_largest_extent(high, wide, options.rotation) for wide, high in sizes)
+        largest, rotation = options.letter_height[1], options.rotation
+        angles = [rotation * step / ANGLES for step in range(-ANGLES, ANGLES + 1)]
+        letters = [self._letter(character, largest, angle) for character in self._glyphs for angle in angles]
+        width = max(letter.width for letter in letters) + MARGIN
+        height = max(letter.height for letter in letters) + MARGIN
         pitch = options.width_per_letter[0] if options.width_per_letter else options.width / options.max_length
-        need = (
-            f"letters of up to {options.letter_height[1]:g} pixels, rotated by up to {options.rotation:g} degrees, need"
-        )
+        need = f"letters with a letter_height of {largest:g} and a rotation of {rotation:g} degrees need"
         instead = "or lower letter_height or rotation"
         if width > pitch:
-            option = "width_per_letter" if options.width_per_letter else "width, or set width_per_letter,"
-            raise DataError(f"{need} {width} pixels of width each, and may get {pitch:g}; raise {option} {instead}")
+            option = "width_per_letter" if options.width_per_letter else "width or set width_per_letter,"
+            raise DataError(f"{need} {width} pixels of width each, and some get {pitch:g}; raise {option} {instead}")
         if height > options.height:
             raise DataError(f"{need} {height} pixels of height, and height is {options.height}; raise it {instead}")
 
@@ -107,16 +107,6 @@ class ScatteredLetters:
 def _ink(font: FreeTypeFont, character: str) -> PillowImage:
     mask = font.getmask(character, mode="L")
     return Image.frombytes("L", mask.size, bytes(mask))
-
-
-def _scaled_size(glyph: PillowImage, scale: float) -> tuple[int, int]:
-    return max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))
-
-
-def _largest_extent(along: float, across: float, rotation: float) -> int:
-    """Return the most pixels that a rectangle takes along an axis when it is rotated by up to `rotation` degrees."""
-    angle = min(radians(rotation), atan2(across, along))
-    return ceil(along * cos(angle) + across * sin(angle)) + MARGIN
 
 
 def _random_background(generator: Random) -> Color:
