@@ -35,6 +35,13 @@ def ink(pixels):
     return pixels < (pixels.min() + background(pixels)) / 2
 
 
+def lean(mask):
+    """How far the middle of the upper half is to the right of that of the lower half, pixels."""
+    rows, columns = np.nonzero(mask)
+    upper = rows < rows.mean()
+    return columns[upper].mean() - columns[~upper].mean()
+
+
 def test_width_is_drawn_per_letter_and_height_is_that_of_the_option():
     dataset = scattered(min_length=4, max_length=8, height=80, width_per_letter=(35, 95))
     sizes = [(len(sample.label), *dataset.load_image(at).size) for at, sample in enumerate(dataset.samples())]
@@ -61,6 +68,15 @@ def test_shorter_characters_keep_their_proportion_to_the_middle_one():
     heights = {s.label: np.flatnonzero(ink(gray(dataset, at)).any(1)).size for at, s in enumerate(dataset.samples())}
     assert heights["H"] == heights["E"] == pytest.approx(30, abs=1)
     assert heights["x"] == pytest.approx(23, abs=1.5)
+
+
+def test_letters_are_rotated_in_both_directions_up_to_the_rotation():
+    for rotation, least, most in ((0.0, 0, 1), (20.0, 4, 11)):
+        options = {**PLAIN, "rotation": rotation, "width": 60}
+        dataset = scattered(charset="I", min_length=1, max_length=1, letter_height=(30, 30), **options)
+        leaning = [lean(ink(gray(dataset, at))) for at in range(20)]
+        assert least <= max(leaning) <= most
+        assert least <= -min(leaning) <= most
 
 
 @pytest.mark.parametrize("contrast", [0.2, 0.9])
@@ -150,6 +166,10 @@ def test_fingerprint_covers_the_code_that_scatters(monkeypatch):
         ({"line_width": (0, 2)}, r"line_width must be two ascending numbers from 1 to 100, given \[0, 2\]"),
         ({"width_per_letter": (95, 35)}, "width_per_letter must be two ascending numbers from 4 to 500"),
         ({"width_per_letter": (35, 95), "width": 200}, "width has no effect beside width_per_letter; remove one"),
+        (
+            {"width_per_letter": (35, 500), "max_length": 32, "height": 400},
+            "16000 x 400 pixels have more than 4,000,000;",
+        ),
         ({"line_color": "blak"}, "line_color\n.*must be an opaque color such as black or #204060, given 'blak'"),
         ({"line_color": "#00000080"}, "must be an opaque color such as black or #204060, given '#00000080'"),
         ({"rotation": 46.0}, "less than or equal to 45"),

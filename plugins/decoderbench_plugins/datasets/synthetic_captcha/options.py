@@ -16,6 +16,7 @@ RANGES = {
     "width_per_letter": (4, 500), "letter_height": (6, 1000), "contrast": (0.05, 1), "lines": (0, 100),
     "line_width": (1, 100),
 }  # fmt: skip
+MAX_PIXELS = 4_000_000  # as of image files, and of the largest width and height
 SCATTERED_ONLY = (*RANGES, "rotation", "line_color")
 
 
@@ -88,4 +89,11 @@ class CaptchaOptions(ComponentConfig):
                 raise ValueError(f'{option} has no effect on warped letters; set style = "scattered" or remove it')
         if self.width_per_letter is not None and self.width != type(self).model_fields["width"].default:
             raise ValueError("width has no effect beside width_per_letter; remove one of the two")
+        if self.width_per_letter is not None:
+            widest = round(self.width_per_letter[1] * self.max_length)
+            if widest * self.height > MAX_PIXELS:
+                raise ValueError(
+                    f"images of up to {widest} x {self.height} pixels have more than {MAX_PIXELS:,}; lower "
+                    "width_per_letter, max_length or height"
+                )
         return self
