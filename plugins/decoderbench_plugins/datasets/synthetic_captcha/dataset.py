@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from PIL import features
-from PIL.ImageFilter import SMOOTH
 
 from decoderbench import Charset, DataError, Dataset, Sample, Split, identity_of, source_digest
 
@@ -57,10 +56,7 @@ class SyntheticCaptcha(Dataset):
         with seeded(seed) as generator:
             if self.config.style == "warped":
                 return self._painter.generate_image(sample.label)
-            image = self._letters.draw(sample.label, generator)
-            self._painter.create_noise_dots(image, self._letters.line_color)
-            self._painter.create_noise_curve(image, self._letters.line_color)
-            return image.filter(SMOOTH)
+            return self._letters.draw(sample.label, generator)
 
     def fingerprint(self) -> str:
         software = {
@@ -68,7 +64,7 @@ class SyntheticCaptcha(Dataset):
             "pillow": version("pillow"),
             "freetype": features.version("freetype2"),
         }
-        # captcha decides how letters are warped, and this module how they are scattered
+        # captcha decides how letters are warped, scattered.py how they are scattered
         sources = [] if self.config.style == "warped" else [source_digest(SCATTERED)]
         return _hash(json.dumps([identity_of(self.config), software, *sources]), 32).hex()
 
@@ -101,7 +97,7 @@ class SyntheticCaptcha(Dataset):
 
     @cached_property
     def _letters(self) -> ScatteredLetters:
-        return ScatteredLetters(self._painter.truefonts[0], self.config)
+        return ScatteredLetters(self._painter, self.config)
 
     def _refuse_missing_glyphs(self) -> None:
         charset = Charset(self.config.charset)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor
 from PIL.ImageDraw import Draw
+from PIL.ImageFilter import SMOOTH
 
 from decoderbench import DataError
 
 if TYPE_CHECKING:
+    from captcha.image import ImageCaptcha
     from PIL.Image import Image as PillowImage
     from PIL.ImageFont import FreeTypeFont
 
@@ -33,20 +35,18 @@ class ScatteredLetters:
     """Draws texts letter by letter.
 
     Args:
-        font: the font to draw with, at any size.
+        painter: has the font, and draws the noise.
         options: those of the dataset.
-
-    Attributes:
-        line_color: the color of lines, each channel from 0 to 255.
 
     Raises:
         DataError: the letters may not fit beside each other or into the height.
     """
 
-    def __init__(self, font: FreeTypeFont, options: CaptchaOptions) -> None:
-        self._options = options
+    def __init__(self, painter: ImageCaptcha, options: CaptchaOptions) -> None:
+        self._painter, self._options = painter, options
         red, green, blue = ImageColor.getrgb(options.line_color)[:3]
-        self.line_color: Color = (red, green, blue)
+        self._line_color: Color = (red, green, blue)
+        font = painter.truefonts[0]
         measured = font.font_variant(size=FONT_SIZE)
         middle = median(_ink(measured, character).height for character in options.charset)
         font = font.font_variant(size=ceil(FONT_SIZE * options.letter_height[1] / middle))
@@ -55,7 +55,7 @@ class ScatteredLetters:
         self._refuse_crowding()
 
     def draw(self, text: str, generator: Random) -> PillowImage:
-        """Return an image of a text, RGB."""
+        """Return an image of a text, RGB; draw it in a block of `seeded` with its generator."""
         options = self._options
         per_letter = options.width_per_letter
         width = round(len(text) * generator.uniform(*per_letter)) if per_letter else options.width
@@ -70,7 +70,9 @@ class ScatteredLetters:
             top = generator.random() * (options.height - letter.height)
             image.paste(color, (round(left), round(top)), letter)
         self._draw_lines(image, generator)
-        return image
+        self._painter.create_noise_dots(image, self._line_color)
+        self._painter.create_noise_curve(image, self._line_color)
+        return image.filter(SMOOTH)
 
     def _letter(self, character: str, height: float, angle: float) -> PillowImage:
         """Return the ink of a letter, cropped; `height` is that of a character of middle height."""
@@ -85,7 +87,7 @@ class ScatteredLetters:
         for _ in range(generator.randint(*self._options.lines)):
             start, end = (generator.random() * image.height for _ in range(2))
             width = generator.randint(*self._options.line_width)
-            draw.line((0, start, image.width, end), fill=self.line_color, width=width)
+            draw.line((0, start, image.width, end), fill=self._line_color, width=width)
 
     def _refuse_crowding(self) -> None:
         options = self._options
