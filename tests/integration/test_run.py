@@ -26,7 +26,7 @@ from decoderbench.registry.registry import Registry
 from decoderbench.report.html import html_report
 
 FIXED_COLUMNS = [
-    "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "setting", "seed", "status", "reason",
+    "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "setting", "seed", "fold", "status", "reason",
     "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test",
     "param_count", "training_only_param_count", "gmacs",
     "train_samples_per_sec", "infer_samples_per_sec", "latency_ms",

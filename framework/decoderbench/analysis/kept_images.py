@@ -89,13 +89,12 @@ def write_images(folder: Path, wanted: Sequence[tuple[str, str]], data: Mapping[
 
 def _tested(store: ImageStore, audit: Audit) -> list[int]:
     """Return the rows that are scored as test images, with folds by any of them."""
-    parts = [audit.of_fold(fold) for fold in range(len(audit.folds))] or [audit]
-    return [row for part in parts for row in part.rows(store, "test").tolist()]
+    return [row for part in audit.parts() for row in part.rows(store, "test").tolist()]
 
 
 def _of_training(store: ImageStore, audit: Audit) -> list[int]:
     """Return some rows of the training split, with folds of the first one."""
-    rows = audit.of_fold(0 if audit.folds else None).rows(store, "train").tolist()
+    rows = audit.parts()[0].rows(store, "train").tolist()
     return sorted(rows, key=lambda row: hashlib.sha256(store.keys[row].encode("utf-8", "replace")).digest())[:NUM_TRAIN]
 
 

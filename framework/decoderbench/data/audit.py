@@ -97,6 +97,10 @@ class Audit:
             raise ValueError(f"fold {number} of data with {len(self.folds)} folds")
         return replace(self, **vars(self.folds[number]), folds=())
 
+    def parts(self) -> list[Audit]:
+        """Return the audit of each fold; without folds, itself alone."""
+        return [self.of_fold(number) for number in range(len(self.folds))] or [self]
+
     @property
     def label_spec(self) -> LabelSpec:
         """The spec that decoders are built for."""

@@ -50,7 +50,7 @@ class DataReport:
     def with_limits(self, limits: Iterable[int | None]) -> DataReport:
         """Return it with a fault for each `train_limit` above the number of images."""
         faults = list(self.faults)
-        parts = (self.audit.folds or (self.audit,)) if self.audit else ()
+        parts = self.audit.parts() if self.audit else []
         for limit in limits:
             try:
                 for part in parts:

@@ -188,7 +188,7 @@ def _sizes_of(experiment: Experiment, label: str, limit: int | None, inputs: Inp
     """
     audit = inputs.audit_so_far
     try:
-        sizes = [limited_sizes(audit.of_fold(fold).counts, limit) for fold in inputs.folds]
+        sizes = [limited_sizes(part.counts, limit) for part in audit.parts()]
         return merge_sizes(sizes)
     except DataError as error:
         setting = experiment.grid.settings.get(label)
