@@ -42,6 +42,7 @@ _DTYPES = {
     **dict.fromkeys(VARIANT, "str"),
     "seed": "int64",
     "fold": "Int64",
+    "folds": "Int64",
     "status": "str",
     "reason": "str",
     **dict.fromkeys(METRICS, "float64"),
@@ -192,15 +193,19 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
 def values_of_seeds(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Return one line per variant and seed: whether it is `done`, and its metrics; missing unless it is.
 
-    A seed is done if all of its cells are. With folds, its metric is the mean over folds, weighted by their images.
+    A seed is done if all of its cells are, and none is missing in the frame. With folds, its metric is the mean over
+    folds, weighted by their images.
     """
     done = frame["status"] == "done"
     weights = frame["num_test"].astype("float64").where(frame["fold"].notna(), 1.0)
     terms = {metric: (frame[metric] * weights).where(done) for metric in metrics}
-    table = frame[[*VARIANT, "seed"]].assign(done=done, weight=weights, **terms)
+    table = frame[[*VARIANT, "seed"]].assign(done=done, wanted=frame["folds"].fillna(1), weight=weights, **terms)
     sums = dict.fromkeys(metrics, lambda values: values.sum(skipna=False))
-    found = table.groupby([*VARIANT, "seed"], sort=False, as_index=False).agg({"done": "all", "weight": "sum", **sums})
-    return found.assign(**{metric: found[metric] / found["weight"] for metric in metrics}).drop(columns="weight")
+    counts = {"done": "sum", "wanted": "first", "weight": "sum"}
+    found = table.groupby([*VARIANT, "seed"], sort=False, as_index=False).agg({**counts, **sums})
+    complete = (found["done"] == found["wanted"]).astype(bool)
+    values = {metric: (found[metric] / found["weight"]).where(complete) for metric in metrics}
+    return found[[*VARIANT, "seed"]].assign(done=complete, **values)
 
 
 def _read(directory: ResultsDirectory, cell: Cell) -> tuple[RunRecord | None, str]:
@@ -258,6 +263,7 @@ def _cell_row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
         **dict(zip(VARIANT, cell.variant, strict=True)),
         "seed": cell.seed,
         "fold": cell.fold,
+        "folds": cell.folds,
         "status": "pending",
         "reason": "",
         "param_count": None if cell.num_parameters is None else cell.num_parameters / 1e6,

@@ -31,11 +31,10 @@ def find_rows(samples: Samples, contrasts: pd.DataFrame) -> pd.DataFrame:
     counts = counts.groupby(VARIANT, sort=False, as_index=False).agg(
         num_failed=("failed", "sum"),
         infeasible=("infeasible", "any"),
-        num_folds=("fold", lambda folds: folds.nunique() or pd.NA),
+        num_folds=("folds", "first"),
         tuned=("tuned", lambda texts: "; ".join(filter(None, dict.fromkeys(texts)))),
         **{name: (name, "first") for name in ("train_limit", "tuning_seconds")},
     )
-    counts["num_folds"] = counts["num_folds"].astype("Int64")
     summary = summarize(cells)
     columns = [*VARIANT, "name", "num_seeds", "num_planned_seeds", "num_cells", "status", "reasons", *COSTS]
     rows = summary[columns].assign(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from decoderbench.analysis.frame import COSTS, METRICS, VARIANT, Results
 from decoderbench.analysis.image_sets import FOLD, Aligner, join_folds
-from decoderbench.analysis.models import cells_text, models_text
+from decoderbench.analysis.models import cells_text
 from decoderbench.analysis.predictions import TEST, VALIDATION, read_predictions, transcriptions_of
 from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
@@ -32,7 +32,7 @@ ENDINGS = ("", "_low", "_high", "_df", "_bold")
 
 ROW_COLUMNS = frozenset(
     {*VARIANT, *COSTS, "name", "title", "status", "reasons", "num_seeds", "num_cells", "num_failed", "infeasible"}
-    | {"num_planned_seeds", "num_folds", "fold"}
+    | {"num_planned_seeds", "num_folds", "fold", "folds"}
     | {"image_set", "num_images", "num_units", "scope", "train_limit", "tuned", "tuning_seconds", "seeds", "seed"}
     | {"rise", "rise_low", "rise_high", "still_rising", "not_learned"}
 )
@@ -236,14 +236,14 @@ class Samples:
     def _notes_on_folds(self) -> Iterator[str]:
         """Yield a note on seeds that have a result in some folds and lack it in others."""
         missing = [
-            (self.titles[row], [(seed, cell.fold) for cell in cells if (row, seed, cell.fold) not in self._records])
+            cell
             for row, of_row in enumerate(self._rows)
             for seed, cells in of_row.items()
-            if self.records(row, seed) and not self.is_done(row, seed)
+            for cell in cells
+            if self.records(row, seed) and (row, seed, cell.fold) not in self._records
         ]
         if missing:
-            names = "; ".join(f"{title}, {models_text(models)}" for title, models in missing)
-            yield f"a seed counts once all of its folds have a result; these lack one: {names}"
+            yield f"a seed counts once all of its folds have a result; these lack one: {cells_text(missing)}"
 
     def _compute_terms(self, metric: str, row: int, seed: int) -> Terms | None:
         table = self._tables.get((row, seed))

@@ -76,9 +76,9 @@ def _notes_on_intervals(rows: pd.DataFrame) -> Iterator[str]:
         )
     if len(single):
         yield (
-            f"{'rows with one seed' if len(several) else 'one seed per row'}: in brackets the 95 % interval of this "
-            f"trained model on new images of the same kind, from {_images(single)}; it says nothing about the "
-            "architecture, so do not rank rows by it"
+            f"{'rows with one seed' if len(several) else 'one seed per row'}: in brackets the 95 % interval of "
+            f"{'these trained models' if _in_folds(single) else 'this trained model'} on new images of the same kind, "
+            f"from {_images(single)}; it says nothing about the architecture, so do not rank rows by it"
         )
 
 
