@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.recording import make_cell
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -40,6 +40,7 @@ def folds_testing(folds: tuple[tuple[str, ...], ...]) -> list[list[int]]:
     return [[number for number, of in enumerate(folds) if of[row] == "test"] for row in range(len(folds[0]))]
 
 
+@settings(max_examples=25)
 @given(st.integers(4, 60), st.data())
 def test_each_image_is_tested_once_and_folds_differ_by_one_image(count: int, data: st.DataObject) -> None:
     number = data.draw(st.integers(2, count))
@@ -55,6 +56,7 @@ def test_each_image_is_tested_once_and_folds_differ_by_one_image(count: int, dat
         assert counts["train"] >= 1
 
 
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 12), min_size=4, max_size=15), st.integers(3, 4))
 def test_groups_are_never_divided_and_folds_are_as_even_as_scikit_learns(sizes: list[int], number: int) -> None:
     names = [f"page {group}" for group, size in enumerate(sizes) for _ in range(size)]
@@ -72,6 +74,7 @@ def test_groups_are_never_divided_and_folds_are_as_even_as_scikit_learns(sizes: 
     assert sorted(Counter(of)["test"] for of in folds) == sorted(loads)
 
 
+@settings(max_examples=15)
 @given(st.permutations(range(17)))
 def test_order_of_samples_does_not_matter(order: list[int]) -> None:
     samples = images(17, [f"page {row // 2}" if row < 6 else "" for row in range(17)])

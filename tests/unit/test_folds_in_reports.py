@@ -20,7 +20,8 @@ from decoderbench.analysis.pilots import plan_pairs
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError
 from decoderbench.records import Plan, sizes_key
-from decoderbench.report import markdown_table, write_report
+from decoderbench.report import markdown_table
+from decoderbench.report.html_sections import build_sections
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.statistics import Scores, contrast, half_width, row
 
@@ -168,21 +169,21 @@ def test_same_images_in_other_folds_are_another_image_set(tmp_path: Path) -> Non
     assert load_report(tmp_path).samples.image_sets == [0, 1]
 
 
-def test_report_says_what_folds_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decoderbench.report.draw_figures", lambda analysis: {})
-    publish(tmp_path, TWO)
-    page = write_report(tmp_path, command=COMMAND).read_text()
+def test_report_says_what_folds_mean(tmp_path: Path) -> None:
+    analysis = publish(tmp_path, TWO)
+    table = markdown_table(analysis)
     assert (
         "each of 9 images was tested once by one model per seed; 3 folds; values are over the images of all folds, "
         "costs are means over models; models of different folds share training images, which the interval does not see"
-    ) in page
-    assert "from 2 seeds in 3 folds and 9 images" in page
-    html = (tmp_path / "report.html").read_text()
-    assert "trained with the same 2 seeds in each of 3 folds" in html
-    assert "captcha (in 3 folds, each of 30 training, 5 validation, 2 to 4 test images)" in html
-    cells = pd.read_csv(tmp_path / "tables" / "cells.csv")
-    assert cells["fold"].tolist() == [0, 1, 2] * 4
-    assert "folds" in (tmp_path / "tables" / "main.tex").read_text()
+    ) in table
+    assert "from 2 seeds in 3 folds and 9 images" in table
+    sections = build_sections(analysis, command=COMMAND)
+    assert "trained with the same 2 seeds in each of 3 folds" in sections["methods"]
+    assert "captcha (in 3 folds, each of 30 training, 5 validation, 2 to 4 test images)" in sections["methods"]
+    assert sections["facts"]["Rows"] == "2, with seeds 0, 1, each in 3 folds"
+    assert [value.text for line in sections["provenance"].rows for value in line[3:4]] == ["0", "1", "2"] * 4
+    assert sections["row_plot"].drawing.count('class="seed') == 12
+    assert analysis.results.recorded["fold"].tolist() == [0, 1, 2] * 4
 
 
 def test_commands_say_what_folds_mean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,8 @@ def plan_pairs(samples: Samples, effect: float, pairs: list[RowPair] | None = No
         raise ConfigError(["the rows of the pilot have one seed in common, which cannot show how seeds vary; run two"])
     several = {pair: estimate for pair, estimate in several.items() if not np.isnan(estimate.low)}
     if not several:
-        raise ConfigError(["the rows of the pilot were tested on one image, which cannot show how images vary"])
+        one = "one image, or one per fold"
+        raise ConfigError([f"the rows of the pilot were tested on {one}, which cannot show how images vary"])
     if pairs is not None:
         return [_plan(samples, pair, "", estimate, effect) for pair, estimate in several.items()]
     ordered = sorted(several, key=lambda pair: several[pair].variance if _varies(several[pair]) else -1.0)

@@ -44,7 +44,8 @@ def names_of_parts(folds: Sequence[Part]) -> Iterator[Sequence[str]]:
                 tested[row] = f"fold {number}"
     yield tested
     for number, fold in enumerate(folds):
-        yield [f"{split} of fold {number}" for split in fold.splits]
+        names = {split: f"{split} of fold {number}" for split in SPLITS}
+        yield [names[split] for split in fold.splits]
 
 
 def counts_text(counts: dict[Split, int]) -> str:

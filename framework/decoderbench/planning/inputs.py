@@ -102,13 +102,6 @@ class Inputs:
     @cached_property
     def labels(self) -> ResolvedLabels:
         """Charset and lengths of the labels, as cells state them; of the first fold if there are several."""
-        return self.labels_of(self.folds[0])
-
-    def labels_of(self, fold: int | None) -> ResolvedLabels:
-        """Return charset and lengths of the labels as the cells of a fold state them.
-
-        They are the same for all folds, except for the width per character, which is that of the training labels.
-        """
         found = self.label_audit
         return ResolvedLabels(
             charset=found.characters,
@@ -116,8 +109,15 @@ class Inputs:
             frames_needed=found.frames_needed,
             normalize=self.experiment.labels.normalize,
             digest=found.digest,
-            width_per_character=self._width_per_character(fold),
+            width_per_character=self._width_per_character(self.folds[0]),
         )
+
+    def labels_of(self, fold: int | None) -> ResolvedLabels:
+        """Return the labels as the cells of a fold state them: the width per character is that of its training labels.
+
+        All else is the same for all folds, and so are the networks that are built from it.
+        """
+        return self.labels.model_copy(update={"width_per_character": self._width_per_character(fold)})
 
     def _width_per_character(self, fold: int | None) -> tuple[float, float, float] | None:
         """Return percentiles of the share of the image width per character of the training labels.

@@ -198,7 +198,7 @@ def _latency(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
     table = pd.DataFrame(measured, columns=["index", "x", "y"])
     lines = table.groupby(["index", "x"], as_index=False).agg(y=("y", "mean"))
     axes = LineAxes("Characters of the text that was read", "Time to transcribe one image (ms)", accuracy=False)
-    caption = "Time to transcribe one image against the length of the text read, means over the seeds that have one"
+    caption = "Time to transcribe one image against the length of the text read, means over the models that have one"
     return _lines(lines, rows[rows["latency_ms"].notna()], axes, caption)
 
 

@@ -207,7 +207,7 @@ def latency_plot(analysis: Analysis) -> Figure | None:
         ("length", "ms"),
         identity="plot-latency-length",
         labels=("Characters of the text that was read", "Time to read one image (ms)"),
-        caption="Time to read one image against the length of the text that was read, means over seeds.",
+        caption="Time to read one image against the length of the text that was read, means over models.",
         factor=1.0,
     )
 

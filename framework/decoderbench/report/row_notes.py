@@ -65,6 +65,8 @@ def notes_on_folds(rows: pd.DataFrame) -> Iterator[str]:
         "images of all folds, costs are means over models; models of different folds share training images, which the "
         "interval does not see"
     )
+    if (folded["num_units"] == folded["num_folds"]).any():
+        yield "where a fold tests one image or group, there is no interval: one says nothing about others"
 
 
 def _notes_on_intervals(rows: pd.DataFrame) -> Iterator[str]:
