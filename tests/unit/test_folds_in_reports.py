@@ -154,8 +154,10 @@ def test_rows_with_other_folds_are_other_image_sets(tmp_path: Path) -> None:
     analysis = publish(tmp_path, {**TWO, "c": [["1101", "011"], ["1111", "010"]]})
     assert analysis.rows["image_set"].tolist() == [0, 0, 1]
     assert analysis.rows["num_folds"].tolist() == [3, 3, 2]
-    with pytest.raises(ConfigError, match="tested on other images or labels than ResNet / columns / a"):
+    with pytest.raises(ConfigError, match="tested in other folds than ResNet / columns / a"):
         compare(analysis.samples, "exact_match", [(2, 0)])
+    table = markdown_table(analysis)
+    assert "rows were tested on images or labels of different data or folds; compare only within each of: (1)" in table
     assert len(compare(analysis.samples, "exact_match", find_pairs(analysis.samples, "ResNet / columns / a"))[0]) == 1
 
 

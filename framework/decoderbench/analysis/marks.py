@@ -72,7 +72,7 @@ def find_learning(samples: Samples, indices: Iterable[int] | None = None) -> pd.
             end = math.nan if end is None else float(end)
             entropy = _unigram_entropy(samples.validation(index, cell))
             known = math.isfinite(end) and entropy > 0
-            place = {"index": index, "seed": cell.seed, "fold": cell.fold}
+            place: dict[str, Any] = {"index": index, "seed": cell.seed, "fold": cell.fold}
             learned = end <= NOT_LEARNED * entropy if known else None
             rows.append(place | {"val_nats_per_char": end, "unigram_entropy": entropy, "learned": learned})
     dtypes = {

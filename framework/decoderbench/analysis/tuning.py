@@ -139,7 +139,7 @@ def _read(directory: ResultsDirectory, trial: Cell) -> RunRecord | None:
 
 
 def _line(trial: Cell, record: RunRecord | None, chosen: bool) -> dict[str, Any]:
-    line = {
+    line: dict[str, Any] = {
         **dict(zip(VARIANT, trial.variant, strict=True)),
         "name": trial.name,
         "fold": trial.fold,

@@ -14,7 +14,7 @@ from decoderbench.records import Plan
 from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import join_distinct
 
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_NAMES: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
 def methods_of(results: Results, rows: pd.DataFrame) -> str:
@@ -55,7 +55,7 @@ def sizes_of(plan: Plan) -> list[str]:
 
     With folds, of each fold: as a range where folds differ.
     """
-    found: dict[tuple[object, ...], list[dict[Split, int]]] = {}
+    found: dict[tuple[str, int | None], list[dict[Split, int]]] = {}
     for cell in plan.cells:
         if counts := plan.split_sizes_of(cell):
             found.setdefault((cell.data_key, cell.train_limit), []).append(counts)
@@ -77,6 +77,8 @@ def _seeds_of(rows: pd.DataFrame) -> str:
     lacking = int((done < rows["num_planned_seeds"]).sum())
     numbers = join_distinct(int(number) for number in rows["num_folds"].dropna())
     folds = f" in each of {numbers} folds" if numbers else ""
+    if 0 < (folded := int(rows["num_folds"].notna().sum())) < len(rows):
+        folds = f", {folded} of them{folds}"
     if lacking:
         return (
             f"Each was to be trained with the same {planned}{folds}; {lacking} of {len(rows)} have fewer results than "

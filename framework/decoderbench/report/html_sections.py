@@ -106,8 +106,9 @@ def _facts(results: Results, rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _in_folds(rows: pd.DataFrame) -> str:
-    folds = join_distinct(int(number) for number in rows["num_folds"].dropna())
-    return f", each in {folds} folds" if folds else ""
+    folded = rows["num_folds"].dropna()
+    which = "each" if len(folded) == len(rows) else f"{len(folded)} of them"
+    return f", {which} in {join_distinct(map(int, folded))} folds" if len(folded) else ""
 
 
 def _error_plots(analysis: Analysis) -> list[Figure]:

@@ -109,12 +109,15 @@ def _notes_on_image_sets(analysis: Analysis) -> Iterator[str]:
         groups = "; ".join(
             f"({number}) {', '.join(of['title'])}" for number, (_, of) in enumerate(rows.groupby("image_set"), start=1)
         )
-        yield f"rows were tested on images or labels of different data; compare only within each of: {groups}"
+        folds = " or folds" if rows["num_folds"].notna().any() else ""
+        yield f"rows were tested on images or labels of different data{folds}; compare only within each of: {groups}"
 
 
 def _in_folds(rows: pd.DataFrame) -> str:
-    folds = join_distinct(int(number) for number in rows["num_folds"].dropna())
-    return f" in {folds} folds" if folds else ""
+    """Return in how many folds rows were tested, as in " in 5 folds"; empty if some have none."""
+    if rows["num_folds"].isna().any():
+        return ""
+    return f" in {join_distinct(int(number) for number in rows['num_folds'])} folds"
 
 
 def _range(numbers: pd.Series[int]) -> str:
