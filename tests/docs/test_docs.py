@@ -229,7 +229,15 @@ def test_readme_promises_name_tests_that_exist() -> None:
             assert re.search(r"^def test_", (ROOT / test).read_text(), re.MULTILINE), test
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+LONG_TO_PLAN = ("decoders", "lines_ladder")
+"""Experiments with many decoders of lines, each of which writes a line of empty values."""
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=[pytest.mark.slow] if file.stem in LONG_TO_PLAN else []) for file in EXPERIMENTS],
+    ids=lambda file: file.stem,
+)
 def test_experiment_files_have_heads_and_plan(file: Path, plan_cells: PlanCells) -> None:
     head = file.read_text().split("\nname")[0]
     for word in ("# Command:  decoderbench run experiments/" + file.name, "# Time:", "# Expect:"):

@@ -97,7 +97,7 @@ def test_tests_of_new_package_pass(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["decodr", "x"], "kind 'decodr': unknown; did you mean 'decoder'?; choose one of rectifier, encoder"),
-        (["decoder", "x", "--family", "rnn"], "--family rnn: unknown; choose one of autoregressive, ctc"),
+        (["decoder", "x", "--family", "rnn"], "--family rnn: unknown; choose one of autoregressive, ctc, per_ch"),
         (["encoder", "x", "--family", "ctc"], "--family ctc: only decoders have families; leave it out"),
         (["decoder", "My-Own"], "name 'My-Own': use a-z, 0-9 and _"),
         (["decoder", "../up"], "name '../up': use a-z, 0-9 and _"),

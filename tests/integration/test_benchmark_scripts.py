@@ -151,6 +151,7 @@ def test_error_of_a_value_that_is_not_finite_is_infinite(value: float) -> None:
     assert gpu_smoke.error_of(torch.tensor([1.0, value]), torch.ones(2)) == float("inf")
 
 
+@pytest.mark.slow
 def test_failures_notice_a_cell_that_did_not_fail(figures: Figures, tmp_path: Path) -> None:
     data = gpu_failures.experiment_of({"before": "planted_ctc", "after it": "ctc"})
     gpu_failures.run_here(data, tmp_path, CPU)
@@ -158,6 +159,7 @@ def test_failures_notice_a_cell_that_did_not_fail(figures: Figures, tmp_path: Pa
     assert figures.failed == ["assert, local: statuses"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("executor", "ends"), [("local", False), ("inline", True)])
 def test_only_an_inline_run_on_cuda_is_to_end_with_a_failed_assert(
     executor: str, ends: bool, figures: Figures, tmp_path: Path

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from decoderbench.model.meta_recurrences import RecurrencesAtOnce
+
 
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters of `module`."""
@@ -17,7 +19,7 @@ def count_parameters(module: nn.Module) -> int:
 def count_gmacs(call: Callable[..., object], *inputs: Tensor) -> float | None:
     """Return the multiply-accumulates of `call(*inputs)` on the meta device, in units of 10^9.
 
-    On the meta device nn.LSTM is decomposed into its matrix products; on CPU and CUDA the counter misses it.
+    Recurrent layers and cells are counted as `RecurrencesAtOnce` says.
     An autoregressive decoder is charged for `max_length` characters and the end symbol. Only convolutions and matrix
     products count: elementwise products, such as those of the gates of an LSTM, do not.
 
@@ -28,12 +30,13 @@ def count_gmacs(call: Callable[..., object], *inputs: Tensor) -> float | None:
     Returns:
         The count, or None if the call reads values of tensors, which do not exist on the meta device.
     """
+    recurrences = RecurrencesAtOnce()
     try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        with torch.inference_mode(), recurrences, FlopCounterMode(display=False) as counter:
             call(*inputs)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - a plugin may raise anything when it reads values that do not exist
         return None
     flops: int = counter.get_total_flops()
-    return flops / 2 / 1e9  # a multiply and an add are two operations
+    return (flops / 2 + recurrences.macs) / 1e9  # a multiply and an add are two operations

@@ -21,6 +21,7 @@ from decoderbench.exception_text import describe_error, text_of
 from decoderbench.labels import Labels
 from decoderbench.model.complexity import count_gmacs, count_parameters
 from decoderbench.model.memory import Memory
+from decoderbench.model.meta_recurrences import RecurrencesAtOnce
 from decoderbench.model.recognizer import as_memory, encode_to_memory
 from decoderbench.model.regular_width import PROJECT_MEMORY, REGULAR_WIDTH
 from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
@@ -145,7 +146,7 @@ class MetaProbe:
             frames_per_character=self.labels.frames_per_character(memory),
             gmacs=None if trunk.gmacs is None or gmacs is None else trunk.gmacs + gmacs,
             infeasible=self._find_large_beam(decoder, built)
-            or self._find_infeasible_width(trunk, decoder, built)
+            or self._find_infeasible_width(trunk, decoder, built, known_to_read=None if gmacs is None else trunk.frames)
             or self._find_single_values(trunk, built),
         )
 
@@ -181,7 +182,7 @@ class MetaProbe:
         memories: dict[int, Memory | str] = {}
         for width, _ in self.buckets:
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), RecurrencesAtOnce():
                     frames_of_width = encode_to_memory(*trunk, self._empty_image(width))
                     memories[width] = as_memory(frames_of_width, built.memory, width)
             except Exception as error:  # noqa: BLE001 - a stage that works for one width only may raise anything
@@ -207,13 +208,16 @@ class MetaProbe:
     def _empty_image(self, width: int) -> Tensor:
         return torch.empty(1, self.image.channels, self.image.height, width, device="meta")
 
-    def _find_infeasible_width(self, trunk: Trunk, decoder: Part, built: Decoder) -> str | None:
+    def _find_infeasible_width(
+        self, trunk: Trunk, decoder: Part, built: Decoder, known_to_read: int | None
+    ) -> str | None:
         """Return why the images of some bucket cannot be read, given their own T and labels; None if all can.
 
         The narrowest and the widest of them are read: a decoder that works for one width only fails at either.
+        Memories of `known_to_read` frames have been read.
         """
-        others = [width for width, _ in self.buckets if width != self.image.width]
-        read = {min(others), max(others)} if others else set()
+        widths = [width for width, _ in self.buckets]
+        read = {min(widths), max(widths)} if widths else set()
         for width, frames_needed in self.buckets:
             where, memory = f"at images {width} wide", trunk.memories[width]
             if isinstance(memory, str):
@@ -222,8 +226,8 @@ class MetaProbe:
             labels = replace(self.labels, frames_needed=max(1, frames_needed))
             try:
                 _build_decoder(decoder, spec, labels)
-                if width in read:
-                    with torch.inference_mode():
+                if width in read and memory.length != known_to_read:
+                    with torch.inference_mode(), RecurrencesAtOnce():
                         built.transcribe(memory)
             except InfeasibleError as error:
                 return f"{text_of(error)} ({where})"
@@ -241,7 +245,7 @@ class MetaProbe:
         try:
             for width in [width for width, _ in self.buckets] or [self.image.width]:
                 # Some operators do not run on the meta device, such as the CTC loss; BatchNorm raises ValueError.
-                with suppress(RuntimeError), torch.no_grad():
+                with suppress(RuntimeError), torch.no_grad(), RecurrencesAtOnce():
                     frames = encode_to_memory(*before, self._empty_image(width))
                     built.loss(as_memory(frames, trunk.bridge.memory, width), labels)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its cells fail with it

@@ -13,7 +13,7 @@ from decoderbench.errors import ConfigError, did_you_mean
 from decoderbench.storage import write_atomically
 
 KINDS = (*kinds.KINDS, "tracker")
-FAMILIES = ("autoregressive", "ctc")
+FAMILIES = ("autoregressive", "ctc", "per_character")
 
 ARGUMENTS = {
     "decoder": " --add decoder.mine={name}",

@@ -47,6 +47,8 @@ class NRTR(AutoregressiveDecoder):
 
     name = "nrtr"
     takes_memory = True
+    positions: Tensor
+    """Of the tokens of a text and its start, (max_length + 1, N)."""
 
     class Config(ComponentConfig):
         """Options of `nrtr`."""
@@ -79,6 +81,7 @@ class NRTR(AutoregressiveDecoder):
         self.label_smoothing = config.label_smoothing
         self.read = MemoryInput(memory.dim, dim, positions=config.memory_positions)
         self.embed = nn.Embedding(self.num_tokens, dim)
+        self.register_buffer("positions", sinusoidal_positions(self.max_length + 1, dim), persistent=False)
         self.dropout = nn.Dropout(config.dropout)
         layers = nn.ModuleList(
             Layer(dim, num_heads, config.feedforward_factor, config.dropout) for _ in range(config.num_layers)
@@ -115,8 +118,7 @@ class NRTR(AutoregressiveDecoder):
         """
         seen, steps = state[0][0].shape[1], tokens.shape[1]
         asked = hidden = self.dropout(
-            self.embed(tokens) * sqrt(self.embed.embedding_dim)
-            + sinusoidal_positions(seen + steps, self.embed.embedding_dim, tokens.device)[seen:]
+            self.embed(tokens) * sqrt(self.embed.embedding_dim) + self.positions[seen : seen + steps]
         )
         earlier = None if steps == 1 else causal_mask(steps, seen + steps, tokens.device)
         kept = list[tuple[Tensor, Tensor]]()
