@@ -147,12 +147,17 @@ class Plan(Options):
     """Number of samples per split that are trained on or scored; of the first data if `sizes` lists several."""
 
     sizes: dict[str, dict[Split, Count]] = Field(default_factory=dict)
-    """The same for each of the data, by the `data_key` of cells; empty in plans of format 4 and before."""
+    """The same for each of the data and folds, by `sizes_key`; empty in plans of format 4 and before."""
 
     def split_sizes_of(self, cell: Cell) -> dict[Split, int]:
         """Return the number of samples per split that a cell is trained on or scored with; empty if not known."""
-        known = self.sizes.get(cell.data_key, self.split_sizes)
+        known = self.sizes.get(sizes_key(cell.data_key, cell.fold), self.split_sizes)
         return limited_sizes(known, cell.train_limit) if known else {}
+
+
+def sizes_key(data_key: str, fold: int | None) -> str:
+    """Return the name of data in the `sizes` of a plan, as in "1f8e" or "1f8e fold 2"."""
+    return data_key if fold is None else f"{data_key} fold {fold}"
 
 
 def pack_flags(flags: Sequence[bool]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,10 @@ from decoderbench.execution.resident_data import DataSource
 from decoderbench.execution.run import Run
 from decoderbench.execution.signals import StopSignals
 from decoderbench.execution.work import CellWork, objects_of
+from decoderbench.planning.inputs import Inputs
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
-from decoderbench.records import Plan
+from decoderbench.records import Plan, sizes_key
 from decoderbench.registry.executor import Executor
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.plugin_manager import build_plugin_manager
@@ -196,8 +197,8 @@ def execute(
     prepared.refuse_if_infeasible()
     planned = prepared.decide(directory.read)
     selected = select_cells(planned, select)
-    rows = {cell.variant for cell in selected}
-    trials = [trial for trial in prepared.trials if trial.variant in rows]
+    rows = {(cell.variant, cell.fold) for cell in selected}
+    trials = [trial for trial in prepared.trials if (trial.variant, trial.fold) in rows]
     chosen_threads = choose_threads(threads, device)
     chosen = choose_executor(prepared.registry, executor, jobs, cell_timeout)
     if chosen.component.in_process and not _named_executor(executor):
@@ -232,7 +233,11 @@ def execute(
         data_notes=tuple(prepared.data_notes()),
         origin=origin,
         split_sizes=next(iter(prepared.data.values())).audit.counts,
-        sizes={key: inputs.audit.counts for key, inputs in prepared.data.items()},
+        sizes={
+            sizes_key(key, fold): inputs.audit.of_fold(fold).counts
+            for key, inputs in prepared.data.items()
+            for fold in inputs.folds
+        },
     )
 
     def let_rows_choose() -> None:
@@ -246,7 +251,7 @@ def execute(
         # This plan, not the file: another run may have written its own there meanwhile.
         rescore(directory, plan.cells, prepared.metrics)
         analysis = load_report(directory, plan=plan, extra_columns=plugins.report_columns, metrics=prepared.metrics)
-        data = {inputs.data_hash: (inputs.images, inputs.audit) for inputs in prepared.data.values()}
+        data = {inputs.data_hash: (inputs.images, inputs.audit) for inputs in _with_folds_last(prepared.data.values())}
         write_images(directory.path, analysis.wanted_images, data)
         write_files(analysis, command=shell_command("decoderbench", "report", str(directory.path)))
         return analysis
@@ -274,8 +279,8 @@ def execute(
                     if trials:
                         started.complete(_ordered_by_data(trials), repeat, what="trials of tuning")
                     let_rows_choose()
-                    places = {(cell.variant, cell.seed) for cell in selected}
-                    cells = [cell for cell in plan.cells if (cell.variant, cell.seed) in places]
+                    places = {cell.place for cell in selected}
+                    cells = [cell for cell in plan.cells if cell.place in places]
                     started.complete(_ordered_by_data(cells), repeat)
             except StorageError:
                 raise  # a report could not be written either
@@ -287,6 +292,11 @@ def execute(
                     logger.warning("the report is not written: %s", full.reason)
                 raise
         return write_report()
+
+
+def _with_folds_last(data: Iterable[Inputs]) -> list[Inputs]:
+    """Return data such that, of those with the same images, the one that tests all of them comes last."""
+    return sorted(data, key=lambda inputs: bool(inputs.label_audit.folds))
 
 
 def _ordered_by_data(cells: Sequence[Cell]) -> list[Cell]:

@@ -26,8 +26,8 @@ from decoderbench.registry.registry import Registry
 from decoderbench.report.html import html_report
 
 FIXED_COLUMNS = [
-    "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "setting", "seed", "status", "reason",
-    "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test",
+    "experiment", "dataset", "rectifier", "encoder", "bridge", "decoder", "setting", "seed", "fold", "folds",
+    "status", "reason", "exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test",
     "param_count", "training_only_param_count", "gmacs",
     "train_samples_per_sec", "infer_samples_per_sec", "latency_ms",
     "train_peak_memory_mb", "infer_peak_memory_mb", "train_seconds",

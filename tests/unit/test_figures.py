@@ -135,7 +135,7 @@ def make_curves(learned: list[bool]) -> pd.DataFrame:
     """Return curves of one row that reach 100 percent at step 2 if the seed learned, else stay at 0."""
     return pd.DataFrame(
         [
-            {"index": 0, "seed": seed, "step": step, "val_exact_match": ok * step / 2, "learned": ok}
+            {"index": 0, "fold": -1, "seed": seed, "step": step, "val_exact_match": ok * step / 2, "learned": ok}
             for seed, ok in enumerate(learned)
             for step in (1, 2)
         ]

@@ -65,10 +65,13 @@ def make_store(count: int, *, height: int = 32, width: int = 96) -> Any:
 
 
 def make_audit(store: Any) -> Any:
-    training = np.array([row for row, split in enumerate(store.splits) if split == "train"])
-    return SimpleNamespace(
-        labels=[f"label {row}" for row in range(len(store.keys))], rows=lambda store, split: training
-    )
+    def rows(of: Any, split: str) -> Any:
+        own = [row for row, name in enumerate(store.splits) if name == split and row not in store.unreadable]
+        return np.array(own)
+
+    audit = SimpleNamespace(labels=[f"label {row}" for row in range(len(store.keys))], rows=rows)
+    audit.parts = lambda: [audit]
+    return audit
 
 
 def test_kept_images_are_the_wanted_ones_and_some_of_training(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from scipy import stats
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.predictions import COLUMNS
 from decoderbench.records import Plan, pack_flags, unpack_flags
+from decoderbench.report.row_notes import remarks_on
 from decoderbench.results_directory import ResultsDirectory
+from decoderbench.statistics import Scores, contrast
 
 UNIFORM = ["ab", "ba"] * 20
 """Labels with a unigram entropy of log 2."""
@@ -167,3 +169,44 @@ def test_flags_are_read_as_they_were_packed(count: int) -> None:
 def test_flags_of_another_number_of_images_are_refused() -> None:
     with pytest.raises(ValueError, match="8 truth values instead of 9"):
         unpack_flags(pack_flags([True] * 8), 9)
+
+
+def publish_folds(path: Path, of_seeds: Sequence[Sequence[tuple[pd.DataFrame, list[dict[str, Any]]]]]) -> Analysis:
+    """Publish a row with the validation images and the history of each fold of each seed."""
+    directory = ResultsDirectory(path)
+    planned = [
+        (make_row("CTC", seed=seed, fold=fold, folds=len(folds)), *of_fold)
+        for seed, folds in enumerate(of_seeds)
+        for fold, of_fold in enumerate(folds)
+    ]
+    directory.write_plan(Plan(experiment="demo", command="run", cells=tuple(cell for cell, *_ in planned)))
+    for cell, val, lines in planned:
+        folder = directory.cell_directory(cell)
+        folder.mkdir(parents=True)
+        val.to_parquet(folder / "val_predictions.parquet", index=False)
+        (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_result(directory, cell, read("1101").assign(sample=[f"{cell.fold} {place}" for place in range(4)]))
+    return load_report(path)
+
+
+def test_rise_of_folds_is_paired_by_validation_image_within_folds(tmp_path: Path) -> None:
+    before, after = [1] * 10 + [0] * 10, [[1] * 14 + [0] * 6, [1] * 12 + [0] * 8]
+    folds = [images(["ab", "ba"] * 10, sample=[f"{fold} {place}" for place in range(20)]) for fold in range(2)]
+    analysis = publish_folds(
+        tmp_path, [[(folds[fold], history(before, after[fold])) for fold in range(2)] for _ in range(2)]
+    )
+    table = np.array([[before * 2] * 2, [after[0] + after[1]] * 2])[::-1].astype(float)
+    expected = contrast(Scores(table, np.ones(1), folds=np.repeat([0, 1], 20)), (1, -1))
+    rise = analysis.rows.loc[0, ["rise", "rise_low", "rise_high"]].tolist()
+    assert rise == pytest.approx([expected.value, expected.low, expected.high])
+    assert expected.value == pytest.approx(0.15)
+
+
+def test_models_of_folds_that_did_not_learn_are_counted_and_named(tmp_path: Path) -> None:
+    level = [1, 0] * 20
+    lost = history(level, level, nats=0.99 * math.log(2))
+    fine = history(level, level)
+    analysis = publish_folds(tmp_path, [[(images(), fine), (images(), lost)], [(images(), lost), (images(), fine)]])
+    assert analysis.learning[["seed", "fold"]].values.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert analysis.learning["learned"].tolist() == [True, False, False, True]
+    assert remarks_on(analysis) == ["2 models did not learn (seed 0, fold 1 and seed 1, fold 0)"]

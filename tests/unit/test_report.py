@@ -22,7 +22,7 @@ from decoderbench.results_directory import ResultsDirectory
 
 COLUMNS = [
     *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder"),
-    *("setting", "seed", "status", "reason"),
+    *("setting", "seed", "fold", "folds", "status", "reason"),
     *("exact_match", "cer", "one_minus_ned", "nats_per_char", "num_test"),
     *("param_count", "training_only_param_count", "gmacs"),
     *("train_samples_per_sec", "infer_samples_per_sec", "latency_ms"),

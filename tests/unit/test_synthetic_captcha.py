@@ -1,14 +1,19 @@
+import hashlib
+import json
 import secrets
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from captcha.image import ImageCaptcha
+from PIL import features
 from pydantic import ValidationError
 
 from decoderbench import DataError, PluginError
-from decoderbench_plugins.datasets.synthetic_captcha import TESTED_CAPTCHA, SyntheticCaptcha
+from decoderbench_plugins.datasets.synthetic_captcha import SyntheticCaptcha
+from decoderbench_plugins.datasets.synthetic_captcha.seeded_captcha import TESTED_CAPTCHA
 
 
 def captchas(**options):
@@ -64,6 +69,32 @@ def test_noise_false_draws_other_images_of_the_same_texts():
 def test_fingerprint_covers_every_option(other):
     assert captchas().fingerprint() == captchas().fingerprint()
     assert captchas().fingerprint() != captchas(**other).fingerprint()
+
+
+OTHER = {
+    "charset": "abcXYZ019",
+    "min_length": 2,
+    "max_length": 6,
+    "width": 200,
+    "height": 80,
+    "noise": False,
+    "seed": 3,
+}
+
+
+@pytest.mark.parametrize(("options", "digest"), [({}, "a24ee69e4e9ffb29"), (OTHER, "af4e1dbebc72a59d")])
+def test_images_are_those_of_earlier_versions(options, digest):
+    drawn_by = version("captcha"), version("pillow"), features.version("freetype2")
+    if drawn_by != ("0.7.1", "13.0.0", "2.14.3"):
+        pytest.skip(f"pixels depend on captcha, Pillow and FreeType, here {drawn_by}")
+    dataset = captchas(**options)
+    assert hashlib.sha256(b"".join(pixels(dataset, index) for index in (0, 5, 7, 11))).hexdigest()[:16] == digest
+
+
+def test_fingerprint_of_the_defaults_is_that_of_earlier_versions():
+    software = {"captcha": version("captcha"), "pillow": version("pillow"), "freetype": features.version("freetype2")}
+    dataset = SyntheticCaptcha(SyntheticCaptcha.Config(), Path())
+    assert dataset.fingerprint() == hashlib.shake_256(json.dumps([{}, software]).encode()).digest(32).hex()
 
 
 def test_another_seed_draws_other_texts_and_images():

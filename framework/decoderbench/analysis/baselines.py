@@ -103,7 +103,9 @@ def why_not_comparable(samples: Samples, metric: str, row: int, base: int, all_s
         if samples.image_sets[each] is None:
             return f"{what} has no result ({_statuses(samples, each)})"
     if samples.image_sets[row] != samples.image_sets[base]:
-        return f"tested on other images or labels than {samples.titles[base]}"
+        folds = [{cell.folds for cell in samples.cells(each)} for each in (row, base)]
+        what = "on other images or labels" if folds[0] == folds[1] else "in other folds"
+        return f"tested {what} than {samples.titles[base]}"
     image_set = _set_of(samples, row)
     if image_set not in all_scores:
         scores = samples.scores(metric, samples.rows_of(image_set))

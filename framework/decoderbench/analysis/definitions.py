@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from decoderbench.analysis.models import cells_text
 from decoderbench.config.cell import Cell
 from decoderbench.metrics import BUILT_IN
 from decoderbench.records import RunRecord
@@ -52,7 +53,7 @@ def notes_on_missing(cells: Sequence[Cell], records: Sequence[RunRecord | None])
     done = [(cell, record) for cell, record in zip(cells, records, strict=True) if record and record.status == "done"]
     names = sorted({name for _, record in done for name in record.metrics}.difference(BUILT_IN))
     lacking = {name: [cell for cell, record in done if name not in record.metrics] for name in names}
-    return [f"{name}: not computed for {_titles(missing)}" for name, missing in lacking.items() if missing]
+    return [f"{name}: not computed for ({cells_text(missing)})" for name, missing in lacking.items() if missing]
 
 
 def _note(name: str, rows: Mapping[str, Sequence[Cell]], loaded: str) -> str:
@@ -60,7 +61,7 @@ def _note(name: str, rows: Mapping[str, Sequence[Cell]], loaded: str) -> str:
     if len(rows) == 1:
         return f"{name}: outdated, all numbers are of another definition than the one that is loaded"
     rest = loaded if loaded in rows else max(rows, key=lambda source: len(rows[source]))
-    parts = [f"{_titles(cells)} of {_kind(source, loaded)}" for source, cells in rows.items() if source != rest]
+    parts = [f"({cells_text(cells)}) of {_kind(source, loaded)}" for source, cells in rows.items() if source != rest]
     others = len(rows[rest])
     parts.append(f"the other {f'{others} ' if others > 1 else ''}of {_kind(rest, loaded)}")
     return f"{name}: numbers of different definitions, do not compare them: {'; '.join(parts)}"
@@ -70,12 +71,3 @@ def _kind(source: str, loaded: str) -> str:
     if not source:
         return "a definition that was not recorded"
     return "the loaded definition" if source == loaded else f"definition {source[:8]}"
-
-
-def _titles(cells: Sequence[Cell]) -> str:
-    """Return the rows of cells, each with its seeds."""
-    seeds: dict[str, list[str]] = {}
-    for cell in cells:
-        seeds.setdefault(cell.variant_title, []).append(str(cell.seed))
-    rows = (f"{title}, {'seed' if len(of) == 1 else 'seeds'} {', '.join(of)}" for title, of in seeds.items())
-    return f"({'; '.join(rows)})"

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from decoderbench.analysis.frame import VARIANT
-from decoderbench.analysis.samples import Samples, data_of
+from decoderbench.analysis.image_sets import data_of
+from decoderbench.analysis.samples import Samples
 from decoderbench.statistics import Scores, family
 
 Labels = tuple[str, ...]

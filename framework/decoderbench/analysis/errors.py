@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from decoderbench.analysis.edits import DELETION, INSERTION, SUBSTITUTION, Edits, align
-from decoderbench.analysis.rates import Groups, rates_of
+from decoderbench.analysis.rates import Codes, no_codes, rates_of
 from decoderbench.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -52,13 +52,14 @@ class Errors:
     `count`, and `share`: of the occurrences of the reference's character, missing for insertions."""
 
 
-def find_errors(readings: pd.DataFrame, titles: list[str], groups: Groups = lambda _: None) -> Errors:
+def find_errors(readings: pd.DataFrame, titles: list[str], groups: Codes = no_codes, folds: Codes = no_codes) -> Errors:
     """Return the errors in the texts of all rows.
 
     Args:
         readings: one line per text, as `readings_of` returns them.
         titles: the title of each row.
         groups: returns the groups of the images of an image set.
+        folds: returns the folds in which they were tested.
     """
     references, hypotheses = readings["reference"].tolist(), readings["hypothesis"].tolist()
     numbers: dict[tuple[str, str], int] = {}
@@ -87,9 +88,17 @@ def find_errors(readings: pd.DataFrame, titles: list[str], groups: Groups = lamb
             dict(zip(PER_100, kinds, strict=True)),
             table["length"].to_numpy(np.float64) / 100,
             groups,
+            folds,
             proportion=False,
         ),
-        **rates_of(readings, dict(zip(OUTCOMES, outcomes, strict=True)), np.ones(len(pair)), groups, proportion=True),
+        **rates_of(
+            readings,
+            dict(zip(OUTCOMES, outcomes, strict=True)),
+            np.ones(len(pair)),
+            groups,
+            folds,
+            proportion=True,
+        ),
     }
     return Errors(
         anatomy=pd.DataFrame(

@@ -41,6 +41,8 @@ _DTYPES = {
     "dataset": "str",
     **dict.fromkeys(VARIANT, "str"),
     "seed": "int64",
+    "fold": "Int64",
+    "folds": "Int64",
     "status": "str",
     "reason": "str",
     **dict.fromkeys(METRICS, "float64"),
@@ -152,28 +154,58 @@ def load_frame(path: str | Path, *, extra_columns: ExtraColumns | None = None) -
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per variant of one experiment, in the order of its frame.
 
-    `num_seeds` of `num_cells` cells are done. All numbers are over done cells and in the units of `load_frame`:
-    `<metric>_mean`, `<metric>_std` (the sample standard deviation, missing for one seed), and the means of the costs.
-    Times and memory are missing for a variant whose cells were measured on several machines, or otherwise not alike.
-    `name` is empty for a variant without a name, `status` is the worst status of its cells, and `reasons` explains
-    why cells are not done.
+    `num_seeds` of `num_planned_seeds` seeds are done, with folds all folds of them; `num_cells` is the number of cells.
+    Numbers are in the units of `load_frame`: `<metric>_mean` and `<metric>_std` (the sample standard deviation, missing
+    for one seed) over done seeds, as `values_of_seeds` returns them, and the means of the costs over done cells. Times
+    and memory are missing for a variant whose cells were measured on several machines, or otherwise not alike. `name`
+    is empty for a variant without a name, `status` is the worst status of its cells, and `reasons` explains why cells
+    are not done.
     """
     done = frame["status"] == "done"
-    numbers = frame[METRICS + COSTS].where(done)
+    numbers = frame[COSTS].where(done)
     differing = _differ_within_variants(frame, done)
     for cost, conditions in COSTLY.items():
         numbers[cost] = numbers[cost].mask(differing[sorted(conditions)].any(axis="columns"))
     reasons = (frame["status"] + ": " + frame["reason"]).mask(done, "").str.removesuffix(": ")
-    rows = frame[[*VARIANT, "name", "status"]].assign(done=done, reasons=reasons, **numbers)
-    return rows.groupby(VARIANT, sort=False, as_index=False).agg(
+    rows = frame[[*VARIANT, "name", "status"]].assign(reasons=reasons, **numbers)
+    of_cells = rows.groupby(VARIANT, sort=False, as_index=False).agg(
         name=("name", "first"),
-        num_seeds=("done", "sum"),
-        num_cells=("done", "size"),
-        **{f"{name}_{kind}": (name, kind) for name in METRICS for kind in ("mean", "std")},
+        num_cells=("status", "size"),
         **{name: (name, "mean") for name in COSTS},
         status=("status", lambda statuses: max(statuses, key=SEVERITY.index)),
         reasons=("reasons", lambda sentences: "; ".join(filter(None, dict.fromkeys(sentences)))),
     )
+    of_seeds = (
+        values_of_seeds(frame, METRICS)
+        .groupby(VARIANT, sort=False, as_index=False)
+        .agg(
+            num_seeds=("done", "sum"),
+            num_planned_seeds=("done", "size"),
+            **{f"{name}_{kind}": (name, kind) for name in METRICS for kind in ("mean", "std")},
+        )
+    )
+    joined = of_cells.merge(of_seeds, on=VARIANT)
+    ends = ["status", "reasons"]
+    first = [*VARIANT, "name", "num_seeds", "num_planned_seeds", "num_cells"]
+    return joined[[*first, *(name for name in of_seeds if name not in first), *COSTS, *ends]]
+
+
+def values_of_seeds(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return one line per variant and seed: whether it is `done`, and its metrics; missing unless it is.
+
+    A seed is done if all of its cells are, and none is missing in the frame. With folds, its metric is the mean over
+    folds, weighted by their images.
+    """
+    done = frame["status"] == "done"
+    weights = frame["num_test"].astype("float64").where(frame["fold"].notna(), 1.0)
+    terms = {metric: (frame[metric] * weights).where(done) for metric in metrics}
+    table = frame[[*VARIANT, "seed"]].assign(done=done, wanted=frame["folds"].fillna(1), weight=weights, **terms)
+    sums = dict.fromkeys(metrics, lambda values: values.sum(skipna=False))
+    counts = {"done": "sum", "wanted": "first", "weight": "sum"}
+    found = table.groupby([*VARIANT, "seed"], sort=False, as_index=False).agg({**counts, **sums})
+    complete = (found["done"] == found["wanted"]).astype(bool)
+    values = {metric: (found[metric] / found["weight"]).where(complete) for metric in metrics}
+    return found[[*VARIANT, "seed"]].assign(done=complete, **values)
 
 
 def _read(directory: ResultsDirectory, cell: Cell) -> tuple[RunRecord | None, str]:
@@ -230,6 +262,8 @@ def _cell_row(cell: Cell, record: RunRecord | None) -> dict[str, Any]:
         "dataset": cell.dataset,
         **dict(zip(VARIANT, cell.variant, strict=True)),
         "seed": cell.seed,
+        "fold": cell.fold,
+        "folds": cell.folds,
         "status": "pending",
         "reason": "",
         "param_count": None if cell.num_parameters is None else cell.num_parameters / 1e6,

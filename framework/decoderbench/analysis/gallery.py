@@ -103,14 +103,15 @@ def _choose(samples: Samples, number: int, num_sets: int, drawn: frozenset[str])
 
 
 def _ranks(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Return how sure a cell was of each text, as its rank among the cell's own from 0 to 1.
+    """Return how sure a model was of each text, as its rank among the model's own from 0 to 1.
 
     Only ranks can be compared, since the log p of a decoder is not that of another.
     """
     known = [name for name in ("text_log_prob", "log_prob") if name in frame and frame[name].notna().any()]
     if not known:
         return np.zeros(len(frame))
-    return np.asarray(frame[known[0]].rank(pct=True).fillna(0), dtype=np.float64)
+    own = frame[known[0]].groupby(frame["fold"]) if "fold" in frame else frame[known[0]]
+    return np.asarray(own.rank(pct=True).fillna(0), dtype=np.float64)
 
 
 def _agreement_on_errors(readings: Sequence[Sequence[str]], right: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -146,17 +147,17 @@ def _numbers(samples: Samples) -> list[int]:
 
 
 def _hashes(samples: Samples, image_set: int) -> list[str]:
-    cells = (samples.cell(row, seed) for row in samples.rows_of(image_set) for seed in samples.seeds)
-    return [cell.data_hash for cell in cells if cell is not None]
+    rows = samples.rows_of(image_set)
+    return [cell.data_hash for row in rows for seed in samples.seeds for cell in samples.models(row, seed)]
 
 
 def alignments_of_rows(samples: Samples) -> list[list[Alignment]]:
-    """Return the alignments that each row has kept: those of its first seed that has any."""
+    """Return the alignments that each row has kept: those of its first seed, and fold of it, that has any."""
     folder = samples.results.directory.path / "cells"
     found = []
     for row in range(len(samples.titles)):
-        cells = (samples.cell(row, seed) for seed in samples.seeds if samples.record(row, seed))
-        drawn = (_read_alignments(folder / cell.cell_id) for cell in cells if cell)
+        records = (record for seed in samples.seeds for record in samples.records(row, seed))
+        drawn = (_read_alignments(folder / record.cell.cell_id) for record in records)
         found.append(next(filter(None, drawn), []))
     return found
 

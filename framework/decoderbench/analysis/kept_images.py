@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decoderbench.data.audit import Audit
+from decoderbench.data.dataset import Split
 from decoderbench.data.image_store import DamagedImagesError, ImageStore
 from decoderbench.errors import DataError
 from decoderbench.integrity import read_bytes
@@ -69,26 +70,31 @@ def write_images(folder: Path, wanted: Sequence[tuple[str, str]], data: Mapping[
     rows: list[tuple[object, ...]] = []
     size = 0
     for number, (name, (store, audit)) in enumerate(data.items()):
-        places = {key: row for row, key in enumerate(store.keys) if store.splits[row] == "test"}
+        places = {store.keys[row]: row for row in _tested(store, audit)}
         tested = [places[key] for of, key in wanted if of == name and key in places]
-        chosen = [
-            row for row in (*tested, *(_of_training(store, audit) if not number else ())) if row not in store.unreadable
-        ]
+        chosen: list[tuple[int, Split]] = [(row, "test") for row in tested]
+        chosen += [(row, "train") for row in (_of_training(store, audit) if not number else ())]
         try:
-            images = [(row, encode_image(store.pixels(row))) for row in chosen]
+            images = [(row, split, encode_image(store.pixels(row))) for row, split in chosen]
         except DamagedImagesError as error:
             logger.warning("%s; the page shows texts without these images", error)
             continue
-        for row, png in images:
+        for row, split, png in images:
             if (size := size + len(png)) <= MAX_BYTES:
-                rows.append((name, store.keys[row], store.splits[row], audit.labels[row], png))
+                rows.append((name, store.keys[row], split, audit.labels[row], png))
     content = io.BytesIO()
     pd.DataFrame(rows, columns=_COLUMNS).to_parquet(content, index=False)
     write_atomically(folder / IMAGES, content.getvalue())
 
 
+def _tested(store: ImageStore, audit: Audit) -> list[int]:
+    """Return the rows that are scored as test images, with folds by any of them."""
+    return [row for part in audit.parts() for row in part.rows(store, "test").tolist()]
+
+
 def _of_training(store: ImageStore, audit: Audit) -> list[int]:
-    rows = audit.rows(store, "train").tolist()
+    """Return some rows of the training split, with folds of the first one."""
+    rows = audit.parts()[0].rows(store, "train").tolist()
     return sorted(rows, key=lambda row: hashlib.sha256(store.keys[row].encode("utf-8", "replace")).digest())[:NUM_TRAIN]
 
 

@@ -32,7 +32,7 @@ def find_marks(samples: Samples, learning: pd.DataFrame) -> pd.DataFrame:
       mean over the seeds; `rise_low` and `rise_high` are its 95 % interval. Missing if it is not known: the history of
       earlier versions, and of trainers that do not give their evaluations, does not say which images were right.
     - still_rising: the interval is above 0; False where it is missing.
-    - not_learned: the number of seeds that did not learn.
+    - not_learned: the number of seeds, with folds of models, that did not learn.
     """
     not_learned = Counter(learning.loc[learning["learned"].eq(False), "index"])
     rows = []
@@ -57,7 +57,7 @@ def find_marks(samples: Samples, learning: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_learning(samples: Samples, indices: Iterable[int] | None = None) -> pd.DataFrame:
-    """Return one line per cell that is done, by `index` of its row and `seed`; of all rows or those at `indices`.
+    """Return one line per cell that is done, by `index` of its row, `seed`, `fold`; of all rows or those at `indices`.
 
     - val_nats_per_char: the nll per character of the validation labels after the last step.
     - unigram_entropy: of the characters of these labels, in nats: the nll of a decoder that only knows how frequent
@@ -66,20 +66,19 @@ def find_learning(samples: Samples, indices: Iterable[int] | None = None) -> pd.
     """
     rows = []
     for index in range(len(samples.titles)) if indices is None else indices:
-        for seed in samples.seeds:
-            if (cell := samples.cell(index, seed)) is None or samples.record(index, seed) is None:
-                continue
-            end = _validation(samples, index, seed, cell.training.steps).get("val_nats_per_char")
+        for record in (record for seed in samples.seeds for record in samples.records(index, seed)):
+            cell = record.cell
+            end = _line_after(samples, index, cell, cell.training.steps).get("val_nats_per_char")
             end = math.nan if end is None else float(end)
-            entropy = _unigram_entropy(samples.frame(index, seed, "val"))
+            entropy = _unigram_entropy(samples.validation(index, cell))
             known = math.isfinite(end) and entropy > 0
+            place: dict[str, Any] = {"index": index, "seed": cell.seed, "fold": cell.fold}
             learned = end <= NOT_LEARNED * entropy if known else None
-            rows.append(
-                {"index": index, "seed": seed, "val_nats_per_char": end, "unigram_entropy": entropy, "learned": learned}
-            )
+            rows.append(place | {"val_nats_per_char": end, "unigram_entropy": entropy, "learned": learned})
     dtypes = {
         "index": "int64",
         "seed": "int64",
+        "fold": "Int64",
         "val_nats_per_char": "float64",
         "unigram_entropy": "float64",
         "learned": "boolean",
@@ -88,28 +87,40 @@ def find_learning(samples: Samples, indices: Iterable[int] | None = None) -> pd.
 
 
 def count_not_learned(samples: Samples, indices: Collection[int]) -> dict[int, int]:
-    """Return how many of the seeds that rows have in common did not learn, of each row of which any did not."""
+    """Return how many of the models that rows have in common did not learn, of each row of which any did not."""
     learning = find_learning(samples, indices)
-    common = learning.groupby("seed")["index"].transform("count").eq(len(indices))
+    common = learning.groupby(["seed", "fold"], dropna=False)["index"].transform("count").eq(len(indices))
     return dict(Counter(learning.loc[common & learning["learned"].eq(False), "index"].tolist()))
 
 
 def _rise(samples: Samples, index: int) -> Estimate | None:
-    """Return the difference of a row's exact match between the end and nine tenths of its steps, if it is known."""
-    seeds = [
-        (frame, flags)
-        for seed in samples.seeds
-        if (cell := samples.cell(index, seed)) is not None
-        and (frame := samples.frame(index, seed, "val")) is not None
+    """Return the difference of a row's exact match between the end and nine tenths of its steps, if it is known.
+
+    With folds, an image that several of them validate on counts in each of them.
+    """
+    found = {
+        (cell.seed, cell.fold): (frame, flags)
+        for cell in samples.cells(index)
+        if (frame := samples.validation(index, cell)) is not None
         and (flags := _flags(samples, index, cell, len(frame))) is not None
-    ]
-    if not seeds:
+    }
+    if not found:
         return None
-    keys = [frame["sample"].tolist() for frame, _ in seeds]
-    if all(own == keys[0] for own in keys):
-        scores = Scores(np.stack([flags for _, flags in seeds], axis=1), np.ones(1), groups=_groups(seeds[0][0]))
-    else:  # each seed has validation images of its own, so seeds are the units
-        means = np.stack([flags.mean(axis=1) for _, flags in seeds], axis=1)
+    folds = list(dict.fromkeys(fold for _, fold in found))
+    seeds = [seed for seed in samples.seeds if all((seed, fold) in found for fold in folds)]
+    keys = [[found[seed, fold][0]["sample"].tolist() for fold in folds] for seed in seeds]
+    if seeds and all(own == keys[0] for own in keys):
+        first = [found[seeds[0], fold][0] for fold in folds]
+        joined = (
+            pd.concat(first, keys=range(len(folds)), names=["fold"]).reset_index(level="fold").reset_index(drop=True)
+        )
+        numerator = np.stack(
+            [np.concatenate([found[seed, fold][1] for fold in folds], axis=1) for seed in seeds], axis=1
+        )
+        codes = joined["fold"].to_numpy(np.intp) if len(folds) > 1 else None
+        scores = Scores(numerator, np.ones(1), groups=_groups(joined), folds=codes)
+    else:  # each model has validation images of its own, so models are the units
+        means = np.stack([flags.mean(axis=1) for _, flags in found.values()], axis=1)
         scores = Scores(means[:, None], np.ones(1))
     return contrast(scores, (1.0, -1.0))
 
@@ -119,7 +130,7 @@ def _flags(samples: Samples, index: int, cell: Cell, count: int) -> NDArray[np.f
     steps = cell.training.steps, cell.training.nine_tenths
     if steps[0] == steps[1]:
         return None
-    packed = [_validation(samples, index, cell.seed, step).get("val_correct", "") for step in steps]
+    packed = [_line_after(samples, index, cell, step).get("val_correct", "") for step in steps]
     if "" in packed:
         return None
     try:
@@ -129,15 +140,16 @@ def _flags(samples: Samples, index: int, cell: Cell, count: int) -> NDArray[np.f
         return None
 
 
-def _validation(samples: Samples, index: int, seed: int, step: int) -> dict[str, Any]:
+def _line_after(samples: Samples, index: int, cell: Cell, step: int) -> dict[str, Any]:
     """Return the line of a cell's history after a step, the last one if it has two; {} if there is none."""
-    return next((line for line in reversed(samples.history(index, seed)) if line.get("step") == step), {})
+    return next((line for line in reversed(samples.history(index, cell)) if line.get("step") == step), {})
 
 
 def _groups(frame: pd.DataFrame) -> NDArray[np.intp] | None:
-    """Return codes (N,) of the groups of images; None if each image is its own."""
-    names = frame["group"] if "group" in frame else pd.Series("", index=frame.index)
-    groups = names.where(names != "", pd.Series(frame.index, index=frame.index).map("image {}".format))
+    """Return codes (N,) of the groups of images, of each fold its own; None if each image is its own."""
+    names = frame["group"].fillna("") if "group" in frame else pd.Series("", index=frame.index)
+    named = frame["fold"].astype(str) + " " + names
+    groups = named.where(names != "", pd.Series(frame.index, index=frame.index).map("image {}".format))
     return None if groups.is_unique else groups.factorize()[0]
 
 

@@ -34,7 +34,8 @@ class PairPlan:
         why: why this pair is shown; empty if it was asked for.
         estimate: the difference in the pilot.
         plans: by number of test images; empty if the rows agree on every image, so their variation is not known.
-        not_learned: how many of the pilot's seeds did not learn, of a row of which any did not.
+        not_learned: how many of the pilot's seeds, with folds of its models, did not learn, of a row of which any did
+            not.
     """
 
     row: int
@@ -43,6 +44,11 @@ class PairPlan:
     estimate: Estimate
     plans: dict[int, ImagePlan]
     not_learned: dict[int, int]
+
+    @property
+    def folds(self) -> int:
+        """The number of folds; 1 for one split. What is planned has as many."""
+        return len(self.estimate.components.fold_sizes)
 
 
 def plan_pairs(samples: Samples, effect: float, pairs: list[RowPair] | None = None) -> list[PairPlan]:
@@ -71,7 +77,8 @@ def plan_pairs(samples: Samples, effect: float, pairs: list[RowPair] | None = No
         raise ConfigError(["the rows of the pilot have one seed in common, which cannot show how seeds vary; run two"])
     several = {pair: estimate for pair, estimate in several.items() if not np.isnan(estimate.low)}
     if not several:
-        raise ConfigError(["the rows of the pilot were tested on one image, which cannot show how images vary"])
+        one = "one image, or one per fold"
+        raise ConfigError([f"the rows of the pilot were tested on {one}, which cannot show how images vary"])
     if pairs is not None:
         return [_plan(samples, pair, "", estimate, effect) for pair, estimate in several.items()]
     ordered = sorted(several, key=lambda pair: several[pair].variance if _varies(several[pair]) else -1.0)

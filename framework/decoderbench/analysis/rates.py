@@ -13,15 +13,21 @@ from decoderbench.statistics import Estimate, Scores, row
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Groups = Callable[[int], "NDArray[np.intp] | None"]
-"""Returns the codes of the groups of the images of an image set, or None if each image is its own group."""
+Codes = Callable[[int], "NDArray[np.intp] | None"]
+"""Returns the codes of the groups, or of the folds, of the images of an image set; None if there are none."""
+
+
+def no_codes(image_set: int) -> NDArray[np.intp] | None:
+    """Return that an image set has no groups, or no folds."""
+    return None
 
 
 def rates_of(
     readings: pd.DataFrame,
     counts: Mapping[str, NDArray[np.float64]],
     per: NDArray[np.float64],
-    groups: Groups,
+    groups: Codes,
+    folds: Codes,
     *,
     proportion: bool,
 ) -> dict[tuple[int, str], Estimate]:
@@ -34,6 +40,7 @@ def rates_of(
         counts: a number per line, by name.
         per: what it is counted per, one number per line, the same for all texts of an image.
         groups: the groups of the images of an image set.
+        folds: the folds in which they were tested.
         proportion: whether each count is 0 or 1, and `per` is 1.
     """
     found: dict[tuple[int, str], Estimate] = {}
@@ -46,11 +53,12 @@ def rates_of(
         shape = len(rows), len(seeds), int(images.max()) + 1
         denominator = np.zeros(shape[2])
         denominator[images] = per[lines]
-        codes = groups(int(image_set))  # type: ignore[call-overload]
+        number = int(image_set)  # type: ignore[call-overload]
+        codes = {"groups": groups(number), "folds": folds(number)}
         for name, numbers in counts.items():
             numerator = np.full(shape, np.nan)
             numerator[row_codes, seed_codes, images] = numbers[lines]
-            scores = Scores(numerator, denominator, groups=codes)
+            scores = Scores(numerator, denominator, **codes)
             for place in np.flatnonzero(scores.present.any(axis=1)).tolist():
                 found[int(rows[place]), name] = row(scores, place, proportion=proportion)
     return found

@@ -72,7 +72,7 @@ class Analysis:
     @cached_property
     def error_frames(self) -> Errors:
         """Kinds of errors, exact match by length, accuracy by position, confusions."""
-        return find_errors(self.readings, self.samples.titles, self.samples.groups)
+        return find_errors(self.readings, self.samples.titles, self.samples.groups, self.samples.folds)
 
     @cached_property
     def agreement_frames(self) -> Agreement:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from decoderbench.analysis.frame import COSTS, VARIANT, summarize
+from decoderbench.analysis.frame import COSTS, VARIANT, summarize, values_of_seeds
 from decoderbench.analysis.samples import Samples
 from decoderbench.records import FAILED
 from decoderbench.statistics import ALPHA, Estimate, row
@@ -16,6 +16,7 @@ def find_rows(samples: Samples, contrasts: pd.DataFrame) -> pd.DataFrame:
     """Return one line per variant, in the order of the plan.
 
     Besides the columns of `summarize` for a variant and its costs: `title`, `num_failed` cells, `infeasible`,
+    `num_folds` (missing without folds),
     `image_set` (rows with the same number were tested on the same images with the same labels; missing without
     samples), `num_images` and `num_units` (groups of images, or images if each is independent), and `scope`:
     `architecture`, or `this trained model` if there is one seed. Then for each metric its value, the mean over the
@@ -30,10 +31,12 @@ def find_rows(samples: Samples, contrasts: pd.DataFrame) -> pd.DataFrame:
     counts = counts.groupby(VARIANT, sort=False, as_index=False).agg(
         num_failed=("failed", "sum"),
         infeasible=("infeasible", "any"),
-        **{name: (name, "first") for name in ("train_limit", "tuned", "tuning_seconds")},
+        num_folds=("folds", "first"),
+        tuned=("tuned", lambda texts: "; ".join(filter(None, dict.fromkeys(texts)))),
+        **{name: (name, "first") for name in ("train_limit", "tuning_seconds")},
     )
     summary = summarize(cells)
-    columns = [*VARIANT, "name", "num_seeds", "num_cells", "status", "reasons", *COSTS]
+    columns = [*VARIANT, "name", "num_seeds", "num_planned_seeds", "num_cells", "status", "reasons", *COSTS]
     rows = summary[columns].assign(
         title=samples.titles,
         **{str(name): counts[name] for name in counts.columns.difference(VARIANT, sort=False)},
@@ -69,8 +72,11 @@ def _scored(samples: Samples, metric: str) -> dict[int, Estimate]:
             continue
         proportion = scores.proportion
         for position, index in enumerate(rows):
-            records = (samples.record(index, seed) for seed in samples.seeds)
-            valued = [record is not None and record.metrics.get(metric) is not None for record in records]
+            valued = [
+                samples.is_done(index, seed)
+                and all(record.metrics.get(metric) is not None for record in samples.records(index, seed))
+                for seed in samples.seeds
+            ]
             if any(valued) and scores.present[position].tolist() == valued:
                 found[index] = row(scores, position, proportion=proportion)
     return found
@@ -80,8 +86,8 @@ def _columns(
     metric: str, estimates: dict[int, Estimate], rows: pd.DataFrame, samples: Samples, contrasts: pd.DataFrame
 ) -> dict[str, pd.Series[Any]]:
     cells = samples.results.cells
-    done = cells[metric].where(cells["status"] == "done") if metric in cells else pd.Series(dtype="float64")
-    values = done.groupby([cells[axis] for axis in VARIANT], sort=False).mean().reset_index(drop=True)
+    of_seeds = values_of_seeds(cells, [metric]) if metric in cells else cells.assign(**{metric: float("nan")})
+    values = of_seeds.groupby(VARIANT, sort=False)[metric].mean().reset_index(drop=True)
     estimated = _column(estimates, rows, "value", "float64")
     return {
         metric: estimated.fillna(values.astype("float64")),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _DTYPES = {
     **dict.fromkeys(VARIANT, "str"),
     "name": "str",
+    "fold": "Int64",
     "values": "str",
     "seed": "int64",
     "status": "str",
@@ -41,13 +42,16 @@ def load_trials(directory: ResultsDirectory, plan: Plan) -> pd.DataFrame:
 
     `values` are those that it tries, `chosen` whether its row is tested with them. A trial without a record is pending.
     """
-    chosen = {(cell.variant, _key(cell)) for cell in plan.cells if cell.purpose == "test"}
-    lines = [_line(trial, _read(directory, trial), (trial.variant, _key(trial)) in chosen) for trial in plan.tuning]
+    chosen = {(cell.variant, cell.fold, _key(cell)) for cell in plan.cells if cell.purpose == "test"}
+    lines = [
+        _line(trial, _read(directory, trial), (trial.variant, trial.fold, _key(trial)) in chosen)
+        for trial in plan.tuning
+    ]
     return pd.DataFrame(lines, columns=list(_DTYPES)).astype(_DTYPES)
 
 
 def summarize_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per row and value: means over the seeds of tuning, and the sum of `train_seconds`.
+    """Return one line per row, fold and value: means over the seeds of tuning, and the sum of `train_seconds`.
 
     A value with a trial that has no score has none either; `reasons` says why. `exact_match_by_seed` lists all scores.
     """
@@ -60,7 +64,7 @@ def summarize_trials(trials: pd.DataFrame) -> pd.DataFrame:
             .mask(trials["status"] == "done", "")
             .str.removesuffix(": "),
         )
-        .groupby([*VARIANT, "values"], sort=False, as_index=False)
+        .groupby([*VARIANT, "fold", "values"], sort=False, as_index=False, dropna=False)
         .agg(
             name=("name", "first"),
             exact_match=("exact_match", _mean_of_all),
@@ -74,7 +78,10 @@ def summarize_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def seconds_of_tuning(trials: pd.DataFrame) -> dict[tuple[str, ...], float]:
-    """Return the seconds of training of each row's trials, without those that failed; missing where none is known."""
+    """Return the seconds of training of each row's trials, without those that failed; missing where none is known.
+
+    With folds, those of all folds together.
+    """
     found: dict[tuple[str, ...], float] = {}
     for row, seconds in zip(_rows_of(trials), trials["train_seconds"], strict=True):
         if not pd.isna(seconds):
@@ -86,8 +93,10 @@ def state_of_tuning(trials: pd.DataFrame, cell: Cell) -> str:
     """Return why a cell waits for tuning, as in "tuning: 2 of 4 trials of this row done"; empty if it does not."""
     if cell.purpose != "undecided" or cell.infeasible:
         return ""
-    own = [status for row, status in zip(_rows_of(trials), trials["status"], strict=True) if row == cell.variant]
-    return f"tuning: {len(own) - own.count('pending')} of {len(own)} trials of this row done"
+    places = zip(_rows_of(trials), trials["fold"], trials["status"], strict=True)
+    own = [status for row, fold, status in places if row == cell.variant and (cell.fold is None or fold == cell.fold)]
+    of = "this row" if cell.fold is None else f"this row and fold {cell.fold}"
+    return f"tuning: {len(own) - own.count('pending')} of {len(own)} trials of {of} done"
 
 
 def notes_on_tuning(plan: Plan, trials: pd.DataFrame) -> Iterator[str]:
@@ -105,9 +114,10 @@ def notes_on_tuning(plan: Plan, trials: pd.DataFrame) -> Iterator[str]:
     axes = "; ".join(f"{option} of {', '.join(values)}" for option, values in tried.items())
     seeds = ", ".join(map(str, dict.fromkeys(trials["seed"])))
     steps = ", ".join(f"{count:,}" for count in dict.fromkeys(trials["steps"]))
-    number = len(trials) // len(trials[list(VARIANT)].drop_duplicates())
+    number = len(trials) // len(trials[[*VARIANT, "fold"]].drop_duplicates())
+    fold = " and fold, whose own validation images choose," if trials["fold"].notna().any() else ""
     yield (
-        f"tuned for every row alike, by exact match on validation images: {axes}; {number} trials per row of "
+        f"tuned for every row alike, by exact match on validation images: {axes}; {number} trials per row{fold} of "
         f"{steps} steps, seed{'s' * (trials['seed'].nunique() > 1)} {seeds}"
     )
     if pending := int((trials["status"] == "pending").sum()):
@@ -129,9 +139,10 @@ def _read(directory: ResultsDirectory, trial: Cell) -> RunRecord | None:
 
 
 def _line(trial: Cell, record: RunRecord | None, chosen: bool) -> dict[str, Any]:
-    line = {
+    line: dict[str, Any] = {
         **dict(zip(VARIANT, trial.variant, strict=True)),
         "name": trial.name,
+        "fold": trial.fold,
         "values": trial.tuned_text,
         "seed": trial.seed,
         "status": "pending",

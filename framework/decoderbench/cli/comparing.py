@@ -72,6 +72,12 @@ def power(
         out.print(f"\nwithout a plan, for they have no two seeds on the same images: {titles}", markup=False)
     for note in analysis.samples.notes:
         out.print(f"\n{note}", markup=False)
+    if folds := sorted({plan.folds for plan in plans} - {1}):
+        numbers = " or ".join(map(str, folds))
+        out.print(
+            f"\nSeeds and images are those of {numbers} folds, as in the pilot: a seed is a model per fold.",
+            markup=False,
+        )
     out.print(
         "\nIn parentheses: the 80 % range that the few seeds and images of the pilot leave.\n"
         "For one contrast alone: where several are adjusted by Holm, it takes more.",
@@ -136,10 +142,16 @@ def _explanations(analysis: Analysis, metric: str, found: list[Difference]) -> l
         speak = "the interval and p speak of these trained models on new images, not of architectures"
         others = "; p (Holm) counts them among the others" if len(alone) < len(found) else ""
         lines.append(f"With one seed {speak}{others}.")
+    folded = {len(each.estimate.components.fold_sizes) for each in found} - {1}
+    if folded:
+        lines.append(
+            f"Each image was tested once per seed, in one of {' or '.join(map(str, sorted(folded)))} folds; models of "
+            "different folds share training images, which the interval does not see."
+        )
     learning = find_learning(analysis.samples, sorted({row for each in found for row in (each.row, each.baseline)}))
     if failed := Counter(learning.loc[learning["learned"].eq(False), "index"]):
         seeds = ", ".join(f"{analysis.samples.titles[row]} ({number})" for row, number in failed.items())
-        lines.append(f"Seeds that did not learn count like others: {seeds}.")
+        lines.append(f"{'Models' if folded else 'Seeds'} that did not learn count like others: {seeds}.")
     if grouped := {each.estimate.units for each in found if each.estimate.units < each.estimate.images}:
         lines.append(f"The images come in groups, which count as one each: {', '.join(map(str, sorted(grouped)))}.")
     return lines
@@ -148,11 +160,14 @@ def _explanations(analysis: Analysis, metric: str, found: list[Difference]) -> l
 def _answers(plan: PairPlan, titles: list[str]) -> list[str]:
     pilot = plan.estimate
     grouped = f" in {pilot.units:,} groups" if pilot.units < pilot.images else ""
-    seen = f"{100 * pilot.value:+.1f} points with {pilot.seeds} seeds and {pilot.images:,} images{grouped}"
+    in_folds = f" in {plan.folds} folds" if plan.folds > 1 else ""
+    seen = f"{100 * pilot.value:+.1f} points with {pilot.seeds} seeds{in_folds} and {pilot.images:,} images{grouped}"
     what = f"{plan.why}, " if plan.why else ""
     head = f"\n{what}{titles[plan.row]} against {titles[plan.baseline]}: {seen} in the pilot"
+    models = "models" if plan.folds > 1 else "seeds"
     remarks = [
-        f"  {titles[row]}: {number} of {pilot.seeds} seeds did not learn; what follows is for runs that fail as often"
+        f"  {titles[row]}: {number} of {pilot.seeds * plan.folds} {models} did not learn; what follows is for runs "
+        "that fail as often"
         for row, number in plan.not_learned.items()
     ]
     if not plan.plans:

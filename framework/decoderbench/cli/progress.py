@@ -286,7 +286,7 @@ def short_names(cells: Sequence[Cell], width: int) -> dict[str, str]:
     varying = [axis for axis in VARIANT if len({of_cell[axis] for of_cell in labels.values()}) > 1]
     differ = [axis for axis in VARIANT if axis == "decoder" or axis in varying]
     trials = {cell.cell_id: f", {cell.tuned_text}" for cell in cells if cell.purpose == "tuning"}
-    seeds = {cell.cell_id: f", seed {cell.seed}{trials.get(cell.cell_id, '')}" for cell in cells}
+    seeds = {cell.cell_id: f", {cell.model_title}{trials.get(cell.cell_id, '')}" for cell in cells}
     room = width - max(map(len, seeds.values()), default=0) - len(" / ") * (len(differ) - 1)
     each = max(6, room // len(differ))
     return {

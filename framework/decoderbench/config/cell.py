@@ -18,6 +18,7 @@ from decoderbench.identity import NotDecisive, identity_of
 from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions
+from decoderbench.seeds import derive_seed
 from decoderbench.specs import ImageSpec, LabelSpec
 
 
@@ -51,7 +52,8 @@ class ResolvedLabels(Options):
     """How the labels were normalized: two normalizers can give the same charset and different labels."""
 
     digest: str = ""
-    """Digest of all labels and of the excluded rows: two charsets can become the same normalized charset."""
+    """Digest of all labels, of the excluded rows and of the folds: two charsets can become the same normalized charset.
+    """
 
     width_per_character: Annotated[tuple[float, float, float] | None, NotDecisive()] = None
     """Share of the image width per character, as `LabelSpec` says it; None where an earlier version planned the cell.
@@ -94,6 +96,12 @@ class Cell(Options):
 
     train_limit: int | None = None
     """Number of labeled images to train and validate on, both together; None for all."""
+
+    fold: int | None = None
+    """Which fold it is tested on, counted from 0, of data that are divided into `folds`; None without folds."""
+
+    folds: int | None = None
+    """K, the number of folds. Which images each has is part of the digest of the labels."""
 
     purpose: Literal["test", "tuning", "undecided"] = "test"
     """`tuning`: a trial, which is scored on validation images and never tested. `undecided`: to be tested with options
@@ -146,9 +154,28 @@ class Cell(Options):
 
     @property
     def title(self) -> str:
-        """The variant and the seed as one text for people; of a trial, what it tries too."""
+        """The variant, the seed and the fold as one text for people; of a trial, what it tries too."""
         trial = f" / tuning: {self.tuned_text}" if self.purpose == "tuning" else ""
-        return f"{self.variant_title} / seed {self.seed}{trial}"
+        return f"{self.variant_title} / {self.model_title}{trial}"
+
+    @property
+    def model_title(self) -> str:
+        """The seed and the fold as text, as in "seed 0 / fold 2 of 5"."""
+        return f"seed {self.seed}" + (f" / fold {self.fold} of {self.folds}" if self.folds else "")
+
+    @property
+    def training_seed(self) -> int:
+        """The seed of its first weights, batches and augmentation: another one in each fold, the same for all rows.
+
+        Models of different folds must be as independent as those of different seeds, or their mean would vary more than
+        its interval says.
+        """
+        return derive_seed(self.seed, "fold", str(self.fold)) if self.folds else self.seed
+
+    @property
+    def place(self) -> tuple[tuple[str, ...], int, int | None]:
+        """Its variant, seed and fold, which no other cell of a plan has."""
+        return self.variant, self.seed, self.fold
 
     @property
     def tuned_text(self) -> str:
@@ -165,12 +192,15 @@ class Cell(Options):
 
     @property
     def data_key(self) -> str:
-        """Digest of the images and labels that the cell is trained and tested on, whatever its `train_limit`."""
+        """Digest of the images and labels that the cell is trained and tested on, whatever its `train_limit`.
+
+        Cells of all folds have the same.
+        """
         return data_key_of(self.data_hash, self.labels)
 
     @cached_property  # a report asks for it several times per cell
     def cell_id(self) -> str:
-        """Component names, the seed, and a digest of everything that determines the result; names the cell's folder.
+        """Component names, seed, fold, and a digest of everything that determines the result; names the cell's folder.
 
         Labels are not part of it, so a row keeps its results when it is renamed.
         """
@@ -185,11 +215,13 @@ class Cell(Options):
             "evaluation": identity_of(self.evaluation),
             **({"trainers": list(self.trainers.values())} if self.trainers else {}),
             **({"train_limit": self.train_limit} if self.train_limit is not None else {}),
+            **({"fold": [self.fold, self.folds]} if self.folds else {}),
             **({"purpose": self.purpose} if self.purpose != "test" else {}),
         }
         digest = _digest(decisive)[:12]
+        fold = f"-fold-{self.fold}" if self.folds else ""
         uses = [part.use for part in self.components]
-        return f"{_slug(' '.join(uses[uses[0] == 'none' :]))}-seed-{self.seed}-{digest}"
+        return f"{_slug(' '.join(uses[uses[0] == 'none' :]))}-seed-{self.seed}{fold}-{digest}"
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other values, and the id that they give."""

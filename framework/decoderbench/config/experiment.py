@@ -90,10 +90,23 @@ class Experiment(Options):
         return self
 
     @model_validator(mode="after")
+    def _refuse_too_many_cells(self) -> Self:
+        count = self._count_models() * len(self.grid.seeds)
+        if count > MAX_CELLS:
+            rule = f"makes {count:,} cells, and there may be {MAX_CELLS:,}; lower it, or divide the grid among files"
+            refuse({("dataset", "folds"): rule}, {"dataset": {}}, "Experiment")
+        return self
+
+    @model_validator(mode="after")
     def _refuse_invalid_tuning(self) -> Self:
         if self.tuning is not None:
             refuse(self._broken_rules_of(self.tuning), {"tuning": {}}, "Experiment")
         return self
+
+    def _count_models(self) -> int:
+        """Return how many models all combinations have per seed: each one per fold of its data."""
+        folds = {label: changed.dataset.folds or 1 for label, changed in self.settings().items()}
+        return sum(folds[variant["setting"]] for variant in self.grid.variants())
 
     def settings(self) -> dict[str, Experiment]:
         """Return the experiment under each setting, by label; without settings, itself by an empty label."""
@@ -122,7 +135,7 @@ class Experiment(Options):
                 f"{min(shared)} is a seed of the grid too, whose results must not depend on what was chosen by it; "
                 f"list other seeds"
             )
-        count = len(self.grid.variants()) * tuning.num_trials
+        count = self._count_models() * tuning.num_trials
         if count > MAX_CELLS:
             rules["tuning", "over"] = f"{count:,} trials, and there may be {MAX_CELLS:,}; list fewer values"
         for option, values in tuning.over.items():

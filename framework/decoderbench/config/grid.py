@@ -45,6 +45,21 @@ class DatasetChoice(ComponentChoice):
     first of an order that depends on the seed and is the same for all rows, so a smaller set is part of a larger one.
     All if not set. Test images stay as they are."""
 
+    folds: int | None = Field(default=None, strict=True)
+    """K: every row is trained K times per seed, and each image is in the test part of one fold; 2 or more.
+
+    Folds take the place of the dataset's own split. They differ in size by one image at most; images of a group stay
+    together. What a fold does not test is divided into train and val in the ratio of the dataset's `fractions` if they
+    are set, else in that of its own train and val; another `split_seed` of the dataset gives other folds. Results count
+    as one row over all images."""
+
+    @field_validator("folds")
+    @classmethod
+    def _refuse_less_than_two_folds(cls, folds: int | None) -> int | None:
+        if folds is not None and folds < 2:
+            raise ValueError("must be 2 or more, as a fold is tested by a model that was trained on the others")
+        return folds
+
     @field_validator("train_limit")
     @classmethod
     def _refuse_less_than_two(cls, limit: int | None) -> int | None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from decoderbench.data.dataset import SPLITS, ReportProblem, Sample, Split, refuse
+from decoderbench.data.audit_parts import Part, counts_of_folds, counts_text, excluded_in_any, make_part, names_of_parts
+from decoderbench.data.dataset import ReportProblem, Sample, Split, refuse
 from decoderbench.data.image_audit import check_images, image_notes
 from decoderbench.data.label_audit import check_charset, check_invisible, check_lengths
 from decoderbench.data.label_normalizer import LabelNormalizer, convert_each
@@ -45,7 +46,8 @@ class Audit:
         label_source: where the labels come from, for people.
         split_source: how samples were assigned to the splits, for people.
         examples: key and label of three samples, as they are in the data.
-        counts: split -> number of samples that are trained on (train) or scored (val, test).
+        counts: split -> number of samples that are trained on (train) or scored (val, test); with folds, those of
+            the first one.
         labels: the normalized label of each row, as it is trained on and scored. The label of an unspellable row is not
             normalized, so that a label that the charset rejects cannot become a correct one.
         groups: the group of each row, as `Sample` defines it, in the order of `labels`.
@@ -56,10 +58,12 @@ class Audit:
         normalizing: the active steps of the normalizer and how many labels they changed; empty if there are none.
         problems: the problems that were found and allowed.
         notes: sentences for people to read; they need no permission.
-        excluded: rows that are not trained on or, if unreadable, not scored; ascending.
+        excluded: rows that are not trained on or, if unreadable, not scored; ascending. With folds, in any of them.
         unspellable: rows whose label no decoder can spell: it is outside the charset, too long, or longer than its
             image has columns; ascending.
         allow: the codes that were allowed.
+        splits: the split of each row; with folds, that of the first one.
+        folds: what each fold trains and tests on; empty without folds.
     """
 
     label_source: str
@@ -78,6 +82,24 @@ class Audit:
     excluded: tuple[int, ...]
     unspellable: tuple[int, ...]
     allow: tuple[Code, ...]
+    splits: tuple[Split, ...]
+    folds: tuple[Part, ...] = ()
+
+    def of_fold(self, number: int | None) -> Audit:
+        """Return the audit of what one fold trains and tests on; of data without folds, by None, itself.
+
+        Raises:
+            ValueError: there is no such fold.
+        """
+        if number is None and not self.folds:
+            return self
+        if number is None or number not in range(len(self.folds)):
+            raise ValueError(f"fold {number} of data with {len(self.folds)} folds")
+        return replace(self, **vars(self.folds[number]), folds=())
+
+    def parts(self) -> list[Audit]:
+        """Return the audit of each fold; without folds, itself alone."""
+        return [self.of_fold(number) for number in range(len(self.folds))] or [self]
 
     @property
     def label_spec(self) -> LabelSpec:
@@ -86,13 +108,22 @@ class Audit:
 
     @property
     def digest(self) -> str:
-        """Digest of the labels and of the rows that are trained on and scored."""
-        content = json.dumps([self.labels, self.excluded, self.unspellable])
+        """Digest of the labels and of the rows that are trained on and scored, in each fold if there are some."""
+        folds = [[fold.splits for fold in self.folds]] if self.folds else []
+        content = json.dumps([self.labels, self.excluded, self.unspellable, *folds])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def rows(self, store: ImageStore, split: Split) -> NDArray[np.int64]:
-        """Return the rows of `store` to train on (train) or to score (val, test), ascending."""
-        return np.setdiff1d(store.indices(split), np.asarray(self.excluded, dtype=np.int64))
+        """Return the rows of `store` to train on (train) or to score (val, test), ascending.
+
+        Raises:
+            ValueError: only a single fold has such rows.
+        """
+        if self.folds:
+            raise ValueError("data with folds have splits within a fold only")
+        without = {*self.excluded, *store.unreadable}
+        rows = (row for row, own in enumerate(self.splits) if own == split and row not in without)
+        return np.fromiter(rows, dtype=np.int64)
 
     def with_images(self, store: ImageStore, report_problem: ReportProblem = refuse) -> Audit:
         """Return the audit extended by the images: unreadable, too narrow and identical ones.
@@ -102,17 +133,28 @@ class Audit:
         Raises:
             DataError: a problem is not allowed, or a split has no samples left; the latter by `report_problem`.
         """
-        found = Findings(store.keys, store.splits)
-        check_images(found, store, self.labels, self.unspellable)
+        found = Findings(store.keys)
+        parts_of_rows = names_of_parts(self.folds) if self.folds else [self.splits]
+        check_images(found, store, self.labels, self.unspellable, parts_of_rows)
         problems = found.require_allowed(self.allow)
-        excluded = {*self.excluded, *found.excluded()}
+        before = self.folds or (Part(self.splits, self.counts, self.excluded),)
+        parts = [
+            make_part(
+                part.splits,
+                {*part.excluded, *found.excluded(part.splits)},
+                report_problem,
+                f" of fold {number}" * bool(self.folds),
+            )
+            for number, part in enumerate(before)
+        ]
         return replace(
             self,
             notes=(*self.notes, *image_notes(store)),
-            counts=_count_splits(store.splits, excluded, report_problem),
+            counts=parts[0].counts,
             problems=merge_problems(self.problems, problems),
-            excluded=tuple(sorted(excluded)),
+            excluded=excluded_in_any(parts),
             unspellable=tuple(sorted({*self.unspellable, *found.rows["too_narrow"]})),
+            folds=tuple(parts) if self.folds else (),
         )
 
     def frames_needed_of(self, store: ImageStore) -> NDArray[np.int64]:
@@ -133,7 +175,9 @@ class Audit:
         """
         examples = ", ".join(f"{quote(key)} is {quote(label)}" for key, label in self.examples)
         lengths = _histogram(self.lengths, self.max_length)
-        counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
+        counts = counts_text(self.counts)
+        if self.folds:
+            counts = f"{len(self.labels):,} in {len(self.folds)} folds; {counts_of_folds(self.folds)}"
         without = f" ({len(self.excluded):,} excluded)" if self.excluded else ""
         return [
             *([f"settings {', '.join(settings)}"] if settings else []),
@@ -166,6 +210,7 @@ def audit(
     notes: Sequence[str] = (),
     label_source: str = "the dataset",
     split_source: str = "given by the dataset",
+    folds: Sequence[Sequence[Split]] = (),
     report_problem: ReportProblem = refuse,
 ) -> Audit:
     """Audit the labels; no image is decoded.
@@ -182,6 +227,7 @@ def audit(
         notes: notes of the dataset, to which those of the audit are added.
         label_source: where the labels come from, for people.
         split_source: how samples were assigned to the splits, for people.
+        folds: the splits of each fold, which replace those of the samples; none without folds.
         report_problem: called with problems that no code allows: a split is empty, no label can be spelled.
 
     Raises:
@@ -189,21 +235,24 @@ def audit(
         DataError: there are no samples, or problems are not allowed; all of them are listed.
     """
     allowed = validate_codes(allow)
-    splits = [sample.split for sample in samples]
-    _count_splits(splits, set(), report_problem if samples else refuse)
+    divided = [tuple(splits) for splits in folds] or [tuple(sample.split for sample in samples)]
+    for splits in divided:
+        make_part(splits, set(), report_problem if samples else refuse)
     given = [sample.label for sample in samples]
     raw = list(map(normalize.read, given))
     normalized = list(map(normalize, raw))
     raw_charset = None if charset is None else convert_each(charset.characters, normalize.form)
     accepted = raw_charset if raw_charset is not None else convert_each(extra_characters, normalize.form)
-    found = Findings([sample.key for sample in samples], splits)
+    found = Findings([sample.key for sample in samples])
     if raw_charset is not None:
         check_charset(found, raw, raw_charset, normalize)
     check_lengths(found, given, raw, normalized, max_length=max_length, width=width)
     check_invisible(found, raw, accepted)
     problems = found.require_allowed(allowed)
-    excluded = found.excluded()
-    counts = _count_splits(splits, excluded, report_problem)
+    parts = [
+        make_part(splits, found.excluded(splits), report_problem, f" of fold {number}" * bool(folds))
+        for number, splits in enumerate(divided)
+    ]
 
     unspellable = found.rows["outside_charset"] | found.rows["too_long"] | found.rows["too_narrow"]
     labels = tuple(raw[row] if row in unspellable else text for row, text in enumerate(normalized))
@@ -222,7 +271,7 @@ def audit(
         label_source=to_printable_line(label_source),
         split_source=to_printable_line(split_source),
         examples=tuple((samples[row].key, samples[row].label) for row in _spread(len(samples))),
-        counts=counts,
+        counts=parts[0].counts,
         labels=labels,
         groups=tuple(sample.group for sample in samples),
         characters=characters,
@@ -233,24 +282,16 @@ def audit(
         problems=problems,
         notes=(
             *notes,
-            *label_notes(samples, labels, characters if accepted else "", normalize, label_source),
+            *label_notes(
+                samples, labels, characters if accepted else "", normalize, label_source, divided if folds else ()
+            ),
         ),
-        excluded=tuple(sorted(excluded)),
+        excluded=excluded_in_any(parts),
         unspellable=tuple(sorted(unspellable)),
         allow=allowed,
+        splits=divided[0],
+        folds=tuple(parts) if folds else (),
     )
-
-
-def _count_splits(
-    splits: Sequence[Split], excluded: Collection[int], report_problem: ReportProblem
-) -> dict[Split, int]:
-    """Return the number of samples per split without the excluded rows; report a split that has none."""
-    counts = Counter(split for row, split in enumerate(splits) if row not in excluded)
-    for split in SPLITS:
-        if not counts[split]:
-            why = "has no samples left" if split in splits else "has no samples"
-            report_problem(f"split {split!r} {why}; an experiment needs train, val and test")
-    return {split: counts[split] for split in SPLITS}
 
 
 def _spread(count: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from decoderbench.data.problems import Findings
@@ -15,8 +15,17 @@ if TYPE_CHECKING:
 MAX_WARNINGS = 3  # kinds that are noted one by one
 
 
-def check_images(found: Findings, store: ImageStore, labels: Sequence[str], unspellable: Collection[int]) -> None:
-    """Add the problems of images: unreadable, nothing to read, too narrow for the label, identical to another one."""
+def check_images(
+    found: Findings,
+    store: ImageStore,
+    labels: Sequence[str],
+    unspellable: Collection[int],
+    parts: Iterable[Sequence[str]],
+) -> None:
+    """Add the problems of images: unreadable, nothing to read, too narrow for the label, identical to another one.
+
+    `parts` are names of the part of the data that each row is in: its split, or with folds several of them.
+    """
     for row, reason in store.unreadable.items():
         found.add("unreadable_image", row, f"image {store.keys[row]!r} cannot be decoded: {reason}")
     for row, reason in store.no_contrast.items():
@@ -34,8 +43,10 @@ def check_images(found: Findings, store: ImageStore, labels: Sequence[str], unsp
     rows_of_hash: defaultdict[str, list[int]] = defaultdict(list)
     for row in sorted(readable - store.no_contrast.keys()):  # empty images are identical, but that is not their fault
         rows_of_hash[store.pixel_hashes[row]].append(row)
-    for rows in rows_of_hash.values():
-        found.add_if_different("duplicate_across_splits", rows, store.splits, "in")
+    parts = tuple(parts)
+    for rows in (rows for rows in rows_of_hash.values() if len(rows) > 1):
+        for part in parts:
+            found.add_if_different("duplicate_across_splits", rows, part, "in")
         found.add_if_different("conflicting_labels", rows, labels, "labeled")
 
 

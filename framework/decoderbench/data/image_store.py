@@ -142,11 +142,6 @@ class ImageStore:
             move = error.reason
         raise DamagedImagesError(f"{what}; {move}")
 
-    def indices(self, split: Split) -> NDArray[np.int64]:
-        """Return the rows of the readable images of `split`, ascending."""
-        rows = (row for row, split_of_row in enumerate(self.splits) if split_of_row == split)
-        return np.fromiter((row for row in rows if row not in self.unreadable), dtype=np.int64)
-
 
 def read_store(directory: Path) -> ImageStore:
     """Open an existing store by its folder alone, without the dataset.

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from decoderbench.data.dataset import Sample
+from decoderbench.data.dataset import Sample, Split
+from decoderbench.data.folds import folds_text
 from decoderbench.data.label_normalizer import LabelNormalizer, strip_blanks
 from decoderbench.data.label_signs import doubtful_labels
 from decoderbench.data.problems import list_characters, quote
@@ -18,7 +20,12 @@ LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def label_notes(
-    samples: Sequence[Sample], labels: Sequence[str], charset: str, normalize: LabelNormalizer, label_source: str
+    samples: Sequence[Sample],
+    labels: Sequence[str],
+    charset: str,
+    normalize: LabelNormalizer,
+    label_source: str,
+    folds: Sequence[Sequence[Split]] = (),
 ) -> list[str]:
     """Return notes on labels.
 
@@ -28,14 +35,33 @@ def label_notes(
         charset: the characters that the experiment lists, once normalized; empty if it lists none.
         normalize: how the labels were normalized.
         label_source: where the labels come from, for people.
+        folds: the splits of each fold, in place of those of the samples; a note that not all folds have names them.
     """
+    parts = list(_in_folds(samples, folds))
     return [
-        *doubtful_labels(samples, named_by_files=label_source.startswith("file names")),
+        *_of_all_folds([doubtful_labels(part, named_by_files=label_source.startswith("file names")) for part in parts]),
         *_blanks(labels),
-        *_characters(samples, labels, charset),
+        *_of_all_folds([_characters(part, labels, charset) for part in parts]),
         *_unicode_forms(labels, normalize),
         *_twins(labels),
     ]
+
+
+def _in_folds(samples: Sequence[Sample], folds: Sequence[Sequence[Split]]) -> Iterator[Sequence[Sample]]:
+    """Yield the samples with the splits of each fold; as they are without folds."""
+    if not folds:
+        yield samples
+    for splits in folds:
+        yield [replace(sample, split=split) for sample, split in zip(samples, splits, strict=True)]
+
+
+def _of_all_folds(notes: Sequence[Sequence[str]]) -> list[str]:
+    """Return the notes of each fold, each once, with the folds that have it unless all do."""
+    numbers: dict[str, list[int]] = {}
+    for number, of_fold in enumerate(notes):
+        for note in of_fold:
+            numbers.setdefault(note, []).append(number)
+    return [note if len(of) == len(notes) else f"{note} ({folds_text(of)})" for note, of in numbers.items()]
 
 
 def _blanks(labels: Sequence[str]) -> list[str]:

@@ -53,9 +53,8 @@ class Problem:
 class Findings:
     """Collects the rows that have each problem, and one example per problem."""
 
-    def __init__(self, keys: Sequence[str], splits: Sequence[Split]) -> None:
+    def __init__(self, keys: Sequence[str]) -> None:
         self.keys = keys
-        self.splits = splits
         self.rows: defaultdict[Code, set[int]] = defaultdict(set)
         self.sentences: dict[Code, str] = {}
 
@@ -72,9 +71,9 @@ class Findings:
             pair = f"{self.keys[first]!r} and {self.keys[other]!r} are identical images"
             self.add(code, rows, f"{pair}, {word} {column[first]!r} and {column[other]!r}")
 
-    def excluded(self) -> set[int]:
+    def excluded(self, splits: Sequence[Split]) -> set[int]:
         """Return the rows to exclude: in train all that have a problem, in val and test only unreadable images."""
-        in_train = {row for rows in self.rows.values() for row in rows if self.splits[row] == "train"}
+        in_train = {row for rows in self.rows.values() for row in rows if splits[row] == "train"}
         return in_train | self.rows["unreadable_image"]
 
     def require_allowed(self, allow: Sequence[Code]) -> tuple[Problem, ...]:

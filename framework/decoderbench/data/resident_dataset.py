@@ -53,6 +53,8 @@ class Batch(NamedTuple):
 class ResidentDataset:
     """All images (uint8) and labels of an experiment. Images are on the device if they fit, else on the host.
 
+    Data with folds have `rows` once a fold is chosen by `of_fold`.
+
     Images have one size, or are grouped in buckets of one width each. A batch never mixes buckets.
 
     `labels` are those of the audit: normalized, in the form in which they are trained on and scored. The store keeps
@@ -82,12 +84,21 @@ class ResidentDataset:
         varies = bool((store.widths < np.array(store.bucket_widths)[store.bucket_of]).any())
         self._columns = torch.from_numpy(store.widths).to(device) if varies else None
         self._hidden: NDArray[np.bool_] | None = None
-        self._rows = {split: audit.rows(store, split) for split in SPLITS}
+        self._rows = {} if audit.folds else {split: audit.rows(store, split) for split in SPLITS}
 
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the rows to train on (train) or to score (val, test), ascending."""
         self._refuse_hidden(self._rows[split])
         return self._rows[split]
+
+    def of_fold(self, number: int | None) -> ResidentDataset:
+        """Return the same images and labels with the splits of a fold; by None, data without folds."""
+        if number is None and not self.audit.folds:
+            return self
+        chosen = copy.copy(self)
+        chosen.audit = self.audit.of_fold(number)
+        chosen._rows = {split: chosen.audit.rows(self.store, split) for split in SPLITS}
+        return chosen
 
     def without_test(self) -> ResidentDataset:
         """Return the same images and labels without those of the test split: whoever asks for one gets an error."""

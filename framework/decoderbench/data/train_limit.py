@@ -36,6 +36,12 @@ def limited_sizes(sizes: Mapping[Split, int], limit: int | None) -> dict[Split, 
     return {**sizes, "train": train, "val": limit - train}
 
 
+def merge_sizes(folds: Sequence[Mapping[Split, int]]) -> dict[Split, int]:
+    """Return the sizes that a row has to live with: the least train and val of its folds, and the test of all."""
+    least: dict[Split, int] = {split: min(sizes[split] for sizes in folds) for split in folds[0]}
+    return {**least, "test": sum(sizes["test"] for sizes in folds)}
+
+
 def first_rows(rows: NDArray[np.int64], keys: Sequence[str], number: int, seed: int) -> NDArray[np.int64]:
     """Return `number` of `rows`, ascending: the first in an order that the seed and the keys of samples decide.
 

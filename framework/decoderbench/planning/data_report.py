@@ -50,10 +50,11 @@ class DataReport:
     def with_limits(self, limits: Iterable[int | None]) -> DataReport:
         """Return it with a fault for each `train_limit` above the number of images."""
         faults = list(self.faults)
+        parts = self.audit.parts() if self.audit else []
         for limit in limits:
             try:
-                if self.audit:
-                    limited_sizes(self.audit.counts, limit)
+                for part in parts:
+                    limited_sizes(part.counts, limit)
             except DataError as error:
                 faults.append(str(error))
         return replace(self, faults=tuple(faults))
@@ -83,6 +84,7 @@ class DataReport:
             "label_source": audit.label_source if audit else None,
             "split_source": audit.split_source if audit else None,
             "samples": audit.counts if audit else None,
+            **({"folds": [fold.counts for fold in audit.folds]} if audit and audit.folds else {}),
             "excluded": len(audit.excluded) if audit else None,
             "lengths": audit.lengths if audit else None,
             "characters": audit.characters if audit else None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tabulate import tabulate
 
-from decoderbench.config.cell import Cell, ResolvedComponent, shown_axes
+from decoderbench.config.cell import Cell, ResolvedComponent, ResolvedLabels, shown_axes
 from decoderbench.config.experiment import Experiment
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.config.mistakes import Location
@@ -20,7 +20,7 @@ from decoderbench.specs import ImageSpec
 
 
 def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, Inputs]) -> tuple[Cell, ...]:
-    """Return every cell of the grid: seeds innermost, settings next, so the cells of one row are adjacent.
+    """Return every cell of the grid: seeds innermost, then folds, then settings, so the cells of a row are adjacent.
 
     Args:
         experiment: what was asked for.
@@ -43,51 +43,61 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
     for variant in grid.variants():
         chosen = {axis: parts[axis][variant[axis]] for axis in AXES}
         changed, inputs = settings[variant["setting"]], data[variant["setting"]]
-        size = probes[variant["setting"]].measure(**chosen)
-        cells += [
-            Cell(
-                experiment=experiment.name,
-                dataset=changed.dataset.use,
-                **{axis: part.resolved for axis, part in chosen.items()},
-                seed=seed,
-                image=changed.image,
-                labels=inputs.labels,
-                augmentation=changed.augmentation,
-                training=changed.training,
-                evaluation=changed.evaluation,
-                data_hash=inputs.data_hash,
-                dataset_hash=inputs.dataset_hash,
-                trainers=trainers,
-                train_limit=changed.dataset.train_limit,
-                setting=variant["setting"],
-                name=grid.name_of(variant),
-                frames=size.frames,
-                num_parameters=size.num_parameters,
-                num_training_only_parameters=size.num_training_only_parameters,
-                frames_per_character=size.frames_per_character,
-                gmacs=size.gmacs,
-                infeasible=size.infeasible,
-            )
-            for seed in grid.seeds
-        ]
-    mistakes = [mistake for probe in probes.values() for mistake in probe.mistakes]
+        for fold in inputs.folds:
+            probe, labels = probes[variant["setting"], fold]
+            size = probe.measure(**chosen)
+            cells += [
+                Cell(
+                    experiment=experiment.name,
+                    dataset=changed.dataset.use,
+                    **{axis: part.resolved for axis, part in chosen.items()},
+                    seed=seed,
+                    image=changed.image,
+                    labels=labels,
+                    augmentation=changed.augmentation,
+                    training=changed.training,
+                    evaluation=changed.evaluation,
+                    data_hash=inputs.data_hash,
+                    dataset_hash=inputs.dataset_hash,
+                    trainers=trainers,
+                    train_limit=changed.dataset.train_limit,
+                    fold=fold,
+                    folds=changed.dataset.folds,
+                    setting=variant["setting"],
+                    name=grid.name_of(variant),
+                    frames=size.frames,
+                    num_parameters=size.num_parameters,
+                    num_training_only_parameters=size.num_training_only_parameters,
+                    frames_per_character=size.frames_per_character,
+                    gmacs=size.gmacs,
+                    infeasible=size.infeasible,
+                )
+                for seed in grid.seeds
+            ]
+    mistakes = [mistake for probe, _ in probes.values() for mistake in probe.mistakes]
     mistakes += _settings_that_say_the_same(cells)
     if mistakes:
         raise ConfigError([experiment.describe_mistake(*mistake) for mistake in dict.fromkeys(mistakes)])
     return tuple(cells)
 
 
-def _probes(settings: Mapping[str, Experiment], data: Mapping[str, Inputs]) -> dict[str, MetaProbe]:
-    """Return the probe of each setting: one for all settings with equal sizes of images, labels, batches and beams."""
+def _probes(
+    settings: Mapping[str, Experiment], data: Mapping[str, Inputs]
+) -> dict[tuple[str, int | None], tuple[MetaProbe, ResolvedLabels]]:
+    """Return probe and labels of each setting and fold: one probe for equal sizes of images, labels, batches, beams."""
     probes: dict[object, MetaProbe] = {}
     found = {}
     for label, experiment in settings.items():
         options, batch_size = experiment.image, experiment.training.batch_size
         beam_size = experiment.evaluation.beam_size
         image = ImageSpec(channels=options.channels, height=options.height, width=options.width)
-        labels, buckets = data[label].labels.spec(), data[label].buckets()
-        probe = MetaProbe(image, labels, batch_size=batch_size, beam_size=beam_size, buckets=buckets)
-        found[label] = probes.setdefault((image, labels, batch_size, beam_size, buckets), probe)
+        buckets = data[label].buckets()
+        for fold in data[label].folds:
+            resolved = data[label].labels_of(fold)
+            labels = resolved.spec()
+            probe = MetaProbe(image, labels, batch_size=batch_size, beam_size=beam_size, buckets=buckets)
+            known = probes.setdefault((image, labels, batch_size, beam_size, buckets), probe)
+            found[label, fold] = known, resolved
     return found
 
 
@@ -104,9 +114,12 @@ def _settings_that_say_the_same(cells: Sequence[Cell]) -> Iterator[tuple[Locatio
 def plan_table(cells: tuple[Cell, ...]) -> str:
     """Return the grid as a Markdown table, one row per variant, with the reasons of infeasible ones below."""
     seeds = sorted({cell.seed for cell in cells})
-    variants = {cell.variant: cell for cell in cells}.values()
+    # Of folds that differ, an infeasible one decides.
+    variants = {cell.variant: cell for cell in sorted(cells, key=lambda cell: bool(cell.infeasible))}
+    order = dict.fromkeys(cell.variant for cell in cells)
+    shown = [variants[variant] for variant in order]
     axes = shown_axes(cells)
-    named = any(cell.name for cell in variants)
+    named = any(cell.name for cell in shown)
     rows = [
         {
             **({"name": cell.name} if named else {}),
@@ -117,7 +130,7 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
             # A component without a size raised while it was planned; running the cell shows why.
             "feasible": "no" if cell.infeasible else "yes" if cell.num_parameters is not None else "not known",
         }
-        for cell in variants
+        for cell in shown
     ]
     table = tabulate(
         rows,
@@ -127,8 +140,10 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
         missingval="n/a",
         disable_numparse=list(range(named + len(axes))),  # a label such as 007 is text
     )
-    reasons = [f"infeasible: {cell.variant_title}: {cell.infeasible}" for cell in variants if cell.infeasible]
-    count = f"{len(cells)} cells: {len(rows)} variants, seeds {', '.join(map(str, seeds))}"
+    reasons = [f"infeasible: {cell.variant_title}: {cell.infeasible}" for cell in shown if cell.infeasible]
+    folds = dict.fromkeys(cell.folds for cell in cells)
+    each = f", {' or '.join(str(number or 1) for number in folds)} folds" if any(folds) else ""
+    count = f"{len(cells)} cells: {len(rows)} variants, seeds {', '.join(map(str, seeds))}{each}"
     return "\n".join([table, "", *reasons, *describe_data_of_settings(cells), count])
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 
 from decoderbench.config.cell import ResolvedLabels, data_key_of
 from decoderbench.config.experiment import Experiment
 from decoderbench.data.audit import Audit, audit
-from decoderbench.data.dataset import SPLITS, Dataset, ReportProblem, Sample, refuse
+from decoderbench.data.dataset import SPLITS, Dataset, ReportProblem, Sample, Split, refuse
+from decoderbench.data.folds import divide_into_folds, share_of_val
 from decoderbench.data.image_cache import hash_data, open_store, read_fingerprint
 from decoderbench.data.image_store import ImageStore
 from decoderbench.data.problems import quote
@@ -91,9 +94,14 @@ class Inputs:
         """
         return self.label_audit.with_images(self.images, self.report_problem)
 
+    @property
+    def folds(self) -> tuple[int, ...] | tuple[None]:
+        """The numbers of the folds; None alone without folds."""
+        return tuple(range(len(self.label_audit.folds))) or (None,)
+
     @cached_property
     def labels(self) -> ResolvedLabels:
-        """Charset and lengths of the labels, as cells state them."""
+        """Charset and lengths of the labels, as cells state them; of the first fold if there are several."""
         found = self.label_audit
         return ResolvedLabels(
             charset=found.characters,
@@ -101,10 +109,17 @@ class Inputs:
             frames_needed=found.frames_needed,
             normalize=self.experiment.labels.normalize,
             digest=found.digest,
-            width_per_character=self._width_per_character(),
+            width_per_character=self._width_per_character(self.folds[0]),
         )
 
-    def _width_per_character(self) -> tuple[float, float, float] | None:
+    def labels_of(self, fold: int | None) -> ResolvedLabels:
+        """Return the labels as the cells of a fold state them: the width per character is that of its training labels.
+
+        All else is the same for all folds, and so are the networks that are built from it.
+        """
+        return self.labels.model_copy(update={"width_per_character": self._width_per_character(fold)})
+
+    def _width_per_character(self, fold: int | None) -> tuple[float, float, float] | None:
         """Return percentiles of the share of the image width per character of the training labels.
 
         Where widths vary, the images are opened. Padding counts as part of an image if all have one width.
@@ -112,7 +127,7 @@ class Inputs:
         varies = self.experiment.image.resize == "keep"
         widths = self.images.widths / self.experiment.image.width if varies else np.ones(len(self.samples))
         lengths = np.array([len(label) for label in self.label_audit.labels])
-        of_training = np.array([sample.split == "train" for sample in self.samples])
+        of_training = np.array([split == "train" for split in self.label_audit.of_fold(fold).splits])
         of_training[list(self.label_audit.unspellable)] = False
         if varies:
             of_training[list(self.images.unreadable)] = False
@@ -179,9 +194,10 @@ def read_data(
 
 def has_same_data(one: Experiment, other: Experiment) -> bool:
     """Return whether two settings read the same images and labels, as far as what they say tells."""
-    return (one.dataset.use, one.dataset.options, one.image, one.labels) == (
+    return (one.dataset.use, one.dataset.options, one.dataset.folds, one.image, one.labels) == (
         other.dataset.use,
         other.dataset.options,
+        other.dataset.folds,
         other.image,
         other.labels,
     )
@@ -220,6 +236,10 @@ def read_inputs(
     _refuse_other_than_samples(registered.name, samples)
     _report_surrogates(registered.name, samples, report_problem)
     _refuse_other_than_text(registered.name, [*sources.values(), *notes])
+    folds = _divide(experiment, config, samples) if samples else ()
+    if folds:
+        notes = (*notes, f"the split of the dataset is not used, as dataset.folds is set: {sources['split_source']}")
+        sources["split_source"] = _describe_folds(len(folds), config, samples)
     found = audit(
         samples,
         charset=Charset(labels.charset) if labels.charset is not None else None,
@@ -229,6 +249,7 @@ def read_inputs(
         normalize=labels.normalize,
         allow=experiment.allow,
         notes=notes,
+        folds=folds,
         report_problem=report_problem,
         **sources,
     )
@@ -239,6 +260,43 @@ def read_inputs(
     return Inputs(
         experiment, registry, dataset, samples, found, data_hash, dataset_hash, cache_dir, deadline, report_problem
     )
+
+
+def _divide(experiment: Experiment, config: BaseModel, samples: Sequence[Sample]) -> tuple[tuple[Split, ...], ...]:
+    """Return the splits of each fold of an experiment; none without folds."""
+    number = experiment.dataset.folds
+    if number is None:
+        return ()
+    own = Counter(sample.split for sample in samples)
+    train, val = _fractions_of(config) or (own["train"], own["val"])
+    try:
+        return divide_into_folds(samples, number, val_share=share_of_val(train, val), seed=_seed_of(config))
+    except DataError as error:
+        raise DataError(experiment.describe_mistake(("dataset", "folds"), str(error))) from None
+
+
+def _describe_folds(number: int, config: BaseModel, samples: Sequence[Sample]) -> str:
+    unit = "group" if any(sample.group for sample in samples) else "image"
+    fractions = _fractions_of(config)
+    ratio = f"{fractions[0]:g} to {fractions[1]:g}, by fractions" if fractions else "as the dataset divides them"
+    return (
+        f"{number} folds dealt by {unit}, seed {_seed_of(config)}, each tested by models that are trained and "
+        f"validated on the others ({ratio})"
+    )
+
+
+def _fractions_of(config: BaseModel) -> tuple[float, float] | None:
+    """Return the shares of train and val that a dataset was given as `fractions`; None if it was not."""
+    given = getattr(config, "fractions", None) if "fractions" in config.model_fields_set else None
+    if isinstance(given, tuple | list) and len(given) == 3 and all(type(share) in (int, float) for share in given):
+        return float(given[0]), float(given[1])
+    return None
+
+
+def _seed_of(config: BaseModel) -> int:
+    """Return the seed by which a dataset deals its splits; 0 if it has none."""
+    seed = getattr(config, "split_seed", 0)
+    return seed if isinstance(seed, int) else 0
 
 
 def _refuse_other_than_samples(dataset: str, samples: Sequence[object]) -> None:

@@ -11,7 +11,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.config.learning_notes import learning_notes, name_settings
 from decoderbench.data.dataset import Dataset, Split
-from decoderbench.data.train_limit import limited_sizes
+from decoderbench.data.train_limit import limited_sizes, merge_sizes
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError, InfeasibleError
 from decoderbench.metrics import Definition
@@ -149,7 +149,7 @@ def prepare(
 
     def count() -> dict[str, Mapping[Split, int]]:
         limits = {label: changed.dataset.train_limit for label, changed in settings.items()}
-        return {label: _sizes_of(experiment, label, limits[label], data[label].audit_so_far.counts) for label in data}
+        return {label: _sizes_of(experiment, label, limits[label], data[label]) for label in data}
 
     sizes = count()  # refuses limits above the data before images are decoded, which takes long
     if audit_images:
@@ -180,12 +180,16 @@ def _notes_on_learning(prepared: Prepared, sizes: Mapping[str, Mapping[Split, in
         told.update(note for _, of_setting in notes for note in of_setting)
 
 
-def _sizes_of(
-    experiment: Experiment, label: str, limit: int | None, counts: Mapping[Split, int]
-) -> Mapping[Split, int]:
-    """Return the number of samples per split of a setting; raise `DataError` if its limit is above what there is."""
+def _sizes_of(experiment: Experiment, label: str, limit: int | None, inputs: Inputs) -> Mapping[Split, int]:
+    """Return the number of samples per split of a setting; with folds, the least of train and val, and all of test.
+
+    Raises:
+        DataError: its limit is above what there is.
+    """
+    audit = inputs.audit_so_far
     try:
-        return limited_sizes(counts, limit)
+        sizes = [limited_sizes(part.counts, limit) for part in audit.parts()]
+        return merge_sizes(sizes)
     except DataError as error:
         setting = experiment.grid.settings.get(label)
         own = setting is not None and isinstance(setting.dataset, dict) and "train_limit" in setting.dataset

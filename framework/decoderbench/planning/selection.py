@@ -24,9 +24,9 @@ class Term:
 def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
     """Return the cells whose name matches an expression such as `ctc and not seed 1`; all if it is empty.
 
-    Words are searched in the name of the combination, its labels and its seed, ignoring case; a cell id must match as a
-    whole. `and` binds tighter than `or`, and there are no parentheses. Quotes keep a label together that holds `and`,
-    `or` or `not`. A number matches whole numbers only: `seed 1` does not select seed 10.
+    Words are searched in the name of the combination, its labels, its seed and its fold, ignoring case; a cell id must
+    match as a whole. `and` binds tighter than `or`, and there are no parentheses. Quotes keep a label together that
+    holds `and`, `or` or `not`. A number matches whole numbers only: `seed 1` does not select seed 10.
 
     Raises:
         ConfigError: the expression is incomplete or selects no cell, or some of its words match no cell.
@@ -83,7 +83,7 @@ def _parse(expression: str) -> list[list[Term]]:
 def _matches(cell: Cell, words: str) -> bool:
     if words == cell.cell_id:
         return True
-    name = f"{cell.name} {' / '.join(filter(None, cell.variant))} / seed {cell.seed}".lower()
+    name = f"{cell.name} {' / '.join(filter(None, cell.variant))} / {cell.model_title}".lower()
     before, after = r"(?<!\d)" * words[:1].isdigit(), r"(?!\d)" * words[-1:].isdigit()
     return bool(words) and re.search(before + re.escape(words) + after, name) is not None
 

@@ -1,7 +1,8 @@
 """Tuning: the trials of each row, and the values that it chooses by them. Nothing is run or read here.
 
 Every row has the same candidates, each with one trial per seed of tuning. A row chooses once all of its trials have a
-record, so an interrupted run chooses what it would have chosen uninterrupted.
+record, so an interrupted run chooses what it would have chosen uninterrupted. With folds, each row chooses in each fold
+by trials of that fold, so that no choice has seen the images that it is tested on.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Candidate:
     """Values that a row may choose.
 
     Attributes:
-        cells: the cells to test with these values, one per seed of the grid.
+        cells: the cells to test with these values, one per seed of the grid; with folds, those of one fold.
         trials: the cells that try them, one per seed of tuning.
     """
 
@@ -40,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The candidates of each row, in grid order."""
+    """The candidates of each row, in grid order; with folds, of each row and fold."""
 
     rows: tuple[tuple[Candidate, ...], ...]
 
@@ -56,8 +57,9 @@ class Tuning:
         values = " | ".join(dict.fromkeys(trial.tuned_text for trial in of_row))
         seeds = dict.fromkeys(str(trial.seed) for trial in of_row)
         steps = dict.fromkeys(f"{trial.training.steps:,}" for trial in self.trials)
+        fold = " and fold" if any(trial.folds for trial in self.trials) else ""
         return (
-            f"{len(self.trials)} trials of tuning, {len(of_row)} per row, {', '.join(steps)} steps, "
+            f"{len(self.trials)} trials of tuning, {len(of_row)} per row{fold}, {', '.join(steps)} steps, "
             f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: each row chooses {values}"
         )
 
@@ -82,18 +84,19 @@ def plan_tuning(
             options that can be tuned, so it is called once per size.
     """
     planned: dict[int, Sequence[Cell]] = {}
-    rows: dict[tuple[str, ...], list[Candidate]] = {}
+    rows: dict[tuple[tuple[str, ...], int | None], list[Candidate]] = {}
     for values in tuning.candidates():
         changed = experiment.with_options(values)
         cells = planned.get(changed.training.batch_size)
         if cells is None:
             cells = planned[changed.training.batch_size] = plan_cells(changed)
         settings = changed.settings()
-        for variant, row in groupby(cells, key=lambda cell: cell.variant):
+        for place, row in groupby(cells, key=lambda cell: (cell.variant, cell.fold)):
+            variant, _ = place
             tables = {table: getattr(settings[variant[-1]], table) for table in TUNABLE}
             changes = {**tables, "tuned": {option: value_of(tables, option) for option in values}}
             candidate = candidate_of([cell.model_copy(update=changes) for cell in row], tuning)
-            rows.setdefault(variant, []).append(candidate)
+            rows.setdefault(place, []).append(candidate)
     return Tuning(tuple(map(tuple, rows.values())))
 
 

@@ -64,7 +64,10 @@ class CellContext(Protocol):
 
     @property
     def dataset(self) -> ResidentDataset:
-        """All images and labels of the experiment, for trainers that need other batches than `batches` yields."""
+        """All images and labels of the experiment, for trainers that need other batches than `batches` yields.
+
+        Its `rows` are those that the cell may train, validate and test on: with folds, those of its fold.
+        """
 
     @property
     def started(self) -> bool:

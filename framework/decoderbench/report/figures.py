@@ -61,8 +61,8 @@ def _seeds(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
     cells = _with_index(analysis, analysis.results.cells)
     seeds = cells.loc[cells["exact_match"].notna(), ["index", "seed", "exact_match", "learned"]]
     caption = (
-        f"{_TEST}: each row with its 95 % interval, and every seed as a dot below it; a cross is a seed that did not "
-        f"learn; names in bold are not shown to be worse than another row"
+        f"{_TEST}: each row with its 95 % interval, and every {models_word(cells)} as a dot below it; a cross is one "
+        f"that did not learn; names in bold are not shown to be worse than another row"
     )
     return None if seeds.empty else (caption, lambda figure: draw_seeds(figure, rows, seeds))
 
@@ -70,8 +70,9 @@ def _seeds(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
 def _steps(analysis: Analysis, rows: pd.DataFrame, varying: Sequence[str]) -> _Figure | None:
     curves = _with_index(analysis, validation_curves(analysis.results))
     caption = (
-        "Exact match on the validation split against optimizer steps: thin lines are single seeds, thick lines their "
-        "means, without the seeds that did not learn, which end with a cross"
+        "Exact match on the validation split against optimizer steps: thin lines are single "
+        f"{'models, one per seed and fold' if (curves['fold'] >= 0).any() else 'seeds'}, thick lines their means, "
+        "without those that did not learn, which end with a cross"
     )
     return None if curves.empty else (caption, lambda figure: draw_steps(figure, curves, rows, varying))
 
@@ -85,6 +86,11 @@ def _cost(analysis: Analysis, rows: pd.DataFrame, name: str) -> _Figure | None:
     points = points.assign(label=points["label"] + noted, alike=noted == "")
     caption = f"{_TEST} against {cost.caption}; {_INTERVAL}, the gray line is the Pareto front"
     return None if points.empty else (caption, lambda figure: draw_cost(figure, points, cost))
+
+
+def models_word(cells: pd.DataFrame) -> str:
+    """Return what a single result of a row is: a seed, with folds a model."""
+    return "model, one per seed and fold," if cells["fold"].notna().any() else "seed"
 
 
 def rows_by_labels(analysis: Analysis, rows: pd.DataFrame) -> pd.DataFrame:
@@ -192,7 +198,7 @@ def _latency(analysis: Analysis, rows: pd.DataFrame) -> _Figure | None:
     table = pd.DataFrame(measured, columns=["index", "x", "y"])
     lines = table.groupby(["index", "x"], as_index=False).agg(y=("y", "mean"))
     axes = LineAxes("Characters of the text that was read", "Time to transcribe one image (ms)", accuracy=False)
-    caption = "Time to transcribe one image against the length of the text read, means over the seeds that have one"
+    caption = "Time to transcribe one image against the length of the text read, means over the models that have one"
     return _lines(lines, rows[rows["latency_ms"].notna()], axes, caption)
 
 
@@ -210,12 +216,13 @@ def _positions(analysis: Analysis) -> dict[tuple[str, ...], int]:
 
 
 def _with_index(analysis: Analysis, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return lines about cells with `index`, the position of their row, and whether the seed `learned` anything."""
+    """Return lines about cells with `index`, the position of their row, and whether the cell `learned` anything."""
     positions, cells = _positions(analysis), analysis.learning
     cells = cells[cells["learned"].eq(False)]
-    not_learned = set(zip(cells["index"], cells["seed"], strict=True))
+    not_learned = set(zip(cells["index"], cells["seed"], cells["fold"].fillna(-1), strict=True))
     index = [positions[variant] for variant in _variants(frame)]
-    learned = [(row, seed) not in not_learned for row, seed in zip(index, frame["seed"], strict=True)]
+    places = zip(index, frame["seed"], frame["fold"].fillna(-1), strict=True)
+    learned = [place not in not_learned for place in places]
     return frame.assign(index=index, learned=pd.Series(learned, index=frame.index, dtype=bool))
 
 

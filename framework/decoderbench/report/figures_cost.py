@@ -36,7 +36,7 @@ COST_AXES = {
     ),
     "accuracy_vs_parameters": CostAxis("param_count", "Parameters (millions", "the number of parameters"),
     "accuracy_vs_macs": CostAxis("gmacs", "Multiply-accumulates per image (10⁹", "multiply-accumulates per image"),
-    "accuracy_vs_training_time": CostAxis("train_seconds", "Training time of a seed (s", "the time to train one seed"),
+    "accuracy_vs_training_time": CostAxis("train_seconds", "Training time (s", "the time to train one model"),
 }
 
 

@@ -25,8 +25,8 @@ def draw_steps(figure: Figure, curves: pd.DataFrame, rows: pd.DataFrame, varying
 
     Args:
         figure: an empty figure.
-        curves: one line per validation: `index` of the row, `seed`, `step`, `val_exact_match` as a fraction of 1, and
-            `learned`: whether the seed learned anything. The line of one that did not ends with a cross.
+        curves: one line per validation: `index` of the row, `seed`, `fold`, `step`, `val_exact_match` as a fraction of
+            1, and `learned`: whether the model learned anything. The line of one that did not ends with a cross.
         rows: the labels of the `varying` axes, `label` and `style`, by index.
         varying: the axes that tell the rows apart.
     """
@@ -40,7 +40,7 @@ def draw_steps(figure: Figure, curves: pd.DataFrame, rows: pd.DataFrame, varying
     down = math.ceil(len(panels) / across)
     figure.set_figheight(max(4.8, 2.4 * down))
     places = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
-    last = curves.sort_values("step").groupby(["index", "seed"])["val_exact_match"].last()
+    last = curves.sort_values("step").groupby(["index", "seed", "fold"])["val_exact_match"].last()
     scale = AccuracyScale.of(100 * last.groupby("index").max())
     entries: dict[str, Line2D] = {}
     for axes, (title, members) in zip(places, panels, strict=False):
@@ -77,7 +77,7 @@ def _style_alike(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
 
 def _draw_curve(axes: Axes, own: pd.DataFrame, style: Style) -> Line2D:
     """Draw the curves of one row and return the line of the mean."""
-    seeds = [seed.sort_values("step") for _, seed in own.groupby("seed")]
+    seeds = [seed.sort_values("step") for _, seed in own.groupby(["seed", "fold"])]
     for seed in seeds:
         percent = 100 * seed["val_exact_match"]
         if len(seeds) > 1:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from decoderbench.analysis.frame import VARIANT
+from decoderbench.analysis.models import models_text
 from decoderbench.conditions import ALONE, CONDITIONS, COSTLY, differing
 
 STATED_BY_ALL = ("device", "threads", "torch", "timm", "sources")
@@ -129,10 +130,10 @@ def _variants(cells: pd.DataFrame) -> list[Variant]:
 
 
 def _name_cells(cells: pd.DataFrame, axes: Sequence[str]) -> str:
-    """Return the rows and seeds of cells, as in "ResNet / columns / CTC, seeds 0, 1"."""
+    """Return the rows and models of cells, as in "ResNet / columns / CTC, seeds 0, 1"."""
     rows = []
     for _, cells_of_row in cells.groupby(VARIANT, sort=False):
-        seeds = list(dict.fromkeys(cells_of_row["seed"].tolist()))
+        folds = [None if pd.isna(fold) else int(fold) for fold in cells_of_row["fold"]]
         title = " / ".join(cells_of_row[list(axes)].iloc[0])
-        rows.append(f"{title}, {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}")
+        rows.append(f"{title}, {models_text(zip(cells_of_row['seed'].tolist(), folds, strict=True))}")
     return "; ".join(rows)

@@ -104,14 +104,16 @@ def _resolution(samples: Samples, a: int, b: int) -> str:
     scores = samples.scores(PRIMARY, [a, b])
     assert scores is not None  # they have a contrast
     found = contrast(scores, np.array([1.0, -1.0]))
+    number = len(found.components.fold_sizes)
+    folds = f" in {number} folds" if number > 1 else ""
     for effect in EFFECTS:
         try:
             needed = seeds_needed(found.components, effect, units=found.units).seeds
         except ValueError:  # one seed, or rows that agree on every image
             return ""
         if needed is not None and needed <= FEASIBLE:
-            return f"; {needed} seeds would resolve {_points(effect)}"
-    return f"; {FEASIBLE} seeds would not resolve {_points(EFFECTS[-1])}"
+            return f"; {needed} seeds{folds} would resolve {_points(effect)}"
+    return f"; {FEASIBLE} seeds{folds} would not resolve {_points(EFFECTS[-1])}"
 
 
 def _points(effect: float) -> str:

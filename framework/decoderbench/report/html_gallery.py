@@ -177,7 +177,7 @@ def alignments_of(
     """
     found: dict[str, list[Look]] = {}
     for row, (label, of_row) in enumerate(zip(labels, drawn, strict=True)):
-        hashes = [cell.data_hash for seed in samples.seeds if (cell := samples.cell(row, seed))]
+        hashes = dict.fromkeys(cell.data_hash for cell in samples.cells(row))
         for number, one in enumerate(of_row, start=1):
             image = next((images[name, one.sample] for name in hashes if (name, one.sample) in images), None)
             drawing = alignment_drawing(f"look-{row + 1}-{number}", one, image)

@@ -70,13 +70,19 @@ def ledger_grid(cells: pd.DataFrame, labels: Sequence[str]) -> Grid | None:
             "#": position("index"),
             "Row": lambda row: Value(labels[row["index"]]),
             "Seed": lambda row: Value(str(row["seed"]), float(row["seed"])),
+            **_fold_column(cells),
             "Status": label("status"),
             "Reason": label("reason"),
             "Folder in cells/": label("cell_id"),
         },
-        num_labels=6,
+        num_labels=6 + len(_fold_column(cells)),
         file="tables/cells.csv",
     )
+
+
+def _fold_column(cells: pd.DataFrame) -> Columns:
+    """Return the column of folds; none if no cell has one."""
+    return {"Fold": number("fold", decimals=0)} if cells["fold"].notna().any() else {}
 
 
 def provenance_grid(
@@ -94,6 +100,7 @@ def provenance_grid(
         "#": position("index"),
         "Row": lambda row: Value(labels[row["index"]]),
         "Seed": lambda row: Value(str(row["seed"]), float(row["seed"])),
+        **_fold_column(cells),
         "Status": label("status"),
         "Folder in cells/": label("cell_id"),
         "Commit": label("commit"),
@@ -113,7 +120,7 @@ def provenance_grid(
         "Every cell: its folder, its origin, and its numbers",
         known,
         columns,
-        num_labels=7 + len(differing),
+        num_labels=7 + len(differing) + len(_fold_column(cells)),
         file="tables/cells.csv",
         shown=MANY,
     )

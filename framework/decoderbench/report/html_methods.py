@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from decoderbench.analysis.frame import Results
 from decoderbench.analysis.tuning import notes_on_tuning
+from decoderbench.data.dataset import Split
+from decoderbench.records import Plan
 from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import join_distinct
 
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_NAMES: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
 def methods_of(results: Results, rows: pd.DataFrame) -> str:
@@ -41,24 +44,63 @@ def methods_of(results: Results, rows: pd.DataFrame) -> str:
 def _data_of(results: Results) -> str:
     plan = results.plan
     name = join_distinct(cell.dataset for cell in plan.cells)
-    sizes = {tuple(plan.split_sizes_of(cell).items()) for cell in plan.cells}
-    if len(sizes) != 1 or not (counts := dict(next(iter(sizes)))):
-        return f"{name}, with data that differ between settings" if len(sizes) > 1 else name
-    parts = [f"{counts[split]:,} {word}" for split, word in SPLIT_NAMES.items() if split in counts]
-    return f"{name} ({', '.join(parts)} images)"
+    sizes = sizes_of(plan)
+    if len(sizes) != 1:
+        return f"{name}, with data that differ between settings" if sizes else name
+    return f"{name} ({sizes[0]} images)"
+
+
+def sizes_of(plan: Plan) -> list[str]:
+    """Return the numbers of images of each of the data of a plan, as in "764 training, 92 validation, 214 test".
+
+    With folds, of each fold: as a range where folds differ.
+    """
+    found: dict[tuple[str, int | None], list[dict[Split, int]]] = {}
+    for cell in plan.cells:
+        if counts := plan.split_sizes_of(cell):
+            found.setdefault((cell.data_key, cell.train_limit), []).append(counts)
+    folds = {(cell.data_key, cell.train_limit): cell.folds for cell in plan.cells}
+    texts = []
+    for key, sizes in found.items():
+        parts = [f"{_span([of[split] for of in sizes])} {word}" for split, word in SPLIT_NAMES.items()]
+        texts.append((f"in {folds[key]} folds, each of " if folds[key] else "") + ", ".join(parts))
+    return list(dict.fromkeys(texts))
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _seeds_of(rows: pd.DataFrame) -> str:
-    planned, done = _count(rows["num_cells"], "seed"), rows["num_seeds"]
-    lacking = int((done < rows["num_cells"]).sum())
+    planned, done = _count(rows["num_planned_seeds"], "seed"), rows["num_seeds"]
+    lacking = int((done < rows["num_planned_seeds"]).sum())
+    numbers = join_distinct(int(number) for number in rows["num_folds"].dropna())
+    folds = f" in each of {numbers} folds" if numbers else ""
+    if 0 < (folded := int(rows["num_folds"].notna().sum())) < len(rows):
+        folds = f", {folded} of them{folds}"
     if lacking:
-        return f"Each was to be trained with the same {planned}; {lacking} of {len(rows)} have fewer results than that"
-    return f"Each was trained with the same {planned}"
+        return (
+            f"Each was to be trained with the same {planned}{folds}; {lacking} of {len(rows)} have fewer results than "
+            "that"
+        )
+    return f"Each was trained with the same {planned}{folds}"
 
 
 def _count(values: pd.Series[Any], noun: str) -> str:
     low, high = int(values.min()), int(values.max())
     return f"{low} {noun}{'s' * (low != 1)}" if low == high else f"{low} to {high} {noun}s"
+
+
+def _folds_of(rows: pd.DataFrame) -> str:
+    """Return what folds mean for values and intervals, as a sentence with a blank before it; empty without folds."""
+    if not rows["num_folds"].notna().any():
+        return ""
+    return (
+        " With folds, every image was tested once per seed, by a model that was not trained on it, and results are "
+        "over all of them; variances are within folds. Models of different folds share training images, which the "
+        "intervals do not see."
+    )
 
 
 def _intervals_of(rows: pd.DataFrame) -> str:
@@ -74,12 +116,12 @@ def _intervals_of(rows: pd.DataFrame) -> str:
         "pairs of rows"
     )
     if single.all():
-        return f"The 95 % intervals {alone}, since each row has the result of one seed"
+        return f"The 95 % intervals {alone}, since each row has the result of one seed.{_folds_of(rows)}".rstrip(".")
     exception = f"; those of rows with one seed {alone}" if single.any() else ""
     return (
         f"The 95 % intervals treat seeds and {units} as crossed random factors, with Satterthwaite's degrees of "
         "freedom, or those of the seeds where these vary more; those of proportions are Wilson's with the effective "
         f"number of images and the quantile of t in place of the normal one{exception}. Differences are paired by seed "
         "and image; where their variance between seeds is below what all pairs of rows lead to expect, it is raised "
-        f"towards that (Smyth 2004). {bold}"
+        f"towards that (Smyth 2004).{_folds_of(rows)} {bold}"
     )

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from decoderbench.analysis import Analysis
 from decoderbench.analysis.frame import VARIANT
 from decoderbench.config.cell import shown_axes
-from decoderbench.report.figures import rows_by_labels
+from decoderbench.report.figures import models_word, rows_by_labels
 from decoderbench.report.figures_cost import COST_AXES, pareto_front
 from decoderbench.report.footnotes import footnotes_of
 from decoderbench.report.html_tables import is_number
@@ -38,7 +38,7 @@ def row_plot(rows: pd.DataFrame, seeds: pd.DataFrame, labels: Sequence[str]) -> 
 
     Args:
         rows: one line per row.
-        seeds: the cells, with `index`, the position of their row, and whether they `learned` anything.
+        seeds: the cells, with `index`, the position of their row, `fold`, and whether they `learned` anything.
         labels: of the rows.
     """
     scored = rows[rows[PRIMARY].notna()]
@@ -56,7 +56,8 @@ def row_plot(rows: pd.DataFrame, seeds: pd.DataFrame, labels: Sequence[str]) -> 
         plot.point(100 * line[PRIMARY], -place, row, x_interval=_interval(line), text=_estimate_text(line, row))
     return Figure(
         plot.render("plot-rows", "Exact match of each row, with its 95 % interval"),
-        "Each row with its 95 % interval, and every seed as a dot below it; a cross is a seed that did not learn.",
+        f"Each row with its 95 % interval, and every {models_word(seeds)} as a dot below it; a cross is one that did "
+        "not learn.",
         tuple(map(int, scored.index)),
     )
 
@@ -87,12 +88,13 @@ def curve_plots(curves: pd.DataFrame, positions: Mapping[tuple[str, ...], int]) 
         plot = Plot(x, y)
         for number in _rows_of(known["row"]):
             of_row = known[known["row"] == number]
-            seeds = [of_seed.sort_values("step") for _, of_seed in of_row.groupby("seed")]
+            seeds = [of_seed.sort_values("step") for _, of_seed in of_row.groupby(["seed", "fold"])]
             for seed in seeds if len(seeds) > 1 else []:
                 plot.line(_thin(seed["step"], factor * seed[metric]), number, thin=True)
             mean = of_row.groupby("step")[metric].mean()
             plot.line(_thin(mean.index, factor * mean), number)
-        caption = f"{label} during training. Thick lines: means over seeds; thin lines: single seeds."
+        models = "models, one per seed and fold" if (known["fold"] >= 0).any() else "seeds"
+        caption = f"{label} during training. Thick lines: means over {models}; thin lines: single ones."
         figures.append(Figure(plot.render(f"plot-{metric}", label + " against steps"), caption, _rows_of(known["row"])))
     return figures
 
@@ -196,7 +198,7 @@ def latency_plot(analysis: Analysis) -> Figure | None:
         {"index": row, "length": int(length), "ms": float(value)}
         for row in analysis.rows.index[alike]
         for seed in analysis.samples.seeds
-        if (record := analysis.samples.record(row, seed))
+        for record in analysis.samples.records(row, seed)
         for length, value in record.cost.latency_ms_by_length.items()
     ]
     table = pd.DataFrame(lines, columns=["index", "length", "ms"])
@@ -205,7 +207,7 @@ def latency_plot(analysis: Analysis) -> Figure | None:
         ("length", "ms"),
         identity="plot-latency-length",
         labels=("Characters of the text that was read", "Time to read one image (ms)"),
-        caption="Time to read one image against the length of the text that was read, means over seeds.",
+        caption="Time to read one image against the length of the text that was read, means over models.",
         factor=1.0,
     )
 

@@ -21,7 +21,7 @@ from decoderbench.report.html_grids import (
     ledger_grid,
     provenance_grid,
 )
-from decoderbench.report.html_methods import SPLIT_NAMES, methods_of
+from decoderbench.report.html_methods import methods_of, sizes_of
 from decoderbench.report.html_plots import (
     Figure,
     cost_plots,
@@ -60,7 +60,7 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
         "facts": _facts(results, rows),
         "legend": labels,
         "main": grid_of_table(main_table(analysis), numbered=True),
-        "row_plot": row_plot(rows, cells.merge(analysis.learning, on=["index", "seed"], how="left"), labels),
+        "row_plot": row_plot(rows, cells.merge(analysis.learning, on=["index", "seed", "fold"], how="left"), labels),
         "contrasts": contrast_grids(analysis, labels),
         "effects": [grid_of_table(table) for table in effect_tables(analysis)],
         "curves": curve_plots(validation_curves(results), positions),
@@ -93,17 +93,22 @@ def _known(figure: Figure | None) -> list[Figure]:
 
 def _facts(results: Results, rows: pd.DataFrame) -> dict[str, str]:
     plan = results.plan
-    known = dict.fromkeys(tuple(found.items()) for cell in plan.cells if (found := plan.split_sizes_of(cell)))
-    sizes = [", ".join(f"{size:,} {SPLIT_NAMES[name]}" for name, size in of_cells) for of_cells in known]
+    sizes = sizes_of(plan)
     done = int((results.cells["status"] == "done").sum())
     tested = rows["num_images"].dropna()
     return {
         "Data": join_distinct(cell.dataset for cell in plan.cells) + (f": {'; '.join(sizes)} images" if sizes else ""),
-        "Rows": f"{len(rows)}, with seeds {join_distinct(results.cells['seed'])}",
+        "Rows": f"{len(rows)}, with seeds {join_distinct(results.cells['seed'])}{_in_folds(rows)}",
         "Results": f"{done} of {len(results.cells)} cells"
         + (f", tested on {join_distinct(f'{int(number):,}' for number in tested)} images" if len(tested) else ""),
         "Command": plan.command,
     }
+
+
+def _in_folds(rows: pd.DataFrame) -> str:
+    folded = rows["num_folds"].dropna()
+    which = "each" if len(folded) == len(rows) else f"{len(folded)} of them"
+    return f", {which} in {join_distinct(map(int, folded))} folds" if len(folded) else ""
 
 
 def _error_plots(analysis: Analysis) -> list[Figure]:

@@ -136,7 +136,7 @@ def _table(analysis: Analysis, labels: Sequence[str], columns: Sequence[str]) ->
 def _number(row: Mapping[Hashable, Any], name: str, marks: Footnotes) -> str:
     variant = tuple(row[axis] for axis in VARIANT)
     if name == SEEDS:
-        of = f" of {row['num_cells']}" if row["num_seeds"] < row["num_cells"] else ""
+        of = f" of {row['num_planned_seeds']}" if row["num_seeds"] < row["num_planned_seeds"] else ""
         return f"{row['num_seeds']}{of}{marks.mark_row(variant)}"
     if name in COSTS:
         return format_significant(row[name]) + marks.mark_cost(variant, name)

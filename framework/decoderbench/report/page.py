@@ -57,6 +57,7 @@ def _method(results: Results) -> list[str]:
     same = ", the same for every row" if len(budgets) == 1 else "; the settings say which rows had which"
     weights = {"best": "best on the validation split (exact match, then nats)", "last": "last"}
     tested = [record.num_test for record in results.records if record.num_test is not None]
+    folds = list(dict.fromkeys(cell.folds for cell in results.plan.cells if cell.folds))
     lines = [
         "CER is the character error rate over the whole split, 1-NED is one minus the normalized edit distance, and "
         "nats/char is -log p(text | image) per character. CER and nats/char are better when lower.",
@@ -65,7 +66,11 @@ def _method(results: Results) -> list[str]:
         f"{join_distinct(options.batch_size for options in training)} images{same}.",
         f"Plugins that train cells in place of the built-in trainer: {trainers}." if trainers else "",
         "" if trainers else f"Weights evaluated: {join_distinct(weights[options.keep] for options in training)}.",
-        f"Images in the test split: {join_distinct(tested)}." if tested else "",
+        f"Images in the test split{' of a fold' * bool(folds)}: {join_distinct(tested)}." if tested else "",
+        f"Every row was trained once per seed and fold ({join_distinct(folds)} folds); its values are over the images "
+        "of all folds, each of which was tested once per seed; variances are within folds."
+        if folds
+        else "",
         "Intervals and p values treat seeds and images as crossed random factors; differences are paired by both.",
         f"Beam size: {join_distinct(cell.evaluation.beam_size for cell in results.plan.cells)}.",
         "ms/image is the median time to transcribe a single image, while no other cell of this user was trained on the "

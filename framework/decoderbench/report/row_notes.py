@@ -8,20 +8,32 @@ from typing import Any
 import pandas as pd
 
 from decoderbench.analysis import Analysis
+from decoderbench.analysis.models import models_text
 from decoderbench.report.tables import join_distinct
+
+FEW = 5
+"""The most models that a remark names."""
 
 
 def remarks_on(analysis: Analysis) -> list[str]:
-    """Return for each row what is wrong with its seeds, in a few words; empty if nothing is."""
-    return ["; ".join(_remarks(row)) for row in analysis.rows.to_dict("records")]
+    """Return for each row what is wrong with its seeds, with folds its models, in a few words; empty if nothing is."""
+    learning = analysis.learning
+    lost = learning[learning["learned"].eq(False) & learning["fold"].notna()]
+    rows = analysis.rows.to_dict("records")
+    return ["; ".join(_remarks(row, lost[lost["index"] == index])) for index, row in enumerate(rows)]
 
 
-def _remarks(row: Mapping[Hashable, Any]) -> Iterator[str]:
+def _remarks(row: Mapping[Hashable, Any], lost: pd.DataFrame) -> Iterator[str]:
+    """Yield the remarks on a row; `lost` are its models that did not learn, of a row with folds."""
     if row["infeasible"]:
         yield "infeasible"
+    what = "seed" if pd.isna(row["num_folds"]) else "model"
     for name, words in (("num_failed", "failed"), ("not_learned", "did not learn")):
         if number := row[name]:
-            yield f"{number} seed{'s' * (number > 1)} {words}"
+            which = ""
+            if name == "not_learned" and 0 < len(lost) <= FEW:
+                which = f" ({models_text(zip(lost['seed'].tolist(), lost['fold'].tolist(), strict=True))})"
+            yield f"{number} {what}{'s' * (number > 1)} {words}{which}"
     if row["still_rising"]:
         yield "still rising"
 
@@ -32,10 +44,29 @@ def notes_on_rows(analysis: Analysis, metrics: Sequence[str]) -> list[str]:
     with_interval = rows[rows[[f"{metric}_low" for metric in metrics]].notna().any(axis="columns")]
     return [
         *_notes_on_intervals(with_interval),
+        *notes_on_folds(rows),
         *_notes_on_bold(analysis, metrics),
         *_notes_on_image_sets(analysis),
         *analysis.samples.notes,
     ]
+
+
+def notes_on_folds(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield a note on what folds mean for values and intervals; none without folds."""
+    folded = rows[rows["num_folds"].notna()]
+    if folded.empty:
+        return
+    folds = join_distinct(int(number) for number in folded["num_folds"])
+    tested = folded["num_images"].dropna()
+    images = " or ".join(dict.fromkeys(f"{int(number):,}" for number in tested)) or "all"
+    which = "" if len(folded) == len(rows) else f"rows {'; '.join(folded['title'])}: "
+    yield (
+        f"{which}each of {images} images was tested once by one model per seed; {folds} folds; values are over the "
+        "images of all folds, costs are means over models; models of different folds share training images, which the "
+        "interval does not see"
+    )
+    if (folded["num_units"] == folded["num_folds"]).any():
+        yield "where a fold tests one image or group, there is no interval: one says nothing about others"
 
 
 def _notes_on_intervals(rows: pd.DataFrame) -> Iterator[str]:
@@ -43,13 +74,13 @@ def _notes_on_intervals(rows: pd.DataFrame) -> Iterator[str]:
     if len(several):
         yield (
             "in brackets the 95 % confidence interval of the mean over training runs and images of the same kind, from "
-            f"{_range(several['num_seeds'])} seeds and {_images(several)}"
+            f"{_range(several['num_seeds'])} seeds{_in_folds(several)} and {_images(several)}"
         )
     if len(single):
         yield (
-            f"{'rows with one seed' if len(several) else 'one seed per row'}: in brackets the 95 % interval of this "
-            f"trained model on new images of the same kind, from {_images(single)}; it says nothing about the "
-            "architecture, so do not rank rows by it"
+            f"{'rows with one seed' if len(several) else 'one seed per row'}: in brackets the 95 % interval of "
+            f"{'these trained models' if _in_folds(single) else 'this trained model'} on new images of the same kind, "
+            f"from {_images(single)}; it says nothing about the architecture, so do not rank rows by it"
         )
 
 
@@ -78,7 +109,15 @@ def _notes_on_image_sets(analysis: Analysis) -> Iterator[str]:
         groups = "; ".join(
             f"({number}) {', '.join(of['title'])}" for number, (_, of) in enumerate(rows.groupby("image_set"), start=1)
         )
-        yield f"rows were tested on images or labels of different data; compare only within each of: {groups}"
+        folds = " or folds" if rows["num_folds"].notna().any() else ""
+        yield f"rows were tested on images or labels of different data{folds}; compare only within each of: {groups}"
+
+
+def _in_folds(rows: pd.DataFrame) -> str:
+    """Return in how many folds rows were tested, as in " in 5 folds"; empty if some have none."""
+    if rows["num_folds"].isna().any():
+        return ""
+    return f" in {join_distinct(int(number) for number in rows['num_folds'])} folds"
 
 
 def _range(numbers: pd.Series[int]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from decoderbench.config.cell import Cell
 from decoderbench.config.learning_notes import learning_notes, name_settings
+from decoderbench.data.folds import folds_text
+from decoderbench.data.train_limit import merge_sizes
 from decoderbench.records import Plan
 
 KEPT = {"best": "the best on the validation split", "last": "the last"}
@@ -24,6 +26,9 @@ def settings_of(plan: Plan) -> list[str]:
     cells = [cell for cell in plan.cells if cell.purpose != "undecided"]
     if not cells:
         return ["no row has chosen its values yet"]
+    trained: dict[tuple[str, ...], list[int]] = {}
+    for cell in cells:
+        trained.setdefault(cell.variant, []).append(plan.split_sizes_of(cell).get("train", 0))
     settings: list[tuple[str, Callable[[Cell], str]]] = [
         ("optimizer", lambda cell: "AdamW"),
         ("learning rate", lambda cell: f"{cell.training.learning_rate:g} at its peak"),
@@ -33,7 +38,7 @@ def settings_of(plan: Plan) -> list[str]:
         ("clip norm", lambda cell: f"{cell.training.clip_norm:g}"),
         ("steps", lambda cell: f"{cell.training.steps:,}"),
         ("batch size", lambda cell: f"{cell.training.batch_size:,} images"),
-        ("epochs", lambda cell: _epochs(cell, plan.split_sizes_of(cell).get("train"))),
+        ("epochs", lambda cell: _epochs(cell, trained[cell.variant])),
         ("precision", lambda cell: cell.training.precision),
         ("weights tested", lambda cell: KEPT[cell.training.keep]),
         ("augmentation", _augmentation),
@@ -54,8 +59,15 @@ def settings_of(plan: Plan) -> list[str]:
 def notes_on_learning(plan: Plan) -> list[str]:
     """Return footnotes on settings with which cells cannot learn, or cannot show it."""
     decided = (cell for cell in plan.cells if not cell.trainers and cell.purpose != "undecided")
-    own = {(cell.setting, cell.data_key, cell.train_limit, cell.training): cell for cell in decided}
-    notes = [(cell.setting, learning_notes(cell.training, plan.split_sizes_of(cell))) for cell in own.values()]
+    own: dict[tuple[object, ...], dict[int | None, Cell]] = {}
+    for cell in decided:
+        own.setdefault((cell.setting, cell.data_key, cell.train_limit, cell.training), {})[cell.fold] = cell
+    notes = [
+        (cell.setting, learning_notes(cell.training, merge_sizes(sizes) if all(sizes) else {}))
+        for cell, sizes in (
+            (next(iter(of.values())), list(map(plan.split_sizes_of, of.values()))) for of in own.values()
+        )
+    ]
     return name_settings(notes, {cell.setting for cell in plan.cells})
 
 
@@ -63,9 +75,14 @@ def _by_value(cells: Sequence[Cell], read: Callable[[Cell], str]) -> str:
     """Return the value of all cells, or each value with the settings or else the rows that have it."""
     rows: dict[str, dict[str, None]] = {}
     settings: dict[str, dict[str, None]] = {}
+    values: dict[tuple[str, ...], dict[str, list[int]]] = {}
+    for cell in cells:
+        values.setdefault(cell.variant, {}).setdefault(read(cell), []).extend([] if cell.fold is None else [cell.fold])
     for cell in cells:
         value = read(cell)
-        rows.setdefault(value, {})[cell.variant_title] = None
+        of_row = values[cell.variant]
+        folds = f", {folds_text(of_row[value])}" if len(of_row) > 1 and of_row[value] else ""  # chosen within each
+        rows.setdefault(value, {})[f"{cell.variant_title}{folds}"] = None
         settings.setdefault(value, {})[cell.setting] = None
     if len(rows) == 1:
         return next(iter(rows))
@@ -79,11 +96,13 @@ def _decay(cell: Cell) -> str:
     return f"to zero along a cosine, {left:,} steps" if left > 0 else "none, because the warm-up does not end"
 
 
-def _epochs(cell: Cell, num_train: int | None) -> str:
-    if not num_train:
+def _epochs(cell: Cell, num_train: Sequence[int]) -> str:
+    """Return the epochs of a row, as far as the training images of all its cells are known; folds may differ."""
+    low, high = min(num_train), max(num_train)
+    if not low:
         return "not known"
-    count = cell.training.steps * cell.training.batch_size / num_train
-    return f"{count:.3g} of {num_train:,} training images"
+    count = cell.training.steps * cell.training.batch_size / low
+    return f"{count:.3g} of {low:,}{f' to {high:,}' * (low < high)} training images"
 
 
 def _augmentation(cell: Cell) -> str:

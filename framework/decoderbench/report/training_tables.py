@@ -32,9 +32,11 @@ _NOTES = {
 def tuning_tables(analysis: Analysis) -> list[Table]:
     """Return the table of all values that were tried; none without tuning."""
     labels = dict(zip(analysis.samples.variants, row_labels(analysis), strict=True))
+    folded = bool(analysis.tuning["fold"].notna().any())
     rows = [
         [
             labels.get(tuple(line[axis] for axis in VARIANT), ""),
+            *([str(line["fold"])] if folded else []),
             line["values"],
             format_fixed(100 * line["exact_match"], 1),
             format_fixed(line["nats_per_char"], 3),
@@ -46,9 +48,9 @@ def tuning_tables(analysis: Analysis) -> list[Table]:
     table = Table(
         "tuning",
         "values that were tried for each row, on validation images",
-        ["Row", "Values", "Exact match (%)", "Nats/char", "Training (s)", "Remarks"],
+        ["Row", *(["Fold"] if folded else []), "Values", "Exact match (%)", "Nats/char", "Training (s)", "Remarks"],
         rows,
-        num_labels=2,
+        num_labels=2 + folded,
         notes=["means over the seeds of tuning; the test images were not read; tables/tuning.csv has every seed"],
         num_remarks=1,
     )

@@ -59,7 +59,7 @@ class LocalContext:
     Attributes:
         cell: the cell to train.
         registry: the components to build it from, the metrics to score it with, and the observers.
-        dataset: the images and labels of the cell; the limit of the cell is applied to what it is given.
+        dataset: the images and labels of the cell; its fold and its limit are applied to what it is given.
         directory: the folder of the cell.
         environment: versions, machine, commit and date, for the record.
         deadline: when the run ends; the cell stays pending then.
@@ -80,10 +80,11 @@ class LocalContext:
     _recognizers: list[bool] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", self.dataset.of_fold(self.cell.fold))
         if self.cell.purpose == "tuning":
             object.__setattr__(self, "dataset", self.dataset.without_test())
         if self.cell.train_limit is not None:
-            object.__setattr__(self, "dataset", self.dataset.limited_to(self.cell.train_limit, self.cell.seed))
+            object.__setattr__(self, "dataset", self.dataset.limited_to(self.cell.train_limit, self.cell.training_seed))
 
     @property
     def device(self) -> torch.device:
@@ -123,8 +124,8 @@ class LocalContext:
 
     def batches(self, steps: int, *, start: int = 1) -> Iterator[Batch]:
         """Yield the augmented training batch of each step from `start` to `steps`."""
-        sampler = self.dataset.sampler(self.cell.training.batch_size, derive_seed(self.cell.seed, "data"))
-        augmentation = Augmentation(self.cell.augmentation, self.cell.seed, self.device)
+        sampler = self.dataset.sampler(self.cell.training.batch_size, derive_seed(self.cell.training_seed, "data"))
+        augmentation = Augmentation(self.cell.augmentation, self.cell.training_seed, self.device)
         for step in range(start, steps + 1):
             self._between_steps(f"at step {step} of {steps}")
             yield augmentation(self.dataset.gather(sampler.batch(step - 1)), step)
@@ -269,7 +270,7 @@ def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Re
         registered, config = registry[kind].configure(ComponentChoice(use=component.use, **component.options))
         ignored = not_decisive(registered.config_class)
         decisive = sorted((name, sort_keys(value)) for name, value in component.options.items() if name not in ignored)
-        torch.manual_seed(derive_seed(cell.seed, kind, component.use, repr(decisive)))
+        torch.manual_seed(derive_seed(cell.training_seed, kind, component.use, repr(decisive)))
         return registered.component(config, *specs)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

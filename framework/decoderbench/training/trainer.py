@@ -96,7 +96,7 @@ class Trainer:
 
     def run(self) -> RunRecord:
         """Train, test, measure; return the record. Whatever an earlier attempt has saved is not done again."""
-        torch.manual_seed(derive_seed(self.cell.seed, "training"))  # for dropout and the like
+        torch.manual_seed(derive_seed(self.cell.training_seed, "training"))  # for dropout and the like
         with self.context.resuming(self):
             kept = self.train()
             self.recognizer.load_state_dict(kept.weights)
