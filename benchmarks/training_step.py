@@ -55,7 +55,7 @@ def bare_loss(trainer: Trainer, labels: Labels) -> BareLoss:
     targets = F.pad(labels.ids, (0, 1), value=decoder.end)
 
     def teacher_forced(memory: Tensor, rows: slice) -> Tensor:
-        logits = decoder.teacher_forced_logits(memory, tokens[rows])
+        logits = decoder.teacher_forced_logits(decoder.leaf_memory(memory), tokens[rows])
         return F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten(), reduction="sum")
 
     return teacher_forced

@@ -129,7 +129,7 @@ def descendants_of(parent: int) -> list[int]:
     return found
 
 
-def wait_for_end(processes: Sequence[int], seconds: float = 2.0) -> list[int]:
+def wait_for_end(processes: Sequence[int], seconds: float = 20.0) -> list[int]:
     """Wait until processes have ended, and return those that still run after some seconds."""
     end = time.monotonic() + seconds
     while any(map(is_alive, processes)) and time.monotonic() < end:

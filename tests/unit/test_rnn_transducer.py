@@ -157,6 +157,6 @@ def test_labels_that_no_search_can_write_are_infeasible() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"cell": "gru"}, {"max_symbols_per_frame": 3, "joint_dim": 8}], ids=str)
+@pytest.mark.parametrize("options", [{"cell": "gru"}, {"max_symbols_per_frame": 3, "joint_dim": 16}], ids=str)
 def test_conforms_with_other_options(options: dict[str, Any]) -> None:
     check_decoder(RNNTransducer, **options)
