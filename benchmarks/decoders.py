@@ -52,7 +52,11 @@ class Row:
 ROWS = [
     Row(REFERENCE, "ctc"),
     Row("LSTM + CTC", "lstm_ctc"),
-    Row("LSTM + CTC, self-conditioned", "lstm_ctc", {"num_layers": 2, "self_conditioned": True}),
+    Row(
+        "LSTM + CTC, self-conditioned",
+        "lstm_ctc",
+        {"num_layers": 2, "intermediate_weight": 0.5, "self_conditioned": True},
+    ),
     Row("LSTMCell loop", "lstm_cell", {"pool": "flatten"}),
     Row("nn.LSTM", "lstm_unrolled", {"pool": "flatten"}),
     Row("attention", "attention_lstm"),
