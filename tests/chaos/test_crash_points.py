@@ -13,7 +13,7 @@ from chaos.file_operations import FileOperations, When, entries, lose_power
 from chaos.grid import Attempt, Grid, nothing
 
 SHARES = [
-    pytest.param(2, id="sample"),
+    pytest.param(2, id="sample", marks=pytest.mark.slow),
     pytest.param(12, id="longer", marks=pytest.mark.slow),
     pytest.param(None, id="all", marks=pytest.mark.chaos),
 ]

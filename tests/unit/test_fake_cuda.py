@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,13 @@ def test_stage_stays_on_the_device_and_never_waits(stage: Any) -> None:
         assert waits_outside(seen) == []
 
 
-@pytest.mark.parametrize(("name", "options"), DECODERS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(name, options, marks=[pytest.mark.slow] if name == before else [], id=f"{name}-{options}")
+        for (before, _), (name, options) in pairwise([("", {}), *DECODERS])
+    ],
+)
 def test_decoder_stays_on_the_device_and_waits_only_for_the_end_of_the_texts(name: str, options: Options) -> None:
     spec = replace(MEMORY, shape=(2, 3)) if REGISTRY["decoder"][name].component.needs_map else MEMORY
     decoder, labels = build("decoder", name, options, spec, LABELS), Labels.from_texts(TEXTS, LABELS.charset)

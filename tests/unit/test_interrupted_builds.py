@@ -134,7 +134,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 @pytest.mark.parametrize("options", [STRETCH, KEEP], ids=["stretch", "keep"])
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("limits", [[1], [COUNT // 2], [COUNT], [1, 200, 300]], ids=str)
+@pytest.mark.parametrize(
+    "limits",
+    [*(pytest.param(limits, marks=pytest.mark.slow) for limits in ([1], [COUNT])), [COUNT // 2], [1, 200, 300]],
+    ids=str,
+)
 def test_interrupted_build_gives_the_store_of_an_uninterrupted_one(
     tmp_path: Path, whole: Whole, options: ImageOptions, workers: int, limits: list[int]
 ) -> None:

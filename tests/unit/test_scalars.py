@@ -146,7 +146,7 @@ def test_record_refuses_what_is_no_number(value: Any) -> None:
 
 
 def test_history_and_observers_get_plain_numbers(registry: Registry, tmp_path: Path) -> None:
-    dataset: Any = SimpleNamespace(device=torch.device("cpu"))
+    dataset: Any = SimpleNamespace(device=torch.device("cpu"), of_fold=lambda number: dataset)
     events: list[CellEvent] = []
     context = LocalContext(make_cell(), registry, dataset, tmp_path, {}, report=events.append)
     step: Any = np.int64(3)
