@@ -93,9 +93,14 @@ def test_guide_reads_valid_frames_only() -> None:
     assert [build(read=read).reads_padding for read in READS] == [True, False, True]
 
 
+@pytest.mark.parametrize("guide", [SMALL, {"use": "parseq", "dim": 32, "refinements": 0}], ids=["attention", "parseq"])
 @pytest.mark.parametrize("seed", range(3))
-def test_wide_joint_beam_finds_the_text_with_the_best_joint_score(seed: int) -> None:
-    decoder, memory, texts = build(read="joint", guide_weight=0.4, seed=seed), draw(), texts_up_to(LABELS.max_length)
+def test_wide_joint_beam_finds_the_text_with_the_best_joint_score(seed: int, guide: dict[str, Any]) -> None:
+    decoder, memory, texts = (
+        build(read="joint", guide_weight=0.4, seed=seed, guide=guide),
+        draw(),
+        texts_up_to(LABELS.max_length),
+    )
     labels = Labels.from_texts(texts, CHARSET)
     with torch.no_grad():
         read = decoder.transcribe(memory, beam_size=len(texts) + 1)
@@ -169,6 +174,7 @@ def test_guided_ctc_reads_by_ctc_with_the_weights_of_svtrv2() -> None:
         ({"main": SMALL}, "hybrid needs a main decoder of the CTC family, attention_lstm is of another; use ctc or"),
         ({"main": "hybrid"}, "hybrid needs a main decoder of the CTC family, hybrid is of another"),
         ({"guide": "guided_ctc"}, "hybrid needs an autoregressive guide, guided_ctc is of another family"),
+        ({"guide": {"use": "parseq", "dim": 32}, "read": "joint"}, "parseq has a search of its own"),
         ({"frames": 2}, "CTC needs T >= 5"),
     ],
 )

@@ -67,6 +67,12 @@ class AutoregressiveDecoder(Decoder):
         self.vocabulary_size = len(labels.charset) + 1
         self.num_tokens = len(labels.charset) + 2
 
+    @property
+    def reads_by_step(self) -> bool:
+        """Whether it transcribes as its family does, so that others can search with it; a leaf with a search of its
+        own that is not always used says when."""
+        return type(self).transcribe is AutoregressiveDecoder.transcribe
+
     @abstractmethod
     def initial_state(self, memory: Any) -> State:
         """Return the state before the first step."""

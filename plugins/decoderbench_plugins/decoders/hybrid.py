@@ -68,7 +68,7 @@ class CTCWithGuide(Decoder):
                 f"{self.name} needs an autoregressive guide, {guide.name} is of another family; use attention_lstm, "
                 f"nrtr, parseq or lstm_cell"
             )
-        if read == "joint" and type(guide).transcribe is not AutoregressiveDecoder.transcribe:
+        if read == "joint" and not guide.reads_by_step:
             raise InfeasibleError(
                 f"{self.name} with read = 'joint' needs a guide that searches as its family does, {guide.name} has a "
                 f"search of its own; use read = 'guide', or another guide"

@@ -90,8 +90,7 @@ class PARSeq(AutoregressiveDecoder):
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
         self.from_left, self.refinements, self.order_pairs = config.read == "ar", config.refinements, config.orders // 2
-        self.is_stepwise = self.from_left and not self.refinements
-        if not self.is_stepwise:
+        if not self.reads_by_step:
             self.largest_beam = 1
         self.network = TwoStreamDecoder(
             memory.dim,
@@ -105,6 +104,10 @@ class PARSeq(AutoregressiveDecoder):
             num_tokens=self.num_tokens,
             vocabulary_size=self.vocabulary_size,
         )
+
+    @property
+    def reads_by_step(self) -> bool:
+        return self.from_left and not self.refinements
 
     def initial_state(self, memory: Memory) -> State:
         return self.network.keep_nothing(memory.batch), self.network.keep_frames(memory)
@@ -159,7 +162,7 @@ class PARSeq(AutoregressiveDecoder):
 
     def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,); of the last refinement if there are any, given the reading before it."""
-        if self.is_stepwise:
+        if self.reads_by_step:
             return super().nll(memory, labels)
         memory = Memory.of(memory)
         logits, _ = self._read_at_once(memory, self.initial_state(memory), self.refinements)
@@ -167,7 +170,7 @@ class PARSeq(AutoregressiveDecoder):
 
     def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Transcribe left to right as the family does, or return the text of the last pass, without a beam."""
-        if self.is_stepwise:
+        if self.reads_by_step:
             return super().transcribe(memory, beam_size=beam_size)
         memory = Memory.of(memory)
         return self._text_of_pass(memory, self.initial_state(memory), self.refinements)
@@ -176,7 +179,7 @@ class PARSeq(AutoregressiveDecoder):
         """Return the attention of the last layer to the frames, the mean of its heads, (B, S, T)."""
         memory = Memory.of(memory)
         state = self.initial_state(memory)
-        if self.is_stepwise:
+        if self.reads_by_step:
             tokens = F.pad(labels.ids, (1, 0), value=self.start)[:, : max(1, labels.longest)]
             _, asked = self._read_from_left(memory, state, tokens)
         else:
