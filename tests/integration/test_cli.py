@@ -212,7 +212,7 @@ def test_plan_prints_the_grid_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     status, out, _ = call(capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN))
     assert status == 0
-    assert "3 cells: 3 variants, seeds 0" in out
+    assert "3 cells: 3 variants, seed 0" in out
     status, out, _ = call(capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN), "--json")
     cells = json.loads(out)
     assert [cell["frames"] for cell in cells] == [8, 8, 8]

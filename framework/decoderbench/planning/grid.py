@@ -143,7 +143,8 @@ def plan_table(cells: tuple[Cell, ...]) -> str:
     reasons = [f"infeasible: {cell.variant_title}: {cell.infeasible}" for cell in shown if cell.infeasible]
     folds = dict.fromkeys(cell.folds for cell in cells)
     each = f", {' or '.join(str(number or 1) for number in folds)} folds" if any(folds) else ""
-    count = f"{len(cells)} cells: {len(rows)} variants, seeds {', '.join(map(str, seeds))}{each}"
+    numbers = f"{len(cells)} cell{'s' * (len(cells) != 1)}: {len(rows)} variant{'s' * (len(rows) != 1)}"
+    count = f"{numbers}, seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}{each}"
     return "\n".join([table, "", *reasons, *describe_data_of_settings(cells), count])
 
 

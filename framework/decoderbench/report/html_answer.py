@@ -79,7 +79,8 @@ def _remarks(rows: pd.DataFrame, scored: pd.DataFrame, group: pd.DataFrame) -> s
     if (group["scope"] == "this trained model").all():
         parts.append("with one seed per row this is about these trained models, not about the architectures")
     if others := len(scored) - len(group):
-        parts.append(f"{others} rows were tested on other images and are not compared with these")
+        was, is_ = ("row was", "is") if others == 1 else ("rows were", "are")
+        parts.append(f"{others} {was} tested on other images and {is_} not compared with these")
     if missing := len(rows) - len(scored):
         parts.append(f"{missing} of {len(rows)} rows {'has' if missing == 1 else 'have'} no result")
     return f" ({'; '.join(parts)})" if parts else ""
