@@ -71,7 +71,9 @@ def answer_of(analysis: Analysis, labels: Sequence[str]) -> str:
 
 
 def _number_of(beaten: int, others: int) -> str:
-    return f"all {others}" if beaten == others else f"{beaten} of {others}"
+    if beaten < others:
+        return f"{beaten} of {others}"
+    return "both" if others == 2 else f"all {others}"
 
 
 def _remarks(rows: pd.DataFrame, scored: pd.DataFrame, group: pd.DataFrame) -> str:

@@ -98,11 +98,15 @@ def _facts(results: Results, rows: pd.DataFrame) -> dict[str, str]:
     tested = rows["num_images"].dropna()
     return {
         "Data": join_distinct(cell.dataset for cell in plan.cells) + (f": {'; '.join(sizes)} images" if sizes else ""),
-        "Rows": f"{len(rows)}, with seeds {join_distinct(results.cells['seed'])}{_in_folds(rows)}",
+        "Rows": f"{len(rows)}, with {_seeds(results.cells['seed'])}{_in_folds(rows)}",
         "Results": f"{done} of {len(results.cells)} cells"
         + (f", tested on {join_distinct(f'{int(number):,}' for number in tested)} images" if len(tested) else ""),
         "Command": plan.command,
     }
+
+
+def _seeds(seeds: pd.Series[int]) -> str:
+    return f"seed{'s' * (seeds.nunique() != 1)} {join_distinct(seeds)}"
 
 
 def _in_folds(rows: pd.DataFrame) -> str:
