@@ -100,6 +100,7 @@ def test_part_is_not_started_if_less_than_half_of_its_share_is_left(tmp_path: Pa
     ]
 
 
+@pytest.mark.slow
 def test_part_may_use_what_those_before_it_have_left(tmp_path: Path) -> None:
     parts = [part("quick", ""), part("long", "import time; time.sleep(4.5)"), part("last", "", 2)]
     assert check(parts, tmp_path, budget=12) == 0  # 3 s a share

@@ -42,7 +42,7 @@ def test_run_refuses_a_number_of_threads_before_it_reads_anything(tmp_path: Path
         run(experiment, results=tmp_path / "out", device="cpu", threads=0)
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, 1), (2, 2)])
+@pytest.mark.parametrize(("given", "used"), [(None, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
 def test_cells_are_trained_with_the_chosen_threads_which_are_recorded_and_restored(
     tiny: dict[str, Any],
     tiny_registry: Registry,
