@@ -143,6 +143,9 @@ class Plan(Options):
     origin: str = ""
     """Digest of the path of the experiment file or of the compared folder; empty if it has none."""
 
+    recipe: tuple[str, ...] = ()
+    """Settings that `compare` chose from the data, each with its reason; empty in plans of other commands."""
+
     split_sizes: dict[Split, Count] = Field(default_factory=dict)
     """Number of samples per split that are trained on or scored; of the first data if `sizes` lists several."""
 

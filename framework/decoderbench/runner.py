@@ -163,6 +163,7 @@ def execute(
     checkpoint_every: float | None = CHECKPOINT_SECONDS,
     command: str = "decoderbench.run(...)",
     origin: str = "",
+    recipe: Sequence[str] = (),
 ) -> Analysis:
     """Train the cells of a prepared experiment that have no result, write the report, and return its data.
 
@@ -184,6 +185,7 @@ def execute(
         checkpoint_every: seconds of training between two checkpoints of a cell; None for no checkpoints.
         command: the command line that the report names as its origin.
         origin: digest of the path of the experiment file or of the compared folder, as `digest_of_path` returns it.
+        recipe: how settings were chosen from the data, which the report repeats.
 
     Raises:
         ConfigError: the selection matches no cell, or there can be no such number of threads.
@@ -232,6 +234,7 @@ def execute(
         data_summary=tuple(prepared.data_summary()),
         data_notes=tuple(prepared.data_notes()),
         origin=origin,
+        recipe=tuple(recipe),
         split_sizes=next(iter(prepared.data.values())).audit.counts,
         sizes={
             sizes_key(key, fold): inputs.audit.of_fold(fold).counts

@@ -184,6 +184,11 @@ def test_compare_trains_all_decoders_on_a_folder(
     assert status == 0, err
     for decoder in ("LSTMCell loop", "LSTM + CTC", "attention LSTM"):
         assert f"{decoder} / seed 0: exact match" in out
+    choice = "[image] resize = stretch: images are 2.0 to 2.0 times as wide as high (5th to 95th percentile)"
+    assert f"recipe: {choice}\n" in out
+    report = (results / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    assert f"chosen from the data: {choice}\n" in report
+    assert "steps = " not in "".join(line for line in out.splitlines() if line.startswith("recipe: "))
     status, _, err = call(capfd, "compare", str(captchas), "--set", "dataset.labelz=csv", "--results", str(results))
     assert (status, "dataset.labelz: dataset 'folder': unknown key; did you mean 'labels'?" in err) == (2, True)
     plan = json.loads((results / "plan.json").read_text())

@@ -144,7 +144,7 @@ def test_compare_tells_observers_while_it_looks_at_images(registry: Registry, tm
     recorder = Recorder()
     registry.plugins.add(recorder, "recorder")
     try:
-        fit_preset(tmp_path, registry, steps=1)
+        fit_preset(tmp_path, registry)
     finally:
         registry.plugins.manager.unregister(recorder)
     assert recorder.read[0][1] == recorder.read[-1][0] == 30

@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.readings import make_predictions, make_row, read, write_result
+from helpers.histories import images, publish_histories
+from helpers.readings import make_row, read, write_result
 from scipy import stats
 
 from decoderbench.analysis import Analysis, load_report
@@ -18,25 +19,6 @@ from decoderbench.records import Plan, pack_flags, unpack_flags
 from decoderbench.report.row_notes import remarks_on
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.statistics import Scores, contrast
-
-UNIFORM = ["ab", "ba"] * 20
-"""Labels with a unigram entropy of log 2."""
-
-
-def publish_histories(
-    path: Path, rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *, val: Sequence[pd.DataFrame]
-) -> Analysis:
-    """Publish rows of cells, each with the lines of its history, and per seed the validation images."""
-    directory = ResultsDirectory(path)
-    planned = [(make_row(label, seed=seed), lines) for label, of in rows.items() for seed, lines in enumerate(of)]
-    directory.write_plan(Plan(experiment="demo", command="run", cells=tuple(cell for cell, _ in planned)))
-    for cell, lines in planned:
-        folder = directory.cell_directory(cell)
-        folder.mkdir(parents=True)
-        val[cell.seed].to_parquet(folder / "val_predictions.parquet", index=False)
-        (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        write_result(directory, cell, read("1101"))
-    return load_report(path)
 
 
 def history(before: Sequence[int], after: Sequence[int], nats: float | None = 0.1) -> list[dict[str, Any]]:
@@ -51,10 +33,6 @@ def history(before: Sequence[int], after: Sequence[int], nats: float | None = 0.
         }
         for step, own in flags.items()
     ]
-
-
-def images(labels: Sequence[str] = UNIFORM, **more: Any) -> pd.DataFrame:
-    return make_predictions(labels, labels, **more)
 
 
 def test_row_that_gains_on_many_images_is_still_rising(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_compare_reads_the_labels_once(registry: Registry, tmp_path: Path, monke
     readings = []
     find_labels = sources.find_labels
     monkeypatch.setattr(dataset_module, "find_labels", lambda *given: readings.append(given) or find_labels(*given))
-    data, dataset = fit_preset(tmp_path, registry, steps=1)
+    data, dataset, _ = fit_preset(tmp_path, registry)
     prepared = prepare(Experiment(**data), registry=registry, dataset=dataset)
     assert len(prepared.inputs.samples) == 30
     assert len(readings) == 1

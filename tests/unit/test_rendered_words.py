@@ -98,6 +98,14 @@ def test_larger_dataset_contains_the_smaller_one(few, more, seed):
     assert np.array_equal(*(np.asarray(dataset.load_image(row)) for dataset in (small, large)))
 
 
+def test_test_lengths_change_the_texts_of_the_test_split_alone():
+    same = {"charset": "abc", "min_length": 2, "max_length": 4, "test": 200}
+    usual, longer = words(**same), words(**same, test_lengths=(11, 13))
+    assert {len(text) for text in labels(longer, "test")} == {11, 12, 13}
+    for split in ("train", "val"):
+        assert labels(longer, split) == labels(usual, split)
+
+
 @pytest.mark.parametrize("repeat", [0, 0.5, 1])
 def test_repeat_is_the_share_of_characters_equal_to_the_previous_one(repeat):
     texts = labels(words(charset="abcd", repeat=repeat, min_length=8, max_length=8, train=500))
@@ -393,6 +401,8 @@ def test_no_ink_is_cut_off(text, face, size, rotation, perspective, curvature, o
     ("options", "message"),
     [
         ({"min_length": 5, "max_length": 3}, "min_length 5 is larger than max_length 3"),
+        ({"test_lengths": (5, 3)}, r"test_lengths must be two ascending numbers, given \[5, 3\]"),
+        ({"test_lengths": (1, 3), "words": "words.txt"}, "test_lengths applies to random strings only"),
         ({"size": (0.8, 0.2)}, "size must be two ascending numbers from 0.05 to 1"),
         ({"contrast": (0, 1)}, "contrast must be two ascending numbers"),
         ({"word_shares": (0.5, 0.1, 0.1)}, "word_shares must sum to 1"),

@@ -19,6 +19,7 @@ from decoderbench.analysis.frame import ExtraColumns, Results, load_results
 from decoderbench.analysis.gallery import Picture, alignments_of_rows, choose_pictures, find_wanted_images, keys_of
 from decoderbench.analysis.health import find_health
 from decoderbench.analysis.marks import find_learning, find_marks
+from decoderbench.analysis.plateaus import find_plateaus
 from decoderbench.analysis.readings import readings_of
 from decoderbench.analysis.rows import find_rows
 from decoderbench.analysis.samples import Samples
@@ -93,6 +94,11 @@ class Analysis:
     def marks(self) -> pd.DataFrame:
         """One line per row: whether it was still rising, and how many seeds did not learn: see `find_marks`."""
         return find_marks(self.samples, self.learning)
+
+    @cached_property
+    def plateaus(self) -> pd.DataFrame:
+        """One line per cell that did not learn, with the reason and what its curve suggests: see `find_plateaus`."""
+        return find_plateaus(self.samples, self.learning)
 
     @cached_property
     def health(self) -> pd.DataFrame:

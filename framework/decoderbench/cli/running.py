@@ -45,7 +45,6 @@ from decoderbench.cli.interrupts import exit_status_of
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.merging import merge
 from decoderbench.config.overrides import add_variants
-from decoderbench.config.typed_values import value_of
 from decoderbench.records import is_failure
 from decoderbench.results_directory import digest_of_path
 from decoderbench.resume import Repeat
@@ -99,7 +98,7 @@ def compare(
         ),
     ],
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Optimizer steps of each cell.  [default: 2000]")
+        int | None, typer.Option("--steps", min=1, help="Optimizer steps of each cell.  [default: by number of images]")
     ] = None,
     results: ResultsFolder = None,
     device: Device = None,
@@ -122,7 +121,8 @@ def compare(
 ) -> None:
     """Compare three decoders on your own images, without an experiment file.
 
-    Labels come from a table, .gt.txt files or the file names, and the split from the folder if it has one.
+    Labels come from a table, .gt.txt files or the file names, and the split from the folder if it has one. Settings
+    follow from the images, each with a line that gives the reason; --set changes any of them.
     """
     from decoderbench.planning.compare_preset import fit_preset
 
@@ -133,8 +133,10 @@ def compare(
         changes = override(changes, "--steps", "training.steps", steps)
     registry = load_registry(plugin, plugins_dir)
     with showing_progress(registry, "nothing is written yet"):
-        options = value_of(changes.get("dataset", {}))
-        data, dataset = fit_preset(images, registry, steps=2000, options=options, deadline=deadline)
+        data, dataset, recipe = fit_preset(images, registry, changes=changes, deadline=deadline)
+    for line in recipe:
+        out.print(f"recipe: {line}", markup=False)
+    execution["recipe"] = recipe
     data = registry.decide_options(add_variants(merge(data, changes), add or []))
     checked = parse_experiment(data, source="compare")
     repeat, where = Repeat(retry_failed, retrain_changed), (images, Path())

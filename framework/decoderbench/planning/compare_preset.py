@@ -1,9 +1,8 @@
-"""The experiment of `decoderbench compare FOLDER`: a preset, fitted to the images of a data set of any form."""
+"""The experiment of `decoderbench compare FOLDER`: a preset, and a recipe that follows from images of any form."""
 
 from __future__ import annotations
 
 import re
-import statistics
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -11,22 +10,37 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from pydantic import ValidationError
+
 from decoderbench.config.grid import DatasetChoice
 from decoderbench.config.merging import merge
+from decoderbench.config.typed_values import value_of
 from decoderbench.data.dataset import ReportProblem, refuse
 from decoderbench.data.image_reading import collected_warnings, read_image
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError
+from decoderbench.options import AugmentationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.planning.reading import reading
+from decoderbench.planning.recipe import Sighting, choose_recipe, describe_recipe
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from decoderbench.data.dataset import Dataset
     from decoderbench.registry.registry import Registry
 
 MAX_SAMPLED = 200
-"""The most images whose shape is read to choose the width."""
-WIDTH_STEP = 8
-MAX_WIDTH = 1024
+"""The most images that are looked at to choose the recipe."""
+LOOKED_AT = 64
+"""The longest side in pixels to which an image is reduced to see whether it has colors."""
+COLORFUL = 32
+"""How many of 255 steps channels must differ by, at one of a hundred pixels, for an image to have colors."""
+TABLES: Mapping[str, type[Options]] = {
+    "image": ImageOptions,
+    "augmentation": AugmentationOptions,
+    "training": TrainingOptions,
+}
 TEST_FRACTION = 0.2
 """Share of an LMDB to test on where no other LMDB is given for that."""
 
@@ -35,22 +49,29 @@ def fit_preset(
     folder: Path,
     registry: Registry,
     *,
-    steps: int = 2000,
-    options: Mapping[str, Any] = MappingProxyType({}),
+    changes: Mapping[str, Any] = MappingProxyType({}),
     deadline: Deadline = NO_DEADLINE,
     report_problem: ReportProblem = refuse,
-) -> tuple[dict[str, Any], Dataset]:
-    """Return an experiment that compares three decoders on the images of a folder, as plain data, and its dataset.
+) -> tuple[dict[str, Any], Dataset, list[str]]:
+    """Return an experiment that compares three decoders on the images of a folder, its dataset, and how it was chosen.
 
-    Components and augmentation are those of `compare.toml`. Images get its height and the width that keeps the median
-    aspect ratio, a multiple of 8. `options` are further options of its dataset. Observers get its progress.
-    `report_problem` becomes that of the dataset.
+    Components are those of `compare.toml`; other settings follow from the data as `choose_recipe` says, and each has a
+    line with its reason. Observers get the progress of looking at images.
+
+    Args:
+        folder: the images.
+        registry: the components.
+        changes: keys that the caller will set, as plain data or as typed: options of the dataset are used here, and
+            what is chosen goes with the others.
+        deadline: when to stop.
+        report_problem: that of the dataset.
 
     Raises:
         ConfigError: the dataset does not know an option.
         DataError: the folder is missing or holds no labeled image.
         PendingCellsError: the deadline passed.
     """
+    options = value_of(changes.get("dataset", {}))
     fixed = _dataset_at(folder, options)
     if not isinstance(options, Mapping) or options.keys() & fixed.keys():
         raise ConfigError(["--set dataset: set options of the dataset one by one; its path is the given folder"])
@@ -63,18 +84,15 @@ def fit_preset(
     dataset: Dataset = registered.component(config, Path())
     dataset.report_problem = report_problem
     with reading(dataset, registry.plugins, deadline):
-        width = _fitting_width(dataset, preset["image"]["height"])
+        seen = _look_at(dataset, choice.folds)
+    recipe = choose_recipe(seen, {table: _valid(changes, table) for table in TABLES}) if seen.sizes else []
     name = re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
     experiment = merge(
-        preset,
-        {
-            "name": name or "comparison",
-            "dataset": choice.model_dump(mode="python", exclude_unset=True),
-            "image": {"width": width},
-            "training": {"steps": steps},
-        },
+        preset, {"name": name or "comparison", "dataset": choice.model_dump(mode="python", exclude_unset=True)}
     )
-    return experiment, dataset
+    for chosen in recipe:
+        experiment = merge(experiment, chosen.as_changes())
+    return experiment, dataset, describe_recipe(recipe)
 
 
 def _dataset_at(path: Path, options: object) -> dict[str, Any]:
@@ -88,10 +106,11 @@ def _dataset_at(path: Path, options: object) -> dict[str, Any]:
     return {"use": "folder", "path": str(path)}
 
 
-def _fitting_width(dataset: Dataset, height: int) -> int:
-    count = len(dataset.samples())
-    aspect_ratios = []
-    indices = range(0, count, max(1, count // MAX_SAMPLED))
+def _look_at(dataset: Dataset, folds: int | None) -> Sighting:
+    """Return what some images of a dataset show, evenly taken from all, and how many are to train on."""
+    samples = dataset.samples()
+    sizes, lengths, colored = [], [], 0
+    indices = range(0, len(samples), max(1, len(samples) // MAX_SAMPLED))
     for done, index in enumerate(indices):
         dataset.report_progress(done, len(indices))
         try:
@@ -99,6 +118,31 @@ def _fitting_width(dataset: Dataset, height: int) -> int:
                 image = read_image(dataset, index)
         except DataError:
             continue  # the data audit names it
-        aspect_ratios.append(image.width / image.height)
-    width = WIDTH_STEP * round(height * statistics.median(aspect_ratios or [1.0]) / WIDTH_STEP)
-    return min(max(width, height), MAX_WIDTH)
+        sizes.append(image.size)
+        lengths.append(len(samples[index].label))
+        colored += _has_colors(image)
+    num_train = sum(sample.split == "train" for sample in samples)
+    if folds is not None:  # by the ratio of train and val, of all images but a fold
+        known = num_train + sum(sample.split == "val" for sample in samples)
+        num_train = round(len(samples) * (folds - 1) / folds * (num_train / known if known else 1))
+    return Sighting(num_train, tuple(sizes), tuple(lengths), colored / max(1, len(sizes)))
+
+
+def _has_colors(image: Image) -> bool:
+    small = image.convert("RGB")
+    small.thumbnail((LOOKED_AT, LOOKED_AT))
+    pixels = np.asarray(small).astype(np.int16)
+    return float(np.percentile(pixels.max(axis=2) - pixels.min(axis=2), 99)) >= COLORFUL
+
+
+def _valid(changes: Mapping[str, Any], table: str) -> dict[str, Any]:
+    """Return the options of a table that are set; none if any of them is a mistake, which is reported later."""
+    try:
+        return TABLES[table].model_validate(_plain(changes.get(table, {}))).model_dump(exclude_unset=True)
+    except ValidationError:
+        return {}
+
+
+def _plain(typed: object) -> Any:
+    value = value_of(typed)
+    return {key: _plain(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value

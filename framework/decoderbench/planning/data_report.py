@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.merging import merge
-from decoderbench.config.typed_values import value_of
 from decoderbench.data.dataset import Dataset
 from decoderbench.data.problems import CODES, Problem, validate_codes
 from decoderbench.data.train_limit import limited_sizes
@@ -246,9 +245,8 @@ def audit_path(
         PendingCellsError: the deadline passed.
     """
     faults: list[str] = []
-    options = value_of(changes.get("dataset", {}))
     try:
-        data, dataset = fit_preset(path, registry, options=options, deadline=deadline, report_problem=faults.append)
+        data, dataset, _ = fit_preset(path, registry, changes=changes, deadline=deadline, report_problem=faults.append)
     except DataError as error:
         return DataReports({("",): DataReport((), (*dict.fromkeys(faults), str(error)), None, False)})
     experiment = parse_experiment(registry.decide_options(merge(data, dict(changes))), source="audit")

@@ -47,6 +47,7 @@ def notes_on_rows(analysis: Analysis, metrics: Sequence[str]) -> list[str]:
         *notes_on_folds(rows),
         *_notes_on_bold(analysis, metrics),
         *_notes_on_image_sets(analysis),
+        *_notes_on_plateaus(analysis),
         *analysis.samples.notes,
     ]
 
@@ -111,6 +112,29 @@ def _notes_on_image_sets(analysis: Analysis) -> Iterator[str]:
         )
         folds = " or folds" if rows["num_folds"].notna().any() else ""
         yield f"rows were tested on images or labels of different data{folds}; compare only within each of: {groups}"
+
+
+def _notes_on_plateaus(analysis: Analysis) -> Iterator[str]:
+    """Yield for each row whose models did not learn why, and what to try; of similar models one is described."""
+    for _, of in analysis.plateaus.groupby(["index", "by_heart"], sort=True):
+        first = of.sort_values("val_nats_per_char").iloc[0]
+        place = models_text([(first["seed"], None if pd.isna(first["fold"]) else first["fold"])])
+        title = analysis.samples.titles[first["index"]]
+        which = f"{title} ({f'{len(of)} models, such as {place}' if len(of) > 1 else place})"
+        validated = f"{first['val_nats_per_char']:.2f} nats per character on validation"
+        alone = f"how frequent each character is gives {first['unigram_entropy']:.2f}"
+        if first["by_heart"]:
+            yield (
+                f"{which}: knows its training images by heart "
+                f"({first['train_nats_per_char']:.2g} nats per character there, {validated}; {alone}); more steps do "
+                "not help: stronger augmentation, a deeper encoder, fewer recurrent layers, or more images may"
+            )
+            continue
+        curve = "its curve falls" if first["falling"] else "its curve is flat and does not say when it leaves it"
+        yield (
+            f"{which}: still on its plateau after {first['steps']:,} steps ({validated}; {alone}); "
+            f"{curve}; try training.steps = {first['suggested_steps']}"
+        )
 
 
 def _in_folds(rows: pd.DataFrame) -> str:

@@ -52,6 +52,7 @@ def settings_of(plan: Plan) -> list[str]:
     return [
         *(f"{name}: {_by_value(cells, read)}" for name, read in settings),
         *(f"setting {label}: {changes}" for label, changes in plan.settings.items()),
+        *(f"chosen from the data: {choice}" for choice in plan.recipe),
         *([f"plugins that may train otherwise: {', '.join(trainers)}"] if trainers else []),
     ]
 

@@ -33,6 +33,7 @@ SOURCES = sorted(Path(__file__).parent.glob("*.py"))  # code that determines tex
 
 Range = tuple[float, float]
 Share = Annotated[float, Field(ge=0, le=1)]
+Length = Annotated[int, Field(ge=1, le=64)]
 
 
 @final
@@ -62,10 +63,13 @@ class RenderedWords(Dataset):
         charset: str = Field(default="0123456789abcdefghijklmnopqrstuvwxyz", min_length=1)
         """Characters of the texts, equally likely in random strings. Spaces are not supported, nor are scripts that
         join letters or run from right to left."""
-        min_length: int = Field(default=3, ge=1, le=64)
+        min_length: Length = 3
         """Fewest characters of a text."""
-        max_length: int = Field(default=10, ge=1, le=64)
+        max_length: Length = 10
         """Most characters of a text. In random strings, all lengths in between are equally likely."""
+        test_lengths: tuple[Length, Length] | None = None
+        """Fewest and most characters of the random strings of the test split, to read texts of other lengths than those
+        that were trained on. Default: min_length and max_length."""
         repeat: Share | None = None
         """Probability that a character of a random string equals the previous one. Default: as by chance, which is 1
         divided by the size of charset."""
@@ -119,6 +123,10 @@ class RenderedWords(Dataset):
                 raise ValueError("charset has a character twice; list each once")
             if self.min_length > self.max_length:
                 raise ValueError(f"min_length {self.min_length} is larger than max_length {self.max_length}")
+            if self.test_lengths is not None and self.words is not None:
+                raise ValueError("test_lengths applies to random strings only, not to words; set one of the two")
+            if self.test_lengths is not None and self.test_lengths[0] > self.test_lengths[1]:
+                raise ValueError(f"test_lengths must be two ascending numbers, given {[*self.test_lengths]}")
             if abs(sum(self.word_shares) - 1) > 1e-9:
                 raise ValueError(f"word_shares must sum to 1, given {list(self.word_shares)}")
             if self.repeat is not None and self.words is not None:
@@ -186,12 +194,11 @@ class RenderedWords(Dataset):
         if self._words:
             words = self._words_of[split]
             return words[int(draw() * len(words))]
+        shortest, longest = config.min_length, config.max_length
+        if split == "test" and config.test_lengths is not None:
+            shortest, longest = config.test_lengths
         return random_string(
-            draw,
-            characters=config.charset,
-            min_length=config.min_length,
-            max_length=config.max_length,
-            repeat=config.repeat,
+            draw, characters=config.charset, min_length=shortest, max_length=longest, repeat=config.repeat
         )
 
     def _style(self, factors: dict[str, float]) -> TextStyle:
