@@ -145,6 +145,16 @@ def test_accuracy_by_length_and_by_position_match_counting_by_hand() -> None:
     assert length["length"].tolist() == [1, 2, 3, 5]
     assert length["num_texts"].tolist() == [2, 4, 2, 2]
     assert length["exact_match"].tolist() == [0.5, 0.5, 0.0, 0.5]
+    known = length.dropna(subset="exact_match_low")
+    assert known["length"].tolist() == [2]  # one image says nothing about others
+    of_two = [
+        [float(read == text) for text, read in zip(REFERENCES, texts, strict=True) if len(text) == 2]
+        for texts in READ[0]
+    ]
+    expected = row(Scores(np.array([of_two]), np.ones(2)), 0, proportion=True)
+    assert known[["exact_match_low", "exact_match_high"]].values.tolist() == [
+        pytest.approx([expected.low, expected.high])
+    ]
     position = errors.by_position[errors.by_position["index"] == 0]
     assert position["position"].tolist() == [1, 2, 3, 4, 5]
     assert position["num_characters"].tolist() == [10, 8, 4, 2, 2]

@@ -41,7 +41,8 @@ class Errors:
     `_low` and `_high`, its 95 % interval over images and seeds."""
 
     by_length: pd.DataFrame
-    """Per row and number of characters of the reference: `num_texts` and `exact_match`."""
+    """Per row and number of characters of the reference: `num_texts`, and `exact_match` with the ends of its 95 %
+    interval over images and seeds, `exact_match_low` and `exact_match_high`."""
 
     by_position: pd.DataFrame
     """Per row and position in the reference, from 1: `num_characters` and `accuracy`, the share of them that the
@@ -107,7 +108,7 @@ def find_errors(readings: pd.DataFrame, titles: list[str], groups: Codes = no_co
                 for index, (title, own) in enumerate(zip(titles, per_row, strict=True))
             ]
         ),
-        by_length=_by_length(table, titles),
+        by_length=_by_length(readings, table, titles, groups, folds),
         by_position=_concat(
             [_by_position(own, edits, times) for own, times in zip(per_row, frequency, strict=True)],
             titles,
@@ -151,11 +152,36 @@ def _anatomy(index: int, own: pd.DataFrame, rates: Mapping[tuple[int, str], Esti
     return found
 
 
-def _by_length(table: pd.DataFrame, titles: list[str]) -> pd.DataFrame:
-    groups = table.groupby(["index", "length"], as_index=False)
-    frame = groups.agg(num_texts=("right", "size"), exact_match=("right", "mean"))
-    frame.insert(1, "title", [titles[index] for index in frame["index"]])
-    return frame
+def _by_length(
+    readings: pd.DataFrame, table: pd.DataFrame, titles: list[str], groups: Codes, folds: Codes
+) -> pd.DataFrame:
+    lines = []
+    keys = readings[["image_set"]].assign(length=table["length"].to_numpy())
+    for of, places in keys.groupby(["image_set", "length"]).indices.items():
+        image_set, length = map(int, of)  # type: ignore[call-overload]
+        own = table.iloc[places]
+        images, codes = np.unique(readings["image"].to_numpy()[places], return_inverse=True)
+        found = rates_of(
+            readings.iloc[places].assign(image=codes),
+            {"right": own["right"].to_numpy(np.float64)},
+            np.ones(len(own)),
+            _of_images(groups(image_set), images),
+            _of_images(folds(image_set), images),
+            proportion=True,
+        )
+        counts = own["index"].value_counts()
+        for (index, _), rate in found.items():
+            place = {"index": index, "title": titles[index], "length": length, "num_texts": int(counts[index])}
+            value = {"exact_match": rate.value, "exact_match_low": rate.low, "exact_match_high": rate.high}
+            lines.append(place | value)
+    columns = ["index", "title", "length", "num_texts", "exact_match", "exact_match_low", "exact_match_high"]
+    return pd.DataFrame(lines, columns=columns).sort_values(["index", "length"], ignore_index=True)
+
+
+def _of_images(codes: NDArray[np.intp] | None, images: NDArray[np.int64]) -> Codes:
+    """Return codes of some images of an image set, as `rates_of` asks for them."""
+    chosen = None if codes is None else codes[images]
+    return lambda image_set: chosen
 
 
 def _by_position(own: pd.DataFrame, edits: Edits, times: NDArray[np.int64]) -> pd.DataFrame:

@@ -152,7 +152,12 @@ def _errors(analysis: Analysis, rows: pd.DataFrame) -> list[tuple[str, _Figure |
         "Composition of the errors of each row, over images and seeds; beside the bars, edits per 100 characters of "
     )
     length, position = analysis.by_length, analysis.by_position
-    of_length = length.assign(x=length["length"], y=100 * length["exact_match"])
+    of_length = length.assign(
+        x=length["length"],
+        y=100 * length["exact_match"],
+        low=100 * length["exact_match_low"],
+        high=100 * length["exact_match_high"],
+    )
     of_position = position.assign(x=position["position"], y=100 * position["accuracy"])
     return [
         (
@@ -161,7 +166,12 @@ def _errors(analysis: Analysis, rows: pd.DataFrame) -> list[tuple[str, _Figure |
         ),
         (
             "accuracy_by_length",
-            _lines(of_length, rows, LineAxes("Characters of the label", _TEST), f"{_TEST} by length of the label"),
+            _lines(
+                of_length,
+                rows,
+                LineAxes("Characters of the label", _TEST, band=True),
+                f"{_TEST} by length of the label, with bands of 95 % intervals",
+            ),
         ),
         (
             "accuracy_by_position",

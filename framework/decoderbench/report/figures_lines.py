@@ -23,6 +23,8 @@ class LineAxes:
     accuracy: bool = True
     logarithmic: bool = False
     integers: bool = True
+    band: bool = False
+    """Whether intervals are a band along the line, for many points, and not a bar at each of them."""
 
 
 def draw_lines(figure: Figure, lines: pd.DataFrame, rows: pd.DataFrame, shown: LineAxes) -> None:
@@ -45,7 +47,9 @@ def draw_lines(figure: Figure, lines: pd.DataFrame, rows: pd.DataFrame, shown: L
         style = row["style"]
         (line,) = axes.plot(own["x"], own["y"], style.dash, color=style.color, marker=style.marker, linewidth=1.5)
         line.set_markevery(max(1, len(own) // 10))
-        if "low" in own:
+        if shown.band:
+            axes.fill_between(own["x"], own["low"], own["high"], color=style.color, alpha=0.12, linewidth=0)
+        elif "low" in own:
             axes.vlines(own["x"], own["low"], own["high"], color=style.color, linewidth=1)
         handles.append(line)
         labels.append(row["label"])
@@ -55,7 +59,7 @@ def draw_lines(figure: Figure, lines: pd.DataFrame, rows: pd.DataFrame, shown: L
     elif shown.integers:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if shown.accuracy:
-        ends = [*lines["low"], *lines["high"]] if "low" in lines else []
+        ends = [end for name in ("low", "high") if name in lines for end in lines[name].dropna()]
         scale = AccuracyScale.of(100 * rows["exact_match"])
         scale.apply(axes, "y", [*lines["y"], *ends])
         axes.set_ylabel(f"{shown.y} ({scale.suffix})")

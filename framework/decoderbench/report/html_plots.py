@@ -139,6 +139,7 @@ def line_plot(
     caption: str,
     factor: float = 100.0,
     points: bool = True,
+    band: bool = False,
 ) -> Figure | None:
     """Draw one line per row of the report; None if there are fewer than two places.
 
@@ -150,6 +151,7 @@ def line_plot(
         caption: below the drawing.
         factor: of the values; by default they are shares.
         points: draw points too.
+        band: fill the intervals, from the columns of the values with `_low` and `_high`.
     """
     x, y = columns
     known = frame.dropna(subset=[x, y])
@@ -161,6 +163,11 @@ def line_plot(
     for number in _rows_of(known["index"]):
         ordered = known[known["index"] == number].sort_values(x)
         line = _thin(ordered[x], factor * ordered[y])
+        if band:
+            inside = ordered.dropna(subset=[f"{y}_low", f"{y}_high"])
+            low, high = ((factor * inside[f"{y}_{end}"]).astype("float64").tolist() for end in ("low", "high"))
+            if len(inside) > 1:
+                plot.band(inside[x].astype("float64").tolist(), low, high, number)
         plot.line(line, number)
         for place, value in line if points else []:
             plot.point(place, value, number, text=f"row {number + 1}, {place:g}: {value:.3g}")

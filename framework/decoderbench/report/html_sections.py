@@ -121,7 +121,8 @@ def _error_plots(analysis: Analysis) -> list[Figure]:
         ("length", "exact_match"),
         identity="plot-by-length",
         labels=("Characters of the label", "Exact match (%)"),
-        caption="Exact match by length of the label.",
+        caption="Exact match by length of the label; bands are 95 % intervals.",
+        band=True,
     )
     by_position = line_plot(
         analysis.by_position,

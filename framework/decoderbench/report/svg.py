@@ -171,6 +171,13 @@ class Plot:
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         self._add(row, element("path", d=path, class_=f"line {line_style(row)}{' thin' if thin else ''}"))
 
+    def band(self, places: Sequence[float], low: Sequence[float], high: Sequence[float], row: int) -> None:
+        """Fill the space between two lines in the color of a row, below all that is drawn later."""
+        there = [self._place(*point) for point in zip(places, low, strict=True)]
+        back = [self._place(*point) for point in zip(places, high, strict=True)][::-1]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in (*there, *back)) + "Z"
+        self._add(row, element("path", d=path, class_=f"band c{row % COLORS}"))
+
     def point(
         self,
         x: float,
