@@ -55,7 +55,7 @@ LOOP = ("grid", "decoder", "LSTMCell loop", "pool")
 BATCH_SIZE = 32
 STEPS = (2_000, 6_000)
 """The fewest and the most steps, in between as many as `EPOCHS` take."""
-EPOCHS = 12
+EPOCHS = 8
 
 
 @dataclass(frozen=True)
