@@ -132,8 +132,10 @@ def test_settings_typed_by_hand_have_no_line(registry: Registry, tmp_path: Path)
     _, _, lines = fit_preset(tmp_path, registry, changes=changes)
     assert not any("height =" in line for line in lines[:1])
     valid = parse_overrides(["image.height=64", "training.steps=9"])
+    valid["grid"] = parse_overrides(['grid.decoder."LSTMCell loop".pool=mean'])["grid"]
     data, _, lines = fit_preset(tmp_path, registry, changes=valid)
     assert data["image"]["width"] == 192
+    assert not any("pool" in line for line in lines)
     assert not any(" height = " in line or " steps = " in line for line in lines)
 
 

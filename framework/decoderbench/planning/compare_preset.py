@@ -85,7 +85,8 @@ def fit_preset(
     dataset.report_problem = report_problem
     with reading(dataset, registry.plugins, deadline):
         seen = _look_at(dataset, choice.folds)
-    recipe = choose_recipe(seen, {table: _valid(changes, table) for table in TABLES}) if seen.sizes else []
+    by_hand = {"grid": _plain(changes.get("grid", {})), **{table: _valid(changes, table) for table in TABLES}}
+    recipe = choose_recipe(seen, by_hand) if seen.sizes else []
     name = re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
     experiment = merge(
         preset, {"name": name or "comparison", "dataset": choice.model_dump(mode="python", exclude_unset=True)}

@@ -105,32 +105,36 @@ class Choice(NamedTuple):
         return {**changes}
 
 
-def choose_recipe(seen: Sighting, given: Mapping[str, Mapping[str, Any]]) -> list[Choice]:
+def choose_recipe(seen: Sighting, given: Mapping[str, Any]) -> list[Choice]:
     """Return the settings that follow from what is seen, without those that `given` has.
 
     Args:
         seen: what is seen of the data.
-        given: options that a user set by hand, by table; what is chosen goes with them.
+        given: tables with options that a user set by hand, as plain data; what is chosen goes with them.
     """
     choices: list[Choice] = []
 
-    def decide(table: str, option: str, value: Any, reason: str) -> Any:
-        if option in given.get(table, {}):
-            return given[table][option]
-        choices.append(Choice((table, option), value, reason))
-        return value
+    def decide(option: tuple[str, ...], value: Any, reason: str) -> Any:
+        table: Any = given
+        for key in option:
+            if not isinstance(table, Mapping) or key not in table:
+                choices.append(Choice(option, value, reason))
+                return value
+            table = table[key]
+        return table
 
-    decide("image", "channels", 3 if seen.colored >= COLORED else 1, f"{seen.colored:.0%} of images have colors")
-    height = decide("image", "height", *_height(seen))
-    resize = decide("image", "resize", *_resize(seen))
-    width = decide("image", "width", *_width(seen, height, resize))
-    choices.append(Choice(KEEP_WIDTH, *_width_reduction(seen, height, width, resize)))
-    choices.append(Choice(LOOP, *_loop(resize)))
+    decide(("image", "channels"), 3 if seen.colored >= COLORED else 1, f"{seen.colored:.0%} of images have colors")
+    height = decide(("image", "height"), *_height(seen))
+    resize = decide(("image", "resize"), *_resize(seen))
+    width = decide(("image", "width"), *_width(seen, height, resize))
+    decide(KEEP_WIDTH, *_width_reduction(seen, height, width, resize))
+    decide(LOOP, *_loop(resize))
     augmentation, why = _augmentation(seen)
     for option, value in augmentation.items():
-        decide("augmentation", option, value, why)
-    batch_size = decide("training", "batch_size", BATCH_SIZE, "more steps in the same time than with larger batches")
-    decide("training", "steps", *_steps(seen, batch_size))
+        decide(("augmentation", option), value, why)
+    why = "more steps in the same time than with larger batches"
+    batch_size = decide(("training", "batch_size"), BATCH_SIZE, why)
+    decide(("training", "steps"), *_steps(seen, batch_size))
     return choices
 
 
