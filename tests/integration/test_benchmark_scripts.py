@@ -38,6 +38,7 @@ PARTS = {
     "open_cache.py": "open_cache",
     "jobs.py": "jobs",
     "coverage.py": "coverage",
+    "trained_folds.py": "trained_folds",
 }
 
 
