@@ -167,10 +167,10 @@ def markdown(
     return "\n\n".join(
         (
             "# Coverage of intervals over folds, with trained models",
-            f"Networks of {HIDDEN[0]} and {HIDDEN[1]} hidden units read one drawn digit ({truth}). Each set of {IMAGES} "
-            f"images is divided into {FOLDS} folds, with {SEEDS} seeds; one split is the first of these folds alone. The "
-            "truth is measured on fresh images: of models trained on all sets, and of models trained on the set at hand. "
-            "Shares of intervals at 95 % that cover it; widths in points.",
+            f"Networks of {HIDDEN[0]} and {HIDDEN[1]} hidden units read one drawn digit ({truth}). Each set of "
+            f"{IMAGES} images is divided into {FOLDS} folds, with {SEEDS} seeds; one split is the first of these folds "
+            "alone. The truth is measured on fresh images: of models trained on all sets, and of models trained on the "
+            "set at hand. Shares of intervals at 95 % that cover it; widths in points.",
             f"`{command}` at {commit_of_checkout()}, {platform.machine()}, {os.cpu_count()} cores, torch "
             f"{torch.__version__}, {time.strftime('%Y-%m-%d', time.gmtime())}, {seconds:.0f} s of the CPU.",
             table + "\n",
