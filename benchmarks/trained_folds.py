@@ -1,6 +1,6 @@
 """How often intervals over folds cover the truth when models really are trained, on drawn images.
 
-    python benchmarks/trained_folds.py [--sets 150] [--out FILE.jsonl] [--table results/trained_folds.md] [--small]
+    python benchmarks/trained_folds.py [--sets 200] [--out FILE.jsonl] [--table results/trained_folds.md] [--small]
 
 `coverage.py` simulates models of different folds as independent. Trained ones are not: they share training images, and
 the models of one fold share all of theirs. Here, small networks learn to read one drawn digit: each of many sets of
@@ -34,7 +34,7 @@ IMAGES, FOLDS, SEEDS, MORE_SEEDS = 200, 5, 3, 8
 """Images of a set; folds; seeds that are scored; further seeds that measure the truth of a set."""
 HIDDEN = (8, 32)
 """Hidden units of the networks of the two rows."""
-STEPS, LEARNING_RATE = 60, 0.01
+STEPS, LEARNING_RATE = 150, 0.01
 HEIGHT, WIDTH, CLASSES = 16, 12, 10
 
 
@@ -52,7 +52,7 @@ class Drawn:
 def draw(number: int) -> Drawn:
     """Draw that many images of one digit, rotated, noisy and of many typefaces."""
     config = RenderedWords.Config(
-        charset="0123456789", min_length=1, max_length=1, train=number, val=1, test=1, rotation=25.0, noise=0.3
+        charset="0123456789", min_length=1, max_length=1, train=number, val=1, test=1, rotation=10.0, noise=0.1
     )
     dataset = RenderedWords(config, Path())
     images = [dataset.load_image(index).resize((WIDTH, HEIGHT)) for index in range(number)]
@@ -201,7 +201,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     found = parser(__doc__)
-    found.add_argument("--sets", type=int, default=150, help="sets of images")
+    found.add_argument("--sets", type=int, default=200, help="sets of images")
     found.add_argument("--table", type=Path, help="a Markdown file for the shares")
     return found.parse_args()
 
