@@ -175,7 +175,8 @@ def _width(seen: Sighting, height: int, resize: str) -> tuple[int, str]:
         ratio, reason = 1.25 * max(seen.aspect_ratios), "a quarter more than the widest image that was looked at"
     width = WIDTH_STEP * round(height * ratio / WIDTH_STEP)
     bounded = min(max(width, height), MAX_WIDTH)
-    return bounded, reason if bounded >= width else f"the most; {reason} would be {width:,}"
+    limit = "the most" if bounded < width else "the least"
+    return bounded, reason if bounded == width else f"{limit}; {reason} would be {width:,}"
 
 
 def _width_reduction(seen: Sighting, height: int, width: int, resize: str) -> tuple[int, str]:

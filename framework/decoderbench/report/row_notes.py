@@ -131,9 +131,10 @@ def _notes_on_plateaus(analysis: Analysis) -> Iterator[str]:
             )
             continue
         curve = "its curve falls" if first["falling"] else "its curve is flat and does not say when it leaves it"
+        steps = int(first["steps"])
         yield (
-            f"{which}: still on its plateau after {first['steps']:,} steps ({validated}; {alone}); "
-            f"{curve}; try training.steps = {first['suggested_steps']}"
+            f"{which}: still on its plateau after {steps:,} step{'s' * (steps != 1)} ({validated}; {alone}); {curve}; "
+            f"try training.steps = {first['suggested_steps']}"
         )
 
 
