@@ -182,3 +182,16 @@ def test_page_draws_accuracy_against_labels_of_rows_that_differ_in_their_number_
     drawing = source[source.index('id="plot-labels-title"') :].split("</svg>")[0]
     assert re.findall(r"<title>(row \d: [\d.]+ %)", drawing) == ["row 2: 60.0 %", "row 1: 50.0 %"]
     assert re.findall(r'class="tick middle">([\d,]+)<', drawing)
+
+
+def test_accuracy_by_length_has_a_band_within_its_axes(tmp_path: Path) -> None:
+    labels = [f"{number:02}" for number in range(20)] + [f"{number:03}" for number in range(20)]
+    read = [text if place % (4 if place < 20 else 2) else "x" for place, text in enumerate(labels)]
+    publish_readings(tmp_path, {"CTC": [read, read]}, labels)
+    bands = [
+        dict(attributes)["d"] for tag, attributes in page_of(tmp_path).elements if ("class", "band c0") in attributes
+    ]
+    assert len(bands) == 1
+    ends = {float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", bands[0] or "")}
+    assert len(ends) == 4
+    assert 10 <= min(ends) <= max(ends) < 258  # between the ends of the axis

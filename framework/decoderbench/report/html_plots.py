@@ -158,8 +158,9 @@ def line_plot(
     if known.empty or known[x].nunique() < 2:
         return None
     places, values = [float(place) for place in known[x]], [factor * float(value) for value in known[y]]
+    ends = [factor * float(end) for name in ("low", "high") if band for end in known[f"{y}_{name}"].dropna()]
     bounds = (0.0, 100.0 if factor == 100 else float("inf"))
-    plot = Plot(linear_axis(labels[0], places, whole=True), linear_axis(labels[1], values, bounds=bounds))
+    plot = Plot(linear_axis(labels[0], places, whole=True), linear_axis(labels[1], [*values, *ends], bounds=bounds))
     for number in _rows_of(known["index"]):
         ordered = known[known["index"] == number].sort_values(x)
         line = _thin(ordered[x], factor * ordered[y])
