@@ -184,7 +184,7 @@ def test_compare_trains_all_decoders_on_a_folder(
     assert status == 0, err
     for decoder in ("LSTMCell loop", "LSTM + CTC", "attention LSTM"):
         assert f"{decoder} / seed 0: exact match" in out
-    choice = "[image] resize = stretch: images are 2.0 to 2.0 times as wide as high (5th to 95th percentile)"
+    choice = '[image] resize = "stretch": images are alike, 2.0 times as wide as high (median)'
     assert f"recipe: {choice}\n" in out
     report = (results / "report.md").read_text(encoding="utf-8").replace("\\", "")
     assert f"chosen from the data: {choice}\n" in report

@@ -70,13 +70,33 @@ def test_curve_that_does_not_leave_soon_counts_as_flat(tmp_path: Path, nats: Cal
     assert (found["falling"], found["suggested_steps"]) == (False, 2 * STEPS)
 
 
-def test_model_that_knows_its_training_images_by_heart_is_on_no_plateau(tmp_path: Path) -> None:
-    analysis = publish(tmp_path, curve(lambda share: 2.0, train_loss=0.01))
-    assert analysis.plateaus["by_heart"].tolist() == [True]
-    assert analysis.plateaus["suggested_steps"].isna().all()
+@pytest.mark.parametrize(
+    ("nats", "train_loss", "by_heart"),
+    [
+        pytest.param(lambda share: 2.0, 0.01, True, id="training images are read"),
+        pytest.param(lambda share: 1.1 + share, 0.3, True, id="training images begin to be read, others less and less"),
+        pytest.param(lambda share: ENTROPY * (1.6 - 0.7 * share), 0.3, False, id="all begin to be read"),
+        pytest.param(lambda share: ENTROPY, 0.9 * ENTROPY, False, id="neither is read"),
+    ],
+)
+def test_training_images_learned_by_heart_are_no_plateau(
+    tmp_path: Path, nats: Callable[[float], float], train_loss: float, by_heart: bool
+) -> None:
+    analysis = publish(tmp_path, curve(nats, train_loss))
+    assert analysis.plateaus["by_heart"].tolist() == [by_heart]
+    assert analysis.plateaus["suggested_steps"].isna().tolist() == [by_heart]
     (note,) = notes_about(analysis)
-    assert "knows its training images by heart (0.01 nats per character there, 2.00 nats" in note
-    assert "training.steps" not in note
+    assert ("learns its training images by heart, and no others" in note) == by_heart
+    assert ("training.steps" in note) != by_heart
+
+
+@pytest.mark.parametrize(("cer", "lost"), [(0.5, 0), (0.51, 1), (None, 1)])
+def test_model_that_reads_but_is_too_sure_of_its_errors_has_learned(
+    tmp_path: Path, cer: float | None, lost: int
+) -> None:
+    lines = [line | {"val_cer": cer} for line in curve(lambda share: 2.0, train_loss=0.01)]
+    analysis = publish(tmp_path, lines)
+    assert len(analysis.plateaus) == analysis.rows["not_learned"].item() == lost
 
 
 def test_models_of_a_row_share_a_note_and_those_that_learned_have_none(tmp_path: Path) -> None:
@@ -84,7 +104,8 @@ def test_models_of_a_row_share_a_note_and_those_that_learned_have_none(tmp_path:
     analysis = publish(tmp_path, lost, fine, curve(lambda share: ENTROPY))
     assert analysis.plateaus["seed"].tolist() == [0, 2]
     (note,) = notes_about(analysis)
-    assert "(2 models, such as seed 2)" in note
+    assert "CTC, seed 2: still on its plateau" in note
+    assert ", as 1 more of its models;" in note
 
 
 @pytest.mark.parametrize("lost", ["val_nats_per_char", "train_loss"])

@@ -24,6 +24,9 @@ logger = logging.getLogger("decoderbench")
 NOT_LEARNED = 0.8
 """Share of the unigram entropy of the labels from which on a validation nll per character says: nothing was learned."""
 
+READS = 0.5
+"""CER up to which a model reads, however sure it is of its errors."""
+
 
 def find_marks(samples: Samples, learning: pd.DataFrame) -> pd.DataFrame:
     """Return one line per row, in the order of the plan; `learning` is that of `find_learning`.
@@ -62,24 +65,29 @@ def find_learning(samples: Samples, indices: Iterable[int] | None = None) -> pd.
     - val_nats_per_char: the nll per character of the validation labels after the last step.
     - unigram_entropy: of the characters of these labels, in nats: the nll of a decoder that only knows how frequent
       each character is.
-    - learned: whether the first is at most 0.8 of the second; missing if either is not known or the entropy is 0.
+    - val_cer: the CER of the validation images after the last step.
+    - learned: whether the nll is at most 0.8 of the entropy, or else the CER at most 0.5, as of one that reads but is
+      too sure of its errors; missing if the nll or the entropy is not known or the entropy is 0.
     """
     rows = []
     for index in range(len(samples.titles)) if indices is None else indices:
         for record in (record for seed in samples.seeds for record in samples.records(index, seed)):
             cell = record.cell
-            end = _line_after(samples, index, cell, cell.training.steps).get("val_nats_per_char")
-            end = math.nan if end is None else float(end)
+            last = _line_after(samples, index, cell, cell.training.steps)
+            end, cer = (_number(last.get(name)) for name in ("val_nats_per_char", "val_cer"))
             entropy = _unigram_entropy(samples.validation(index, cell))
             known = math.isfinite(end) and entropy > 0
             place: dict[str, Any] = {"index": index, "seed": cell.seed, "fold": cell.fold}
-            learned = end <= NOT_LEARNED * entropy if known else None
-            rows.append(place | {"val_nats_per_char": end, "unigram_entropy": entropy, "learned": learned})
+            learned = (end <= NOT_LEARNED * entropy or cer <= READS) if known else None
+            rows.append(
+                place | {"val_nats_per_char": end, "val_cer": cer, "unigram_entropy": entropy, "learned": learned}
+            )
     dtypes = {
         "index": "int64",
         "seed": "int64",
         "fold": "Int64",
         "val_nats_per_char": "float64",
+        "val_cer": "float64",
         "unigram_entropy": "float64",
         "learned": "boolean",
     }
@@ -143,6 +151,10 @@ def _flags(samples: Samples, index: int, cell: Cell, count: int) -> NDArray[np.f
 def _line_after(samples: Samples, index: int, cell: Cell, step: int) -> dict[str, Any]:
     """Return the line of a cell's history after a step, the last one if it has two; {} if there is none."""
     return next((line for line in reversed(samples.history(index, cell)) if line.get("step") == step), {})
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _groups(frame: pd.DataFrame) -> NDArray[np.intp] | None:

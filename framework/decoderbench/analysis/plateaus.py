@@ -32,13 +32,13 @@ def find_plateaus(samples: Samples, learning: pd.DataFrame) -> pd.DataFrame:
     - steps: how many it was trained for.
     - val_nats_per_char, unigram_entropy: those of `learning`, the frame of `find_learning`.
     - train_nats_per_char: the training loss at the end, per character; missing if it is not known.
-    - by_heart: whether that is below 0.4 of the entropy, half of what a cell must reach on validation to have learned.
-      It then knows its training images, and none else; such a cell is on no plateau.
+    - by_heart: whether it learns its training images and no others: that loss is at most 0.8 of the entropy, as the nll
+      of the validation images would be if it had learned, and this nll does not fall. Such a cell is on no plateau.
     - falling: whether the validation nll of the second half of the steps falls clearly, and fast enough to leave the
       plateau within five times the steps.
     - suggested_steps: for a cell on its plateau, a multiple of 500. If it falls, twice the steps after which the
       line through the second half leaves the plateau, as what follows takes as long again; if not, twice the steps,
-      for its curve does not tell. Missing for one that learned by heart.
+      for its curve does not tell. Missing for one that learns by heart.
     """
     lines = []
     for line in learning[learning["learned"].eq(False)].to_dict("records"):
@@ -47,10 +47,10 @@ def find_plateaus(samples: Samples, learning: pd.DataFrame) -> pd.DataFrame:
             cell for cell in samples.models(index, line["seed"]) if pd.isna(line["fold"]) or cell.fold == line["fold"]
         )
         history, steps = samples.history(index, cell), cell.training.steps
-        loss = _last(history, "train_loss")
-        by_heart = loss < NOT_LEARNED / 2 * line["unigram_entropy"]
-        leaves = _step_of_leaving(history, steps, NOT_LEARNED * line["unigram_entropy"])
-        falling = not by_heart and leaves is not None
+        loss, threshold = _last(history, "train_loss"), NOT_LEARNED * line["unigram_entropy"]
+        leaves = _step_of_leaving(history, steps, threshold)
+        falling = leaves is not None
+        by_heart = loss <= threshold and not falling
         suggested = None if by_heart else ROUNDED_TO * math.ceil(2 * (leaves or steps) / ROUNDED_TO)
         kept = {name: line[name] for name in ("index", "seed", "fold", "val_nats_per_char", "unigram_entropy")}
         lines.append(
@@ -97,5 +97,5 @@ def _step_of_leaving(history: Sequence[Mapping[str, Any]], steps: int, threshold
     error = math.sqrt(float(rest @ rest) / (len(step) - 2) / float(centered @ centered))
     if slope >= -CLEAR_FALL * error or slope >= 0:
         return None
-    reached = float(step[-1]) + max(0.0, float(nats[-1]) - threshold) / -slope
-    return reached if reached <= MOST_TIMES * steps else None
+    reached = float(step.mean() + (threshold - nats.mean()) / slope)
+    return max(reached, float(steps)) if reached <= MOST_TIMES * steps else None

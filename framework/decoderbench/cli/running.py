@@ -134,11 +134,11 @@ def compare(
     registry = load_registry(plugin, plugins_dir)
     with showing_progress(registry, "nothing is written yet"):
         data, dataset, recipe = fit_preset(images, registry, changes=changes, deadline=deadline)
+    data = registry.decide_options(add_variants(merge(data, changes), add or []))
+    checked = parse_experiment(data, source="compare")
     for line in recipe:
         out.print(f"recipe: {line}", markup=False)
     execution["recipe"] = recipe
-    data = registry.decide_options(add_variants(merge(data, changes), add or []))
-    checked = parse_experiment(data, source="compare")
     repeat, where = Repeat(retry_failed, retrain_changed), (images, Path())
     _prepare_and_execute(checked, registry, where, results, device, select, repeat, execution, deadline, dataset)
 

@@ -48,6 +48,11 @@ def value_of(given: Any) -> Any:
     return given.value if isinstance(given, Typed) else given
 
 
+def plain(data: Any) -> Any:
+    """Return nested data with the TOML values of all that was typed."""
+    return _resolve(data, ())
+
+
 def text_of(given: Any) -> Any:
     """Return the text of what was typed, and anything else as it is."""
     return given.text if isinstance(given, Typed) else given

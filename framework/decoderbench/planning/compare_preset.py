@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -15,14 +17,17 @@ from pydantic import ValidationError
 
 from decoderbench.config.grid import DatasetChoice
 from decoderbench.config.merging import merge
-from decoderbench.config.typed_values import value_of
-from decoderbench.data.dataset import ReportProblem, refuse
+from decoderbench.config.typed_values import decide, plain, value_of
+from decoderbench.data.dataset import SPLITS, ReportProblem, Sample, Split, refuse
+from decoderbench.data.image_decoding import to_gray_or_rgb
 from decoderbench.data.image_reading import collected_warnings, read_image
+from decoderbench.data.train_limit import limited_sizes
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.options import AugmentationOptions, ImageOptions, Options, TrainingOptions
 from decoderbench.planning.reading import reading
 from decoderbench.planning.recipe import Sighting, choose_recipe, describe_recipe
+from decoderbench.specs import ctc_frames_needed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 MAX_SAMPLED = 200
 """The most images that are looked at to choose the recipe."""
 LOOKED_AT = 64
-"""The longest side in pixels to which an image is reduced to see whether it has colors."""
+"""The height in pixels to which an image is reduced to see whether it has colors."""
 COLORFUL = 32
 """How many of 255 steps channels must differ by, at one of a hundred pixels, for an image to have colors."""
 TABLES: Mapping[str, type[Options]] = {
@@ -84,9 +89,9 @@ def fit_preset(
     dataset: Dataset = registered.component(config, Path())
     dataset.report_problem = report_problem
     with reading(dataset, registry.plugins, deadline):
-        seen = _look_at(dataset, choice.folds)
-    by_hand = {"grid": _plain(changes.get("grid", {})), **{table: _valid(changes, table) for table in TABLES}}
-    recipe = choose_recipe(seen, by_hand) if seen.sizes else []
+        seen = _look_at(dataset, choice)
+    by_hand = {"grid": plain(changes.get("grid", {})), **{table: _valid_options(changes, table) for table in TABLES}}
+    recipe = choose_recipe(seen, by_hand) if seen is not None else []
     name = re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
     experiment = merge(
         preset, {"name": name or "comparison", "dataset": choice.model_dump(mode="python", exclude_unset=True)}
@@ -107,43 +112,58 @@ def _dataset_at(path: Path, options: object) -> dict[str, Any]:
     return {"use": "folder", "path": str(path)}
 
 
-def _look_at(dataset: Dataset, folds: int | None) -> Sighting:
-    """Return what some images of a dataset show, evenly taken from all, and how many are to train on."""
+def _look_at(dataset: Dataset, choice: DatasetChoice) -> Sighting | None:
+    """Return what the data show: some images, evenly taken from all that are not tested, and all labels.
+
+    With folds, each image is tested by a fold. None if no image can be read, which the data audit tells.
+    """
     samples = dataset.samples()
-    sizes, lengths, colored = [], [], 0
-    indices = range(0, len(samples), max(1, len(samples) // MAX_SAMPLED))
-    for done, index in enumerate(indices):
-        dataset.report_progress(done, len(indices))
+    untested = [row for row, sample in enumerate(samples) if sample.split != "test" or choice.folds]
+    looked_at = untested[:: max(1, math.ceil(len(untested) / MAX_SAMPLED))]
+    sizes, labels, colored = [], [], 0
+    for done, row in enumerate(looked_at):
+        dataset.report_progress(done, len(looked_at))
         try:
             with collected_warnings():  # the data audit repeats them
-                image = read_image(dataset, index)
+                image = to_gray_or_rgb(read_image(dataset, row))
         except DataError:
             continue  # the data audit names it
         sizes.append(image.size)
-        lengths.append(len(samples[index].label))
+        labels.append(samples[row].label)
         colored += _has_colors(image)
-    num_train = sum(sample.split == "train" for sample in samples)
-    if folds is not None:  # by the ratio of train and val, of all images but a fold
-        known = num_train + sum(sample.split == "val" for sample in samples)
-        num_train = round(len(samples) * (folds - 1) / folds * (num_train / known if known else 1))
-    return Sighting(num_train, tuple(sizes), tuple(lengths), colored / max(1, len(sizes)))
+    if not sizes:
+        return None
+    needed = max(ctc_frames_needed(sample.label) for sample in samples)
+    return Sighting(_count_training(samples, choice), needed, tuple(sizes), tuple(labels), colored / len(sizes))
+
+
+def _count_training(samples: Sequence[Sample], choice: DatasetChoice) -> int:
+    """Return how many images train, with folds about how many."""
+    sizes: dict[Split, int] = {split: sum(sample.split == split for sample in samples) for split in SPLITS}
+    if choice.folds is not None:  # the ratio of train and val stays, of all images but those of a fold
+        rest = len(samples) * (choice.folds - 1) // choice.folds
+        train = rest * sizes["train"] // max(1, sizes["train"] + sizes["val"])
+        sizes = {**sizes, "train": train, "val": rest - train}
+    try:
+        return limited_sizes(sizes, choice.train_limit)["train"]
+    except DataError:
+        return sizes["train"]  # the data audit tells that there are fewer
 
 
 def _has_colors(image: Image) -> bool:
-    small = image.convert("RGB")
-    small.thumbnail((LOOKED_AT, LOOKED_AT))
-    pixels = np.asarray(small).astype(np.int16)
+    if image.mode == "L":
+        return False
+    image.thumbnail((image.width, LOOKED_AT))
+    pixels = np.asarray(image).astype(np.int16)
     return float(np.percentile(pixels.max(axis=2) - pixels.min(axis=2), 99)) >= COLORFUL
 
 
-def _valid(changes: Mapping[str, Any], table: str) -> dict[str, Any]:
-    """Return the options of a table that are set; none if any of them is a mistake, which is reported later."""
-    try:
-        return TABLES[table].model_validate(_plain(changes.get(table, {}))).model_dump(exclude_unset=True)
-    except ValidationError:
-        return {}
-
-
-def _plain(typed: object) -> Any:
-    value = value_of(typed)
-    return {key: _plain(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
+def _valid_options(changes: Mapping[str, Any], table: str) -> dict[str, Any]:
+    """Return the options of a table that are set, without mistakes, which are reported later."""
+    found: dict[str, Any] = {}
+    given = value_of(changes.get(table, {}))
+    for option, value in given.items() if isinstance(given, Mapping) else ():
+        with suppress(ValidationError):
+            options = TABLES[table].model_validate(decide({option: value}, TABLES[table]))
+            found |= options.model_dump(exclude_unset=True)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,14 +165,21 @@ def line_plot(
         ordered = known[known["index"] == number].sort_values(x)
         line = _thin(ordered[x], factor * ordered[y])
         if band:
-            inside = ordered.dropna(subset=[f"{y}_low", f"{y}_high"])
-            low, high = ((factor * inside[f"{y}_{end}"]).astype("float64").tolist() for end in ("low", "high"))
-            if len(inside) > 1:
-                plot.band(inside[x].astype("float64").tolist(), low, high, number)
+            for run in _known_runs(ordered[[x, f"{y}_low", f"{y}_high"]].astype("float64")):
+                low, high = ((factor * run[f"{y}_{end}"]).tolist() for end in ("low", "high"))
+                plot.band(run[x].tolist(), low, high, number)
         plot.line(line, number)
         for place, value in line if points else []:
             plot.point(place, value, number, text=f"row {number + 1}, {place:g}: {value:.3g}")
     return Figure(plot.render(identity, f"{labels[1]} against {labels[0]}"), caption, _rows_of(known["index"]))
+
+
+def _known_runs(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the lines between those with missing values, where there are two at least."""
+    known = frame.notna().all(axis="columns")
+    for _, run in frame[known].groupby((~known).cumsum()[known]):
+        if len(run) > 1:
+            yield run
 
 
 def label_plot(analysis: Analysis) -> Figure | None:

@@ -115,26 +115,27 @@ def _notes_on_image_sets(analysis: Analysis) -> Iterator[str]:
 
 
 def _notes_on_plateaus(analysis: Analysis) -> Iterator[str]:
-    """Yield for each row whose models did not learn why, and what to try; of similar models one is described."""
+    """Yield for each row whose models did not learn why, and what to try; of similar models the best is described."""
     for _, of in analysis.plateaus.groupby(["index", "by_heart"], sort=True):
         first = of.sort_values("val_nats_per_char").iloc[0]
         place = models_text([(first["seed"], None if pd.isna(first["fold"]) else first["fold"])])
-        title = analysis.samples.titles[first["index"]]
-        which = f"{title} ({f'{len(of)} models, such as {place}' if len(of) > 1 else place})"
+        which = f"{analysis.samples.titles[first['index']]}, {place}"
+        others = f", as {len(of) - 1} more of its models" if len(of) > 1 else ""
         validated = f"{first['val_nats_per_char']:.2f} nats per character on validation"
         alone = f"how frequent each character is gives {first['unigram_entropy']:.2f}"
         if first["by_heart"]:
             yield (
-                f"{which}: knows its training images by heart "
-                f"({first['train_nats_per_char']:.2g} nats per character there, {validated}; {alone}); more steps do "
-                "not help: stronger augmentation, a deeper encoder, fewer recurrent layers, or more images may"
+                f"{which}: learns its training images by heart, and no others "
+                f"({first['train_nats_per_char']:.2g} nats per character there, {validated}; {alone}){others}; more "
+                "steps do not help, but stronger augmentation, a deeper encoder, narrower recurrent layers, or more "
+                "images may"
             )
             continue
         curve = "its curve falls" if first["falling"] else "its curve is flat and does not say when it leaves it"
         steps = int(first["steps"])
         yield (
-            f"{which}: still on its plateau after {steps:,} step{'s' * (steps != 1)} ({validated}; {alone}); {curve}; "
-            f"try training.steps = {first['suggested_steps']}"
+            f"{which}: still on its plateau after {steps:,} step{'s' * (steps != 1)} ({validated}; {alone}){others}; "
+            f"{curve}; try training.steps = {first['suggested_steps']}"
         )
 
 
