@@ -122,7 +122,10 @@ def test_errors_have_the_intervals_of_folds(tmp_path: Path) -> None:
     places = [place for size in (4, 3, 2) for place in range(size)]
     for length in (1, 2, 3, 4):
         own = [place for place, label in enumerate(places) if len(LABELS[label]) == length]
-        assert by_length["exact_match"][length] == pytest.approx(exact_matches(TWO)[0][:, own].mean())
+        scores = Scores(exact_matches(TWO)[:1, :, own].astype(float), np.ones(1), folds=FOLDS[own])
+        expected = row(scores, 0, proportion=True)
+        found = by_length.loc[length, ["exact_match", "exact_match_low", "exact_match_high"]].tolist()
+        assert found == pytest.approx([expected.value, expected.low, expected.high], nan_ok=True)
 
 
 def test_seed_that_lacks_a_fold_is_no_seed_and_the_fold_is_named(tmp_path: Path) -> None:
