@@ -229,7 +229,7 @@ def test_readme_promises_name_tests_that_exist() -> None:
             assert re.search(r"^def test_", (ROOT / test).read_text(), re.MULTILINE), test
 
 
-LONG_TO_PLAN = ("decoders", "length", "length_gpu", "lines", "lines_ladder", "lines_ladder_gpu")
+LONG_TO_PLAN = ("decoders", "iiit5k_gpu", "length", "length_gpu", "lines", "lines_ladder", "lines_ladder_gpu")
 """Experiments with many decoders of long texts, each of which writes a line of empty values."""
 
 

@@ -69,8 +69,9 @@ def cell_planner(registry: Registry, folder: Path) -> PlanCells:
 
 def _plan(name: str, registry: Registry) -> tuple[Cell, ...]:
     experiment = load_experiment(EXPERIMENTS / f"{name}.toml")
-    if experiment.dataset.use == "rendered_words":  # to draw 100,000 images takes minutes; a few show the same
-        few = {"train": 400, "val": 100, "test": 200}
+    drawn = "train" in experiment.dataset.options
+    if experiment.dataset.use == "rendered_words" or (drawn and experiment.image.resize == "keep"):
+        few = {"train": 400, "val": 100, "test": 200}  # to draw 100,000 images takes minutes; these show the same
         experiment = Experiment(**merge(experiment.as_given(), {"dataset": few}))
     if experiment.image.resize == "keep":  # a probe of each width takes seconds; two widths show the same
         experiment = Experiment(**merge(experiment.as_given(), {"image": {"buckets": 2}}))
