@@ -229,13 +229,17 @@ def test_readme_promises_name_tests_that_exist() -> None:
             assert re.search(r"^def test_", (ROOT / test).read_text(), re.MULTILINE), test
 
 
-LONG_TO_PLAN = ("decoders", "iiit5k_gpu", "length", "length_gpu", "lines", "lines_ladder", "lines_ladder_gpu")
-"""Experiments with many decoders of long texts, each of which writes a line of empty values."""
+LONG_TO_PLAN = ("colored_captchas", "decoders", "length", "lines", "lines_ladder")
+"""Experiments with many decoders of long texts, each of which writes a line of empty values, or of several images."""
+
+
+def is_long_to_plan(file: Path) -> bool:
+    return file.stem in LONG_TO_PLAN or file.stem.endswith("_gpu")
 
 
 @pytest.mark.parametrize(
     "file",
-    [pytest.param(file, marks=[pytest.mark.slow] if file.stem in LONG_TO_PLAN else []) for file in EXPERIMENTS],
+    [pytest.param(file, marks=[pytest.mark.slow] if is_long_to_plan(file) else []) for file in EXPERIMENTS],
     ids=lambda file: file.stem,
 )
 def test_experiment_files_have_heads_and_plan(file: Path, plan_cells: PlanCells) -> None:
