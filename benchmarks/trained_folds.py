@@ -154,7 +154,7 @@ def shares_covered(results: list[SetResult]) -> dict[tuple[str, str], dict[str, 
 
 
 def markdown(
-    found: Mapping[tuple[str, str], Mapping[str, list[float]]], truth: str, command: str, seconds: float
+    found: Mapping[tuple[str, str], Mapping[str, list[float]]], truth: str, command: str, commit: str, seconds: float
 ) -> str:
     """Return the shares as a table, with their command, commit, machine and date."""
     names = list(next(iter(found.values())))
@@ -171,7 +171,7 @@ def markdown(
             f"{IMAGES} images is divided into {FOLDS} folds, with {SEEDS} seeds; one split is the first of these folds "
             "alone. The truth is measured on fresh images: of models trained on all sets, and of models trained on the "
             "set at hand. Shares of intervals at 95 % that cover it; widths in points.",
-            f"`{command}` at {commit_of_checkout()}, {platform.machine()}, {os.cpu_count()} cores, torch "
+            f"`{command}` at {commit}, {platform.machine()}, {os.cpu_count()} cores, torch "
             f"{torch.__version__}, {time.strftime('%Y-%m-%d', time.gmtime())}, {seconds:.0f} s of the CPU.",
             table + "\n",
         )
@@ -182,6 +182,7 @@ def main() -> None:
     arguments = _arguments()
     sets, num_fresh, more = (3, 100, 1) if arguments.small else (arguments.sets, 4000, MORE_SEEDS)
     figures = FigureWriter("trained_folds", arguments.out, platform.machine(), f"torch {torch.__version__}")
+    commit = commit_of_checkout() if arguments.table else ""  # before others may change it
     drawn = draw(sets * IMAGES + num_fresh)
     fresh = drawn[sets * IMAGES :]
     results = [
@@ -196,7 +197,7 @@ def main() -> None:
     truth = "accuracies " + " and ".join(f"{accuracy:.3f}" for accuracy in accuracies)
     if arguments.table:
         command = " ".join(["python", "benchmarks/trained_folds.py", *sys.argv[1:]])
-        arguments.table.write_text(markdown(found, truth, command, time.process_time()), encoding="utf-8")
+        arguments.table.write_text(markdown(found, truth, command, commit, time.process_time()), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
