@@ -5,6 +5,7 @@ from .analysis import load_report as load_report
 from .component_options import BridgeOption as BridgeOption
 from .component_options import DecoderOption as DecoderOption
 from .component_options import EncoderOption as EncoderOption
+from .component_options import FirstWeights as FirstWeights
 from .component_options import RectifierOption as RectifierOption
 from .config.cell import Cell as Cell
 from .config.experiment import Experiment as Experiment
@@ -33,6 +34,9 @@ from .errors import did_you_mean as did_you_mean
 from .identity import Introduced as Introduced
 from .identity import NotDecisive as NotDecisive
 from .identity import identity_of as identity_of
+from .inference.loading import load_recognizer as load_recognizer
+from .inference.trained import Reading as Reading
+from .inference.trained import TrainedRecognizer as TrainedRecognizer
 from .kinds import AXES as AXES
 from .labels import Charset as Charset
 from .labels import Labels as Labels

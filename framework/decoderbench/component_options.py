@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, GetCoreSchemaHandler
@@ -33,6 +33,18 @@ def resolve_by_default(resolve: Resolve, *, replace: bool = True) -> None:
     """Resolve options that are checked without a registry, as in `Config(...)`; `replace` an earlier way to do so."""
     if replace or not _of_latest_registry:
         _of_latest_registry["resolve"] = resolve
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """Marks an option that decides nothing but the weights that a component starts from, and the value for none.
+
+    Where trained weights are loaded into a component, it is built with that value, so that nothing is downloaded.
+
+    Example: `pretrained: Annotated[bool, FirstWeights(none=False)] = False`
+    """
+
+    none: Any
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,20 @@ class ComponentOption:
             return resolve(cls, table)
         finally:
             _around.reset(token)
+
+
+def without_first_weights(value: Any) -> Any:
+    """Return options as they are for a component whose weights are loaded: see `FirstWeights`; also within others."""
+    if isinstance(value, ComponentOption):
+        return replace(value, config=without_first_weights(value.config))
+    if isinstance(value, BaseModel):
+        marks = {name: field.metadata for name, field in type(value).model_fields.items()}
+        none = {name: mark.none for name, found in marks.items() for mark in found if isinstance(mark, FirstWeights)}
+        others = {name: without_first_weights(getattr(value, name)) for name in marks if name not in none}
+        return value.model_copy(update=none | others)
+    if isinstance(value, Mapping):
+        return {key: without_first_weights(item) for key, item in value.items()}
+    return type(value)(map(without_first_weights, value)) if type(value) in (list, tuple) else value
 
 
 def _explain_nameless(kind: str, given: Any) -> str:

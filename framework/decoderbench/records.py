@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("decoderbench")
 
-FORMAT = 5
+FORMAT = 6
 """Version of `plan.json` and `result.json`. Files of version 1, written by decoderbench 0.1, do not state it."""
 
-VERIFIED_FORMATS = (4, FORMAT)
-"""The versions that are read and state their sha256. What version 5 added is not set in files of version 4."""
+VERIFIED_FORMATS = (4, 5, FORMAT)
+"""The versions that are read and state their sha256. What a version added is not set in files of earlier ones."""
 
 UNVERIFIED_FORMAT = 3
 """The earlier version that is still read; it states no sha256, so damage may go unnoticed."""

@@ -26,6 +26,8 @@ IMPORTS_TORCH = {
     "data/augmentation",
     "data/resident_dataset",
     "execution",
+    "inference/loading",
+    "inference/trained",
     "model",
     "planning/data_report",
     "planning/grid",

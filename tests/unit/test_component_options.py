@@ -18,11 +18,12 @@ from decoderbench import (
     ComponentConfig,
     CTCDecoder,
     DecoderOption,
+    EncoderOption,
     LabelSpec,
     SequenceSpec,
     identity_of,
 )
-from decoderbench.component_options import ComponentOption
+from decoderbench.component_options import ComponentOption, without_first_weights
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.config.mistakes import explain_mistakes
 from decoderbench.config.typed_values import read_typed
@@ -199,3 +200,28 @@ def test_missing_option_is_needed_by_the_component() -> None:
     with pytest.raises(ValidationError) as caught:
         Needs.model_validate({})
     assert explain_mistakes(caught.value, Needs) == [(("guide",), "is missing; every such table needs it")]
+
+
+class Stems(ComponentConfig):
+    stem: EncoderOption
+    """An encoder."""
+
+    stems: list[EncoderOption]
+    """Encoders."""
+
+    by_name: dict[str, EncoderOption]
+    """Encoders by name."""
+
+
+def test_options_of_first_weights_are_off_at_any_depth_and_all_others_stay() -> None:
+    trained = {"use": "timm_cnn", "model": "resnet10t", "pretrained": True, "stage": 1}
+    given = Stems.model_validate(
+        {"stem": trained, "stems": [trained, {"use": "crnn_vgg"}], "by_name": {"a": trained}}, context=REGISTRY.resolve
+    )
+    built = without_first_weights(given)
+    found = [built.stem, built.stems[0], built.by_name["a"]]
+    assert [option.as_data()["pretrained"] for option in found] == [False] * 3
+    assert [option.as_data()["stage"] for option in found] == [1] * 3
+    assert built.stems[1] == given.stems[1]
+    assert given.stem.as_data()["pretrained"] is True
+    assert without_first_weights(built) == built

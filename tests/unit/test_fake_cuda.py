@@ -42,7 +42,7 @@ from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOp
 from decoderbench.testing import ConformanceError
 from decoderbench.testing.fake_cuda import Seen, fake_cuda
 from decoderbench.testing.rules.devices import BEYOND_FAKE
-from decoderbench.training import evaluation, returned_texts
+from decoderbench.training import evaluation, returned_texts, transcription
 from decoderbench.training.finite_guard import FiniteGuard
 from decoderbench.training.optimizer import build_optimizer, set_learning_rate
 
@@ -308,8 +308,8 @@ def test_batches_and_evaluation_wait_only_for_results(
         assert waits_outside(seen) == []
         assert (images.device, labels.ids.device, labels.host_lengths) == (labels.lengths.device, images.device, (1, 2))
         evaluation.evaluate(recognizer, data, np.array([0, 1, 2]), EvaluationOptions(batch_size=2))
-        assert waits_outside(seen, evaluation.copy_to_host, all_ended) == []
-        assert any(wait.is_in(evaluation.copy_to_host) for wait in seen.waits)
+        assert waits_outside(seen, transcription.copy_to_host, all_ended) == []
+        assert any(wait.is_in(transcription.copy_to_host) for wait in seen.waits)
 
 
 def test_evaluation_with_details_waits_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +323,7 @@ def test_evaluation_with_details_waits_once_more(tmp_path: Path, monkeypatch: py
         recognizer = seen.move(recognizer)
         seen.waits.clear()
         evaluation.evaluate(recognizer, data, np.array([0, 1, 2]), EvaluationOptions(batch_size=2), with_details=True)
-        assert waits_outside(seen, evaluation.copy_to_host, returned_texts.copy_to_host) == []
+        assert waits_outside(seen, transcription.copy_to_host, returned_texts.copy_to_host) == []
         assert any(wait.is_in(returned_texts.copy_to_host) for wait in seen.waits)
 
 

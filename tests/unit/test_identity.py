@@ -172,19 +172,19 @@ def test_source_digest_of_other_files_depends_on_their_bytes(tmp_path: Path) -> 
 def change_format(path: Path, given: int | None) -> bytes:
     """Replace or remove the format of a JSON file and return its new content."""
     data = json.loads(path.read_text())
-    assert data.pop("format") == 5
+    assert data.pop("format") == 6
     del data["sha256"]
     path.write_text(json.dumps(data if given is None else data | {"format": given}))
     return path.read_bytes()
 
 
-@pytest.mark.parametrize(("given", "named"), [(None, 1), (2, 2), (6, 6)])
+@pytest.mark.parametrize(("given", "named"), [(None, 1), (2, 2), (7, 7)])
 def test_read_refuses_record_of_another_format_and_keeps_it(tmp_path: Path, given: int | None, named: int) -> None:
     cell = make_cell()
     directory = publish(tmp_path, [cell], [make_record(cell)])
     file = directory.cell_directory(cell) / "result.json"
     before = change_format(file, given)
-    with pytest.raises(DataError, match=rf"result.json: has format {named}, this decoderbench reads format 5"):
+    with pytest.raises(DataError, match=rf"result.json: has format {named}, this decoderbench reads format 6"):
         directory.read(cell)
     assert file.read_bytes() == before
     assert list(file.parent.glob("*.damaged")) == []

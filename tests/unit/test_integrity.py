@@ -60,10 +60,10 @@ def test_another_layout_of_the_same_json_is_not_damage(tmp_path: Path) -> None:
 
 def test_file_of_a_newer_format_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    newer = seal(json.loads(encode(PLAN)) | {"format": 6, "further": 1})
+    newer = seal(json.loads(encode(PLAN)) | {"format": 7, "further": 1})
     for content in (newer, newer.replace(b'"further": 1', b'"further": 2')):  # whose digest may mean something else
         file.write_bytes(content)
-        with pytest.raises(OtherFormatError, match=r"plan\.json: has format 6, this decoderbench reads format 5"):
+        with pytest.raises(OtherFormatError, match=r"plan\.json: has format 7, this decoderbench reads format 6"):
             read_plan(file)
         assert file.read_bytes() == content
 
@@ -74,12 +74,12 @@ def earlier(record: RunRecord, given: int) -> dict[str, Any]:
     return data if given != UNVERIFIED_FORMAT else {name: data[name] for name in data if name != "artifacts"}
 
 
-@pytest.mark.parametrize("given", [3, 4])
+@pytest.mark.parametrize("given", [3, 4, 5])
 def test_record_of_an_earlier_format_is_read_and_gets_no_field_of_this_one(tmp_path: Path, given: int) -> None:
     data = earlier(make_record(make_cell()), given)
     folder = tmp_path / make_cell().cell_id
     folder.mkdir()
-    content = seal(data) if given == 4 else json.dumps(data).encode()
+    content = seal(data) if given != UNVERIFIED_FORMAT else json.dumps(data).encode()
     (folder / RESULT).write_bytes(content)
     record = read_result(folder)
     assert record.format == given
@@ -90,7 +90,7 @@ def test_record_of_an_earlier_format_is_read_and_gets_no_field_of_this_one(tmp_p
     (folder / RESULT).write_bytes(encode(changed))
     assert read_result(folder).metrics == {"cer": 0.5}
     (folder / RESULT).write_bytes(content.replace(b'"done"', b'"oom"'))
-    if given == 4:
+    if given != UNVERIFIED_FORMAT:
         with pytest.raises(DamagedError, match="sha256 mismatch"):
             read_result(folder)
 

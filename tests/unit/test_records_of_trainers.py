@@ -55,7 +55,7 @@ def test_record_within_the_rules_is_taken_as_it_is(cell: Cell, changes: dict[str
             {"metrics": METRICS | {"exact_match": 5.0}},
             "exact_match = 5.0, which is a fraction of 1 and must be in 0..1",
         ),
-        ({"format": 9}, "format = 9, which must be 5"),
+        ({"format": 9}, "format = 9, which must be 6"),
         ({"metrics": METRICS | {"exact_match": -0.1}}, "exact_match = -0.1, which is a fraction"),
         ({"metrics": METRICS | {"one_minus_ned": 1.5}}, "one_minus_ned = 1.5, which is a fraction"),
         (

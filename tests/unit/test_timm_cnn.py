@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from decoderbench import ConfigError, ImageSpec, InfeasibleError, UnknownNameError, limit_width_reduction
+from decoderbench.component_options import without_first_weights
 from decoderbench_plugins.encoders.timm_cnn import TimmCNN
 
 SMALL = ["resnet10t", "test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"]
@@ -340,6 +341,16 @@ def test_failed_download_of_weights_is_reported(monkeypatch: pytest.MonkeyPatch)
     ):
         build("resnet18", pretrained=True)
     on_meta("resnet18", pretrained=True)
+
+
+def test_published_weights_are_not_loaded_where_trained_ones_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
+    config = without_first_weights(TimmCNN.Config(model="resnet18", pretrained=True, keep_width=4))
+    assert config == TimmCNN.Config(model="resnet18", pretrained=False, keep_width=4)
+    TimmCNN(config, spec())
 
 
 @pytest.mark.parametrize("keep_width", [-4, 3, 64])

@@ -79,16 +79,23 @@ def find_calibration(readings: pd.DataFrame, titles: Sequence[str]) -> Calibrati
 
 def _measure(own: pd.DataFrame) -> tuple[list[float], NDArray[np.float64]]:
     """Return the numbers of one seed in the order of `_NUMBERS`, and its risk at each of `COVERAGES`."""
-    log_prob = own["text_log_prob"].to_numpy(np.float64)
-    order = np.argsort(-log_prob, kind="stable")
-    confidence = np.exp(log_prob[order])
-    equal = (own["reference"] == own["hypothesis"]).to_numpy(np.float64)[order]
-    _, tie = np.unique(-log_prob[order], return_inverse=True)
-    right: NDArray[np.float64] = (np.bincount(tie, weights=equal) / np.bincount(tie))[tie]
+    equal = (own["reference"] == own["hypothesis"]).to_numpy(np.float64)
+    log_prob, right = sort_by_confidence(own["text_log_prob"].to_numpy(np.float64), equal)
+    confidence = np.exp(log_prob)
     risk = 1 - right.cumsum() / np.arange(1, len(right) + 1)
     answered = np.ceil(np.round(COVERAGES * len(right), 9)).astype(np.int64)
     numbers = [right.mean(), confidence.mean(), expected_calibration_error(confidence, right), risk.mean()]
     return [float(number) for number in numbers], risk[answered - 1]
+
+
+def sort_by_confidence(
+    log_prob: NDArray[np.float64], right: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both by falling log p, (N,) each; of images with equal ones each counts as the share that is right."""
+    order = np.argsort(-log_prob, kind="stable")
+    _, tie = np.unique(-log_prob[order], return_inverse=True)
+    shares = np.bincount(tie, weights=right[order]) / np.bincount(tie)
+    return log_prob[order], shares[tie]
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:

@@ -171,10 +171,7 @@ class Samples:
             for seed in self.seeds:
                 table = self._tables.get((row, seed))
                 if table is not None and "group" in table.column_names:
-                    groups = table["group"].to_pylist()
-                    names = [f"in {group}" if group else image for image, group in enumerate(groups)]
-                    codes = {name: code for code, name in enumerate(dict.fromkeys(names))}
-                    return np.array([codes[name] for name in names]) if len(codes) < len(names) else None
+                    return codes_of_groups(table["group"].to_pylist())
         return None
 
     def folds(self, image_set: int) -> np.ndarray[tuple[int], np.dtype[np.intp]] | None:
@@ -324,3 +321,10 @@ class Samples:
         row, seed, fold = place
         cell = next(cell for cell in self.models(row, seed) if cell.fold == fold)
         self._rejected.setdefault(reason, {})[place] = cell
+
+
+def codes_of_groups(groups: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.intp]] | None:
+    """Return for each image, (N,), a code of its group; None if each is its own group, as one without a name is."""
+    names = [f"in {group}" if group else image for image, group in enumerate(groups)]
+    codes = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    return np.array([codes[name] for name in names]) if len(codes) < len(names) else None

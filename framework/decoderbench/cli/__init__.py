@@ -1,5 +1,5 @@
-"""The command line: run, compare, prepare, plan, audit, report, contrast, power, status, verify, clean; new, check,
-plugins.
+"""The command line: run, compare, prepare, plan, audit, report, contrast, power, predict, pack, status, verify, clean;
+new, check, plugins.
 
 Torch is imported only by commands that need it.
 
@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand
 
 from decoderbench import __version__
-from decoderbench.cli import auditing, authoring, comparing, housekeeping, integrity, running, status
+from decoderbench.cli import auditing, authoring, comparing, housekeeping, integrity, reading, running, status
 from decoderbench.cli.common import err, out
 from decoderbench.cli.interrupts import exit_status_of, raising_on_sigterm
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
@@ -65,6 +65,8 @@ app.command(cls=_Command)(auditing.audit)
 app.command(cls=_Command)(running.report)
 app.command(cls=_Command)(comparing.contrast)
 app.command(cls=_Command)(comparing.power)
+app.command(cls=_Command)(reading.predict)
+app.command(cls=_Command)(reading.pack)
 app.command(cls=_Command)(status.status)
 app.command(cls=_Command)(integrity.verify)
 app.command(cls=_Command)(housekeeping.clean)

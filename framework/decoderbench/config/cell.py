@@ -94,6 +94,11 @@ class Cell(Options):
     """Digest of the dataset's fingerprint, without the image options; empty where an earlier version planned the cell.
     Cells with the same are tested on the same images, at whatever size. Not part of the cell's identity."""
 
+    bucket_widths: tuple[int, ...] = ()
+    """Widths in pixels, ascending, to which images of varying width are padded, as `data.width_buckets` says it; empty
+    if all have one width, and where an earlier version planned the cell. It follows from the data, so it is not part of
+    the cell's identity."""
+
     train_limit: int | None = None
     """Number of labeled images to train and validate on, both together; None for all."""
 

@@ -59,6 +59,7 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
                     evaluation=changed.evaluation,
                     data_hash=inputs.data_hash,
                     dataset_hash=inputs.dataset_hash,
+                    bucket_widths=tuple(bucket.width for bucket in probe.buckets),
                     trainers=trainers,
                     train_limit=changed.dataset.train_limit,
                     fold=fold,

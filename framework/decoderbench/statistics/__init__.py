@@ -18,12 +18,14 @@ from decoderbench.statistics.families import (
 from decoderbench.statistics.planning import SeedsNeeded, half_width, power, seeds_needed
 from decoderbench.statistics.rows import row
 from decoderbench.statistics.scores import Scores
+from decoderbench.statistics.selective import Kept, images_needed, keep_confident
 
 __all__ = [
     "ALPHA",
     "Components",
     "Contrast",
     "Estimate",
+    "Kept",
     "Pair",
     "Scope",
     "Scores",
@@ -33,6 +35,8 @@ __all__ = [
     "family",
     "half_width",
     "holm",
+    "images_needed",
+    "keep_confident",
     "mark_bold",
     "not_shown_to_be_worse",
     "power",

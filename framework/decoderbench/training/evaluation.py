@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DivergedError
 from decoderbench.metrics import Definition, Evaluation, Transcriptions, built_in_definitions
 from decoderbench.model.recognizer import Recognizer
-from decoderbench.model.stages import Hypotheses
 from decoderbench.options import EvaluationOptions
 from decoderbench.training.returned_texts import ReturnedTexts
+from decoderbench.training.transcription import copy_to_host, read_batch, texts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,13 +59,10 @@ def evaluate(
     with torch.inference_mode():
         for batch_rows in batches:
             deadline.check("in an evaluation")
-            images, labels, columns = dataset.gather(batch_rows).to_float()
-            memory = recognizer.memory(images, columns)
-            on_device = recognizer.decoder.transcribe(memory, beam_size=options.beam_size)
+            images, labels, columns = dataset.gather(batch_rows)
+            memory, on_device = read_batch(recognizer, images, columns, beam_size=options.beam_size)
             read, scored = copy_to_host(on_device, recognizer.decoder.nll(memory, labels))
-            _refuse_misshapen(read, scored, len(batch_rows), len(dataset.charset))
-            for ids, length in zip(read.ids.tolist(), read.lengths.tolist(), strict=True):
-                hypotheses.append(normalize(dataset.charset.decode(ids[:length])))
+            hypotheses += texts_of(read, scored, len(batch_rows), dataset.charset, normalize)
             log_prob += read.log_prob.tolist()
             nll += scored.tolist()
             if returned is not None:
@@ -95,31 +91,6 @@ def evaluate(
         details={"group": groups, **returned.columns()},
         alignments=returned.alignments(dataset.store.keys),
     )
-
-
-def copy_to_host(read: Hypotheses, nll: Tensor) -> tuple[Hypotheses, Tensor]:
-    """Return the results of a batch on the CPU: the only part of an evaluation that waits for the device."""
-    ended = None if read.ended is None else read.ended.cpu()
-    return Hypotheses(read.ids.cpu(), read.lengths.cpu(), read.log_prob.cpu(), ended), nll.cpu()
-
-
-def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters: int) -> None:
-    """Raise `ValueError` if a decoder breaks the contract of `Hypotheses` or `nll`."""
-    rows = [read.lengths, read.log_prob, nll, *([] if read.ended is None else [read.ended])]
-    shapes = [tuple(tensor.shape) for tensor in rows]
-    if read.ids.ndim != 2 or len(read.ids) != batch or set(shapes) != {(batch,)}:
-        raise ValueError(
-            f"the decoder must return ids (B, S) and lengths, log_prob, nll and ended (B,), B = {batch}; it returned "
-            f"{tuple(read.ids.shape)} and {', '.join(map(str, shapes))}; decoderbench check finds the cause"
-        )
-    inside = torch.arange(read.ids.shape[1], device=read.ids.device) < read.lengths[:, None]  # (B, S)
-    wrong_length = (read.lengths < 0) | (read.lengths > read.ids.shape[1])
-    wrong_id = inside & ((read.ids < 0) | (read.ids >= num_characters))
-    if bool(wrong_length.any()) or bool(wrong_id.any()):
-        raise ValueError(
-            f"a transcription must have ids from 0 to {num_characters - 1} and lengths from 0 to {read.ids.shape[1]}; "
-            f"the decoder returned others; decoderbench check finds the cause"
-        )
 
 
 def _refuse_not_finite(values: NDArray[np.float64], what: str) -> None:

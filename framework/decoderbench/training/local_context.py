@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from decoderbench.alignments import encode_alignments
+from decoderbench.component_options import without_first_weights
 from decoderbench.config.cell import Cell
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.data.augmentation import Augmentation
@@ -259,15 +260,25 @@ def spread(items: Sequence[Item] | NDArray[Any], most: int) -> list[Item]:
     return [items[place] for place in places]
 
 
-def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Recognizer:
+def build_recognizer(
+    cell: Cell, registry: Registry, device: torch.device, *, precision: str | None = None, with_weights: bool = True
+) -> Recognizer:
     """Build the recognizer of a cell, each stage initialized from a seed of its own.
 
     One encoder starts from the same weights under every decoder of the same seed.
+
+    Args:
+        cell: says what it consists of.
+        registry: the components to build it from.
+        device: where its weights are.
+        precision: as `TrainingOptions.precision`; by default that of the cell.
+        with_weights: False if trained weights are loaded into it, so that published ones are not.
     """
 
     def build(kind: str, *specs: object) -> Any:
         component = getattr(cell, kind)
         registered, config = registry[kind].configure(ComponentChoice(use=component.use, **component.options))
+        config = config if with_weights else without_first_weights(config)
         ignored = not_decisive(registered.config_class)
         decisive = sorted((name, sort_keys(value)) for name, value in component.options.items() if name not in ignored)
         torch.manual_seed(derive_seed(cell.training_seed, kind, component.use, repr(decisive)))
@@ -278,5 +289,5 @@ def build_recognizer(cell: Cell, registry: Registry, device: torch.device) -> Re
         encoder = build("encoder", rectifier.image)
         bridge = build("bridge", encoder.features)
         decoder = build("decoder", bridge.memory, cell.labels.spec())
-    dtype = autocast_dtype(device, cell.training.precision)
+    dtype = autocast_dtype(device, precision or cell.training.precision)
     return Recognizer(rectifier, encoder, bridge, decoder, dtype=dtype).to(device)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from decoderbench import (
     ComponentConfig,
     ConfigError,
     Encoder,
+    FirstWeights,
     ImageSpec,
     InfeasibleError,
     UnknownNameError,
@@ -49,7 +50,7 @@ class TimmCNN(Encoder):
         """Feature map to use: an index into the model's `feature_info`. In most models, stage i reduces the image by
         2^(i+1), so stage 2 reduces it by 8. If the first stage reduces by 4 (ConvNeXt), stage 1 reduces by 8."""
 
-        pretrained: bool = False
+        pretrained: Annotated[bool, FirstWeights(none=False)] = False
         """Start from the weights that timm publishes for the model; they are downloaded and cached on first use."""
 
         keep_width: Literal[0, 1, 2, 4, 8, 16, 32] = 0

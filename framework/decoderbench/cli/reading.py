@@ -1,0 +1,195 @@
+"""Commands that use a trained recognizer: predict, pack."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from decoderbench.cli.common import Device, PluginFolders, PluginNames, err, load_registry, out
+from decoderbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from decoderbench.inference.confidence import Confidence
+    from decoderbench.inference.trained import Reading
+
+_Row = dict[str, Any]
+"""What is printed of an image, by the names of the columns of `--csv`."""
+
+Source = Annotated[Path, typer.Argument(help="A folder that a run has written, or a pack.", show_default=False)]
+Row = Annotated[
+    str | None,
+    typer.Option("--row", help="Title or name of a row; its model that is best on validation images."),
+]
+CellId = Annotated[str | None, typer.Option("--cell", help="Id of one cell, or its beginning.")]
+Best = Annotated[
+    bool, typer.Option("--best", help="The row that is best on validation images; so without --row and --cell too.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="auto, float32 or bfloat16.  [default: that of the training]"),
+]
+
+
+def predict(
+    source: Source,
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders of images, or - for paths on standard input.", show_default=False),
+    ],
+    best: Best = False,
+    row: Row = None,
+    cell: CellId = None,
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, help="Width of the beam.  [default: that of the training]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images that are read at a time.")
+    ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option("--reject", help="Mark texts so that of the others at most this share is wrong, as in 0.01."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write a table to this file, and print nothing.")
+    ] = None,
+    device: Device = None,
+    precision: Precision = None,
+    plugin: PluginNames = None,
+    plugins_dir: PluginFolders = None,
+) -> None:
+    """Read images with a trained recognizer: print each with its text and confidence, separated by tabs.
+
+    The confidence is the probability that the decoder gives to its text. An image that cannot be read is a line with
+    the reason, and exit status 1.
+    """
+    from decoderbench.inference.image_files import find_image_files
+
+    _refuse_two_choices(best, row, cell)
+    if as_json and csv_file is not None:
+        raise ConfigError(["--json and --csv: give one of them"])
+    _check_precision(precision)
+    if reject is not None and not 0 < reject < 1:
+        raise ConfigError([f"--reject {reject:g}: must lie between 0 and 1, as in 0.01 for 1 %"])
+    files = find_image_files(images, sys.stdin)
+    registry = load_registry(plugin, plugins_dir)
+    from decoderbench.inference.loading import load
+
+    loaded = load(source, registry, row=row, cell=cell, device=device, precision=precision)
+    for line in (*loaded.origin, *filter(None, [files.note()])):
+        err.print(line, markup=False)
+    least = None if reject is None else _least_log_prob(loaded.recognizer.confidence, reject)
+    read = loaded.recognizer.transcribe_each(files.paths, beam_size=beam, batch_size=batch_size)
+    counts = _Counts()
+    rows = counts.counting(_columns(path, reading, least) for path, reading in zip(files.paths, read, strict=True))
+    if csv_file is not None:
+        _write_csv(csv_file, rows)
+    else:
+        for columns in rows:
+            out.write(f"{json.dumps(columns) if as_json else _as_line(columns)}\n")
+    if least is not None:
+        err.print(f"{counts.rejected:,} of {counts.images:,} texts are rejected", markup=False)
+    if counts.problems:
+        err.print(f"{counts.problems:,} of {counts.images:,} images cannot be read; their lines say why", markup=False)
+        raise typer.Exit(1)
+
+
+def pack(
+    source: Annotated[Path, typer.Argument(help="A folder that a run has written.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The pack to write, as in reader.zip.", show_default=False)],
+    best: Best = False,
+    row: Row = None,
+    cell: CellId = None,
+    plugin: PluginNames = None,
+    plugins_dir: PluginFolders = None,
+) -> None:
+    """Write a trained recognizer as one file, which `predict` reads wherever decoderbench is installed."""
+    _refuse_two_choices(best, row, cell)
+    registry = load_registry(plugin, plugins_dir)
+    from decoderbench.inference.loading import pack as write
+
+    for line in write(source, file, registry, row=row, cell=cell):
+        err.print(line, markup=False)
+    out.print(
+        f"pack: {file}, {file.stat().st_size / 1e6:.1f} MB; decoderbench predict {file} IMAGES reads with it",
+        markup=False,
+    )
+
+
+class _Counts:
+    """How many images were read, how many of them cannot be, and how many texts are rejected."""
+
+    def __init__(self) -> None:
+        self.images = self.problems = self.rejected = 0
+
+    def counting(self, rows: Iterable[_Row]) -> Iterator[_Row]:
+        for row in rows:
+            self.images += 1
+            self.problems += bool(row["problem"])
+            self.rejected += bool(row.get("rejected"))
+            yield row
+
+
+def _least_log_prob(confidence: Confidence, risk: float) -> float:
+    """Return the log p below which texts are rejected, and say what that means."""
+    kept = confidence.keep(risk)
+    of_all = f"{kept.images:,} of {len(confidence.right):,} validation images are above, {kept.wrong:,} of them wrong"
+    bound = f"at most {100 * kept.bound:.2f} % of such texts are wrong, with 95 % confidence"
+    err.print(f"reject     confidence below {confidence(kept.least):.4f}: {of_all}; {bound}", markup=False)
+    err.print("           the same images chose the weights, so of new ones slightly more may be wrong", markup=False)
+    return kept.least
+
+
+def _refuse_two_choices(best: bool, row: str | None, cell: str | None) -> None:
+    given = [name for name, value in (("--best", best or None), ("--row", row), ("--cell", cell)) if value is not None]
+    if len(given) > 1:
+        raise ConfigError([f"{' and '.join(given)}: each chooses a model; give one of them"])
+
+
+def _check_precision(precision: str | None) -> None:
+    known = ("auto", "float32", "bfloat16")
+    if precision is not None and precision not in known:
+        raise ConfigError([f"--precision {precision}: must be one of {', '.join(known)}"])
+
+
+def _columns(path: Path, reading: Reading, least: float | None) -> _Row:
+    """Return what is printed of an image, by name; `rejected` only if texts below a log p are."""
+    sure = reading.log_prob is not None and least is not None and reading.log_prob >= least
+    return {
+        "image": str(path),
+        "text": reading.text,
+        "confidence": reading.confidence,
+        "log_prob": reading.log_prob,
+        **({} if least is None else {"rejected": not reading.problem and not sure}),
+        "problem": reading.problem,
+        "note": reading.note,
+    }
+
+
+def _as_line(row: _Row) -> str:
+    from decoderbench.cli.terminal import escape_unsafe
+
+    confidence = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
+    remark = "; ".join(filter(None, ["rejected" if row.get("rejected") else "", row["problem"], row["note"]]))
+    texts = [row["image"], row["text"] or "", confidence, *filter(None, [remark])]
+    return escape_unsafe("\t".join(text.replace("\t", "\\t").replace("\n", "\\n") for text in texts))
+
+
+def _write_csv(file: Path, rows: Iterable[_Row]) -> None:
+    from decoderbench.storage import write_atomically
+
+    text = io.StringIO(newline="")
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(text, row, lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+    write_atomically(file, text.getvalue().encode(errors="backslashreplace"))

@@ -1,0 +1,182 @@
+"""Which trained model of an experiment reads images: the best on validation images, or the one that is named.
+
+Test images choose nothing, so the accuracy that the report states for a row holds for what is chosen. No torch here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from decoderbench.analysis import Analysis, load_report
+from decoderbench.analysis.samples import Samples
+from decoderbench.errors import ConfigError, DataError, did_you_mean
+from decoderbench.integrity import check_content, read_bytes
+from decoderbench.records import RunRecord
+from decoderbench.results_directory import ResultsDirectory
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model, or the mean of several, reads validation images.
+
+    Attributes:
+        exact_match: share of the images that are right.
+        nats_per_char: nll of the labels in nats per character, which decides between equal shares.
+    """
+
+    exact_match: float
+    nats_per_char: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The order of models: by exact match, then by nats per character, as training keeps the best weights."""
+        return self.exact_match, -self.nats_per_char
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A trained model of an experiment.
+
+    Attributes:
+        analysis: the results of the experiment.
+        row: the number of its row in `analysis.rows`.
+        record: its record.
+        validation: its transcriptions of validation images, as `predictions.COLUMNS` says it.
+        reasons: lines that say what was chosen and why.
+    """
+
+    analysis: Analysis
+    row: int
+    record: RunRecord
+    validation: pd.DataFrame
+    reasons: tuple[str, ...]
+
+    def read_weights(self) -> bytes:
+        """Return the bytes of its weights.
+
+        Raises:
+            DataError: they are missing, or damaged.
+        """
+        folder = self.analysis.results.directory.cell_directory(self.record.cell)
+        artifact = self.record.artifacts.get(WEIGHTS)
+        try:
+            if artifact is not None:
+                check_content(folder / WEIGHTS, artifact)
+            return read_bytes(folder / WEIGHTS)
+        except FileNotFoundError:
+            move = "train the cell again, or choose another with --row or --cell"
+            raise DataError(f"{folder}: no {WEIGHTS}; {move}") from None
+
+
+def choose_model(path: str | Path, *, row: str | None = None, cell: str | None = None) -> Chosen:
+    """Return a trained model of a results folder.
+
+    Args:
+        path: the results folder.
+        row: title or name of a row, of which the model that is best on validation images is taken; by default the row
+            whose models are best on them in the mean.
+        cell: the id of one cell, or its beginning.
+
+    Raises:
+        ConfigError: no such row or cell, or both are given.
+        DataError: the folder has no plan, or no finished cell that has weights and validation images.
+    """
+    if row is not None and cell is not None:
+        raise ConfigError(["--row and --cell: a cell is one model of a row; give one of them"])
+    directory = ResultsDirectory(path)
+    analysis = load_report(directory)
+    samples = analysis.samples
+    models = _models(samples)
+    if not models:
+        raise DataError(f"{directory.path}: no finished cell with validation images; run the experiment to its end")
+    if cell is not None:
+        chosen = _find_cell(models, cell)
+        reasons = [f"model      {chosen.record.cell.title}"]
+    else:
+        number, why = _choose_row(samples, models, row)
+        own = [model for model in models if model.row == number]
+        chosen = max(own, key=lambda model: model.score.rank)
+        reasons = [
+            f"row        {samples.titles[number]}{why}",
+            f"model      {chosen.record.cell.model_title}{_best_of(own, 'model', chosen.score)}",
+        ]
+    return Chosen(analysis, chosen.row, chosen.record, chosen.validation, tuple(reasons))
+
+
+@dataclass(frozen=True)
+class _Model:
+    row: int
+    record: RunRecord
+    validation: pd.DataFrame
+    score: Score
+
+
+def _models(samples: Samples) -> list[_Model]:
+    """Return the models that are done and have read validation images, in the order of the plan."""
+    return [
+        _Model(row, record, validation, _score_of(validation))
+        for row in range(len(samples.titles))
+        for seed in samples.seeds
+        for record in samples.records(row, seed)
+        if (validation := samples.validation(row, record.cell)) is not None and len(validation)
+    ]
+
+
+def _score_of(validation: pd.DataFrame) -> Score:
+    right = (validation["reference"] == validation["hypothesis"]).mean()
+    spelled = validation[validation["nll"].notna()]
+    characters = spelled["reference"].str.len().sum()
+    return Score(float(right), float(spelled["nll"].sum() / characters) if characters else math.inf)
+
+
+def _choose_row(samples: Samples, models: Sequence[_Model], wanted: str | None) -> tuple[int, str]:
+    """Return the number of a row, and why it was chosen."""
+    rows = list(dict.fromkeys(model.row for model in models))
+    if wanted is None:
+        scores = {row: _mean([model.score for model in models if model.row == row]) for row in rows}
+        best = max(rows, key=lambda row: scores[row].rank)
+        alone = f", the only one with a result of {len(samples.titles)}" if len(samples.titles) > 1 else ""
+        return best, f"{_best_of(rows, 'row', scores[best])}" if len(rows) > 1 else alone
+    named = [row for row, title in enumerate(samples.titles) if title == wanted]
+    named = named or [row for row, name in enumerate(samples.names) if name == wanted]
+    if len(named) > 1:
+        titles = "; ".join(samples.titles[row] for row in named)
+        raise ConfigError([f"--row {wanted}: is the name of several rows, give the title of one: {titles}"])
+    if not named:
+        known = [*samples.titles, *filter(None, samples.names)]
+        titles = "; ".join(samples.titles)
+        raise ConfigError([f"--row {wanted}: no such row{did_you_mean(wanted, known)}; the rows are: {titles}"])
+    if named[0] not in rows:
+        raise DataError(f"--row {wanted}: none of its cells is done; run the experiment to its end, or choose another")
+    return named[0], ""
+
+
+def _find_cell(models: Sequence[_Model], wanted: str) -> _Model:
+    ids = [model.record.cell.cell_id for model in models]
+    found = [model for model, known in zip(models, ids, strict=True) if known.startswith(wanted)]
+    exact = [model for model in found if model.record.cell.cell_id == wanted]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    if found:
+        raise ConfigError([f"--cell {wanted}: begins the ids of {len(found)} cells; give more of it"])
+    raise ConfigError([f"--cell {wanted}: no finished cell has this id{did_you_mean(wanted, ids)}"])
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    return Score(
+        sum(score.exact_match for score in scores) / len(scores),
+        sum(score.nats_per_char for score in scores) / len(scores),
+    )
+
+
+def _best_of(candidates: Sequence[object], what: str, score: Score) -> str:
+    if len(candidates) == 1:
+        return ""
+    return f", best of {len(candidates)} {what}s on validation images: {100 * score.exact_match:.1f} % exact match"

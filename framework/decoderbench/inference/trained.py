@@ -1,0 +1,175 @@
+"""TrainedRecognizer: a recognizer with its weights, charset and image rules, which turns images into texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from decoderbench.config.cell import Cell
+from decoderbench.errors import DataError
+from decoderbench.inference.confidence import Confidence
+from decoderbench.inference.image_batches import (
+    ImageBatch,
+    ImageSource,
+    batches_by_width,
+    bucket_width,
+    decode_images,
+)
+from decoderbench.model.module_state import difference
+from decoderbench.model.recognizer import Recognizer
+from decoderbench.registry.registry import Registry
+from decoderbench.training.devices import use_ieee_float32
+from decoderbench.training.local_context import build_recognizer
+from decoderbench.training.transcription import copy_to_host, labels_of, read_batch, texts_of
+
+AHEAD = 2
+"""Batches of images that are decoded while one is read."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read in one image.
+
+    Attributes:
+        text: the text, normalized like the labels of training; None if the image cannot be read.
+        log_prob: log p(text | image) in nats, of the text that is returned: the `text_log_prob` of a run, defined alike
+            for all decoders. None if the decoder does not know it.
+        confidence: how probably the text is right, from 0 to 1, as `Confidence` says it; None without a `log_prob`.
+        problem: why the image cannot be read; empty if it can.
+        note: what a warning said while the image was decoded; empty if there was none.
+    """
+
+    text: str | None
+    log_prob: float | None = None
+    confidence: float | None = None
+    problem: str = ""
+    note: str = ""
+
+
+class TrainedRecognizer:
+    """A recognizer that reads images as those of the test split were read: the same decoding, sizes and padding.
+
+    Args:
+        cell: says what it consists of, and how images are prepared.
+        recognizer: with its weights, on its device.
+        confidence: what validation images say of its log p.
+
+    Attributes:
+        cell: the cell that was trained.
+        recognizer: the network, in eval mode.
+        confidence: turns a log p into a confidence.
+    """
+
+    def __init__(self, cell: Cell, recognizer: Recognizer, confidence: Confidence) -> None:
+        if cell.image.resize == "keep" and not cell.bucket_widths:
+            raise DataError(
+                f"{cell.title}: was planned by an earlier version, which did not record the widths that images are "
+                f"padded to; run the experiment again"
+            )
+        self.cell, self.recognizer, self.confidence = cell, recognizer.eval(), confidence
+        self._charset = cell.labels.spec().charset
+        self.device = next(recognizer.parameters()).device
+
+    @classmethod
+    def build(
+        cls,
+        cell: Cell,
+        weights: bytes,
+        confidence: Confidence,
+        registry: Registry,
+        device: torch.device,
+        *,
+        precision: str | None = None,
+    ) -> TrainedRecognizer:
+        """Build the recognizer of a cell and load its weights.
+
+        Args:
+            cell: says what it consists of.
+            weights: the bytes of a safetensors file.
+            confidence: what validation images say of its log p.
+            registry: the components to build it from.
+            device: where it reads.
+            precision: as `TrainingOptions.precision`; by default that of the cell.
+
+        Raises:
+            DataError: the weights are not those of the components that are installed.
+        """
+        recognizer = build_recognizer(cell, registry, device, precision=precision, with_weights=False)
+        try:
+            tensors = safetensors.torch.load(weights)
+        except SafetensorError as error:
+            raise DataError(f"{cell.title}: its weights are no safetensors file: {error}") from None
+        if why := difference(recognizer, {"weights": tensors, "buffers": {}}):
+            raise DataError(
+                f"{cell.title}: its weights do not fit the components that are installed: {why}; install the versions "
+                f"that it was trained with"
+            )
+        recognizer.load_state_dict(tensors)
+        return cls(cell, recognizer, confidence)
+
+    @property
+    def arithmetic(self) -> str:
+        """The number format and the device, as in "bfloat16 on cpu"."""
+        dtype = self.recognizer.dtype or torch.float32
+        return f"{str(dtype).removeprefix('torch.')} on {self.device}"
+
+    def transcribe(
+        self, images: Iterable[ImageSource], *, beam_size: int | None = None, batch_size: int | None = None
+    ) -> list[Reading]:
+        """Return what is read in each image, in order; an image that cannot be read has a `problem`.
+
+        Args:
+            images: paths, images of Pillow, or arrays of pixels.
+            beam_size: width of the beam; by default that of the cell.
+            batch_size: images that are read at a time, if they have one width; by default that of the cell.
+        """
+        return list(self.transcribe_each(images, beam_size=beam_size, batch_size=batch_size))
+
+    def transcribe_each(
+        self, images: Iterable[ImageSource], *, beam_size: int | None = None, batch_size: int | None = None
+    ) -> Iterator[Reading]:
+        """Yield the same as `transcribe` as soon as all images before are read; memory does not grow with the images.
+
+        Where widths vary, an image waits for others of its width, so texts come in bursts.
+        """
+        options = self.cell.evaluation
+        beam_size, batch_size = beam_size or options.beam_size, batch_size or options.batch_size
+        if self.device.type == "cuda":
+            use_ieee_float32()
+        decoded = decode_images(images, self.cell.image, ahead=AHEAD * batch_size)
+        done: dict[int, Reading] = {}
+        following = 0
+        for item in batches_by_width(decoded, self._width_of, batch_size):
+            if isinstance(item, ImageBatch):
+                done |= self._read(item, beam_size)
+            else:
+                done[item.index] = Reading(None, problem=item.problem)
+            while following in done:
+                yield done.pop(following)
+                following += 1
+
+    def _width_of(self, columns: int) -> int:
+        image = self.cell.image
+        return bucket_width(columns, self.cell.bucket_widths, image) if image.resize == "keep" else image.width
+
+    @torch.inference_mode()
+    def _read(self, batch: ImageBatch, beam_size: int) -> dict[int, Reading]:
+        """Return what is read in each image of a batch, by its index."""
+        images = torch.from_numpy(batch.pixels).to(self.device)
+        varies = self.cell.image.resize == "keep"
+        columns = torch.from_numpy(batch.columns).to(self.device) if varies else None
+        memory, on_device = read_batch(self.recognizer, images, columns, beam_size=beam_size)
+        labels = labels_of(on_device, on_device.lengths.tolist())
+        read, nll = copy_to_host(on_device, self.recognizer.decoder.nll(memory, labels))
+        texts = texts_of(read, nll, len(images), self._charset, self.cell.labels.normalize)
+        scores = [-score if math.isfinite(score) else None for score in nll.tolist()]
+        rows = zip(batch.images, texts, scores, strict=True)
+        return {
+            image.index: Reading(text, score, None if score is None else self.confidence(score), note=image.note)
+            for image, text, score in rows
+        }
