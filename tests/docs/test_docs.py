@@ -208,7 +208,8 @@ def test_architecture_page_names_files_that_exist() -> None:
 
 def test_readme_commands_exist(capfd: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "README.md").read_text()
-    commands = set(re.findall(r"^decoderbench (\w+)", page, re.MULTILINE))
+    blocks = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
+    commands = set(re.findall(r"^decoderbench (\w+)", "\n".join(blocks), re.MULTILINE))
     assert {"run", "compare", "predict", "pack"} <= commands
     for command in commands:
         status, out, _ = call(capfd, command, "--help")

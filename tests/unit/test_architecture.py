@@ -26,6 +26,7 @@ IMPORTS_TORCH = {
     "data/augmentation",
     "data/resident_dataset",
     "execution",
+    "inference/evaluation",
     "inference/loading",
     "inference/trained",
     "model",

@@ -79,7 +79,7 @@ def find_calibration(readings: pd.DataFrame, titles: Sequence[str]) -> Calibrati
 
 def _measure(own: pd.DataFrame) -> tuple[list[float], NDArray[np.float64]]:
     """Return the numbers of one seed in the order of `_NUMBERS`, and its risk at each of `COVERAGES`."""
-    equal = (own["reference"] == own["hypothesis"]).to_numpy(np.float64)
+    equal = np.asarray(own["reference"] == own["hypothesis"], dtype=np.float64)
     log_prob, right = sort_by_confidence(own["text_log_prob"].to_numpy(np.float64), equal)
     confidence = np.exp(log_prob)
     risk = 1 - right.cumsum() / np.arange(1, len(right) + 1)

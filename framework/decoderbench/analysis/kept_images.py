@@ -7,7 +7,7 @@ import hashlib
 import io
 import logging
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,17 @@ class KeptImage:
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
+@dataclass(frozen=True)
+class ImageToKeep:
+    """An image that a page may show, by the data hash of its cells: `pixels` are (C, H, W)."""
+
+    data_hash: str
+    key: str
+    split: Split
+    label: str
+    pixels: NDArray[np.uint8]
+
+
 def write_images(folder: Path, wanted: Sequence[tuple[str, str]], data: Mapping[str, tuple[ImageStore, Audit]]) -> None:
     """Write `images.parquet`: the wanted test images that are there, and some of the training split.
 
@@ -67,21 +78,33 @@ def write_images(folder: Path, wanted: Sequence[tuple[str, str]], data: Mapping[
     Raises:
         StorageError: the file cannot be written.
     """
-    rows: list[tuple[object, ...]] = []
-    size = 0
+    images: list[ImageToKeep] = []
     for number, (name, (store, audit)) in enumerate(data.items()):
         places = {store.keys[row]: row for row in _tested(store, audit)}
         tested = [places[key] for of, key in wanted if of == name and key in places]
         chosen: list[tuple[int, Split]] = [(row, "test") for row in tested]
         chosen += [(row, "train") for row in (_of_training(store, audit) if not number else ())]
         try:
-            images = [(row, split, encode_image(store.pixels(row))) for row, split in chosen]
+            images += [
+                ImageToKeep(name, store.keys[row], split, audit.labels[row], store.pixels(row)) for row, split in chosen
+            ]
         except DamagedImagesError as error:
             logger.warning("%s; the page shows texts without these images", error)
-            continue
-        for row, split, png in images:
-            if (size := size + len(png)) <= MAX_BYTES:
-                rows.append((name, store.keys[row], split, audit.labels[row], png))
+    keep_images(folder, images)
+
+
+def keep_images(folder: Path, images: Iterable[ImageToKeep]) -> None:
+    """Write `images.parquet` from images, the most needed first, up to `MAX_BYTES`.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    rows: list[tuple[object, ...]] = []
+    size = 0
+    for image in images:
+        png = encode_image(image.pixels)
+        if (size := size + len(png)) <= MAX_BYTES:
+            rows.append((image.data_hash, image.key, image.split, image.label, png))
     content = io.BytesIO()
     pd.DataFrame(rows, columns=_COLUMNS).to_parquet(content, index=False)
     write_atomically(folder / IMAGES, content.getvalue())

@@ -1,4 +1,4 @@
-"""Commands that use a trained recognizer: predict, pack."""
+"""Commands that use a trained recognizer: predict, evaluate, pack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decoderbench.cli.common import Device, PluginFolders, PluginNames, err, load_registry, out
+from decoderbench.cli.common import (
+    Device,
+    Overrides,
+    PluginFolders,
+    PluginNames,
+    command,
+    err,
+    load_registry,
+    merge_overrides,
+    out,
+)
 from decoderbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,13 +90,17 @@ def predict(
         raise ConfigError([f"--reject {reject:g}: must lie between 0 and 1, as in 0.01 for 1 %"])
     files = find_image_files(images, sys.stdin)
     registry = load_registry(plugin, plugins_dir)
-    from decoderbench.inference.loading import load
+    from decoderbench.inference.loading import find_model
+    from decoderbench.training.devices import choose_device, start_device
 
-    loaded = load(source, registry, row=row, cell=cell, device=device, precision=precision)
-    for line in (*loaded.origin, *filter(None, [files.note()])):
+    stored, where = find_model(source, row=row, cell=cell), choose_device(device)
+    start_device(where)
+    reader = stored.build(registry, where, precision)
+    how = f"reads      in {reader.arithmetic}", f"confidence {reader.confidence.describe()}"
+    for line in (*stored.origin, *how, *stored.notes(registry), *filter(None, [files.note()])):
         err.print(line, markup=False)
-    least = None if reject is None else _least_log_prob(loaded.recognizer.confidence, reject)
-    read = loaded.recognizer.transcribe_each(files.paths, beam_size=beam, batch_size=batch_size)
+    least = None if reject is None else _least_log_prob(reader.confidence, reject)
+    read = reader.transcribe_each(files.paths, beam_size=beam, batch_size=batch_size)
     counts = _Counts()
     rows = counts.counting(_columns(path, reading, least) for path, reading in zip(files.paths, read, strict=True))
     if csv_file is not None:
@@ -98,6 +112,69 @@ def predict(
         err.print(f"{counts.rejected:,} of {counts.images:,} texts are rejected", markup=False)
     if counts.problems:
         err.print(f"{counts.problems:,} of {counts.images:,} images cannot be read; their lines say why", markup=False)
+        raise typer.Exit(1)
+
+
+def evaluate(
+    source: Source,
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of labeled images, an LMDB, or a Hugging Face dataset on disk.", show_default=False
+        ),
+    ],
+    row: Annotated[
+        list[str] | None,
+        typer.Option("--row", help="Title or name of a row. Repeatable.  [default: all rows]", show_default=False),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="train, val or test.  [default: all images]", show_default=False)
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Where results go.  [default: results/NAME-on-IMAGES]")
+    ] = None,
+    overrides: Overrides = None,
+    device: Device = None,
+    precision: Precision = None,
+    plugin: PluginNames = None,
+    plugins_dir: PluginFolders = None,
+) -> None:
+    """Read other labeled images with the trained rows of an experiment, and report as a run does.
+
+    All seeds of a row are read with. Options of the data: --set dataset.KEY=VALUE. Labels with characters that the
+    rows do not know count as wrong. Exit status 1 if an image cannot be read.
+    """
+    from decoderbench.data.dataset import SPLITS
+    from decoderbench.results_directory import ResultsDirectory
+
+    _check_precision(precision)
+    if split is not None and split not in SPLITS:
+        raise ConfigError([f"--split {split}: must be one of {', '.join(SPLITS)}"])
+    changes = merge_overrides(overrides, None, None)
+    if others := sorted(changes.keys() - {"dataset"}):
+        raise ConfigError([f"--set {others[0]}: only options of the dataset can be set; the models fix all others"])
+    registry = load_registry(plugin, plugins_dir)
+    from decoderbench.config.typed_values import value_of
+    from decoderbench.inference.evaluation import OtherImages, TrainedModels, evaluate_models, name_of_evaluation
+    from decoderbench.planning.dataset_path import open_dataset
+    from decoderbench.report import markdown_table, write_files
+    from decoderbench.training.devices import choose_device, start_device
+
+    trained, where = TrainedModels.of(source, row or []), choose_device(device)
+    _, dataset = open_dataset(images, registry, value_of(changes.get("dataset", {})))
+    other = OtherImages.read(dataset, images.resolve().name, registry, split)
+    name = name_of_evaluation(trained.experiment, other.name)
+    directory = ResultsDirectory(results or Path("results") / name)
+    directory.refuse_other_experiment(name)
+    directory.begin()
+    start_device(where)
+    analysis, unread = evaluate_models(
+        trained, other, directory, registry, experiment=name, device=where, precision=precision, command=command()
+    )
+    out.print(markdown_table(analysis), markup=False)
+    page = write_files(analysis, command=command())
+    out.print(f"report: {page} and report.html", markup=False)
+    if unread:
         raise typer.Exit(1)
 
 

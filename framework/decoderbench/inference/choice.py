@@ -48,14 +48,14 @@ class Chosen:
         analysis: the results of the experiment.
         row: the number of its row in `analysis.rows`.
         record: its record.
-        validation: its transcriptions of validation images, as `predictions.COLUMNS` says it.
+        validation: its transcriptions of validation images, as `predictions.COLUMNS` says it; None without any.
         reasons: lines that say what was chosen and why.
     """
 
     analysis: Analysis
     row: int
     record: RunRecord
-    validation: pd.DataFrame
+    validation: pd.DataFrame | None
     reasons: tuple[str, ...]
 
     def read_weights(self) -> bytes:
@@ -73,6 +73,27 @@ class Chosen:
         except FileNotFoundError:
             move = "train the cell again, or choose another with --row or --cell"
             raise DataError(f"{folder}: no {WEIGHTS}; {move}") from None
+
+
+def finished_models(path: str | Path, rows: Sequence[str] = ()) -> list[Chosen]:
+    """Return every finished model of a results folder, of all rows or of those with these titles or names.
+
+    Raises:
+        ConfigError: no such row.
+        DataError: the folder has no plan, or no finished cell of these rows.
+    """
+    analysis = load_report(path)
+    samples = analysis.samples
+    wanted = {_find_row(samples, row) for row in rows} or set(range(len(samples.titles)))
+    found = [
+        Chosen(analysis, row, record, samples.validation(row, record.cell), ())
+        for row in sorted(wanted)
+        for seed in samples.seeds
+        for record in samples.records(row, seed)
+    ]
+    if not found:
+        raise DataError(f"{path}: no finished cell of these rows; run the experiment to its end")
+    return found
 
 
 def choose_model(path: str | Path, *, row: str | None = None, cell: str | None = None) -> Chosen:
@@ -144,6 +165,14 @@ def _choose_row(samples: Samples, models: Sequence[_Model], wanted: str | None) 
         best = max(rows, key=lambda row: scores[row].rank)
         alone = f", the only one with a result of {len(samples.titles)}" if len(samples.titles) > 1 else ""
         return best, f"{_best_of(rows, 'row', scores[best])}" if len(rows) > 1 else alone
+    named = _find_row(samples, wanted)
+    if named not in rows:
+        raise DataError(f"--row {wanted}: none of its cells is done; run the experiment to its end, or choose another")
+    return named, ""
+
+
+def _find_row(samples: Samples, wanted: str) -> int:
+    """Return the number of the row with a title or name."""
     named = [row for row, title in enumerate(samples.titles) if title == wanted]
     named = named or [row for row, name in enumerate(samples.names) if name == wanted]
     if len(named) > 1:
@@ -153,9 +182,7 @@ def _choose_row(samples: Samples, models: Sequence[_Model], wanted: str | None) 
         known = [*samples.titles, *filter(None, samples.names)]
         titles = "; ".join(samples.titles)
         raise ConfigError([f"--row {wanted}: no such row{did_you_mean(wanted, known)}; the rows are: {titles}"])
-    if named[0] not in rows:
-        raise DataError(f"--row {wanted}: none of its cells is done; run the experiment to its end, or choose another")
-    return named[0], ""
+    return named[0]
 
 
 def _find_cell(models: Sequence[_Model], wanted: str) -> _Model:

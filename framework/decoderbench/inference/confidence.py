@@ -54,9 +54,9 @@ class Confidence:
         return fitted if fitted.calibration_error < own.calibration_error else own
 
     @classmethod
-    def of_predictions(cls, validation: pd.DataFrame) -> Confidence:
-        """Return the same for the transcriptions of a validation split, as `predictions.COLUMNS` says it."""
-        if "text_log_prob" not in validation:  # an earlier version wrote it
+    def of_predictions(cls, validation: pd.DataFrame | None) -> Confidence:
+        """Return the same for the transcriptions of a validation split, as `predictions.COLUMNS` says it, if any."""
+        if validation is None or "text_log_prob" not in validation:  # an earlier version wrote it
             return cls.of([], [])
         scored = validation[validation["text_log_prob"].notna()]
         return cls.of(scored["text_log_prob"].tolist(), (scored["reference"] == scored["hypothesis"]).tolist())

@@ -24,8 +24,9 @@ from decoderbench.options import ImageOptions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ImageSource = Path | str | Image.Image | np.ndarray[Any, np.dtype[np.uint8]]
-"""A file by its path, an image of Pillow in any mode, or pixels (H, W), (H, W, 3) or (H, W, 4)."""
+ImageSource = Path | str | Image.Image | np.ndarray[Any, np.dtype[np.uint8]] | Callable[[], Image.Image]
+"""A file by its path, an image of Pillow in any mode, pixels (H, W), (H, W, 3) or (H, W, 4), or a function that returns
+the image of a dataset, which is turned as the dataset says."""
 
 MAX_WAITING = 4
 """An image waits for others of its width until so many batches of images have come after it."""
@@ -143,6 +144,8 @@ def _open(source: ImageSource) -> Image.Image:
     """Return an image by the rules of training, turned as its EXIF orientation requires."""
     if isinstance(source, Path | str):
         image = decode_image_file(Path(source))
+    elif callable(source):
+        image = source()
     else:
         image = ImageOps.exif_transpose(Image.fromarray(source) if isinstance(source, np.ndarray) else source)
     if 0 in image.size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from decoderbench.config.cell import Cell
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.errors import ConfigError, DecoderBenchError, UnknownNameError
-from decoderbench.inference.choice import choose_model
+from decoderbench.inference.choice import Chosen, choose_model
 from decoderbench.inference.confidence import Confidence
 from decoderbench.inference.model_card import model_card
 from decoderbench.inference.pack import Manifest, Pack, PackedComponent, is_pack, read_pack, write_pack
@@ -24,16 +24,62 @@ from decoderbench.training.devices import choose_device, start_device
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A trained recognizer, and what is to be said of it.
+class StoredModel:
+    """A trained model as a results folder or a pack has it.
 
     Attributes:
-        recognizer: reads images.
-        origin: lines that say which model it is and why, and in which arithmetic it reads.
+        cell: the cell that was trained.
+        read_weights: returns the bytes of its weights.
+        confidence: what validation images say of its log p.
+        origin: lines that say which model it is, and why.
+        components: of a pack, what it needs and where that came from.
+        validated_on: keys and labels of its validation images, which tell that images are those of its training.
     """
 
-    recognizer: TrainedRecognizer
-    origin: tuple[str, ...]
+    cell: Cell
+    read_weights: Callable[[], bytes]
+    confidence: Confidence
+    origin: tuple[str, ...] = ()
+    components: tuple[PackedComponent, ...] = ()
+    validated_on: frozenset[tuple[str, str]] = frozenset()
+
+    @classmethod
+    def of_results(cls, chosen: Chosen) -> StoredModel:
+        """Return a model of a results folder."""
+        confidence, seen = Confidence.of_predictions(chosen.validation), frozenset[tuple[str, str]]()
+        if chosen.validation is not None:
+            seen = frozenset(zip(chosen.validation["sample"], chosen.validation["reference"], strict=True))
+        return cls(chosen.record.cell, chosen.read_weights, confidence, chosen.reasons, validated_on=seen)
+
+    @classmethod
+    def of_pack(cls, pack: Pack) -> StoredModel:
+        """Return the model of a pack."""
+        manifest, weights = pack.manifest, pack.weights
+        log_prob = manifest.validation_log_prob
+        confidence = Confidence.of(log_prob, unpack_flags(manifest.validation_right, len(log_prob)).tolist())
+        cell = manifest.cell
+        origin = f"row        {cell.variant_title}", f"model      {cell.model_title}"
+        return cls(cell, lambda: weights, confidence, origin, manifest.components)
+
+    def build(self, registry: Registry, device: torch.device, precision: str | None = None) -> TrainedRecognizer:
+        """Return the recognizer with its weights.
+
+        Raises:
+            UnknownNameError: a component is not installed.
+            DataError: the weights are missing, damaged, or not those of the components that are installed.
+        """
+        _refuse_missing(self.cell, registry, self.components)
+        weights = self.read_weights()
+        return TrainedRecognizer.build(self.cell, weights, self.confidence, registry, device, precision=precision)
+
+    def notes(self, registry: Registry) -> list[str]:
+        """Return a note on each component whose source code is not that of the training."""
+        return [
+            f"note       {axis} {component.use!r} has other source code than when it was trained"
+            for axis in AXES
+            for component in [getattr(self.cell, axis)]
+            if registry[axis][component.use].source_digest() != component.source
+        ]
 
 
 def load_recognizer(
@@ -62,45 +108,26 @@ def load_recognizer(
         DataError: the pack or the folder cannot be read, or has no such model.
         UnknownNameError: a component is not installed.
     """
-    registry = registry or Registry(build_plugin_manager())
-    return load(source, registry, row=row, cell=cell, device=device, precision=precision).recognizer
-
-
-def load(
-    source: str | Path,
-    registry: Registry,
-    *,
-    row: str | None = None,
-    cell: str | None = None,
-    device: torch.device | str | None = None,
-    precision: str | None = None,
-) -> Loaded:
-    """Return a trained recognizer as `load_recognizer` does, and what is to be said of it."""
     where = choose_device(None if device is None else str(device))
-    if is_pack(Path(source)):
-        if row is not None or cell is not None:
-            raise ConfigError([f"--row and --cell: choose among results, and {source} is one model; omit them"])
-        pack = read_pack(Path(source))
-        trained, weights, needed = pack.manifest.cell, pack.weights, pack.manifest.components
-        log_prob = pack.manifest.validation_log_prob
-        confidence = Confidence.of(log_prob, unpack_flags(pack.manifest.validation_right, len(log_prob)).tolist())
-        reasons = [f"row        {trained.variant_title}", f"model      {trained.model_title}"]
-    else:
-        chosen = choose_model(source, row=row, cell=cell)
-        trained, weights, needed = chosen.record.cell, chosen.read_weights(), ()
-        confidence = Confidence.of_predictions(chosen.validation)
-        reasons = [*chosen.reasons]
-    _refuse_missing(trained, registry, needed)
+    stored = find_model(source, row=row, cell=cell)
+    registry = registry or Registry(build_plugin_manager())
     start_device(where)
-    recognizer = TrainedRecognizer.build(trained, weights, confidence, registry, where, precision=precision)
-    how = [f"reads      in {recognizer.arithmetic}", f"confidence {confidence.describe()}"]
-    return Loaded(recognizer, (*reasons, *how, *_other_sources(trained, registry)))
+    return stored.build(registry, where, precision)
+
+
+def find_model(source: str | Path, *, row: str | None = None, cell: str | None = None) -> StoredModel:
+    """Return the model that `load_recognizer` would load."""
+    if not is_pack(Path(source)):
+        return StoredModel.of_results(choose_model(source, row=row, cell=cell))
+    if row is not None or cell is not None:
+        raise ConfigError([f"--row and --cell: choose among results, and {source} is one model; omit them"])
+    return StoredModel.of_pack(read_pack(Path(source)))
 
 
 def pack(
     source: str | Path, file: str | Path, registry: Registry, *, row: str | None = None, cell: str | None = None
 ) -> tuple[str, ...]:
-    """Write a trained model of a results folder as a pack, which is read once before it is kept.
+    """Write a trained model of a results folder as a pack; one that cannot be loaded is not written.
 
     Args:
         source: the results folder.
@@ -113,25 +140,22 @@ def pack(
         lines that say which model it is and why.
     """
     chosen = choose_model(source, row=row, cell=cell)
-    trained = chosen.record.cell
-    weights = chosen.read_weights()
-    confidence = Confidence.of_predictions(chosen.validation)
-    # What cannot be loaded is not packed.
-    TrainedRecognizer.build(trained, weights, confidence, registry, torch.device("cpu"))
-    components = [(axis, getattr(trained, axis).use) for axis in AXES]
+    stored, record = StoredModel.of_results(chosen), chosen.record
+    stored.build(registry, torch.device("cpu"))
+    components = [(axis, getattr(stored.cell, axis).use) for axis in AXES]
     manifest = Manifest(
-        cell=trained,
+        cell=stored.cell,
         components=tuple(
             PackedComponent(kind=kind, use=use, origin=registry[kind][use].origin) for kind, use in components
         ),
-        experiment=trained.experiment,
-        metrics=chosen.record.metrics,
-        num_test=chosen.record.num_test,
-        validation_log_prob=tuple(confidence.log_prob.tolist()),
-        validation_right=pack_flags(confidence.right.tolist()),
-        environment=chosen.record.environment,
+        experiment=stored.cell.experiment,
+        metrics=record.metrics,
+        num_test=record.num_test,
+        validation_log_prob=tuple(stored.confidence.log_prob.tolist()),
+        validation_right=pack_flags(stored.confidence.right.tolist()),
+        environment=record.environment,
     )
-    write_pack(Path(file), Pack(manifest, weights, model_card(chosen)))
+    write_pack(Path(file), Pack(manifest, stored.read_weights(), model_card(chosen)))
     return chosen.reasons
 
 
@@ -148,11 +172,3 @@ def _refuse_missing(cell: Cell, registry: Registry, packed: tuple[PackedComponen
         if mistakes:
             texts = "; ".join(f"{'.'.join(map(str, place))} {text}" for place, text in mistakes)
             raise DecoderBenchError(f"{cell.title}: {texts}{packed_with}")
-
-
-def _other_sources(cell: Cell, registry: Registry) -> Iterator[str]:
-    """Yield a note on each component whose source code is not that of the training."""
-    for axis in AXES:
-        component = getattr(cell, axis)
-        if registry[axis][component.use].source_digest() != component.source:
-            yield f"note       {axis} {component.use!r} has other source code than when it was trained"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -14,12 +14,15 @@ from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
 from decoderbench.inference.confidence import Confidence
 from decoderbench.inference.image_batches import (
+    DecodedImage,
     ImageBatch,
     ImageSource,
     batches_by_width,
     bucket_width,
     decode_images,
 )
+from decoderbench.labels import Labels
+from decoderbench.model.memory import Memory
 from decoderbench.model.module_state import difference
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.registry.registry import Registry
@@ -42,6 +45,8 @@ class Reading:
         confidence: how probably the text is right, from 0 to 1, as `Confidence` says it; None without a `log_prob`.
         problem: why the image cannot be read; empty if it can.
         note: what a warning said while the image was decoded; empty if there was none.
+        label_nll: -log p(label | image) in nats of a label that was given; None without one, and for one that the
+            charset cannot spell.
     """
 
     text: str | None
@@ -49,6 +54,7 @@ class Reading:
     confidence: float | None = None
     problem: str = ""
     note: str = ""
+    label_nll: float | None = None
 
 
 class TrainedRecognizer:
@@ -131,11 +137,17 @@ class TrainedRecognizer:
         return list(self.transcribe_each(images, beam_size=beam_size, batch_size=batch_size))
 
     def transcribe_each(
-        self, images: Iterable[ImageSource], *, beam_size: int | None = None, batch_size: int | None = None
+        self,
+        images: Iterable[ImageSource],
+        *,
+        beam_size: int | None = None,
+        batch_size: int | None = None,
+        labels: Sequence[str] | None = None,
     ) -> Iterator[Reading]:
         """Yield the same as `transcribe` as soon as all images before are read; memory does not grow with the images.
 
-        Where widths vary, an image waits for others of its width, so texts come in bursts.
+        Where widths vary, an image waits for others of its width, so texts come in bursts. With `labels`, normalized
+        ones, one per image, each reading has the nll of its label. They change no text.
         """
         options = self.cell.evaluation
         beam_size, batch_size = beam_size or options.beam_size, batch_size or options.batch_size
@@ -146,7 +158,7 @@ class TrainedRecognizer:
         following = 0
         for item in batches_by_width(decoded, self._width_of, batch_size):
             if isinstance(item, ImageBatch):
-                done |= self._read(item, beam_size)
+                done |= self._read(item, beam_size, labels)
             else:
                 done[item.index] = Reading(None, problem=item.problem)
             while following in done:
@@ -158,18 +170,31 @@ class TrainedRecognizer:
         return bucket_width(columns, self.cell.bucket_widths, image) if image.resize == "keep" else image.width
 
     @torch.inference_mode()
-    def _read(self, batch: ImageBatch, beam_size: int) -> dict[int, Reading]:
+    def _read(self, batch: ImageBatch, beam_size: int, labels: Sequence[str] | None) -> dict[int, Reading]:
         """Return what is read in each image of a batch, by its index."""
         images = torch.from_numpy(batch.pixels).to(self.device)
         varies = self.cell.image.resize == "keep"
         columns = torch.from_numpy(batch.columns).to(self.device) if varies else None
         memory, on_device = read_batch(self.recognizer, images, columns, beam_size=beam_size)
-        labels = labels_of(on_device, on_device.lengths.tolist())
-        read, nll = copy_to_host(on_device, self.recognizer.decoder.nll(memory, labels))
+        returned = labels_of(on_device, on_device.lengths.tolist())
+        read, nll = copy_to_host(on_device, self.recognizer.decoder.nll(memory, returned))
         texts = texts_of(read, nll, len(images), self._charset, self.cell.labels.normalize)
-        scores = [-score if math.isfinite(score) else None for score in nll.tolist()]
-        rows = zip(batch.images, texts, scores, strict=True)
-        return {
-            image.index: Reading(text, score, None if score is None else self.confidence(score), note=image.note)
-            for image, text, score in rows
-        }
+        of_labels: list[float | None] = [None] * len(images)
+        if labels is not None:
+            of_labels = self._nll_of_labels(memory, [labels[image.index] for image in batch.images])
+        rows = zip(batch.images, texts, nll.tolist(), of_labels, strict=True)
+        return {image.index: self._reading(image, text, score, of_label) for image, text, score, of_label in rows}
+
+    def _reading(self, image: DecodedImage, text: str, nll: float, label_nll: float | None) -> Reading:
+        log_prob = -nll if math.isfinite(nll) else None
+        confidence = None if log_prob is None else self.confidence(log_prob)
+        return Reading(text, log_prob, confidence, note=image.note, label_nll=label_nll)
+
+    def _nll_of_labels(self, memory: Memory, labels: Sequence[str]) -> list[float | None]:
+        """Return -log p of each label that can be spelled."""
+        longest = self.cell.labels.max_length
+        can = [not self._charset.missing(label) and len(label) <= longest for label in labels]
+        spelled = [label if able else "" for label, able in zip(labels, can, strict=True)]
+        encoded = Labels.from_texts(spelled, self._charset, device=self.device)
+        nll = self.recognizer.decoder.nll(memory, encoded).tolist()
+        return [score if able and math.isfinite(score) else None for score, able in zip(nll, can, strict=True)]

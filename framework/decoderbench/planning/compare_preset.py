@@ -23,8 +23,9 @@ from decoderbench.data.image_decoding import to_gray_or_rgb
 from decoderbench.data.image_reading import collected_warnings, read_image
 from decoderbench.data.train_limit import limited_sizes
 from decoderbench.deadline import NO_DEADLINE, Deadline
-from decoderbench.errors import ConfigError, DataError
+from decoderbench.errors import DataError
 from decoderbench.options import AugmentationOptions, ImageOptions, Options, TrainingOptions
+from decoderbench.planning.dataset_path import open_dataset
 from decoderbench.planning.reading import reading
 from decoderbench.planning.recipe import Sighting, choose_recipe, describe_recipe
 from decoderbench.specs import ctc_frames_needed
@@ -46,8 +47,6 @@ TABLES: Mapping[str, type[Options]] = {
     "augmentation": AugmentationOptions,
     "training": TrainingOptions,
 }
-TEST_FRACTION = 0.2
-"""Share of an LMDB to test on where no other LMDB is given for that."""
 
 
 def fit_preset(
@@ -76,18 +75,9 @@ def fit_preset(
         DataError: the folder is missing or holds no labeled image.
         PendingCellsError: the deadline passed.
     """
-    options = value_of(changes.get("dataset", {}))
-    fixed = _dataset_at(folder, options)
-    if not isinstance(options, Mapping) or options.keys() & fixed.keys():
-        raise ConfigError(["--set dataset: set options of the dataset one by one; its path is the given folder"])
-    preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
-    given = registry["dataset"].decide_options(fixed["use"], options)
-    choice = DatasetChoice.model_validate({**given, **fixed})
-    if mistakes := registry["dataset"].mistakes(choice):
-        raise ConfigError([f"{'.'.join(map(str, ('dataset', *place)))}: {text}" for place, text in mistakes])
-    registered, config = registry["dataset"].configure(choice)
-    dataset: Dataset = registered.component(config, Path())
+    choice, dataset = open_dataset(folder, registry, value_of(changes.get("dataset", {})))
     dataset.report_problem = report_problem
+    preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
     with reading(dataset, registry.plugins, deadline):
         seen = _look_at(dataset, choice)
     by_hand = {"grid": plain(changes.get("grid", {})), **{table: _valid_options(changes, table) for table in TABLES}}
@@ -99,17 +89,6 @@ def fit_preset(
     for chosen in recipe:
         experiment = merge(experiment, chosen.as_changes())
     return experiment, dataset, describe_recipe(recipe)
-
-
-def _dataset_at(path: Path, options: object) -> dict[str, Any]:
-    """Return the dataset that reads a path, with the options that follow from the path."""
-    if (path / "data.mdb").is_file() or (path.suffix.lower() == ".mdb" and path.is_file()):
-        tested = isinstance(options, Mapping) and options.keys() & {"test", "test_fraction"}
-        return {"use": "lmdb", "train": str(path), **({} if tested else {"test_fraction": TEST_FRACTION})}
-    saved = [path / name for name in ("dataset_dict.json", "state.json")]  # by the library of Hugging Face
-    if any(file.is_file() for file in saved) or (path.suffix.lower() == ".parquet" and path.is_file()):
-        return {"use": "hf", "path": str(path)}
-    return {"use": "folder", "path": str(path)}
 
 
 def _look_at(dataset: Dataset, choice: DatasetChoice) -> Sighting | None:
