@@ -57,7 +57,7 @@ DECODER_OPTIONS: dict[str, list[Options]] = {
     "rnn_transducer": [{"hidden_dim": 32, "joint_dim": 32}],
     "hybrid": [{"guide": {"use": "attention_lstm", "hidden_dim": 32}, "read": "joint"}],
     "guided_ctc": [{"guide": {"use": "attention_lstm", "hidden_dim": 32}}],
-    "lstm_ctc": [{}, {"hidden_dim": 32, "num_layers": 2, "bidirectional": False}],
+    "lstm_ctc": [{}, {"hidden_dim": 32, "num_layers": 2, "bidirectional": False}, {"shortcut_weight": 0.1}],
 }
 
 
