@@ -96,6 +96,27 @@ def test_self_conditioning_adds_the_projected_probabilities() -> None:
     assert sum(parameter.numel() for parameter in decoder.feedback.parameters()) == (4 + 1) * 8
 
 
+def test_shortcut_adds_the_weighed_ctc_loss_of_a_convolution_over_the_frames() -> None:
+    decoder, memory = build(shortcut_weight=0.25, focal=1.0), torch.randn(3, 9, 5)
+    assert decoder.shortcut is not None
+    padded = torch.nn.functional.pad(memory, (0, 0, 1, 1))  # (B, T + 2, D)
+    around = torch.stack([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], dim=-1)  # (B, T, D, 3)
+    logits = torch.einsum("btdk,vdk->btv", around, decoder.shortcut.weight) + decoder.shortcut.bias
+    of_lstm, of_shortcut = decoder.nll(memory, LABELS), ctc(logits)
+    torch.testing.assert_close(of_lstm, ctc(decoder(memory)))
+    expected = (1 - (-of_lstm).exp()) * of_lstm + 0.25 * (1 - (-of_shortcut).exp()) * of_shortcut
+    torch.testing.assert_close(decoder.loss(memory, LABELS), expected)
+    assert list(decoder.training_only()) == [decoder.shortcut]
+
+
+def test_reading_does_not_use_the_shortcut() -> None:
+    decoder, memory = build(shortcut_weight=0.1), torch.randn(3, 9, 5)
+    before = decoder.transcribe(memory).log_prob, decoder.nll(memory, LABELS)
+    assert decoder.shortcut is not None
+    decoder.shortcut.weight.data.fill_(7)
+    torch.testing.assert_close((decoder.transcribe(memory).log_prob, decoder.nll(memory, LABELS)), before)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -115,6 +136,7 @@ def test_losses_of_layers_that_do_not_exist_are_refused(options: dict[str, objec
         (LinearCTC, {"focal": 2.0}),
         (LSTMCTC, {"hidden_dim": 32, "num_layers": 3, "intermediate_weight": 0.5, "focal": 1.0}),
         (LSTMCTC, {"hidden_dim": 32, "num_layers": 2, "intermediate_weight": 0.5, "self_conditioned": True}),
+        (LSTMCTC, {"hidden_dim": 32, "num_layers": 2, "intermediate_weight": 0.5, "shortcut_weight": 0.5}),
     ],
 )
 def test_variants_conform(decoder: type[LinearCTC | LSTMCTC], options: dict[str, object]) -> None:
