@@ -1,10 +1,12 @@
 """Sets of options: immutable, and strict about unknown names. No torch here."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+
+from decoderbench.identity import NotDecisive
 
 
 class Options(BaseModel):
@@ -49,6 +51,10 @@ def _broken_rule(given: Any, value: Any) -> str:
     if isinstance(value, bool) and isinstance(given, int | float | str) and not isinstance(given, bool):
         return f"must be true or false, not {'text' if isinstance(given, str) else 'a number'}"
     return ""
+
+
+Stage = Literal["rectifier", "encoder", "bridge", "decoder"]
+"""The stages of a recognizer, in the order of the data flow."""
 
 
 class ComponentConfig(Options):
@@ -102,6 +108,27 @@ class AugmentationOptions(Options):
     """Largest standard deviation of Gaussian noise, as a fraction of the range from black to white."""
 
 
+class LearningRateFactors(Options):
+    """The learning rate of each stage, relative to that of the training."""
+
+    rectifier: float = Field(default=1.0, gt=0)
+    """Factor of the rectifier."""
+
+    encoder: float = Field(default=1.0, gt=0)
+    """Factor of the encoder."""
+
+    bridge: float = Field(default=1.0, gt=0)
+    """Factor of the bridge."""
+
+    decoder: float = Field(default=1.0, gt=0)
+    """Factor of the decoder."""
+
+    def of(self, stage: Stage) -> float:
+        """Return the factor of a stage."""
+        factor: float = getattr(self, stage)
+        return factor
+
+
 class TrainingOptions(Options):
     """How every cell is trained. The budget is a number of optimizer steps, the same for all cells."""
 
@@ -131,9 +158,32 @@ class TrainingOptions(Options):
     """Steps between validations; a tenth of all steps if not set. There is always one after nine tenths of the steps,
     and one at the end."""
 
+    start_from: Annotated[str | None, NotDecisive()] = None
+    """A pack, as `decoderbench pack` writes it, whose weights the cells start from: all tensors of the same name and
+    shape, and of those whose size follows the charset the rows of common characters. Relative to the folder of the
+    experiment file. What the pack holds is part of a cell's identity, its path is not."""
+
+    freeze: tuple[Stage, ...] = ()
+    """Stages that are not trained: rectifier, encoder, bridge, decoder. Their weights and the statistics of their
+    normalization stay as they start."""
+
+    learning_rate_factors: LearningRateFactors = LearningRateFactors()
+    """Factors by which the learning rate of a stage differs from `learning_rate`, as in { encoder = 0.1 }."""
+
     keep: Literal["best", "last"] = "best"
     """Which weights are tested: the best on the validation split (by exact match, then by nats per character), or the
     last."""
+
+    @model_validator(mode="after")
+    def _refuse_to_freeze_all(self) -> Self:
+        rules: dict[tuple[str | int, ...], str] = {}
+        if len(set(self.freeze)) == len(get_args(Stage)):
+            rules["freeze",] = "names all stages, so nothing would be trained; leave one out"
+        for stage in self.freeze:
+            if self.learning_rate_factors.of(stage) != 1:
+                rules["learning_rate_factors", stage] = f"the {stage} is frozen; remove one of the two"
+        refuse(rules, {}, "TrainingOptions")
+        return self
 
     @property
     def nine_tenths(self) -> int:

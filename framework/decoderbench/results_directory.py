@@ -93,6 +93,10 @@ class ResultsDirectory:
         """Return the folder of a cell's artifacts."""
         return self.path / "cells" / cell.cell_id
 
+    def start_file(self, digest: str) -> Path:
+        """Return the copy of a pack that cells start from."""
+        return self.path / "starts" / f"{digest}.zip"
+
     def refuse_other_experiment(self, name: str) -> None:
         """Raise if results of the experiment called `name` cannot be added to this folder.
 

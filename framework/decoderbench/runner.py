@@ -22,6 +22,7 @@ from decoderbench.execution.jobs import choose_jobs
 from decoderbench.execution.resident_data import DataSource
 from decoderbench.execution.run import Run
 from decoderbench.execution.signals import StopSignals
+from decoderbench.execution.starts import keep_starts
 from decoderbench.execution.work import CellWork, objects_of
 from decoderbench.planning.inputs import Inputs
 from decoderbench.planning.prepare import Prepared, prepare
@@ -264,6 +265,7 @@ def execute(
             plugins.notify("data_audited", audit=inputs.audit, settings=prepared.settings_of(inputs))
         changed = "; the data have changed" if directory.has_other_data(prepared.cells) else ""
         directory.write_plan(plan)
+        keep_starts(prepared.starts, prepared.cells, prepared.registry, directory)
         if others := directory.count_other_results([*prepared.trials, *planned]):
             where = directory.path
             logger.info("results of earlier settings in %s that are not in this table: %d%s", where, others, changed)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from decoderbench import DataError, Registry, build_plugin_manager, load_recognizer
 from decoderbench.inference.choice import choose_model
-from decoderbench.inference.pack import read_pack
+from decoderbench.pack import read_pack
 from decoderbench.results_directory import ResultsDirectory
 
 GLYPH = 9  # columns per character

@@ -10,8 +10,8 @@ import pytest
 from helpers.recording import make_cell
 
 from decoderbench import DataError
-from decoderbench.inference.pack import CARD, CHARSET, MANIFEST, WEIGHTS, Manifest, Pack, read_pack, write_pack
 from decoderbench.integrity import seal
+from decoderbench.pack import CARD, CHARSET, MANIFEST, WEIGHTS, Manifest, Pack, read_pack, write_pack
 from decoderbench.records import pack_flags
 
 PACK = Pack(

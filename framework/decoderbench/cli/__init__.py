@@ -1,5 +1,5 @@
-"""The command line: run, compare, prepare, plan, audit, report, contrast, power, predict, evaluate, pack, status,
-verify, clean; new, check, plugins.
+"""The command line: run, compare, finetune, prepare, plan, audit, report, contrast, power, predict, evaluate, pack,
+status, verify, clean; new, check, plugins.
 
 Torch is imported only by commands that need it.
 
@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand
 
 from decoderbench import __version__
-from decoderbench.cli import auditing, authoring, comparing, housekeeping, integrity, reading, running, status
+from decoderbench.cli import auditing, authoring, comparing, housekeeping, integrity, planning, reading, running, status
 from decoderbench.cli.common import err, out
 from decoderbench.cli.interrupts import exit_status_of, raising_on_sigterm
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
@@ -59,8 +59,9 @@ app = typer.Typer(
 )
 app.command(cls=_Command)(running.run)
 app.command(cls=_Command)(running.compare)
-app.command(cls=_Command)(running.prepare)
-app.command(cls=_Command)(running.plan)
+app.command(cls=_Command)(running.finetune)
+app.command(cls=_Command)(planning.prepare)
+app.command(cls=_Command)(planning.plan)
 app.command(cls=_Command)(auditing.audit)
 app.command(cls=_Command)(running.report)
 app.command(cls=_Command)(comparing.contrast)

@@ -1,8 +1,7 @@
-"""Commands that train and report: run, compare, prepare, plan, report."""
+"""Commands that train and report: run, compare, finetune, report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +44,7 @@ from decoderbench.cli.interrupts import exit_status_of
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.merging import merge
 from decoderbench.config.overrides import add_variants
+from decoderbench.errors import ConfigError
 from decoderbench.records import is_failure
 from decoderbench.results_directory import digest_of_path
 from decoderbench.resume import Repeat
@@ -143,66 +143,71 @@ def compare(
     _prepare_and_execute(checked, registry, where, results, device, select, repeat, execution, deadline, dataset)
 
 
-def prepare(
-    experiment: ExperimentFile,
+def finetune(
+    reader: Annotated[Path, typer.Argument(help="A pack, as `decoderbench pack` writes it.", show_default=False)],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of labeled images, an LMDB, or a Hugging Face dataset on disk.", show_default=False
+        ),
+    ],
+    charset: Annotated[
+        str,
+        typer.Option(
+            "--charset",
+            help="new: the characters of the labels; union: those and the pack's; keep: the pack's alone.",
+        ),
+    ] = "new",
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option("--freeze", help="A stage that is not trained, such as encoder. Repeatable.", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Optimizer steps.  [default: by number of images]")
+    ] = None,
+    results: ResultsFolder = None,
+    device: Device = None,
     seeds: Seeds = None,
     overrides: Overrides = None,
-    add: Additions = None,
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
     allow: Allow = None,
+    retry_failed: RetryFailed = False,
+    retrain_changed: RetrainChanged = False,
+    threads: Threads = None,
+    executor: ExecutorName = None,
+    jobs: Jobs = None,
+    cell_timeout: CellTimeout = None,
+    checkpoint_every: CheckpointEvery = "60s",
+    no_locks: NoLocks = False,
     stop_after: StopAfter = None,
 ) -> None:
-    """Do everything that a run does before training: check, plan, decode the images, audit. Train nothing."""
-    deadline = deadline_of(stop_after)
-    checked, registry = load(experiment, merge_overrides(overrides, seeds, allow), add, plugin, plugins_dir)
-    from decoderbench.planning.prepare import prepare as prepare_experiment
+    """Train the recognizer of a pack on with your own images, also with another alphabet.
 
-    with showing_progress(registry, "images decoded so far are kept"):
-        prepared = prepare_experiment(
-            checked, registry=registry, base_dir=experiment.parent, deadline=deadline, audit_images=True
+    Components and image rules are those of the pack. What is loaded and what is built anew is printed. An experiment
+    does the same with training.start_from.
+    """
+    from decoderbench.planning.finetune_preset import POLICIES, fit_finetuning
+
+    deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every)
+    execution |= {"threads": threads, "locking": not no_locks}
+    if charset not in POLICIES:
+        raise ConfigError([f"--charset {charset}: must be one of {', '.join(POLICIES)}"])
+    if steps is not None:
+        changes = override(changes, "--steps", "training.steps", steps)
+    registry = load_registry(plugin, plugins_dir)
+    with showing_progress(registry, "nothing is written yet"):
+        data, dataset, recipe = fit_finetuning(
+            reader, images, registry, charset=charset, freeze=freeze or [], changes=changes, deadline=deadline
         )
-    for inputs in prepared.data.values():
-        for line in inputs.audit.lines(prepared.settings_of(inputs)):
-            out.print(line, markup=False)
-    prepared.refuse_if_infeasible()
-    infeasible = sum(bool(cell.infeasible) for cell in prepared.cells)
-    images = ", ".join(str(inputs.images.directory) for inputs in prepared.data.values())
-    tuning = f"; {len(prepared.trials)} trials of tuning" if prepared.trials else ""
-    out.print(f"{len(prepared.cells)} cells, {infeasible} of them infeasible{tuning}; images: {images}", markup=False)
-
-
-def plan(
-    experiment: ExperimentFile,
-    seeds: Seeds = None,
-    overrides: Overrides = None,
-    add: Additions = None,
-    plugin: PluginNames = None,
-    plugins_dir: PluginFolders = None,
-    allow: Allow = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-) -> None:
-    """Show the grid: frames, parameters and MACs of every cell, and why a cell cannot be trained."""
-    checked, registry = load(experiment, merge_overrides(overrides, seeds, allow), add, plugin, plugins_dir)
-    from decoderbench.planning.grid import plan_table
-    from decoderbench.planning.prepare import prepare
-
-    with showing_progress(registry, "images decoded so far are kept", console=err):
-        prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
-    if as_json:
-        cells = [
-            {"cell_id": cell.cell_id, "data_key": cell.data_key, **cell.model_dump(mode="json")}
-            for cell in (*prepared.trials, *prepared.cells)
-        ]
-        out.write(json.dumps(cells, indent=1) + "\n")
-    else:
-        for inputs in prepared.data.values():
-            for line in inputs.audit_so_far.lines(prepared.settings_of(inputs)):
-                out.print(line, markup=False)
-        out.print(plan_table(prepared.cells), markup=False)
-        if prepared.tuning and prepared.trials:
-            out.print(prepared.tuning.summary(), markup=False)
-    prepared.refuse_if_infeasible()
+    data = registry.decide_options(merge(data, changes))
+    checked = parse_experiment(data, source="finetune")
+    for line in recipe:
+        out.print(f"recipe: {line}", markup=False)
+    execution["recipe"] = recipe
+    repeat, where = Repeat(retry_failed, retrain_changed), (images, Path())
+    _prepare_and_execute(checked, registry, where, results, device, "", repeat, execution, deadline, dataset)
 
 
 def report(

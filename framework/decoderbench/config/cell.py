@@ -69,6 +69,16 @@ class ResolvedLabels(Options):
         )
 
 
+class StartPoint(Options):
+    """The trained model whose weights a cell starts from."""
+
+    digest: str
+    """Digest of the pack; names its copy in the results folder."""
+
+    title: str
+    """Its row, experiment and seed, for people."""
+
+
 class Cell(Options):
     """A recognizer to train: its settings, its names, and its sizes as computed by the plan."""
 
@@ -101,6 +111,9 @@ class Cell(Options):
 
     train_limit: int | None = None
     """Number of labeled images to train and validate on, both together; None for all."""
+
+    start: StartPoint | None = None
+    """What its weights start from; None for weights of their own. The digest is part of the cell's identity."""
 
     fold: int | None = None
     """Which fold it is tested on, counted from 0, of data that are divided into `folds`; None without folds."""
@@ -220,6 +233,7 @@ class Cell(Options):
             "evaluation": identity_of(self.evaluation),
             **({"trainers": list(self.trainers.values())} if self.trainers else {}),
             **({"train_limit": self.train_limit} if self.train_limit is not None else {}),
+            **({"start": self.start.digest} if self.start is not None else {}),
             **({"fold": [self.fold, self.folds]} if self.folds else {}),
             **({"purpose": self.purpose} if self.purpose != "test" else {}),
         }

@@ -31,9 +31,9 @@ from decoderbench.exception_text import to_printable_line
 from decoderbench.inference.choice import finished_models
 from decoderbench.inference.image_batches import decode_images
 from decoderbench.inference.loading import StoredModel
-from decoderbench.inference.pack import is_pack, read_pack
 from decoderbench.metrics import Definition, Evaluation, Transcriptions, sources_of
 from decoderbench.options import ImageOptions
+from decoderbench.pack import is_pack, read_pack
 from decoderbench.planning.reading import reading
 from decoderbench.predictions import encode_predictions
 from decoderbench.records import Plan, RunRecord

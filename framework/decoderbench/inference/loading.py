@@ -14,9 +14,9 @@ from decoderbench.errors import ConfigError, DecoderBenchError, UnknownNameError
 from decoderbench.inference.choice import Chosen, choose_model
 from decoderbench.inference.confidence import Confidence
 from decoderbench.inference.model_card import model_card
-from decoderbench.inference.pack import Manifest, Pack, PackedComponent, is_pack, read_pack, write_pack
 from decoderbench.inference.trained import TrainedRecognizer
 from decoderbench.kinds import AXES
+from decoderbench.pack import Manifest, Pack, PackedComponent, is_pack, read_pack, write_pack
 from decoderbench.records import pack_flags, unpack_flags
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry

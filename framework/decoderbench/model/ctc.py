@@ -50,6 +50,9 @@ class CTCDecoder(Decoder):
             )
         self.vocabulary_size = len(labels.charset) + 1
 
+    def first_character_in(self, weight: str, dimension: int) -> int:
+        return BLANK + 1
+
     @abstractmethod
     def forward(self, memory: Any) -> Tensor:
         """Return unnormalized logits (B, T, V)."""

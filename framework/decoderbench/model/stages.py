@@ -159,6 +159,14 @@ class Decoder(nn.Module, ABC):
         """
         return self.nll(memory, labels)
 
+    def first_character_in(self, weight: str, dimension: int) -> int:
+        """Return the place of the charset's first character in a dimension of a weight whose size follows the charset.
+
+        The other characters follow in order. So trained weights can start a decoder with other characters, or in
+        another order. Override it where something else comes first, such as a blank.
+        """
+        return 0
+
     def training_only(self) -> Sequence[nn.Module]:
         """Return the parts that `loss` alone uses, such as auxiliary heads: their parameters are counted apart."""
         return ()

@@ -79,19 +79,23 @@ def fit_preset(
     dataset.report_problem = report_problem
     preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
     with reading(dataset, registry.plugins, deadline):
-        seen = _look_at(dataset, choice)
+        seen = look_at(dataset, choice)
     by_hand = {"grid": plain(changes.get("grid", {})), **{table: _valid_options(changes, table) for table in TABLES}}
     recipe = choose_recipe(seen, by_hand) if seen is not None else []
-    name = re.sub(r"[^a-z0-9_.-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
-    experiment = merge(
-        preset, {"name": name or "comparison", "dataset": choice.model_dump(mode="python", exclude_unset=True)}
-    )
+    named = {"name": name_after(folder), "dataset": choice.model_dump(mode="python", exclude_unset=True)}
+    experiment = merge(preset, named)
     for chosen in recipe:
         experiment = merge(experiment, chosen.as_changes())
     return experiment, dataset, describe_recipe(recipe)
 
 
-def _look_at(dataset: Dataset, choice: DatasetChoice) -> Sighting | None:
+def name_after(folder: Path, before: str = "") -> str:
+    """Return the name of an experiment on the images of a folder, and what may stand before it."""
+    name = re.sub(r"[^a-z0-9_.-]+", "-", f"{before}{folder.resolve().name}".lower()).strip("-._")[:64]
+    return name or "comparison"
+
+
+def look_at(dataset: Dataset, choice: DatasetChoice) -> Sighting | None:
     """Return what the data show: some images, evenly taken from all that are not tested, and all labels.
 
     With folds, each image is tested by a fold. None if no image can be read, which the data audit tells.

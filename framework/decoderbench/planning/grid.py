@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from tabulate import tabulate
 
@@ -15,17 +16,24 @@ from decoderbench.identity import identity_of
 from decoderbench.kinds import AXES, VARIANT
 from decoderbench.planning.inputs import Inputs
 from decoderbench.planning.meta_probe import MetaProbe, Part
+from decoderbench.planning.starts import Start
 from decoderbench.registry.registry import Registry
 from decoderbench.specs import ImageSpec
 
 
-def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, Inputs]) -> tuple[Cell, ...]:
+def plan_cells(
+    experiment: Experiment,
+    registry: Registry,
+    data: Mapping[str, Inputs],
+    starts: Mapping[str, Start] = MappingProxyType({}),
+) -> tuple[Cell, ...]:
     """Return every cell of the grid: seeds innermost, then folds, then settings, so the cells of a row are adjacent.
 
     Args:
         experiment: what was asked for.
         registry: the components.
         data: the data of each setting, by its label.
+        starts: the packs that cells start from, by `training.start_from`.
 
     Raises:
         ConfigError: a component refuses its options for another reason than the size of its inputs, or two settings
@@ -46,11 +54,13 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
         for fold in inputs.folds:
             probe, labels = probes[variant["setting"], fold]
             size = probe.measure(**chosen)
+            start = None if changed.training.start_from is None else starts[changed.training.start_from]
+            resolved = {axis: part.resolved for axis, part in chosen.items()}
             cells += [
                 Cell(
                     experiment=experiment.name,
                     dataset=changed.dataset.use,
-                    **{axis: part.resolved for axis, part in chosen.items()},
+                    **resolved,
                     seed=seed,
                     image=changed.image,
                     labels=labels,
@@ -62,6 +72,7 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
                     bucket_widths=tuple(bucket.width for bucket in probe.buckets),
                     trainers=trainers,
                     train_limit=changed.dataset.train_limit,
+                    start=None if start is None else start.point,
                     fold=fold,
                     folds=changed.dataset.folds,
                     setting=variant["setting"],
@@ -71,7 +82,7 @@ def plan_cells(experiment: Experiment, registry: Registry, data: Mapping[str, In
                     num_training_only_parameters=size.num_training_only_parameters,
                     frames_per_character=size.frames_per_character,
                     gmacs=size.gmacs,
-                    infeasible=size.infeasible,
+                    infeasible=size.infeasible or (start.why_not(resolved) if start else None),
                 )
                 for seed in grid.seeds
             ]

@@ -17,6 +17,7 @@ from decoderbench.errors import ConfigError, DataError, InfeasibleError
 from decoderbench.metrics import Definition
 from decoderbench.planning.grid import plan_cells
 from decoderbench.planning.inputs import Inputs, read_data
+from decoderbench.planning.starts import Start, read_starts
 from decoderbench.planning.tuning import ReadRecord, Tuning, plan_tuning
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.plugin_manager import build_plugin_manager
@@ -37,6 +38,7 @@ class Prepared:
             are first needed.
         cells: every cell of the grid, in the order of the table; with tuning, undecided ones.
         tuning: what each row may choose; None without tuning.
+        starts: the packs that cells start from.
     """
 
     experiment: Experiment
@@ -45,6 +47,7 @@ class Prepared:
     data: Mapping[str, Inputs]
     cells: tuple[Cell, ...]
     tuning: Tuning | None = None
+    starts: tuple[Start, ...] = ()
 
     @property
     def trials(self) -> tuple[Cell, ...]:
@@ -136,6 +139,7 @@ def prepare(
         raise ConfigError([experiment.describe_mistake(*mistake) for mistake in mistakes])
     metrics = definitions_with(registry["metric"])  # now: a file may be edited while data are read
     settings = experiment.settings()
+    starts = read_starts(settings, Path(base_dir or "."))
     data = read_data(
         settings,
         registry,
@@ -158,9 +162,9 @@ def prepare(
         sizes = count()
     tuning = None
     if experiment.tuning is not None:
-        tuning = plan_tuning(experiment, experiment.tuning, lambda changed: plan_cells(changed, registry, data))
-    cells = tuning.decide(lambda trial: None) if tuning else plan_cells(experiment, registry, data)
-    prepared = Prepared(experiment, registry, metrics, by_key, cells, tuning)
+        tuning = plan_tuning(experiment, experiment.tuning, lambda changed: plan_cells(changed, registry, data, starts))
+    cells = tuning.decide(lambda trial: None) if tuning else plan_cells(experiment, registry, data, starts)
+    prepared = Prepared(experiment, registry, metrics, by_key, cells, tuning, tuple(starts.values()))
     if not registry.plugins.trainers():
         for note in _notes_on_learning(prepared, sizes):
             logger.warning("note     %s", note)

@@ -48,8 +48,22 @@ def notes_on_rows(analysis: Analysis, metrics: Sequence[str]) -> list[str]:
         *_notes_on_bold(analysis, metrics),
         *_notes_on_image_sets(analysis),
         *_notes_on_plateaus(analysis),
+        *_notes_on_starts(analysis),
         *analysis.samples.notes,
     ]
+
+
+def _notes_on_starts(analysis: Analysis) -> Iterator[str]:
+    """Yield a note per trained model that rows start from, with the rows if others do not."""
+    rows: dict[str, dict[str, None]] = {}
+    titles = analysis.samples.titles
+    for index, title in enumerate(titles):
+        for cell in analysis.samples.cells(index):
+            if cell.start is not None:
+                rows.setdefault(cell.start.title, {})[title] = None
+    for start, own in rows.items():
+        which = "" if len(own) == len(titles) else f"{'; '.join(own)}: "
+        yield f"{which}starts from the trained weights of {start}; steps and costs are those after that"
 
 
 def notes_on_folds(rows: pd.DataFrame) -> Iterator[str]:

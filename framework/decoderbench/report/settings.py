@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from decoderbench.config.cell import Cell
 from decoderbench.config.learning_notes import learning_notes, name_settings
 from decoderbench.data.folds import folds_text
 from decoderbench.data.train_limit import merge_sizes
+from decoderbench.options import LearningRateFactors, Stage
 from decoderbench.records import Plan
 
 KEPT = {"best": "the best on the validation split", "last": "the last"}
@@ -39,6 +41,15 @@ def settings_of(plan: Plan) -> list[str]:
         ("steps", lambda cell: f"{cell.training.steps:,}"),
         ("batch size", lambda cell: f"{cell.training.batch_size:,} images"),
         ("epochs", lambda cell: _epochs(cell, trained[cell.variant])),
+        *(
+            (name, read)
+            for name, read in (
+                ("starts from", lambda cell: cell.start.title if cell.start else "weights of its own"),
+                ("frozen", lambda cell: ", ".join(cell.training.freeze) or "none"),
+                ("learning rate factors", _factors),
+            )
+            if any(read(cell) != read(_plain(cell)) for cell in cells)
+        ),
         ("precision", lambda cell: cell.training.precision),
         ("weights tested", lambda cell: KEPT[cell.training.keep]),
         ("augmentation", _augmentation),
@@ -90,6 +101,17 @@ def _by_value(cells: Sequence[Cell], read: Callable[[Cell], str]) -> str:
     if sum(map(len, settings.values())) == len({cell.setting for cell in cells}):  # no setting has two values
         rows = {value: {f"setting {', '.join(labels)}": None} for value, labels in settings.items()}
     return "; ".join(f"{value} ({', '.join(titles)})" for value, titles in rows.items())
+
+
+def _plain(cell: Cell) -> Cell:
+    """Return a cell as it would be without trained weights to start from."""
+    training = cell.training.model_copy(update={"freeze": (), "learning_rate_factors": LearningRateFactors()})
+    return cell.model_copy(update={"start": None, "training": training})
+
+
+def _factors(cell: Cell) -> str:
+    given = cell.training.learning_rate_factors
+    return ", ".join(f"{stage} {given.of(stage):g}" for stage in get_args(Stage) if given.of(stage) != 1) or "none"
 
 
 def _decay(cell: Cell) -> str:

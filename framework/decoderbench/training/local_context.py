@@ -24,6 +24,7 @@ from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
+from decoderbench.pack import read_pack
 from decoderbench.predictions import encode_predictions
 from decoderbench.record_files import CHECKPOINTS
 from decoderbench.records import Cost, RunRecord, pack_flags
@@ -31,6 +32,7 @@ from decoderbench.registry.context import Resumable
 from decoderbench.registry.executor import CellEvent, Report
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
+from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scalars import to_number, to_plain
 from decoderbench.seeds import derive_seed
 from decoderbench.storage import write_atomically
@@ -42,6 +44,7 @@ from decoderbench.training.evaluation import evaluate
 from decoderbench.training.measuring import Turn
 from decoderbench.training.memory import TrainingMemory, transcription_peak_mb
 from decoderbench.training.provenance import describe_arithmetic
+from decoderbench.training.start import start_from
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +122,10 @@ class LocalContext:
         self._recognizers.append(True)
         self._attempt.begin()
         self._memory.restart()  # its baseline is taken before the recognizer exists
-        recognizer = build_recognizer(self.cell, self.registry, self.device)
+        recognizer = build_recognizer(self.cell, self.registry, self.device, with_weights=self.cell.start is None)
+        if self.cell.start is not None:
+            pack = read_pack(ResultsDirectory(self.directory.parents[1]).start_file(self.cell.start.digest))
+            start_from(recognizer, self.cell, self.registry, pack)
         self._attempt.add_recognizer(recognizer)
         return recognizer
 

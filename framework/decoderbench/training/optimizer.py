@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 from torch import nn
 
-from decoderbench.options import TrainingOptions
+from decoderbench.options import Stage, TrainingOptions
 
 
 def build_optimizer(module: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """Return AdamW. Only weights of two or more dimensions decay; biases and norms do not."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    """Return AdamW. Only weights of two or more dimensions decay; biases and norms do not.
+
+    Stages with a factor of their own have groups of their own, whose `factor` `set_learning_rate` applies.
+    """
+    factors = {stage: options.learning_rate_factors.of(stage) for stage in get_args(Stage)}
+    by_factor: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            by_factor.setdefault(factors.get(name.partition(".")[0], 1.0), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": own, "weight_decay": decay, "factor": factor}
+        for factor, parameters in by_factor.items()
+        for own, decay in (
+            ([p for p in parameters if p.ndim >= 2], options.weight_decay),
+            ([p for p in parameters if p.ndim < 2], 0.0),
+        )
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=options.learning_rate, fused=True)
+
+
+def freeze(module: nn.Module, options: TrainingOptions) -> None:
+    """Put the frozen stages of a recognizer in eval mode, so that their statistics stay, and train none of them."""
+    for stage in options.freeze:
+        part = getattr(module, stage)
+        part.requires_grad_(False)
+        part.eval()
 
 
 def learning_rate(step: int, options: TrainingOptions) -> float:
@@ -31,4 +51,4 @@ def learning_rate(step: int, options: TrainingOptions) -> float:
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]

@@ -17,7 +17,7 @@ from decoderbench.registry.context import CellContext
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.seeds import derive_seed
 from decoderbench.training.finite_guard import FiniteGuard
-from decoderbench.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from decoderbench.training.optimizer import build_optimizer, freeze, learning_rate, set_learning_rate
 from decoderbench.training.timing import TrainingClock
 
 PROGRESS_SECONDS = 0.5
@@ -64,6 +64,7 @@ class Trainer:
         self.options = cell.training
         self.validate_every = self.options.validate_every or max(1, self.options.steps // 10)
         self.recognizer = context.recognizer()
+        freeze(self.recognizer, self.options)
         self.optimizer = build_optimizer(self.recognizer, self.options)
         self.guard = FiniteGuard(context.device)
         self.clock = TrainingClock(context.device, lambda: context.idle_seconds)
@@ -106,7 +107,7 @@ class Trainer:
     def train(self) -> Kept:
         """Take all steps that are left, and return the weights to test."""
         last_report = time.perf_counter()
-        self.recognizer.train()
+        self._set_to_train()
         self.validate_if_due()  # the end of the run may have cut this off
         for batch in self.context.batches(self.options.steps, start=self.step + 1):
             self.take_step(batch)
@@ -144,8 +145,12 @@ class Trainer:
             rank = (scores["val_exact_match"], -scores["val_nats_per_char"])
             if self.kept is None or rank > self.kept.rank or self.options.keep == "last":
                 self.kept = Kept(rank, self.step, copy.deepcopy(self.recognizer.state_dict()))
-            self.recognizer.train()
+            self._set_to_train()
         self.validated = self.step
+
+    def _set_to_train(self) -> None:
+        self.recognizer.train()
+        freeze(self.recognizer, self.options)
 
     def validate(self) -> dict[str, Any]:
         """Score the validation split and report it; return the row of the history, whose rates are fractions of 1."""

@@ -81,6 +81,9 @@ class RNNTransducer(Decoder):
         self.of_text = nn.Linear(config.hidden_dim, config.joint_dim, bias=False)
         self.head = nn.Linear(config.joint_dim, self.vocabulary_size)
 
+    def first_character_in(self, weight: str, dimension: int) -> int:
+        return BLANK + 1
+
     def nll(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return -log p(text | image), (B,), summed over all alignments with the valid frames."""
         memory = Memory.of(memory)

@@ -139,7 +139,7 @@ class AttentionLSTM(AutoregressiveDecoder):
         self.positions: Callable[[Memory], Tensor] | None = None
         if config.positions != "none":
             self.positions = LearnedPositions(memory) if config.positions == "learned" else memory_positions
-        self.input_feeding = config.input_feeding
+        self.input_feeding, self.glimpse_dim = config.input_feeding, memory.dim
         self.guided_loss, self.guided_sigma = config.guided_loss, config.guided_sigma
         self.coverage_loss, self.label_smoothing = config.coverage_loss, config.label_smoothing
 
@@ -182,6 +182,10 @@ class AttentionLSTM(AutoregressiveDecoder):
         fixed, before = self.attention.prepare(values, memory)
         glimpse = (memory.frames.new_zeros(memory.batch, memory.dim),) if self.input_feeding else ()
         return self.cell.initial_state(memory.frames, memory.batch), fixed, before, moved, glimpse
+
+    def first_character_in(self, weight: str, dimension: int) -> int:
+        # Without an embedding, the cell reads the glimpse first, then the token.
+        return self.glimpse_dim if weight.startswith("cell.") and dimension == 1 else 0
 
     def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         hidden, _, state = self.advance(self.encode(token), state, memory)

@@ -127,6 +127,10 @@ class RecurrentReader(AutoregressiveDecoder):
                 f"use input_projection = 'linear', feedback = 'embedding', or a bridge that makes the widths equal"
             )
 
+    def first_character_in(self, weight: str, dimension: int) -> int:
+        # A recurrent layer reads the span of the image first, then the feedback.
+        return 0 if weight.startswith(("fc_", "embed")) or dimension == 0 else self.input_dim - self.feedback_dim
+
     @abstractmethod
     def advance(self, read: Tensor, states: States) -> tuple[Tensor, States]:
         """Read (B, input_dim); return the hidden state of the top layer (B, N), and the next state of each layer."""
