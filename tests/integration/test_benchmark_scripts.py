@@ -39,6 +39,7 @@ PARTS = {
     "jobs.py": "jobs",
     "coverage.py": "coverage",
     "trained_folds.py": "trained_folds",
+    "predict.py": "predict",
 }
 
 

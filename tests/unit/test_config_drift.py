@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 from helpers.folders import make, table
-from helpers.recording import make_record
+from helpers.recording import make_cell, make_record
 from pydantic import BaseModel
 
 from decoderbench import Experiment, prepare
 from decoderbench.config.cell import Cell
 from decoderbench.config.merging import merge
 from decoderbench.errors import ConfigError
+from decoderbench.kinds import AXES
+from decoderbench.pack import Manifest, Pack, write_pack
 from decoderbench.planning.meta_probe import MetaProbe, Size
 from decoderbench.records import Plan
 from decoderbench.registry.registry import Registry
@@ -63,6 +65,9 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "training.precision": ("auto", ALL),
     "training.validate_every": (2, ALL),
     "training.keep": ("last", ALL),
+    "training.start_from": ("reader.zip", ALL),
+    "training.freeze": (["encoder"], ALL),
+    **{f"training.learning_rate_factors.{stage}": (0.5, ALL) for stage in AXES},
     "evaluation.batch_size": (8, ALL),
     "evaluation.beam_size": (2, ALL),
     "tuning": ({"over": {"training.learning_rate": [1e-3, 3e-3]}, "seeds": [1000]}, ALL),
@@ -98,6 +103,12 @@ def change(data: dict[str, Any], key: str) -> dict[str, Any]:
 def _no_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan without building the recognizers: their sizes are not part of a cell's identity."""
     monkeypatch.setattr(MetaProbe, "measure", lambda self, **parts: Size())
+
+
+@pytest.fixture(autouse=True)
+def _pack_to_start_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pack(tmp_path / "reader.zip", Pack(Manifest(cell=make_cell()), b"weights", "# Card"))
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""The command line: run, compare, finetune, prepare, plan, audit, report, contrast, power, predict, evaluate, pack,
-status, verify, clean; new, check, plugins.
+"""The command line: run, compare, finetune, prepare, plan, audit, report, contrast, power, predict, evaluate, export,
+pack, status, verify, clean; new, check, plugins.
 
 Torch is imported only by commands that need it.
 
@@ -68,6 +68,7 @@ app.command(cls=_Command)(comparing.contrast)
 app.command(cls=_Command)(comparing.power)
 app.command(cls=_Command)(reading.predict)
 app.command(cls=_Command)(reading.evaluate)
+app.command(cls=_Command)(reading.export)
 app.command(cls=_Command)(reading.pack)
 app.command(cls=_Command)(status.status)
 app.command(cls=_Command)(integrity.verify)

@@ -1,4 +1,4 @@
-"""Commands that use a trained recognizer: predict, evaluate, pack."""
+"""Commands that use a trained recognizer: predict, evaluate, export, pack."""
 
 from __future__ import annotations
 
@@ -176,6 +176,46 @@ def evaluate(
     out.print(f"report: {page} and report.html", markup=False)
     if unread:
         raise typer.Exit(1)
+
+
+def export(
+    source: Source,
+    onnx: Annotated[Path, typer.Option("--onnx", help="The file to write, as in reader.onnx.", show_default=False)],
+    best: Best = False,
+    row: Row = None,
+    cell: CellId = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", help="Images or folders to compare on. Repeatable.", show_default=False),
+    ] = None,
+    check: Annotated[int, typer.Option("--check", min=0, help="Number of drawn images to compare on.")] = 1000,
+    plugin: PluginNames = None,
+    plugins_dir: PluginFolders = None,
+) -> None:
+    """Write a trained recognizer as an ONNX graph that reads strings, if they are those of PyTorch.
+
+    Compared are the test images that the results keep, those of --images, and drawn ones, at all widths.
+    """
+    from decoderbench.inference.image_files import find_image_files
+
+    _refuse_two_choices(best, row, cell)
+    files = find_image_files(images).paths if images else ()
+    registry = load_registry(plugin, plugins_dir)
+    import torch
+
+    from decoderbench.inference.export import export_onnx
+    from decoderbench.inference.image_batches import decode_images
+    from decoderbench.inference.loading import find_model, kept_images
+
+    stored = find_model(source, row=row, cell=cell)
+    reader = stored.build(registry, torch.device("cpu"), "float32")
+    for line in (*stored.origin, *stored.notes(registry)):
+        err.print(line, markup=False)
+    given = decode_images([*kept_images(source, reader.cell), *files], reader.cell.image, ahead=64)
+    found = export_onnx(reader, onnx, (each.pixels for each in given if each.pixels is not None), drawn=check)
+    for line in found.lines():
+        err.print(line, markup=False)
+    out.print(f"onnx: {onnx}, {found.size / 1e6:.1f} MB; charset and image rules are in its metadata", markup=False)
 
 
 def pack(

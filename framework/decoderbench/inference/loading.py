@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
+from PIL import Image
 
+from decoderbench.analysis.kept_images import read_images
 from decoderbench.config.cell import Cell
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.errors import ConfigError, DecoderBenchError, UnknownNameError
@@ -157,6 +160,15 @@ def pack(
     )
     write_pack(Path(file), Pack(manifest, stored.read_weights(), model_card(chosen)))
     return chosen.reasons
+
+
+def kept_images(source: str | Path, cell: Cell) -> list[Image.Image]:
+    """Return the test images that a results folder keeps for its page, if it was trained with those of the cell."""
+    if is_pack(Path(source)):
+        return []
+    kept = read_images(Path(source))
+    pictures = (image for (data_hash, _), image in kept.items() if data_hash == cell.data_hash)
+    return [Image.open(BytesIO(picture.png)) for picture in pictures]
 
 
 def _refuse_missing(cell: Cell, registry: Registry, packed: tuple[PackedComponent, ...]) -> None:

@@ -198,9 +198,9 @@ class AutoregressiveDecoder(Decoder):
 def all_ended(ended: Tensor) -> bool:
     """Return whether all texts have ended: the one wait for the device, once per character.
 
-    Always False on the meta device, which has no values.
+    Always False on the meta device, which has no values, and in a graph that is exported, which takes all steps.
     """
-    return not ended.is_meta and bool(ended.all())
+    return not ended.is_meta and not torch.compiler.is_exporting() and bool(ended.all())
 
 
 def select_rows(state: State, rows: Tensor) -> State:
