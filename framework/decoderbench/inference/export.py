@@ -163,11 +163,22 @@ def _to_onnx(graph: _GraphOfReader, reader: TrainedRecognizer) -> bytes:
                 )  # fmt: skip
                 assert program is not None
                 program.model.metadata_props.update(_metadata(reader))
+                _refuse_fixed(program.model.graph.inputs[0].shape, free["images"], reader)
                 return bytes(program.model_proto.SerializeToString())
+        except InfeasibleError:
+            raise
         except Exception as error:  # noqa: BLE001 - torch raises many kinds, and a plugin's forward any
             failure = error
     assert failure is not None
     raise _infeasible(reader, failure) from failure
+
+
+def _refuse_fixed(shape: Any, free: dict[int, Any], reader: TrainedRecognizer) -> None:
+    """Raise `InfeasibleError` if the graph has made a free size of its input that of the example."""
+    for dimension, what in ((0, "batches of {} images"), (3, "images {} pixels wide")):
+        if dimension in free and isinstance(size := shape[dimension], int):
+            reason = f"it reads {what.format(size)} only, those of the example"
+            raise InfeasibleError(f"decoder {reader.cell.decoder.use!r} cannot be an ONNX graph: {reason}")
 
 
 def _infeasible(reader: TrainedRecognizer, error: Exception) -> InfeasibleError:
