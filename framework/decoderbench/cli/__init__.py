@@ -1,5 +1,5 @@
 """The command line: run, compare, finetune, prepare, plan, audit, report, contrast, power, predict, evaluate, export,
-pack, status, verify, clean; new, check, plugins.
+pack, demo, status, verify, clean; new, check, plugins.
 
 Torch is imported only by commands that need it.
 
@@ -70,6 +70,7 @@ app.command(cls=_Command)(reading.predict)
 app.command(cls=_Command)(reading.evaluate)
 app.command(cls=_Command)(reading.export)
 app.command(cls=_Command)(reading.pack)
+app.command(cls=_Command)(reading.demo)
 app.command(cls=_Command)(status.status)
 app.command(cls=_Command)(integrity.verify)
 app.command(cls=_Command)(housekeeping.clean)

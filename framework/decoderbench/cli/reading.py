@@ -1,4 +1,4 @@
-"""Commands that use a trained recognizer: predict, evaluate, export, pack."""
+"""Commands that use a trained recognizer: predict, evaluate, export, pack, demo."""
 
 from __future__ import annotations
 
@@ -238,6 +238,48 @@ def pack(
         f"pack: {file}, {file.stat().st_size / 1e6:.1f} MB; decoderbench predict {file} IMAGES reads with it",
         markup=False,
     )
+
+
+def demo(
+    source: Source,
+    row: Annotated[
+        list[str] | None,
+        typer.Option("--row", help="Title or name of a row. Repeatable.  [default: all rows]", show_default=False),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any that is free.")] = 8765,
+    device: Device = None,
+    precision: Precision = None,
+    plugin: PluginNames = None,
+    plugins_dir: PluginFolders = None,
+) -> None:
+    """Serve a local page: drop an image on it, and see what every row reads, how sure it is, and where it looked.
+
+    Each row reads with its model that is best on validation images. Ctrl-C ends it.
+    """
+    _check_precision(precision)
+    registry = load_registry(plugin, plugins_dir)
+    from decoderbench.inference.choice import best_of_each_row
+    from decoderbench.inference.demo import DemoRow, DemoServer
+    from decoderbench.inference.loading import StoredModel, find_model
+    from decoderbench.pack import is_pack
+    from decoderbench.training.devices import choose_device, start_device
+
+    where = choose_device(device)
+    if is_pack(source):
+        if row:
+            raise ConfigError([f"--row: chooses among results, and {source} is one model; omit it"])
+        stored = [find_model(source)]
+    else:
+        stored = [StoredModel.of_results(chosen) for chosen in best_of_each_row(source, row or [])]
+    start_device(where)
+    rows = [
+        DemoRow(each.cell.name or each.cell.variant_title, each.build(registry, where, precision)) for each in stored
+    ]
+    with DemoServer(rows, stored[0].cell.experiment, port) as server:
+        server.warm_up()
+        out.print(f"{server.address}  {len(rows)} rows read; Ctrl-C ends it", markup=False)
+        out.file.flush()
+        server.serve_forever()
 
 
 class _Counts:

@@ -96,6 +96,26 @@ def finished_models(path: str | Path, rows: Sequence[str] = ()) -> list[Chosen]:
     return found
 
 
+def best_of_each_row(path: str | Path, rows: Sequence[str] = ()) -> list[Chosen]:
+    """Return, for every row or for those with these titles or names, its model that is best on validation images.
+
+    Rows without a finished model that has validation images are left out.
+
+    Raises:
+        ConfigError: no such row.
+        DataError: the folder has no plan, or there is no such model.
+    """
+    best: dict[int, tuple[tuple[float, float], Chosen]] = {}
+    for chosen in finished_models(path, rows):
+        if chosen.validation is not None and len(chosen.validation):
+            rank = _score_of(chosen.validation).rank
+            if chosen.row not in best or rank > best[chosen.row][0]:
+                best[chosen.row] = rank, chosen
+    if not best:
+        raise DataError(f"{path}: no finished cell with validation images; run the experiment to its end")
+    return [chosen for _, chosen in best.values()]
+
+
 def choose_model(path: str | Path, *, row: str | None = None, cell: str | None = None) -> Chosen:
     """Return a trained model of a results folder.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -25,10 +27,14 @@ from decoderbench.labels import Labels
 from decoderbench.model.memory import Memory
 from decoderbench.model.module_state import difference
 from decoderbench.model.recognizer import Recognizer
+from decoderbench.model.stages import Hypotheses
 from decoderbench.registry.registry import Registry
 from decoderbench.training.devices import use_ieee_float32
 from decoderbench.training.local_context import build_recognizer
 from decoderbench.training.transcription import copy_to_host, labels_of, read_batch, texts_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 AHEAD = 2
 """Batches of images that are decoded while one is read."""
@@ -55,6 +61,22 @@ class Reading:
     problem: str = ""
     note: str = ""
     label_nll: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What was read in one image, and where.
+
+    Attributes:
+        reading: the text; its `problem` if the image cannot be read, and nothing else then.
+        pixels: (C, H, W) uint8, as the recognizer sees the image, padding included.
+        weights: (S, W) float32, from which of W frames side by side each of S characters was read; None if the decoder
+            cannot say, or the frames are in no order.
+    """
+
+    reading: Reading
+    pixels: NDArray[np.uint8] | None = None
+    weights: NDArray[np.float32] | None = None
 
 
 class TrainedRecognizer:
@@ -165,6 +187,27 @@ class TrainedRecognizer:
                 yield done.pop(following)
                 following += 1
 
+    @torch.inference_mode()
+    def explain(self, image: ImageSource, *, beam_size: int | None = None) -> Explanation:
+        """Return what is read in one image, as `transcribe` does, and where each character was read."""
+        (decoded,) = decode_images([image], self.cell.image, ahead=1, threads=1)
+        (item,) = batches_by_width([decoded], self._width_of, 1)
+        if not isinstance(item, ImageBatch):
+            return Explanation(Reading(None, problem=item.problem))
+        memory, read = self._look(item, beam_size or self.cell.evaluation.beam_size)
+        returned = labels_of(read, read.lengths.tolist())
+        (reading,) = self._read(item, beam_size or self.cell.evaluation.beam_size, None).values()
+        return Explanation(reading, item.pixels[0], self._weights_of_columns(memory, returned))
+
+    def _weights_of_columns(self, memory: Memory, returned: Labels) -> NDArray[np.float32] | None:
+        """Return the alignment of the first text, (S, W); over the height of a feature map it is a sum."""
+        weights = self.recognizer.decoder.alignment(memory, returned)
+        if weights is None or not (memory.shape or self.recognizer.bridge.memory.left_to_right):
+            return None
+        of_columns = weights[0].float().reshape(len(weights[0]), *(memory.shape or (1, -1))).sum(dim=1)
+        found: NDArray[np.float32] = of_columns.cpu().numpy()
+        return found
+
     def _width_of(self, columns: int) -> int:
         image = self.cell.image
         return bucket_width(columns, self.cell.bucket_widths, image) if image.resize == "keep" else image.width
@@ -172,18 +215,22 @@ class TrainedRecognizer:
     @torch.inference_mode()
     def _read(self, batch: ImageBatch, beam_size: int, labels: Sequence[str] | None) -> dict[int, Reading]:
         """Return what is read in each image of a batch, by its index."""
-        images = torch.from_numpy(batch.pixels).to(self.device)
-        varies = self.cell.image.resize == "keep"
-        columns = torch.from_numpy(batch.columns).to(self.device) if varies else None
-        memory, on_device = read_batch(self.recognizer, images, columns, beam_size=beam_size)
+        memory, on_device = self._look(batch, beam_size)
         returned = labels_of(on_device, on_device.lengths.tolist())
         read, nll = copy_to_host(on_device, self.recognizer.decoder.nll(memory, returned))
-        texts = texts_of(read, nll, len(images), self._charset, self.cell.labels.normalize)
-        of_labels: list[float | None] = [None] * len(images)
+        texts = texts_of(read, nll, len(batch.images), self._charset, self.cell.labels.normalize)
+        of_labels: list[float | None] = [None] * len(batch.images)
         if labels is not None:
             of_labels = self._nll_of_labels(memory, [labels[image.index] for image in batch.images])
         rows = zip(batch.images, texts, nll.tolist(), of_labels, strict=True)
         return {image.index: self._reading(image, text, score, of_label) for image, text, score, of_label in rows}
+
+    def _look(self, batch: ImageBatch, beam_size: int) -> tuple[Memory, Hypotheses]:
+        """Return the memory of a batch and what the decoder reads in it."""
+        images = torch.from_numpy(batch.pixels).to(self.device)
+        varies = self.cell.image.resize == "keep"
+        columns = torch.from_numpy(batch.columns).to(self.device) if varies else None
+        return read_batch(self.recognizer, images, columns, beam_size=beam_size)
 
     def _reading(self, image: DecodedImage, text: str, nll: float, label_nll: float | None) -> Reading:
         log_prob = -nll if math.isfinite(nll) else None
