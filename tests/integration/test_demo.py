@@ -142,6 +142,18 @@ def test_feature_map_is_shown_by_columns_and_a_memory_without_order_not_at_all()
         assert found.weights.shape == (len(found.reading.text), 16)
 
 
+def test_empty_text_has_no_weights_and_is_no_error() -> None:
+    import torch
+
+    reader = untrained("ctc", {})
+    with torch.no_grad():
+        reader.recognizer.decoder.get_parameter("head.bias")[0] = 1000.0  # the blank
+    found = reader.explain(np.zeros((32, 60), dtype=np.uint8))
+    assert found.reading.text == ""
+    assert found.weights is not None
+    assert found.weights.shape == (0, 16)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")),

@@ -204,7 +204,8 @@ class TrainedRecognizer:
         weights = self.recognizer.decoder.alignment(memory, returned)
         if weights is None or not (memory.shape or self.recognizer.bridge.memory.left_to_right):
             return None
-        of_columns = weights[0].float().reshape(len(weights[0]), *(memory.shape or (1, -1))).sum(dim=1)
+        height, width = memory.shape or (1, memory.length)
+        of_columns = weights[0].float().reshape(-1 if len(weights[0]) else 0, height, width).sum(dim=1)
         found: NDArray[np.float32] = of_columns.cpu().numpy()
         return found
 
