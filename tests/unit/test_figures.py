@@ -261,6 +261,20 @@ def test_figures_without_data_are_left_out(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_row_that_was_renamed_after_its_run_keeps_its_figures(tmp_path: Path) -> None:
+    cell = make_cell()
+    cost = Cost(latency_ms=2.0, train_seconds=9.0, latency_ms_by_length={"3": 1.5, "5": 2.5})
+    directory = publish(tmp_path, [cell], [make_record(cell, cost=cost)])
+    before = list(figures.draw_figures(load_report(tmp_path)))
+    renamed = cell.model_copy(update={"decoder": cell.decoder.model_copy(update={"label": "another name"})})
+    directory.write_plan(directory.read_plan().model_copy(update={"cells": (renamed,)}))
+    report = load_report(tmp_path)
+    assert list(figures.draw_figures(report)) == before
+    assert "latency_vs_length" in before
+    assert [record.cell.decoder.label for record in report.results.records] == ["another name"]
+
+
 def test_characters_that_the_font_of_a_pdf_lacks_are_warned_about(
     tmp_path: Path, drawn: dict[str, Figure], caplog: pytest.LogCaptureFixture
 ) -> None:

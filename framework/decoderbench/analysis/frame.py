@@ -209,12 +209,17 @@ def values_of_seeds(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame
 
 
 def _read(directory: ResultsDirectory, cell: Cell) -> tuple[RunRecord | None, str]:
-    """Return a cell's record, or None and why the one that it had cannot be used."""
+    """Return a cell's record, or None and why the one that it had cannot be used.
+
+    Its cell is that of the plan: labels and names may have changed since it was trained.
+    """
     try:
         record = directory.check(cell)
     except (UnreadableError, StorageError) as error:
         return None, directory.reason_of_damage(cell) or str(error)
-    return record, "" if record else directory.reason_of_damage(cell)
+    if record is None:
+        return None, directory.reason_of_damage(cell)
+    return record.model_copy(update={"cell": cell}), ""
 
 
 def _notes_on_files(directory: ResultsDirectory, records: Sequence[RunRecord]) -> Iterator[str]:
