@@ -263,3 +263,11 @@ def test_quickstart_has_infeasible_cells(plan_cells: PlanCells) -> None:
     reasons = [cell.infeasible for cell in plan_cells("quickstart") if cell.infeasible]
     assert len(reasons) == len(experiment.grid.seeds)
     assert "this memory has T = 3" in reasons[0]
+
+
+def test_citation_states_version_and_license_of_the_package() -> None:
+    citation = dict(re.findall(r"^(\w[\w-]*): (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {"title": project["name"], "version": project["version"], "license": project["license"]}
+    assert citation.items() >= named.items()
+    assert citation["abstract"] == project["description"]

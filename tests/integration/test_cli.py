@@ -391,3 +391,13 @@ def test_compare_refuses_results_of_another_folder_of_the_same_name(
 
     shutil.move(tmp_path / a, tmp_path / "c")
     assert call(capfd, "compare", "c/Train", *options)[0] == 0
+
+
+def test_shell_completes_the_names_of_commands(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_DECODERBENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "decoderbench pre")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    status, out, _ = call(capfd)
+    assert (status, out.split()) == (0, ["prepare", "predict"])

@@ -53,7 +53,7 @@ app = typer.Typer(
     name="decoderbench",
     help="Which decoder should turn a CNN's features into text, and how sure are we?",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
