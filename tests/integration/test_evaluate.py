@@ -117,6 +117,7 @@ def test_all_seeds_of_all_rows_read_the_images_as_predict_does(
                 for d in ("ctc", "attention")]  # fmt: skip
     assert report.rows["exact_match"].tolist() == pytest.approx(expected)
     assert len(report.errors) == 2
+    assert "exact_match" in set(report.contrasts["metric"])  # the rows are compared image by image
     assert call(capfd, "verify", str(tmp_path / "out"))[0] == 0
 
 
@@ -234,6 +235,17 @@ def test_results_of_another_experiment_are_not_overwritten(
     status, _, err = evaluate(capfd, trained / "results", others, tmp_path / "kept")
     assert status == 2
     assert "holds results of experiment 'lines', not 'lines-on-others'" in err
+
+
+def test_other_images_of_the_same_name_are_refused(
+    trained: Path, others: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(capfd, trained / "results", others, tmp_path / "out", "--row", "tiny / columns / ctc")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    namesake = draw_lines(tmp_path / "elsewhere" / "others", words(20, 5), 5)
+    status, _, err = evaluate(capfd, trained / "results", namesake, tmp_path / "out")
+    assert status == 2
+    assert "holds results of another experiment file or folder that is called 'lines-on-others' too" in err
 
 
 def test_second_evaluation_gives_the_same_and_folder_without_labels_is_refused(

@@ -162,7 +162,7 @@ def evaluate(
 
     trained, where = TrainedModels.of(source, row or []), choose_device(device)
     _, dataset = open_dataset(images, registry, value_of(changes.get("dataset", {})))
-    other = OtherImages.read(dataset, images.resolve().name, registry, split)
+    other = OtherImages.read(dataset, images, registry, split)
     name = name_of_evaluation(trained.experiment, other.name)
     directory = ResultsDirectory(results or Path("results") / name)
     directory.refuse_other_experiment(name)

@@ -59,26 +59,29 @@ class OtherImages:
         rows: the rows of the dataset that are scored.
         samples: of these rows.
         name: for people, and part of the name of the results.
+        origin: digest of their path, by which other images of the same name are told from them.
     """
 
     dataset: Dataset
     rows: tuple[int, ...]
     samples: tuple[Sample, ...]
     name: str
+    origin: str
 
     @classmethod
-    def read(cls, dataset: Dataset, name: str, registry: Registry, split: Split | None = None) -> OtherImages:
-        """Read the samples of a dataset, of one split or of all.
+    def read(cls, dataset: Dataset, path: Path, registry: Registry, split: Split | None = None) -> OtherImages:
+        """Read the samples of a dataset, which reads a path, of one split or of all.
 
         Raises:
             DataError: there are none.
         """
+        name = path.resolve().name
         with reading(dataset, registry.plugins):
             samples = dataset.samples()
         rows = tuple(row for row, sample in enumerate(samples) if split in (None, sample.split))
         if not rows:
             raise DataError(f"{name}: no labeled image{f' of the split {split}' if split else ''} there")
-        return cls(dataset, rows, tuple(samples[row] for row in rows), name)
+        return cls(dataset, rows, tuple(samples[row] for row in rows), name, digest_of_path(path))
 
     def functions(self) -> Iterator[partial[Image]]:
         """Yield a function per image that returns it."""
@@ -152,12 +155,17 @@ def evaluate_models(
 
     Returns:
         what the records say, and the number of images that cannot be read.
+
+    Raises:
+        ConfigError: the results are of other images of the same name.
+        DataError: no image can be read, or the weights of a model.
     """
     metrics = definitions_with(registry["metric"])
     fingerprint = read_fingerprint(images.dataset)
     environment = describe_environment(device) | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
     models = trained.models
     cells = _cells_of(models, images, experiment, fingerprint)
+    directory.refuse_other_data(images.origin, {cell.data_hash for cell in cells})
     notes = list(_notes_on(trained, images))
     plan = Plan(
         experiment=experiment,
@@ -170,7 +178,7 @@ def evaluate_models(
             f"samples  {len(images.samples):,} labeled images of {images.name}",
         ),
         data_notes=tuple(notes),
-        origin=digest_of_path(directory.path),
+        origin=images.origin,
     )
     directory.write_plan(plan)
     unread: Mapping[int, str] = {}
