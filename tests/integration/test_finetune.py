@@ -207,6 +207,26 @@ def test_charset_policies(
     assert cell.start is not None
 
 
+def test_kept_charset_accepts_what_normalizing_turns_into_its_characters(
+    own_registry: Registry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from decoderbench.inference.loading import pack
+
+    experiment = experiment_on(draw(tmp_path / "first", "abc", 60, 0))
+    experiment["labels"] = {"normalize": {"case": "lower"}}
+    experiment["grid"]["decoder"] = {"ctc": experiment["grid"]["decoder"]["ctc"]}
+    train(experiment, own_registry, tmp_path / "results")
+    pack(tmp_path / "results", tmp_path / "reader.zip", own_registry)
+    upper = draw(tmp_path / "upper", "abc", 60, 3)
+    table = upper / "labels.csv"
+    table.write_text(table.read_text().replace("a", "A").replace("filenAme,lAbel", "filename,label"))
+    options = ("--charset", "keep", "--steps", "2", "--results", str(tmp_path / "out"), "--executor", "inline", *PLUGIN)
+    status, _, err = call(capfd, "finetune", str(tmp_path / "reader.zip"), str(upper), *options)
+    assert status == 0, err
+    (cell,) = ResultsDirectory(tmp_path / "out").read_plan().cells
+    assert cell.labels.charset == "abc"
+
+
 def test_data_outside_a_kept_charset_are_refused_unless_allowed(
     packs: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,7 +78,7 @@ def fit_finetuning(
             "normalize": cell.labels.normalize.model_dump(mode="json"),
             # The positions of some decoders are as many: with fewer, their weights would not fit.
             "max_length": max(cell.labels.max_length, *map(len, read), *(len(sample.label) for sample in samples)),
-            **_charset(cell, charset),
+            **_charset(cell, charset, [sample.label for sample in samples]),
         },
         "training": {"start_from": str(file.resolve()), "freeze": list(freeze)},
         "grid": {
@@ -96,10 +96,16 @@ def _parts(cell: Cell) -> dict[str, Any]:
     return {axis: getattr(cell, axis) for axis in AXES}
 
 
-def _charset(cell: Cell, policy: CharsetPolicy) -> dict[str, str]:
-    if policy == "keep":
-        return {"charset": cell.labels.charset}
-    return {"extra_characters": cell.labels.charset} if policy == "union" else {}
+def _charset(cell: Cell, policy: CharsetPolicy, labels: Sequence[str]) -> dict[str, str]:
+    """Return the keys that give a recognizer its characters; a charset lists those of labels before normalizing."""
+    known = cell.labels.charset
+    if policy == "union":
+        return {"extra_characters": known}
+    if policy == "new":
+        return {}
+    normalize = cell.labels.normalize
+    raw = sorted(set().union(*map(normalize.read, labels)) - set(known))
+    return {"charset": known + "".join(each for each in raw if set(normalize.convert(each)) <= set(known))}
 
 
 def _describe_charset(cell: Cell, policy: CharsetPolicy, texts: Sequence[str]) -> str:
