@@ -23,8 +23,8 @@ from quickstart_cells import load_cells
 from decoderbench.inference.confidence import Confidence
 from decoderbench.inference.image_batches import DecodedImage, batches_by_width, decode_images
 from decoderbench.inference.trained import TrainedRecognizer
+from decoderbench.training.building import build_recognizer
 from decoderbench.training.devices import choose_device, device_name, start_device, synchronize
-from decoderbench.training.local_context import build_recognizer
 from decoderbench.training.transcription import read_batch
 from decoderbench_plugins.datasets.synthetic_captcha import SyntheticCaptcha
 

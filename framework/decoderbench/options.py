@@ -159,9 +159,10 @@ class TrainingOptions(Options):
     and one at the end."""
 
     start_from: Annotated[str | None, NotDecisive()] = None
-    """A pack, as `decoderbench pack` writes it, whose weights the cells start from: all tensors of the same name and
-    shape, and of those whose size follows the charset the rows of common characters. Relative to the folder of the
-    experiment file. What the pack holds is part of a cell's identity, its path is not."""
+    """A pack, as `decoderbench pack` writes it, whose weights the cells start from: of the stages that are the same
+    components with the same options, all tensors that fit, and of those whose size follows the charset the rows of
+    common characters. Relative to the folder of the experiment file. What the pack holds is part of a cell's identity,
+    its path is not."""
 
     freeze: tuple[Stage, ...] = ()
     """Stages that are not trained: rectifier, encoder, bridge, decoder. Their weights and the statistics of their

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pydantic import Field, ValidationError
 from decoderbench import __version__
 from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
+from decoderbench.exception_text import describe_error
 from decoderbench.integrity import DIGEST, Artifact, DamagedError, has_own_digest, parse, seal
 from decoderbench.options import Options
 from decoderbench.records import unpack_flags
@@ -78,6 +80,11 @@ class Manifest(Options):
     files: dict[str, Artifact] = Field(default_factory=dict)
     """Size and sha256 of every other part."""
 
+    @property
+    def digest(self) -> str:
+        """Digest of the cell and of the other parts, by which a start is known."""
+        return sha256(self.model_dump_json(include={"cell", "files"}).encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -129,8 +136,11 @@ def read_pack(path: Path) -> Pack:
         with zipfile.ZipFile(path) as archive:
             manifest = _read_manifest(path, archive)
             parts = {name: _read_part(path, archive, name, manifest.files.get(name)) for name in PARTS}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path}: is no pack, or damaged: {error}; write it again with decoderbench pack") from None
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error) as error:
+        what = describe_error(error) if isinstance(error, EOFError) else str(error)
+        raise DataError(f"{path}: is no pack, or damaged: {what}; write it again with decoderbench pack") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     if parts[CHARSET] != manifest.cell.labels.charset.encode():

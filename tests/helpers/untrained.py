@@ -10,7 +10,7 @@ from decoderbench.config.cell import ResolvedComponent
 from decoderbench.inference.confidence import Confidence
 from decoderbench.inference.trained import TrainedRecognizer
 from decoderbench.options import ImageOptions
-from decoderbench.training.local_context import build_recognizer
+from decoderbench.training.building import build_recognizer
 from helpers.recording import make_cell
 from helpers.support import REGISTRY
 

@@ -20,9 +20,10 @@ from decoderbench.errors import DivergedError
 from decoderbench.planning.prepare import prepare
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
+from decoderbench.training.building import build_recognizer
 from decoderbench.training.devices import use_ieee_float32
 from decoderbench.training.finite_guard import FiniteGuard
-from decoderbench.training.local_context import LocalContext, build_recognizer
+from decoderbench.training.local_context import LocalContext
 from decoderbench.training.trainer import Trainer
 
 pytestmark = pytest.mark.cuda

@@ -245,7 +245,7 @@ def test_other_images_of_the_same_name_are_refused(
     namesake = draw_lines(tmp_path / "elsewhere" / "others", words(20, 5), 5)
     status, _, err = evaluate(capfd, trained / "results", namesake, tmp_path / "out")
     assert status == 2
-    assert "holds results of another experiment file or folder that is called 'lines-on-others' too" in err
+    assert "holds the evaluation of other models or images of the same names; give another folder" in err
 
 
 def test_second_evaluation_gives_the_same_and_folder_without_labels_is_refused(
@@ -260,3 +260,14 @@ def test_second_evaluation_gives_the_same_and_folder_without_labels_is_refused(
     status, _, err = evaluate(capfd, trained / "results", tmp_path / "empty", tmp_path / "none")
     assert status == 3
     assert "empty" in err
+
+
+def test_pack_on_the_images_of_its_training_is_noted(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pack = tmp_path / "reader.zip"
+    assert call(capfd, "pack", str(trained / "results"), str(pack), *PLUGIN)[0] == 0
+    options = ("--set", "dataset.fractions=[0.5,0.25,0.25]")
+    status, out, _ = evaluate(capfd, pack, trained / "images", tmp_path / "out", *options)
+    assert status == 0
+    assert "these are the images of the training itself" in out

@@ -136,3 +136,29 @@ def test_export_without_the_extra_or_without_an_image_is_one_line(
     with pytest.raises(ConfigError, match="there is no image to compare on"):
         export_onnx(reader, tmp_path / "reader.onnx", [], drawn=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_log_p_that_is_no_number_is_refused() -> None:
+    reader = untrained("ctc", {}, resize="stretch")
+    graph = export._GraphOfReader(reader)
+
+    def run(feed: dict[str, Any]) -> list[Any]:
+        ids, lengths, log_prob = (part.detach().numpy() for part in graph(*map(torch.from_numpy, feed.values())))
+        return [ids, lengths, np.full_like(log_prob, np.nan)]
+
+    with pytest.raises(DataError, match="log p of the ONNX graph differs by nan"):
+        export._compare(graph, run, [(96, noise(2, 96))])
+
+
+def test_given_image_that_cannot_be_read_is_an_error(
+    tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(build_plugin_manager([str(TINY_PLUGIN)]))
+    tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
+    train(tiny, registry, tmp_path / "results")
+    (tmp_path / "bad.png").write_bytes(b"x")
+    options = ("--onnx", str(tmp_path / "r.onnx"), "--images", str(tmp_path / "bad.png"), "-p", str(TINY_PLUGIN))
+    status, _, err = call(capfd, "export", str(tmp_path / "results"), *options)
+    assert status == 3
+    assert "bad.png: cannot identify image" in err
+    assert not (tmp_path / "r.onnx").exists()

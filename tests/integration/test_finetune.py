@@ -310,3 +310,63 @@ def test_cell_files_state_the_start(packs: Path, images: Path, own_registry: Reg
     start = json.loads(result.read_text())["cell"]["start"]
     assert start["title"] == "tiny / columns / ctc of bars, seed 0"
     assert (tmp_path / "out" / "starts" / f"{start['digest']}.zip").read_bytes() == (packs / "ctc.zip").read_bytes()
+
+
+def test_other_components_start_as_without_a_pack(packs: Path, images: Path, own_registry: Registry) -> None:
+    """The heads of both decoders have the same name and, by chance, the same shape, and other classes."""
+    from decoderbench.pack import read_pack
+    from decoderbench.training.building import build_recognizer
+    from decoderbench.training.start import build_started
+
+    experiment = experiment_on(images, start_from=str(packs / "ctc.zip"))
+    experiment["grid"]["decoder"] = {"other": {"use": "ctc"}, "attention": {"use": "attention_lstm", "hidden_dim": 16}}
+    cpu = torch.device("cpu")
+    for cell in prepare(Experiment(**experiment), registry=own_registry).cells:
+        assert cell.infeasible is None  # encoder and bridge are those of the pack
+        started, report = build_started(cell, own_registry, cpu, read_pack(packs / "ctc.zip"))
+        assert report is not None
+        assert {name.split(".")[0] for name in report.loaded} == {"encoder"}
+        fresh = build_recognizer(cell, own_registry, cpu).state_dict()
+        for name, value in started.state_dict().items():
+            if name.startswith("decoder."):
+                assert torch.equal(value, fresh[name]), name
+
+
+def test_frozen_stage_without_trained_weights_fails_with_the_reason(
+    packs: Path, images: Path, own_registry: Registry, tmp_path: Path
+) -> None:
+    experiment = experiment_on(images, start_from=str(packs / "ctc.zip"), freeze=["decoder"])
+    frame = train(experiment, own_registry, tmp_path / "out").set_index("decoder")
+    assert set(frame["status"]) == {"failed"}
+    assert (
+        "the decoder is frozen, but the pack has no trained weights for all of decoder.head"
+        in frame.loc["ctc", "reason"]
+    )
+    assert "the decoder is frozen" in frame.loc["attention", "reason"]
+
+
+def test_pack_that_changes_after_the_plan_is_refused(
+    packs: Path, images: Path, own_registry: Registry, tmp_path: Path
+) -> None:
+    from decoderbench import DataError
+    from decoderbench.execution.starts import keep_starts
+
+    file = tmp_path / "reader.zip"
+    file.write_bytes((packs / "ctc.zip").read_bytes())
+    prepared = prepare(Experiment(**experiment_on(images, start_from=str(file))), registry=own_registry)
+    file.write_bytes((packs / "attention.zip").read_bytes())
+    with pytest.raises(DataError, match="is not the pack that the cells were planned with"):
+        keep_starts(prepared.starts, prepared.cells, own_registry, ResultsDirectory(tmp_path / "out"))
+
+
+def test_recipe_says_what_is_set_by_hand(
+    packs: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--set", "training.learning_rate=0.01", "--set", "training.steps=2", "--executor", "inline", *PLUGIN)
+    status, out, _ = call(
+        capfd, "finetune", str(packs / "ctc.zip"), str(images), "--results", str(tmp_path / "out"), *options
+    )
+    assert status == 0
+    recipe = [line for line in out.splitlines() if line.startswith("recipe: ")]
+    assert not [line for line in recipe if "learning_rate" in line or "steps =" in line]
+    assert [line for line in recipe if "batch_size" in line]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from helpers.running import TINY_PLUGIN
 from helpers.training import train
 from PIL import Image
 
-from decoderbench import DataError, Registry, build_plugin_manager, load_recognizer
+from decoderbench import ConfigError, DataError, Registry, build_plugin_manager, load_recognizer
 from decoderbench.inference.choice import choose_model
 from decoderbench.pack import read_pack
 from decoderbench.results_directory import ResultsDirectory
@@ -343,3 +344,64 @@ def test_cell_of_an_earlier_version_with_varying_widths_is_refused(results: Path
         DataError, match="did not record the widths that images are padded to; run the experiment again"
     ):
         type(reader)(earlier, reader.recognizer, reader.confidence)
+
+
+def test_rows_that_were_validated_on_different_images_are_not_ranked(
+    folder: Path, own_registry: Registry, tmp_path: Path
+) -> None:
+    experiment = {
+        "name": "limited",
+        "dataset": {"use": "folder", "path": str(folder), "fractions": [0.5, 0.25, 0.25]},
+        "image": {"height": 16, "width": 48},
+        "training": {"steps": 2, "batch_size": 8, "precision": "float32"},
+        "grid": {
+            "seeds": [0],
+            "encoder": {"tiny": {"use": "tiny_cnn"}},
+            "bridge": {"columns": {"use": "mean_height"}},
+            "decoder": {"ctc": {"use": "lstm_ctc", "hidden_dim": 8}},
+            "settings": {"all": {}, "few": {"dataset": {"train_limit": 15}}},
+        },
+    }
+    train(experiment, own_registry, tmp_path / "results")
+    with pytest.raises(ConfigError, match="--best: the rows were validated on different images"):
+        choose_model(tmp_path / "results")
+    assert choose_model(tmp_path / "results", row="tiny / columns / ctc / few").among == 1
+
+
+def test_pack_of_an_impossible_size_is_refused_before_memory_is_taken(
+    results: Path, own_registry: Registry, tmp_path: Path, folder: Path
+) -> None:
+    from decoderbench.inference.loading import pack
+    from decoderbench.pack import Pack, write_pack
+
+    pack(results, tmp_path / "reader.zip", own_registry, row="tiny / columns / ctc / pad")
+    found = read_pack(tmp_path / "reader.zip")
+    cell = found.manifest.cell
+    huge = cell.decoder.model_copy(update={"options": cell.decoder.options | {"hidden_dim": 10**6}})
+    manifest = found.manifest.model_copy(update={"cell": cell.model_copy(update={"decoder": huge})})
+    write_pack(tmp_path / "huge.zip", Pack(manifest, found.weights, found.card))
+    with pytest.raises(DataError, match="its weights do not fit the components that are installed"):
+        load_recognizer(tmp_path / "huge.zip", registry=own_registry)
+    write_pack(tmp_path / "broken.zip", Pack(found.manifest, b"no weights", found.card))
+    with pytest.raises(DataError, match="weights that are no safetensors file"):
+        load_recognizer(tmp_path / "broken.zip", registry=own_registry)
+
+
+def test_name_of_any_bytes_is_read_from_standard_input(
+    results: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copy(folder / "0.png", name)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(name + b"\n"), encoding="utf-8"))
+    status, out, _ = call(capfd, "predict", str(results), "-", "--json", *PLUGIN)
+    assert status == 0
+    assert json.loads(out)["problem"] == ""
+
+
+def test_reject_needs_the_beam_and_precision_of_the_training(
+    results: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for option in (("--beam", "2"), ("--precision", "float32")):
+        status, _, err = call(capfd, "predict", str(results), str(folder), "--reject", "0.5", *option, *PLUGIN)
+        assert status == 2
+        assert "omit --beam and --precision" in err

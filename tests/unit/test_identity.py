@@ -18,7 +18,7 @@ from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.runner import run
 from decoderbench.sources import source_digest
-from decoderbench.training.local_context import build_recognizer
+from decoderbench.training.building import build_recognizer
 
 IDS = {
     "timm-cnn-mean-height-lstm-cell-seed-0-7a83e8ad9956",

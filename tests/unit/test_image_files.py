@@ -40,3 +40,11 @@ def test_nothing_to_read_is_an_error_that_says_what_is_there_instead(tmp_path: P
         find_image_files([str(tmp_path)])
     with pytest.raises(DataError, match="-: no image there; name files"):
         find_image_files(["-"], [])
+
+
+def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    touch(tmp_path / "real" / "a.png", tmp_path / "images" / "b.png")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "circle").symlink_to(tmp_path / "images")
+    found = find_image_files([str(tmp_path / "images")])
+    assert [path.name for path in found.paths] == ["b.png", "a.png"]

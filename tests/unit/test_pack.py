@@ -3,6 +3,7 @@
 import json
 import warnings
 import zipfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -146,3 +147,12 @@ def test_charset_that_differs_from_that_of_the_cell_is_refused(file: Path) -> No
     rewrite(file, parts_of(file) | {CHARSET: other})
     with pytest.raises(DataError, match="is not the charset of the manifest"):
         read_pack(file)
+
+
+def test_no_changed_byte_is_more_than_one_line(file: Path) -> None:
+    content = file.read_bytes()
+    for place in (*range(len(content) - 400, len(content)), *range(0, 60)):
+        for value in (0, 255, content[place] ^ 1):
+            file.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+            with suppress(DataError):
+                read_pack(file)

@@ -20,7 +20,18 @@ import typer
 from typer.core import TyperCommand
 
 from decoderbench import __version__
-from decoderbench.cli import auditing, authoring, comparing, housekeeping, integrity, planning, reading, running, status
+from decoderbench.cli import (
+    auditing,
+    authoring,
+    comparing,
+    housekeeping,
+    integrity,
+    planning,
+    reading,
+    running,
+    sharing,
+    status,
+)
 from decoderbench.cli.common import err, out
 from decoderbench.cli.interrupts import exit_status_of, raising_on_sigterm
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
@@ -68,9 +79,9 @@ app.command(cls=_Command)(comparing.contrast)
 app.command(cls=_Command)(comparing.power)
 app.command(cls=_Command)(reading.predict)
 app.command(cls=_Command)(reading.evaluate)
-app.command(cls=_Command)(reading.export)
-app.command(cls=_Command)(reading.pack)
-app.command(cls=_Command)(reading.demo)
+app.command(cls=_Command)(sharing.export)
+app.command(cls=_Command)(sharing.pack)
+app.command(cls=_Command)(sharing.demo)
 app.command(cls=_Command)(status.status)
 app.command(cls=_Command)(integrity.verify)
 app.command(cls=_Command)(housekeeping.clean)

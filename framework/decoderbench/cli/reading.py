@@ -1,4 +1,4 @@
-"""Commands that use a trained recognizer: predict, evaluate, export, pack, demo."""
+"""Commands that read images with a trained recognizer: predict, evaluate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ from decoderbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from decoderbench.inference.confidence import Confidence
+    from decoderbench.inference.loading import StoredModel
     from decoderbench.inference.trained import Reading
+    from decoderbench.registry.registry import Registry
+
+LEAST_RISK = 1e-6
+"""The smallest share of wrong texts that can be asked for."""
 
 _Row = dict[str, Any]
 """What is printed of an image, by the names of the columns of `--csv`."""
@@ -77,17 +82,23 @@ def predict(
 ) -> None:
     """Read images with a trained recognizer: print each with its text and confidence, separated by tabs.
 
-    The confidence is the probability that the decoder gives to its text. An image that cannot be read is a line with
-    the reason, and exit status 1.
+    The confidence is the probability that the decoder gives to its text, calibrated on validation images where that
+    helps. An image that cannot be read is a line with the reason, and exit status 1.
     """
     from decoderbench.inference.image_files import find_image_files
 
-    _refuse_two_choices(best, row, cell)
+    refuse_two_choices(best, row, cell)
     if as_json and csv_file is not None:
         raise ConfigError(["--json and --csv: give one of them"])
-    _check_precision(precision)
-    if reject is not None and not 0 < reject < 1:
+    check_precision(precision)
+    if reject is not None and not LEAST_RISK <= reject < 1:
         raise ConfigError([f"--reject {reject:g}: must lie between 0 and 1, as in 0.01 for 1 %"])
+    if reject is not None and (beam is not None or precision is not None):
+        raise ConfigError(
+            ["--reject: holds for the beam and the precision of the training; omit --beam and --precision"]
+        )
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files may be any bytes
     files = find_image_files(images, sys.stdin)
     registry = load_registry(plugin, plugins_dir)
     from decoderbench.inference.loading import find_model
@@ -97,8 +108,7 @@ def predict(
     start_device(where)
     reader = stored.build(registry, where, precision)
     how = f"reads      in {reader.arithmetic}", f"confidence {reader.confidence.describe()}"
-    for line in (*stored.origin, *how, *stored.notes(registry), *filter(None, [files.note()])):
-        err.print(line, markup=False)
+    print_origin(stored, registry, *how, *filter(None, [files.note()]))
     least = None if reject is None else _least_log_prob(reader.confidence, reject)
     read = reader.transcribe_each(files.paths, beam_size=beam, batch_size=batch_size)
     counts = _Counts()
@@ -147,7 +157,7 @@ def evaluate(
     from decoderbench.data.dataset import SPLITS
     from decoderbench.results_directory import ResultsDirectory
 
-    _check_precision(precision)
+    check_precision(precision)
     if split is not None and split not in SPLITS:
         raise ConfigError([f"--split {split}: must be one of {', '.join(SPLITS)}"])
     changes = merge_overrides(overrides, None, None)
@@ -178,108 +188,10 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def export(
-    source: Source,
-    onnx: Annotated[Path, typer.Option("--onnx", help="The file to write, as in reader.onnx.", show_default=False)],
-    best: Best = False,
-    row: Row = None,
-    cell: CellId = None,
-    images: Annotated[
-        list[str] | None,
-        typer.Option("--images", help="Images or folders to compare on. Repeatable.", show_default=False),
-    ] = None,
-    check: Annotated[int, typer.Option("--check", min=0, help="Number of drawn images to compare on.")] = 1000,
-    plugin: PluginNames = None,
-    plugins_dir: PluginFolders = None,
-) -> None:
-    """Write a trained recognizer as an ONNX graph that reads strings, if they are those of PyTorch.
-
-    Compared are the test images that the results keep, those of --images, and drawn ones, at all widths.
-    """
-    from decoderbench.inference.image_files import find_image_files
-
-    _refuse_two_choices(best, row, cell)
-    files = find_image_files(images).paths if images else ()
-    registry = load_registry(plugin, plugins_dir)
-    import torch
-
-    from decoderbench.inference.export import export_onnx
-    from decoderbench.inference.image_batches import decode_images
-    from decoderbench.inference.loading import find_model, kept_images
-
-    stored = find_model(source, row=row, cell=cell)
-    reader = stored.build(registry, torch.device("cpu"), "float32")
-    for line in (*stored.origin, *stored.notes(registry)):
+def print_origin(stored: StoredModel, registry: Registry, *further: str) -> None:
+    """Say which model reads, and what has changed since its training."""
+    for line in (*stored.origin, *further, *(f"note       {note}" for note in stored.changed_sources(registry))):
         err.print(line, markup=False)
-    given = decode_images([*kept_images(source, reader.cell), *files], reader.cell.image, ahead=64)
-    found = export_onnx(reader, onnx, (each.pixels for each in given if each.pixels is not None), drawn=check)
-    for line in found.lines():
-        err.print(line, markup=False)
-    out.print(f"onnx: {onnx}, {found.size / 1e6:.1f} MB; charset and image rules are in its metadata", markup=False)
-
-
-def pack(
-    source: Annotated[Path, typer.Argument(help="A folder that a run has written.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="The pack to write, as in reader.zip.", show_default=False)],
-    best: Best = False,
-    row: Row = None,
-    cell: CellId = None,
-    plugin: PluginNames = None,
-    plugins_dir: PluginFolders = None,
-) -> None:
-    """Write a trained recognizer as one file, which `predict` reads wherever decoderbench is installed."""
-    _refuse_two_choices(best, row, cell)
-    registry = load_registry(plugin, plugins_dir)
-    from decoderbench.inference.loading import pack as write
-
-    for line in write(source, file, registry, row=row, cell=cell):
-        err.print(line, markup=False)
-    out.print(
-        f"pack: {file}, {file.stat().st_size / 1e6:.1f} MB; decoderbench predict {file} IMAGES reads with it",
-        markup=False,
-    )
-
-
-def demo(
-    source: Source,
-    row: Annotated[
-        list[str] | None,
-        typer.Option("--row", help="Title or name of a row. Repeatable.  [default: all rows]", show_default=False),
-    ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any that is free.")] = 8765,
-    device: Device = None,
-    precision: Precision = None,
-    plugin: PluginNames = None,
-    plugins_dir: PluginFolders = None,
-) -> None:
-    """Serve a local page: drop an image on it, and see what every row reads, how sure it is, and where it looked.
-
-    Each row reads with its model that is best on validation images. Ctrl-C ends it.
-    """
-    _check_precision(precision)
-    registry = load_registry(plugin, plugins_dir)
-    from decoderbench.inference.choice import best_of_each_row
-    from decoderbench.inference.demo import DemoRow, DemoServer
-    from decoderbench.inference.loading import StoredModel, find_model
-    from decoderbench.pack import is_pack
-    from decoderbench.training.devices import choose_device, start_device
-
-    where = choose_device(device)
-    if is_pack(source):
-        if row:
-            raise ConfigError([f"--row: chooses among results, and {source} is one model; omit it"])
-        stored = [find_model(source)]
-    else:
-        stored = [StoredModel.of_results(chosen) for chosen in best_of_each_row(source, row or [])]
-    start_device(where)
-    rows = [
-        DemoRow(each.cell.name or each.cell.variant_title, each.build(registry, where, precision)) for each in stored
-    ]
-    with DemoServer(rows, stored[0].cell.experiment, port) as server:
-        server.warm_up()
-        out.print(f"{server.address}  {len(rows)} rows read; Ctrl-C ends it", markup=False)
-        out.file.flush()
-        server.serve_forever()
 
 
 class _Counts:
@@ -306,13 +218,15 @@ def _least_log_prob(confidence: Confidence, risk: float) -> float:
     return kept.least
 
 
-def _refuse_two_choices(best: bool, row: str | None, cell: str | None) -> None:
+def refuse_two_choices(best: bool, row: str | None, cell: str | None) -> None:
+    """Raise `ConfigError` if two options choose a model."""
     given = [name for name, value in (("--best", best or None), ("--row", row), ("--cell", cell)) if value is not None]
     if len(given) > 1:
         raise ConfigError([f"{' and '.join(given)}: each chooses a model; give one of them"])
 
 
-def _check_precision(precision: str | None) -> None:
+def check_precision(precision: str | None) -> None:
+    """Raise `ConfigError` for a precision that does not exist."""
     known = ("auto", "float32", "bfloat16")
     if precision is not None and precision not in known:
         raise ConfigError([f"--precision {precision}: must be one of {', '.join(known)}"])

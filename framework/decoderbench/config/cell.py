@@ -253,6 +253,15 @@ class Cell(Options):
         return ImageSpec(channels=self.image.channels, height=self.image.height, width=self.image.width)
 
 
+def stages_alike(components: Mapping[str, ResolvedComponent], cell: Cell) -> tuple[str, ...]:
+    """Return the stages that are the same components with the same decisive options as those of a cell."""
+    return tuple(
+        axis
+        for axis in AXES
+        if (components[axis].use, components[axis].decisive) == (getattr(cell, axis).use, getattr(cell, axis).decisive)
+    )
+
+
 def data_key_of(data_hash: str, labels: ResolvedLabels) -> str:
     """Return a digest of images, given by their hash, and of their labels."""
     return _digest([data_hash, identity_of(labels)])[:16]

@@ -9,14 +9,13 @@ import torch
 
 from decoderbench.config.cell import Cell
 from decoderbench.exception_text import describe_error
-from decoderbench.pack import read_pack
+from decoderbench.integrity import read_bytes
 from decoderbench.planning.starts import Start
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.storage import write_atomically
-from decoderbench.training.local_context import build_recognizer
-from decoderbench.training.start import start_from
+from decoderbench.training.start import build_started, read_start
 
 logger = logging.getLogger("decoderbench")
 
@@ -30,18 +29,22 @@ def keep_starts(
 
     Raises:
         StorageError: a copy cannot be written.
+        DataError: a pack has changed since the cells were planned.
     """
     for start in starts:
-        write_atomically(directory.start_file(start.point.digest), start.path.read_bytes())
+        file = directory.start_file(start.point.digest)
+        write_atomically(file, read_bytes(start.path))
+        read_start(file, start.point)
     rows = {cell.variant: cell for cell in cells if cell.start is not None and not cell.infeasible}
     for cell in rows.values():
         assert cell.start is not None
         title = f"{cell.variant_title} starts from {cell.start.title}"
         try:
             with preserving_global_state():
-                recognizer = build_recognizer(cell, registry, torch.device("cpu"), with_weights=False)
-                pack = read_pack(directory.start_file(cell.start.digest))
-                lines = start_from(recognizer, cell, registry, pack).lines()
+                pack = read_start(directory.start_file(cell.start.digest), cell.start)
+                report = build_started(cell, registry, torch.device("cpu"), pack)[1]
+                assert report is not None
+                lines = report.lines()
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             logger.warning("%s: %s", title, describe_error(error))
             continue

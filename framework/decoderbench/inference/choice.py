@@ -50,6 +50,7 @@ class Chosen:
         record: its record.
         validation: its transcriptions of validation images, as `predictions.COLUMNS` says it; None without any.
         reasons: lines that say what was chosen and why.
+        among: the number of rows that it was chosen from by validation images; 1 if the row or the cell was named.
     """
 
     analysis: Analysis
@@ -57,6 +58,7 @@ class Chosen:
     record: RunRecord
     validation: pd.DataFrame | None
     reasons: tuple[str, ...]
+    among: int = 1
 
     def read_weights(self) -> bytes:
         """Return the bytes of its weights.
@@ -139,16 +141,17 @@ def choose_model(path: str | Path, *, row: str | None = None, cell: str | None =
         raise DataError(f"{directory.path}: no finished cell with validation images; run the experiment to its end")
     if cell is not None:
         chosen = _find_cell(models, cell)
-        reasons = [f"model      {chosen.record.cell.title}"]
+        reasons, among = [f"model      {chosen.record.cell.title}"], 1
     else:
-        number, why = _choose_row(samples, models, row)
+        number, among, why = _choose_row(samples, models, row)
         own = [model for model in models if model.row == number]
         chosen = max(own, key=lambda model: model.score.rank)
+        apart = ", each on those of its own fold" if len({model.record.cell.fold for model in own}) > 1 else ""
         reasons = [
             f"row        {samples.titles[number]}{why}",
-            f"model      {chosen.record.cell.model_title}{_best_of(own, 'model', chosen.score)}",
+            f"model      {chosen.record.cell.model_title}{_best_of(len(own), 'model', chosen.score)}{apart}",
         ]
-    return Chosen(analysis, chosen.row, chosen.record, chosen.validation, tuple(reasons))
+    return Chosen(analysis, chosen.row, chosen.record, chosen.validation, tuple(reasons), among)
 
 
 @dataclass(frozen=True)
@@ -177,18 +180,36 @@ def _score_of(validation: pd.DataFrame) -> Score:
     return Score(float(right), float(spelled["nll"].sum() / characters) if characters else math.inf)
 
 
-def _choose_row(samples: Samples, models: Sequence[_Model], wanted: str | None) -> tuple[int, str]:
-    """Return the number of a row, and why it was chosen."""
+def _choose_row(samples: Samples, models: Sequence[_Model], wanted: str | None) -> tuple[int, int, str]:
+    """Return the number of a row, from how many it was chosen by validation images, and why.
+
+    Rows without a result for every seed are chosen from only if no row has all of them.
+    """
     rows = list(dict.fromkeys(model.row for model in models))
-    if wanted is None:
-        scores = {row: _mean([model.score for model in models if model.row == row]) for row in rows}
-        best = max(rows, key=lambda row: scores[row].rank)
-        alone = f", the only one with a result of {len(samples.titles)}" if len(samples.titles) > 1 else ""
-        return best, f"{_best_of(rows, 'row', scores[best])}" if len(rows) > 1 else alone
-    named = _find_row(samples, wanted)
-    if named not in rows:
-        raise DataError(f"--row {wanted}: none of its cells is done; run the experiment to its end, or choose another")
-    return named, ""
+    if wanted is not None:
+        named = _find_row(samples, wanted)
+        if named not in rows:
+            move = "run the experiment to its end, or choose another"
+            raise DataError(f"--row {wanted}: none of its cells is done; {move}")
+        return named, 1, ""
+    complete = [row for row in rows if all(samples.is_done(row, seed) for seed in samples.seeds)]
+    rows = complete or rows
+    own = {row: [model for model in models if model.row == row] for row in rows}
+    if len({_images_of(models_of_row) for models_of_row in own.values()}) > 1:
+        raise ConfigError(
+            ["--best: the rows were validated on different images, which say nothing about which is best; give --row"]
+        )
+    scores = {row: _mean([model.score for model in own[row]]) for row in rows}
+    best = max(rows, key=lambda row: scores[row].rank)
+    left_out = len(samples.titles) - len(rows)
+    others = f"; {left_out} without a result for every seed left out" if left_out else ""
+    return best, len(rows), f"{_best_of(len(rows), 'row', scores[best])}{others}"
+
+
+def _images_of(models: Sequence[_Model]) -> frozenset[tuple[str, str]]:
+    """Return keys and labels of the images that models were validated on."""
+    pairs = (zip(model.validation["sample"], model.validation["reference"], strict=True) for model in models)
+    return frozenset(pair for of_model in pairs for pair in of_model)
 
 
 def _find_row(samples: Samples, wanted: str) -> int:
@@ -223,7 +244,7 @@ def _mean(scores: Sequence[Score]) -> Score:
     )
 
 
-def _best_of(candidates: Sequence[object], what: str, score: Score) -> str:
-    if len(candidates) == 1:
+def _best_of(candidates: int, what: str, score: Score) -> str:
+    if candidates == 1:
         return ""
-    return f", best of {len(candidates)} {what}s on validation images: {100 * score.exact_match:.1f} % exact match"
+    return f", best of {candidates} {what}s on validation images: {100 * score.exact_match:.1f} % exact match"

@@ -1,4 +1,4 @@
-"""Trained models on other labeled images: records and a report as of a run, of images that no model has seen.
+"""Trained models on other labeled images: records and a report as of a run, of other than those of the training.
 
 Each image is read as `predict` reads it. All labels count: one that the charset cannot spell is wrong, as nothing that
 is read can be equal to it. Images that cannot be read are counted, and not scored.
@@ -26,7 +26,7 @@ from decoderbench.data.dataset import Dataset, Sample, Split
 from decoderbench.data.image_cache import hash_data, read_fingerprint
 from decoderbench.data.image_reading import read_image
 from decoderbench.data.problems import list_characters
-from decoderbench.errors import ConfigError, DataError
+from decoderbench.errors import ConfigError, DataError, PendingCellsError
 from decoderbench.exception_text import to_printable_line
 from decoderbench.inference.choice import finished_models
 from decoderbench.inference.image_batches import decode_images
@@ -97,12 +97,14 @@ class TrainedModels:
         models: in the order of its rows.
         settings: what each setting of its grid changes, by its label.
         left_out: titles of its rows that have no finished model.
+        origin: digest of the path that they come from.
     """
 
     experiment: str
     models: tuple[StoredModel, ...]
     settings: Mapping[str, str]
     left_out: tuple[str, ...] = ()
+    origin: str = ""
 
     @classmethod
     def of(cls, source: str | Path, rows: Sequence[str] = ()) -> TrainedModels:
@@ -116,13 +118,13 @@ class TrainedModels:
             if rows:
                 raise ConfigError([f"--row: chooses among results, and {source} is one model; omit it"])
             pack = read_pack(Path(source))
-            return cls(pack.manifest.experiment, (StoredModel.of_pack(pack),), {})
+            return cls(pack.manifest.experiment, (StoredModel.of_pack(pack),), {}, origin=digest_of_path(Path(source)))
         found = finished_models(source, rows)
         results, titles = found[0].analysis.results, found[0].analysis.samples.titles
         there = {chosen.row for chosen in found}
         left_out = () if rows else tuple(title for row, title in enumerate(titles) if row not in there)
         models = tuple(StoredModel.of_results(chosen) for chosen in found)
-        return cls(results.plan.experiment, models, results.plan.settings, left_out)
+        return cls(results.plan.experiment, models, results.plan.settings, left_out, digest_of_path(Path(source)))
 
 
 def name_of_evaluation(experiment: str, images: str) -> str:
@@ -165,8 +167,8 @@ def evaluate_models(
     environment = describe_environment(device) | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
     models = trained.models
     cells = _cells_of(models, images, experiment, fingerprint)
-    directory.refuse_other_data(images.origin, {cell.data_hash for cell in cells})
-    notes = list(_notes_on(trained, images))
+    origin = sha256(f"{trained.origin} {images.origin}".encode()).hexdigest()[:16]
+    _refuse_other_evaluation(directory, origin)
     plan = Plan(
         experiment=experiment,
         question=f"How well do models that were trained before read {images.name}?",
@@ -177,14 +179,14 @@ def evaluate_models(
             f"labels   from {to_printable_line(images.dataset.label_source())}",
             f"samples  {len(images.samples):,} labeled images of {images.name}",
         ),
-        data_notes=tuple(notes),
-        origin=images.origin,
+        origin=origin,
     )
     directory.write_plan(plan)
-    unread: Mapping[int, str] = {}
+    unread: dict[int, str] = {}
     for model, cell in zip(models, cells, strict=True):
         logger.info("reading with %s", cell.title)
-        evaluation, unread = _evaluate(model, cell, images, registry, metrics, device, precision)
+        evaluation, problems = _evaluate(model, cell, images, registry, metrics, device, precision)
+        unread |= problems
         record = RunRecord(
             cell=cell,
             status="done",
@@ -194,17 +196,17 @@ def evaluate_models(
             device=device_name(device),
             environment=environment | describe_arithmetic(device) | {"trained_cell": model.cell.cell_id},
         )
-        with directory.lease(cell):
+        with directory.lease(cell) as leased:
+            if not leased:
+                raise PendingCellsError(f"another process writes {directory.cell_directory(cell)}")
             directory.delete_result(cell)
             folder = directory.cell_directory(cell)
             write_atomically(folder / "predictions.parquet", encode_predictions(evaluation))
             directory.publish(record)
     for row, problem in unread.items():
         logger.warning("%s: not scored: %s", images.samples[row].key, problem)
-    if unread:
-        notes.append(f"not scored, because they cannot be read: {len(unread):,} of {len(images.samples):,} images")
-        plan = plan.model_copy(update={"data_notes": tuple(notes)})
-        directory.write_plan(plan)
+    plan = plan.model_copy(update={"data_notes": tuple(_notes_on(trained, images, cells, unread, registry))})
+    directory.write_plan(plan)
     analysis = load_report(directory, plan=plan, metrics=metrics)
     _keep_images(analysis, images, cells)
     return analysis, len(unread)
@@ -273,30 +275,52 @@ def _evaluate(
     ), unread
 
 
-def _notes_on(trained: TrainedModels, images: OtherImages) -> Iterator[str]:
-    """Yield footnotes on models that are left out, on images of the training, and on labels that nothing can spell."""
-    texts, models = _texts(images), trained.models
+def _refuse_other_evaluation(directory: ResultsDirectory, origin: str) -> None:
+    """Raise `ConfigError` if the folder has the results of other models, or on other images, of the same names."""
+    try:
+        known = directory.read_plan().origin
+    except DataError:
+        return
+    if known != origin:
+        what = "holds the evaluation of other models or images of the same names"
+        raise ConfigError([f"--results {directory.path}: {what}; give another folder"])
+
+
+def _notes_on(
+    trained: TrainedModels, images: OtherImages, cells: Sequence[Cell], unread: Mapping[int, str], registry: Registry
+) -> Iterator[str]:
+    """Yield footnotes on models, on images of the training, and on labels that nothing can spell."""
+    models, total = trained.models, len(images.samples)
+    scored = [sample for row, sample in enumerate(images.samples) if row not in unread]
+    if unread:
+        yield f"not scored, because they cannot be read: {len(unread):,} of {total:,} images"
     if trained.left_out:
         yield f"rows without a finished model are left out: {'; '.join(trained.left_out)}"
-    if any(model.cell.folds for model in models):
+    if len({model.cell.fold for model in models}) > 1:
         yield "the models of all folds read the same images here, so each of them counts as a seed of its row"
-    seen = frozenset().union(*(model.validated_on for model in models))
-    normalize = models[0].cell.labels.normalize
-    if known := sum((sample.key, normalize(sample.label)) in seen for sample in images.samples):
-        yield (
-            f"images with name and label of validation images of the training: {known:,} of {len(texts):,}; they are "
-            f"of the same data, so the scores say little about new images"
-        )
-    for labels in {model.cell.labels.charset: model.cell.labels for model in models}.values():
-        charset = labels.spec().charset
-        if outside := [missing for text in texts if (missing := charset.missing(labels.normalize(text)))]:
+    if any(model.cell.data_hash == cell.data_hash for model, cell in zip(models, cells, strict=True)):
+        yield "these are the images of the training itself, so the scores say nothing about new images"
+    else:
+        seen = frozenset().union(*(model.validated_on for model in models))
+        forms = {model.cell.labels.normalize for model in models}
+        if known := sum(any((each.key, form(each.label)) in seen for form in forms) for each in scored):
+            yield (
+                f"images with name and label of validation images of the training: {known:,} of {total:,}; they are of "
+                f"the same data, so the scores say little about new images"
+            )
+    for labels in {model.cell.labels.model_copy(update={"digest": ""}): None for model in models}:
+        charset, texts = labels.spec().charset, [labels.normalize(sample.label) for sample in scored]
+        if outside := [missing for text in texts if (missing := charset.missing(text))]:
             yield (
                 f"labels with characters outside the charset, which count as wrong: {len(outside):,} of {len(texts):,} "
                 f"({list_characters(set().union(*outside))})"
             )
-    longest = max(model.cell.labels.max_length for model in models)
-    if longer := sum(len(normalize(text)) > longest for text in texts):
-        yield f"labels of more than {longest} characters, the longest of the training: {longer:,} of {len(texts):,}"
+        if longer := sum(len(text) > labels.max_length for text in texts):
+            yield (
+                f"labels of more than {labels.max_length} characters, the longest of the training: {longer:,} of "
+                f"{len(texts):,}"
+            )
+    yield from dict.fromkeys(note for model in models for note in model.changed_sources(registry))
 
 
 def _keep_images(analysis: Analysis, images: OtherImages, cells: Sequence[Cell]) -> None:

@@ -1,8 +1,8 @@
 """A trained recognizer as an ONNX graph that reads strings: encoder, bridge, decoder and its search in one file.
 
-The graph takes pixels as `predict` prepares them and returns ids of the charset, lengths and log p; charset and image
-rules stand in its metadata. Decoding of files and resizing are outside. It is checked before it is kept: the strings
-must be those of PyTorch. Needs the extra `onnx`.
+The graph takes pixels as `predict` prepares them and returns ids of the charset, lengths and log p of the search;
+charset and image rules stand in its metadata. Decoding of files and resizing are outside. It is checked before it is
+kept: the strings must be those of PyTorch. Needs the extra `onnx`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,10 @@ def export_onnx(
     content = _to_onnx(graph, reader)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(content, options)
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _infeasible(reader, error) from error
 
     def run(feed: Feed) -> list[NDArray[Any]]:
         try:
@@ -128,7 +131,7 @@ class _GraphOfReader(nn.Module):
         image = reader.cell.image
         self.recognizer: Recognizer = reader.recognizer
         self.varies = image.resize == "keep"
-        self.widths = reader.cell.bucket_widths or (image.width,)
+        self.widths = widths_of(reader)
         self.shape = image.channels, image.height
         self.widest = image.width
 
@@ -142,6 +145,12 @@ class _GraphOfReader(nn.Module):
         if self.varies:
             feed["columns"] = np.array([image.shape[2] for image in batch], dtype=np.int64)
         return feed
+
+
+def widths_of(reader: TrainedRecognizer) -> tuple[int, ...]:
+    """Return widths that images are padded to: those of the buckets, and where widths vary the largest one."""
+    cell = reader.cell
+    return tuple(sorted({*cell.bucket_widths, cell.image.width}))
 
 
 def _to_onnx(graph: _GraphOfReader, reader: TrainedRecognizer) -> bytes:
@@ -159,7 +168,7 @@ def _to_onnx(graph: _GraphOfReader, reader: TrainedRecognizer) -> bytes:
                 warnings.simplefilter("ignore")
                 program = torch.onnx.export(
                     graph, tuple(inputs.values()), dynamo=True, dynamic_shapes=free, input_names=list(inputs),
-                    output_names=["ids", "lengths", "log_prob"], optimize=optimized, verbose=False,
+                    output_names=["ids", "lengths", "search_log_prob"], optimize=optimized, verbose=False,
                 )  # fmt: skip
                 assert program is not None
                 program.model.metadata_props.update(_metadata(reader))
@@ -206,11 +215,11 @@ def _batches(
     reader: TrainedRecognizer, images: Iterable[NDArray[np.uint8]], drawn: int
 ) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
     """Yield images with the width to pad them to: those given, in their buckets, then drawn ones of every width."""
-    widths = reader.cell.bucket_widths or (reader.cell.image.width,)
+    widths = widths_of(reader)
     waiting: dict[int, list[NDArray[np.uint8]]] = {}
     number = 0
     for image in images:
-        width = next((width for width in widths if width >= image.shape[2]), widths[-1])
+        width = reader.width_of(image.shape[2])
         waiting.setdefault(width, []).append(image)
         if len(waiting[width]) == BATCHES[number % len(BATCHES)]:
             yield width, waiting.pop(width)
@@ -251,8 +260,8 @@ def _compare(
                     f"the ONNX graph reads other strings: {found[0][row][: found[1][row]].tolist()} instead of "
                     f"{ids[row][:length].tolist()} in image {count + row + 1}; nothing is written"
                 )
-        error = max(error, float(np.abs(found[2] - log_prob).max()))
-        if error > LOG_PROB_TOLERANCE:
+        error = float(np.max([error, np.abs(found[2] - log_prob).max()]))
+        if not error <= LOG_PROB_TOLERANCE:  # nor if it is not a number
             raise DataError(f"log p of the ONNX graph differs by {error:.2g} nats; nothing is written")
         count, widths = count + len(batch), widths | {width}
     if not count:

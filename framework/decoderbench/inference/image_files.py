@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,7 @@ def find_image_files(named: Sequence[str], lines: Iterable[str] = ()) -> ImageFi
             given = (line.rstrip("\r\n") for line in lines)
             paths += [Path(line) for line in given if line]
         elif (folder := Path(name)).is_dir():
-            found = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path.relative_to(folder))]
-            suffixes = {path: path.suffix.lower() for path in found if not path.is_dir()}
+            suffixes = {path: path.suffix.lower() for path in sorted(_files_in(folder))}
             paths += [path for path, suffix in suffixes.items() if suffix in IMAGE_SUFFIXES]
             others.update(suffix for suffix in suffixes.values() if suffix not in IMAGE_SUFFIXES)
         else:
@@ -61,5 +61,16 @@ def find_image_files(named: Sequence[str], lines: Iterable[str] = ()) -> ImageFi
     return ImageFiles(tuple(paths), others)
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder at any depth, hidden ones left out; links to folders are followed, each once."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}; make it readable") from None
+
+    entered: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116 - os.walk gives texts
+        known = (status.st_dev, status.st_ino) in entered
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = [] if known else sorted(name for name in folders if not name.startswith("."))
+        yield from () if known else (Path(place, name) for name in names if not name.startswith("."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +25,8 @@ from decoderbench.records import pack_flags, unpack_flags
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.training.devices import choose_device, start_device
+
+logger = logging.getLogger("decoderbench")
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,10 @@ class StoredModel:
         weights = self.read_weights()
         return TrainedRecognizer.build(self.cell, weights, self.confidence, registry, device, precision=precision)
 
-    def notes(self, registry: Registry) -> list[str]:
-        """Return a note on each component whose source code is not that of the training."""
+    def changed_sources(self, registry: Registry) -> list[str]:
+        """Return a sentence on each component whose source code is not that of the training."""
         return [
-            f"note       {axis} {component.use!r} has other source code than when it was trained"
+            f"{axis} {component.use!r} has other source code than when it was trained"
             for axis in AXES
             for component in [getattr(self.cell, axis)]
             if registry[axis][component.use].source_digest() != component.source
@@ -115,7 +118,10 @@ def load_recognizer(
     stored = find_model(source, row=row, cell=cell)
     registry = registry or Registry(build_plugin_manager())
     start_device(where)
-    return stored.build(registry, where, precision)
+    reader = stored.build(registry, where, precision)
+    for note in stored.changed_sources(registry):
+        logger.warning("%s: %s", source, note)
+    return reader
 
 
 def find_model(source: str | Path, *, row: str | None = None, cell: str | None = None) -> StoredModel:
@@ -159,7 +165,7 @@ def pack(
         environment=record.environment,
     )
     write_pack(Path(file), Pack(manifest, stored.read_weights(), model_card(chosen)))
-    return chosen.reasons
+    return (*chosen.reasons, *(f"note       {note}" for note in stored.changed_sources(registry)))
 
 
 def kept_images(source: str | Path, cell: Cell) -> list[Image.Image]:

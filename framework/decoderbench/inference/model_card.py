@@ -37,11 +37,10 @@ def _accuracy(chosen: Chosen) -> Table:
     record, row = chosen.record, chosen.analysis.rows.iloc[chosen.row].to_dict()
     of_row = [metric_with_interval(metric, row, metric, f"{metric}_low", f"{metric}_high") for metric in METRICS]
     fold = f" in fold {record.cell.fold} of {record.cell.folds}" if record.cell.folds else ""
-    chosen_among = len(chosen.analysis.samples.titles)
     notes = [
         f"on {record.num_test or 0:,} test images{fold}, with 95 % intervals: of this model over images of the same "
         "kind; of its row over training runs and images",
-        *([f"chosen on validation images among {chosen_among} rows"] if chosen_among > 1 else []),
+        *([f"its row was chosen on validation images from {chosen.among} rows"] if chosen.among > 1 else []),
     ]
     return Table(
         name="accuracy",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from torch import Tensor
 
 from decoderbench.config.cell import Cell
-from decoderbench.errors import DataError
+from decoderbench.errors import DataError, DecoderBenchError
 from decoderbench.inference.confidence import Confidence
 from decoderbench.inference.image_batches import (
     DecodedImage,
@@ -23,14 +22,17 @@ from decoderbench.inference.image_batches import (
     bucket_width,
     decode_images,
 )
+from decoderbench.kinds import AXES
 from decoderbench.labels import Labels
 from decoderbench.model.memory import Memory
 from decoderbench.model.module_state import difference
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.model.stages import Hypotheses
+from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
+from decoderbench.training.building import build_recognizer
 from decoderbench.training.devices import use_ieee_float32
-from decoderbench.training.local_context import build_recognizer
+from decoderbench.training.start import load_tensors
 from decoderbench.training.transcription import copy_to_host, labels_of, read_batch, texts_of
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Reading:
             for all decoders. None if the decoder does not know it.
         confidence: how probably the text is right, from 0 to 1, as `Confidence` says it; None without a `log_prob`.
         problem: why the image cannot be read; empty if it can.
-        note: what a warning said while the image was decoded; empty if there was none.
+        note: what a warning said while the image was decoded, or that it was squeezed; empty if there was neither.
         label_nll: -log p(label | image) in nats of a label that was given; None without one, and for one that the
             charset cannot spell.
     """
@@ -127,16 +129,11 @@ class TrainedRecognizer:
         Raises:
             DataError: the weights are not those of the components that are installed.
         """
-        recognizer = build_recognizer(cell, registry, device, precision=precision, with_weights=False)
-        try:
-            tensors = safetensors.torch.load(weights)
-        except SafetensorError as error:
-            raise DataError(f"{cell.title}: its weights are no safetensors file: {error}") from None
-        if why := difference(recognizer, {"weights": tensors, "buffers": {}}):
-            raise DataError(
-                f"{cell.title}: its weights do not fit the components that are installed: {why}; install the versions "
-                f"that it was trained with"
-            )
+        tensors = load_tensors(weights)
+        if (without_values := _build_on_meta(cell, registry)) is not None:  # before memory is taken
+            _refuse_misfit(cell, without_values, tensors)
+        recognizer = build_recognizer(cell, registry, device, precision=precision, loaded=AXES)
+        _refuse_misfit(cell, recognizer, tensors)
         recognizer.load_state_dict(tensors)
         return cls(cell, recognizer, confidence)
 
@@ -178,7 +175,7 @@ class TrainedRecognizer:
         decoded = decode_images(images, self.cell.image, ahead=AHEAD * batch_size)
         done: dict[int, Reading] = {}
         following = 0
-        for item in batches_by_width(decoded, self._width_of, batch_size):
+        for item in batches_by_width(decoded, self.width_of, batch_size):
             if isinstance(item, ImageBatch):
                 done |= self._read(item, beam_size, labels)
             else:
@@ -191,12 +188,12 @@ class TrainedRecognizer:
     def explain(self, image: ImageSource, *, beam_size: int | None = None) -> Explanation:
         """Return what is read in one image, as `transcribe` does, and where each character was read."""
         (decoded,) = decode_images([image], self.cell.image, ahead=1, threads=1)
-        (item,) = batches_by_width([decoded], self._width_of, 1)
+        (item,) = batches_by_width([decoded], self.width_of, 1)
         if not isinstance(item, ImageBatch):
             return Explanation(Reading(None, problem=item.problem))
         memory, read = self._look(item, beam_size or self.cell.evaluation.beam_size)
+        (reading,) = self._score(item, memory, read, None).values()
         returned = labels_of(read, read.lengths.tolist())
-        (reading,) = self._read(item, beam_size or self.cell.evaluation.beam_size, None).values()
         return Explanation(reading, item.pixels[0], self._weights_of_columns(memory, returned))
 
     def _weights_of_columns(self, memory: Memory, returned: Labels) -> NDArray[np.float32] | None:
@@ -209,14 +206,19 @@ class TrainedRecognizer:
         found: NDArray[np.float32] = of_columns.cpu().numpy()
         return found
 
-    def _width_of(self, columns: int) -> int:
+    def width_of(self, columns: int) -> int:
+        """Return the width to which an image of so many columns is padded."""
         image = self.cell.image
         return bucket_width(columns, self.cell.bucket_widths, image) if image.resize == "keep" else image.width
 
     @torch.inference_mode()
     def _read(self, batch: ImageBatch, beam_size: int, labels: Sequence[str] | None) -> dict[int, Reading]:
         """Return what is read in each image of a batch, by its index."""
-        memory, on_device = self._look(batch, beam_size)
+        return self._score(batch, *self._look(batch, beam_size), labels)
+
+    def _score(
+        self, batch: ImageBatch, memory: Memory, on_device: Hypotheses, labels: Sequence[str] | None
+    ) -> dict[int, Reading]:
         returned = labels_of(on_device, on_device.lengths.tolist())
         read, nll = copy_to_host(on_device, self.recognizer.decoder.nll(memory, returned))
         texts = texts_of(read, nll, len(batch.images), self._charset, self.cell.labels.normalize)
@@ -246,3 +248,23 @@ class TrainedRecognizer:
         encoded = Labels.from_texts(spelled, self._charset, device=self.device)
         nll = self.recognizer.decoder.nll(memory, encoded).tolist()
         return [score if able and math.isfinite(score) else None for score, able in zip(nll, can, strict=True)]
+
+
+def _build_on_meta(cell: Cell, registry: Registry) -> Recognizer | None:
+    """Return the recognizer of a cell without values; None if a component cannot be built so."""
+    try:
+        with preserving_global_state(), torch.device("meta"):
+            return build_recognizer(cell, registry, torch.device("meta"), precision="float32", loaded=AXES)
+    except DecoderBenchError:
+        raise
+    except Exception:  # noqa: BLE001 - a plugin's constructor may raise anything where there are no values
+        return None
+
+
+def _refuse_misfit(cell: Cell, recognizer: Recognizer, tensors: Mapping[str, Tensor]) -> None:
+    """Raise `DataError` if tensors are not those of a recognizer, by name and shape."""
+    if why := difference(recognizer, {"weights": tensors, "buffers": {}}):
+        raise DataError(
+            f"{cell.title}: its weights do not fit the components that are installed: {why}; install the versions that "
+            f"it was trained with"
+        )

@@ -80,7 +80,7 @@ def fit_preset(
     preset = tomllib.loads(files(__package__).joinpath("compare.toml").read_text(encoding="utf-8"))
     with reading(dataset, registry.plugins, deadline):
         seen = look_at(dataset, choice)
-    by_hand = {"grid": plain(changes.get("grid", {})), **{table: _valid_options(changes, table) for table in TABLES}}
+    by_hand = {"grid": plain(changes.get("grid", {})), **{table: valid_options(changes, table) for table in TABLES}}
     recipe = choose_recipe(seen, by_hand) if seen is not None else []
     named = {"name": name_after(folder), "dataset": choice.model_dump(mode="python", exclude_unset=True)}
     experiment = merge(preset, named)
@@ -141,7 +141,7 @@ def _has_colors(image: Image) -> bool:
     return float(np.percentile(pixels.max(axis=2) - pixels.min(axis=2), 99)) >= COLORFUL
 
 
-def _valid_options(changes: Mapping[str, Any], table: str) -> dict[str, Any]:
+def valid_options(changes: Mapping[str, Any], table: str) -> dict[str, Any]:
     """Return the options of a table that are set, without mistakes, which are reported later."""
     found: dict[str, Any] = {}
     given = value_of(changes.get(table, {}))

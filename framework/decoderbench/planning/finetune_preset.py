@@ -14,7 +14,7 @@ from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
 from decoderbench.pack import read_pack
-from decoderbench.planning.compare_preset import look_at, name_after
+from decoderbench.planning.compare_preset import look_at, name_after, valid_options
 from decoderbench.planning.dataset_path import open_dataset
 from decoderbench.planning.reading import reading
 from decoderbench.planning.recipe import Choice, choose_recipe, describe_recipe
@@ -65,9 +65,12 @@ def fit_finetuning(
     with reading(dataset, registry.plugins, deadline):
         samples = dataset.samples()
         seen = look_at(dataset, choice)
-    recipe = [] if seen is None else choose_recipe(seen, {"image": cell.image.model_dump(mode="json")})
+    by_hand = {table: valid_options(changes, table) for table in ("augmentation", "training")}
+    by_hand["image"] = cell.image.model_dump(mode="json")
+    recipe = [] if seen is None else choose_recipe(seen, by_hand)
     recipe = [chosen for chosen in recipe if chosen.option[0] in ("augmentation", "training")]
-    recipe.append(Choice(("training", "learning_rate"), LEARNING_RATE, "a quarter of that without trained weights"))
+    if "learning_rate" not in by_hand["training"]:
+        recipe.append(Choice(("training", "learning_rate"), LEARNING_RATE, "a quarter of that without trained weights"))
     read = [cell.labels.normalize(sample.label) for sample in samples]
     experiment: dict[str, Any] = {
         "name": name_after(folder, "finetuned-"),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
-from decoderbench.config.cell import Cell, ResolvedComponent, StartPoint
+from decoderbench.config.cell import Cell, ResolvedComponent, StartPoint, stages_alike
 from decoderbench.config.experiment import Experiment
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.kinds import AXES
@@ -33,16 +32,14 @@ class Start:
         """Read a pack; raise `DataError` if it cannot be read."""
         manifest = read_pack(path).manifest
         cell = manifest.cell
-        content = manifest.model_dump_json(include={"cell", "files"})
         title = f"{cell.name or cell.variant_title} of {manifest.experiment}, {cell.model_title}"
-        return cls(path, StartPoint(digest=sha256(content.encode()).hexdigest()[:16], title=title), cell)
+        return cls(path, StartPoint(digest=manifest.digest, title=title), cell)
 
     def why_not(self, components: Mapping[str, ResolvedComponent]) -> str | None:
         """Return why a recognizer of these components cannot start from the pack; None if it can."""
-        own = {axis: getattr(self.cell, axis) for axis in AXES if axis != "rectifier"}
-        if any(_alike(components[axis], component) for axis, component in own.items()):
+        if any(axis != "rectifier" for axis in stages_alike(components, self.cell)):
             return None
-        stages = ", ".join(f"{axis} {component.use}" for axis, component in own.items())
+        stages = ", ".join(f"{axis} {getattr(self.cell, axis).use}" for axis in AXES if axis != "rectifier")
         return f"it cannot start from {self.path.name}, as no stage of it has the options of the pack's ({stages})"
 
 
@@ -62,7 +59,3 @@ def read_starts(settings: Mapping[str, Experiment], base_dir: Path) -> dict[str,
         except DataError as error:
             raise ConfigError([experiment.describe_mistake(("training", "start_from"), str(error))]) from None
     return found
-
-
-def _alike(one: ResolvedComponent, other: ResolvedComponent) -> bool:
-    return (one.use, one.decisive) == (other.use, other.decisive)

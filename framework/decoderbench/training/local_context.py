@@ -14,17 +14,13 @@ import safetensors.torch
 import torch
 
 from decoderbench.alignments import encode_alignments
-from decoderbench.component_options import without_first_weights
 from decoderbench.config.cell import Cell
-from decoderbench.config.grid import ComponentChoice
 from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.dataset import Split
 from decoderbench.data.resident_dataset import Batch, ResidentDataset
 from decoderbench.deadline import NO_DEADLINE, Deadline
-from decoderbench.identity import not_decisive, sort_keys
 from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
-from decoderbench.pack import read_pack
 from decoderbench.predictions import encode_predictions
 from decoderbench.record_files import CHECKPOINTS
 from decoderbench.records import Cost, RunRecord, pack_flags
@@ -39,12 +35,12 @@ from decoderbench.storage import write_atomically
 from decoderbench.training import timing
 from decoderbench.training.attempt import Attempt
 from decoderbench.training.checkpoint import CHECKPOINT_SECONDS, Checkpoints
-from decoderbench.training.devices import autocast_dtype, device_name
+from decoderbench.training.devices import device_name
 from decoderbench.training.evaluation import evaluate
 from decoderbench.training.measuring import Turn
 from decoderbench.training.memory import TrainingMemory, transcription_peak_mb
 from decoderbench.training.provenance import describe_arithmetic
-from decoderbench.training.start import start_from
+from decoderbench.training.start import build_started, read_start
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,10 +118,10 @@ class LocalContext:
         self._recognizers.append(True)
         self._attempt.begin()
         self._memory.restart()  # its baseline is taken before the recognizer exists
-        recognizer = build_recognizer(self.cell, self.registry, self.device, with_weights=self.cell.start is None)
-        if self.cell.start is not None:
-            pack = read_pack(ResultsDirectory(self.directory.parents[1]).start_file(self.cell.start.digest))
-            start_from(recognizer, self.cell, self.registry, pack)
+        start, pack = self.cell.start, None
+        if start is not None:
+            pack = read_start(ResultsDirectory(self.directory.parents[1]).start_file(start.digest), start)
+        recognizer = build_started(self.cell, self.registry, self.device, pack)[0]
         self._attempt.add_recognizer(recognizer)
         return recognizer
 
@@ -264,36 +260,3 @@ def spread(items: Sequence[Item] | NDArray[Any], most: int) -> list[Item]:
     """Return up to `most` items at equal distances, the first and the last included."""
     places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
     return [items[place] for place in places]
-
-
-def build_recognizer(
-    cell: Cell, registry: Registry, device: torch.device, *, precision: str | None = None, with_weights: bool = True
-) -> Recognizer:
-    """Build the recognizer of a cell, each stage initialized from a seed of its own.
-
-    One encoder starts from the same weights under every decoder of the same seed.
-
-    Args:
-        cell: says what it consists of.
-        registry: the components to build it from.
-        device: where its weights are.
-        precision: as `TrainingOptions.precision`; by default that of the cell.
-        with_weights: False if trained weights are loaded into it, so that published ones are not.
-    """
-
-    def build(kind: str, *specs: object) -> Any:
-        component = getattr(cell, kind)
-        registered, config = registry[kind].configure(ComponentChoice(use=component.use, **component.options))
-        config = config if with_weights else without_first_weights(config)
-        ignored = not_decisive(registered.config_class)
-        decisive = sorted((name, sort_keys(value)) for name, value in component.options.items() if name not in ignored)
-        torch.manual_seed(derive_seed(cell.training_seed, kind, component.use, repr(decisive)))
-        return registered.component(config, *specs)
-
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        rectifier = build("rectifier", cell.image_spec())
-        encoder = build("encoder", rectifier.image)
-        bridge = build("bridge", encoder.features)
-        decoder = build("decoder", bridge.memory, cell.labels.spec())
-    dtype = autocast_dtype(device, precision or cell.training.precision)
-    return Recognizer(rectifier, encoder, bridge, decoder, dtype=dtype).to(device)

@@ -33,11 +33,17 @@ def build_optimizer(module: nn.Module, options: TrainingOptions) -> torch.optim.
 
 
 def freeze(module: nn.Module, options: TrainingOptions) -> None:
-    """Put the frozen stages of a recognizer in eval mode, so that their statistics stay, and train none of them."""
+    """Put the frozen stages of a recognizer in eval mode, so that their statistics stay, and train none of them.
+
+    Recurrent layers stay in training mode: cuDNN has no backward pass of others, which earlier stages need.
+    """
     for stage in options.freeze:
         part = getattr(module, stage)
         part.requires_grad_(False)
         part.eval()
+        for layer in part.modules():
+            if isinstance(layer, nn.RNNBase):
+                layer.train()
 
 
 def learning_rate(step: int, options: TrainingOptions) -> float:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from decoderbench.config.cell import Cell
+from decoderbench.config.cell import Cell, StartPoint, stages_alike
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.errors import DataError
+from decoderbench.exception_text import describe_error
+from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.model.stages import Decoder
-from decoderbench.pack import Pack
+from decoderbench.pack import Pack, read_pack
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
 from decoderbench.specs import LabelSpec
+from decoderbench.training.building import build_recognizer
 
 BuildDecoder = Callable[[LabelSpec], Decoder]
 
@@ -63,15 +67,60 @@ class StartReport:
         return found
 
 
-def start_from(recognizer: Recognizer, cell: Cell, registry: Registry, pack: Pack) -> StartReport:
-    """Load the weights of a pack into the recognizer of a cell, as `load_start` does."""
+def read_start(file: Path, start: StartPoint) -> Pack:
+    """Read the copy of a pack that a cell starts from.
+
+    Raises:
+        DataError: it cannot be read, or is another one than the cell states.
+    """
+    pack = read_pack(file)
+    if pack.manifest.digest != start.digest:
+        raise DataError(f"{file}: is not the pack that the cells were planned with; run again")
+    return pack
+
+
+def build_started(
+    cell: Cell, registry: Registry, device: torch.device, pack: Pack | None
+) -> tuple[Recognizer, StartReport | None]:
+    """Build the recognizer of a cell, and load the stages that a pack has alike, if there is a pack.
+
+    Every other stage has the first weights that it would have without a pack.
+
+    Raises:
+        DataError: nothing fits, or a frozen stage would have weights that nobody has trained.
+    """
+    if pack is None:
+        return build_recognizer(cell, registry, device), None
+    stages = stages_alike({axis: getattr(cell, axis) for axis in AXES}, pack.manifest.cell)
+    recognizer = build_recognizer(cell, registry, device, loaded=stages)
     choice = ComponentChoice(use=cell.decoder.use, **cell.decoder.options)
     registered, config = registry["decoder"].configure(choice)
     memory = recognizer.bridge.memory
-    return load_start(recognizer, cell.labels.spec(), lambda labels: registered.component(config, memory, labels), pack)
+    report = load_start(
+        recognizer, cell.labels.spec(), lambda labels: registered.component(config, memory, labels), pack, stages
+    )
+    _refuse_frozen(cell, report)
+    return recognizer, report
 
 
-def load_start(recognizer: Recognizer, labels: LabelSpec, build: BuildDecoder, pack: Pack) -> StartReport:
+def _refuse_frozen(cell: Cell, report: StartReport) -> None:
+    unknown = report.common < report.characters
+    partly = report.by_character if unknown else ()
+    for stage in cell.training.freeze:
+        if untrained := [name for name in (*report.anew, *partly) if name.startswith(f"{stage}.")]:
+            raise DataError(
+                f"the {stage} is frozen, but the pack has no trained weights for all of {_named(tuple(untrained))}; "
+                f"train it, or start from a pack that has them"
+            )
+
+
+def load_start(
+    recognizer: Recognizer,
+    labels: LabelSpec,
+    build: BuildDecoder,
+    pack: Pack,
+    stages: Collection[str] = AXES,
+) -> StartReport:
     """Load the weights of a pack into a recognizer, as far as they fit.
 
     A tensor fits if it has the name and the shape of one of the pack. Where sizes follow the charset, the rows of the
@@ -82,20 +131,18 @@ def load_start(recognizer: Recognizer, labels: LabelSpec, build: BuildDecoder, p
         labels: the spec that its decoder was built from.
         build: builds this decoder for another spec.
         pack: what to start from.
+        stages: those of the recognizer that are loaded.
 
     Raises:
         DataError: nothing fits, or the weights are no safetensors file.
     """
-    try:
-        old = safetensors.torch.load(pack.weights)
-    except SafetensorError as error:
-        raise DataError(f"the weights of the pack are no safetensors file: {error}") from None
+    old = load_tensors(pack.weights)
     charsets = labels.charset, pack.manifest.cell.labels.spec().charset
     by_charset = {} if charsets[0] == charsets[1] else _axes_of_characters(build, labels)
     new, loaded, by_character = recognizer.state_dict(), list[str](), list[str]()
     for name, value in new.items():
         given, axes = old.get(name), by_charset.get(name, ())
-        if not isinstance(value, Tensor) or given is None or axes is None:
+        if name.partition(".")[0] not in stages or not isinstance(value, Tensor) or given is None or axes is None:
             continue
         if not axes and given.shape == value.shape:
             new[name] = given.to(value.device, value.dtype)
@@ -117,6 +164,14 @@ def load_start(recognizer: Recognizer, labels: LabelSpec, build: BuildDecoder, p
         len(set(charsets[0].characters) & set(charsets[1].characters)),
         len(charsets[0]),
     )
+
+
+def load_tensors(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; raise `DataError` if it is none, or has types that torch does not."""
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"weights that are no safetensors file: {describe_error(error)}") from None
 
 
 def _axes_of_characters(build: BuildDecoder, labels: LabelSpec) -> dict[str, tuple[int, ...] | None]:
