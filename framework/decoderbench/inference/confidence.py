@@ -76,11 +76,12 @@ class Confidence:
         images = f"{len(self.log_prob):,} validation images"
         if not len(self.log_prob):
             return "the probability that the decoder gives to its text; no validation images say how right that is"
-        error = f"calibration error {100 * self.calibration_error:.1f} % on {images}"
+        error = f"{100 * self.calibration_error:.1f} %"
         if self.temperature == 1:
-            return f"the probability that the decoder gives to its text: {error}"
+            return f"the probability that the decoder gives to its text: calibration error {error} on {images}"
         before = Confidence(self.log_prob, self.right).calibration_error
-        return f"exp(log p / {self.temperature:.2f}), fitted on {images}: {error}, {100 * before:.1f} % before"
+        fitted = f"exp(log p / {self.temperature:.2f}), fitted on {images}"
+        return f"{fitted}: calibration error {error} there, {100 * before:.1f} % before"
 
     def keep(self, risk: float) -> Kept:
         """Return which validation images are kept so that at most `risk` of those are wrong.
