@@ -136,8 +136,6 @@ def read_pack(path: Path) -> Pack:
         with zipfile.ZipFile(path) as archive:
             manifest = _read_manifest(path, archive)
             parts = {name: _read_part(path, archive, name, manifest.files.get(name)) for name in PARTS}
-    except DataError:
-        raise
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error) as error:
         what = describe_error(error) if isinstance(error, EOFError) else str(error)
         raise DataError(f"{path}: is no pack, or damaged: {what}; write it again with decoderbench pack") from None

@@ -24,7 +24,10 @@ from decoderbench.errors import ConfigError
 from decoderbench.exception_text import to_printable_line
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, Options, TrainingOptions, refuse
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+MAX_NAME = 64
+"""The most characters of a name."""
+
+NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$"
 """Names that are safe as a folder, in HTML, in CSV and on a command line."""
 
 MAX_QUESTION = 1000
@@ -164,6 +167,11 @@ class Experiment(Options):
     def describe_mistake(self, location: Location, message: str) -> str:
         """Return the message for a mistake found later; with file and line if the experiment is from a file."""
         return describe_mistake(self._source, self._text, location, message)
+
+
+def to_name(text: str) -> str:
+    """Return a name of an experiment for a text, as in "my-captchas" for "My captchas"; empty if nothing is left."""
+    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:MAX_NAME]
 
 
 def load_experiment(path: str | Path) -> Experiment:

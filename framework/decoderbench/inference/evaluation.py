@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ import torch
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.kept_images import ImageToKeep, keep_images
 from decoderbench.config.cell import Cell
+from decoderbench.config.experiment import to_name
 from decoderbench.data.dataset import Dataset, Sample, Split
 from decoderbench.data.image_cache import hash_data, read_fingerprint
 from decoderbench.data.image_reading import read_image
@@ -129,7 +129,7 @@ class TrainedModels:
 
 def name_of_evaluation(experiment: str, images: str) -> str:
     """Return the name of the results, as in "captchas-on-new-captchas"."""
-    return re.sub(r"[^a-z0-9_.-]+", "-", f"{experiment}-on-{images}".lower()).strip("-._")[:64]
+    return to_name(f"{experiment}-on-{images}")
 
 
 def evaluate_models(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
+from decoderbench.config.experiment import to_name
 from decoderbench.config.grid import DatasetChoice
 from decoderbench.config.merging import merge
 from decoderbench.config.typed_values import decide, plain, value_of
@@ -91,8 +91,7 @@ def fit_preset(
 
 def name_after(folder: Path, before: str = "") -> str:
     """Return the name of an experiment on the images of a folder, and what may stand before it."""
-    name = re.sub(r"[^a-z0-9_.-]+", "-", f"{before}{folder.resolve().name}".lower()).strip("-._")[:64]
-    return name or "comparison"
+    return to_name(f"{before}{folder.resolve().name}") or "comparison"
 
 
 def look_at(dataset: Dataset, choice: DatasetChoice) -> Sighting | None:
