@@ -161,8 +161,9 @@ class TrainingOptions(Options):
     start_from: Annotated[str | None, NotDecisive()] = None
     """A pack, as `decoderbench pack` writes it, whose weights the cells start from: of the stages that are the same
     components with the same options, all tensors that fit, and of those whose size follows the charset the rows of
-    common characters. Relative to the folder of the experiment file. What the pack holds is part of a cell's identity,
-    its path is not."""
+    common characters. If it is a folder of packs, as `pack --every-row` writes it, each row starts from the one that
+    has all its stages with their options. Relative to the folder of the experiment file. What the pack holds is part of
+    a cell's identity, its path is not."""
 
     freeze: tuple[Stage, ...] = ()
     """Stages that are not trained: rectifier, encoder, bridge, decoder. Their weights and the statistics of their

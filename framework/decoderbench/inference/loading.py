@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,9 +13,10 @@ from PIL import Image
 
 from decoderbench.analysis.kept_images import read_images
 from decoderbench.config.cell import Cell
+from decoderbench.config.experiment import to_name
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.errors import ConfigError, DecoderBenchError, UnknownNameError
-from decoderbench.inference.choice import Chosen, choose_model
+from decoderbench.inference.choice import Chosen, best_of_each_row, choose_model
 from decoderbench.inference.confidence import Confidence
 from decoderbench.inference.model_card import model_card
 from decoderbench.inference.trained import TrainedRecognizer
@@ -166,6 +167,33 @@ def pack(
     )
     write_pack(Path(file), Pack(manifest, stored.read_weights(), model_card(chosen)))
     return (*chosen.reasons, *(f"note       {note}" for note in stored.changed_sources(registry)))
+
+
+def pack_every_row(
+    source: str | Path, folder: str | Path, registry: Registry
+) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Write for each row its model that is best on validation images, as a pack named after the row.
+
+    Rows without a finished model that has validation images are left out.
+
+    Args:
+        source: the results folder.
+        folder: where the packs are written; made if it is missing.
+        registry: the components that they need.
+
+    Yields:
+        each pack, and lines that say which model it is and why.
+
+    Raises:
+        ConfigError: two rows have names that give the same file.
+    """
+    rows = {chosen.analysis.samples.titles[chosen.row]: chosen for chosen in best_of_each_row(source)}
+    files = {title: Path(folder) / f"{to_name(chosen.record.cell.name or title)}.zip" for title, chosen in rows.items()}
+    for title, file in files.items():
+        if same := [other for other in files if other != title and files[other] == file]:
+            raise ConfigError([f"--every-row: {title} and {same[0]} would both be {file}; name the rows in grid.names"])
+    for title, file in files.items():
+        yield file, pack(source, file, registry, row=title)
 
 
 def kept_images(source: str | Path, cell: Cell) -> list[Image.Image]:

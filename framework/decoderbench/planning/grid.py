@@ -16,7 +16,7 @@ from decoderbench.identity import identity_of
 from decoderbench.kinds import AXES, VARIANT
 from decoderbench.planning.inputs import Inputs
 from decoderbench.planning.meta_probe import MetaProbe, Part
-from decoderbench.planning.starts import Start
+from decoderbench.planning.starts import Starts
 from decoderbench.registry.registry import Registry
 from decoderbench.specs import ImageSpec
 
@@ -25,7 +25,7 @@ def plan_cells(
     experiment: Experiment,
     registry: Registry,
     data: Mapping[str, Inputs],
-    starts: Mapping[str, Start] = MappingProxyType({}),
+    starts: Mapping[str, Starts] = MappingProxyType({}),
 ) -> tuple[Cell, ...]:
     """Return every cell of the grid: seeds innermost, then folds, then settings, so the cells of a row are adjacent.
 
@@ -54,8 +54,9 @@ def plan_cells(
         for fold in inputs.folds:
             probe, labels = probes[variant["setting"], fold]
             size = probe.measure(**chosen)
-            start = None if changed.training.start_from is None else starts[changed.training.start_from]
             resolved = {axis: part.resolved for axis, part in chosen.items()}
+            given = changed.training.start_from
+            start, why_not = (None, None) if given is None else starts[given].choose(resolved)
             cells += [
                 Cell(
                     experiment=experiment.name,
@@ -82,7 +83,7 @@ def plan_cells(
                     num_training_only_parameters=size.num_training_only_parameters,
                     frames_per_character=size.frames_per_character,
                     gmacs=size.gmacs,
-                    infeasible=size.infeasible or (start.why_not(resolved) if start else None),
+                    infeasible=size.infeasible or why_not,
                 )
                 for seed in grid.seeds
             ]

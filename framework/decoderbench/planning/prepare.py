@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from decoderbench.errors import ConfigError, DataError, InfeasibleError
 from decoderbench.metrics import Definition
 from decoderbench.planning.grid import plan_cells
 from decoderbench.planning.inputs import Inputs, read_data
-from decoderbench.planning.starts import Start, read_starts
+from decoderbench.planning.starts import Start, Starts, read_starts
 from decoderbench.planning.tuning import ReadRecord, Tuning, plan_tuning
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.plugin_manager import build_plugin_manager
@@ -164,11 +164,18 @@ def prepare(
     if experiment.tuning is not None:
         tuning = plan_tuning(experiment, experiment.tuning, lambda changed: plan_cells(changed, registry, data, starts))
     cells = tuning.decide(lambda trial: None) if tuning else plan_cells(experiment, registry, data, starts)
-    prepared = Prepared(experiment, registry, metrics, by_key, cells, tuning, tuple(starts.values()))
+    prepared = Prepared(experiment, registry, metrics, by_key, cells, tuning, _packs_of(starts, cells))
     if not registry.plugins.trainers():
         for note in _notes_on_learning(prepared, sizes):
             logger.warning("note     %s", note)
     return prepared
+
+
+def _packs_of(starts: Mapping[str, Starts], cells: Sequence[Cell]) -> tuple[Start, ...]:
+    """Return the packs that cells start from, each once."""
+    used = {cell.start.digest for cell in cells if cell.start is not None}
+    packs = (start for given in starts.values() for start in given.packs)
+    return tuple({start.point.digest: start for start in packs if start.point.digest in used}.values())
 
 
 def _notes_on_learning(prepared: Prepared, sizes: Mapping[str, Mapping[Split, int]]) -> Iterator[str]:

@@ -43,19 +43,60 @@ class Start:
         return f"it cannot start from {self.path.name}, as no stage of it has the options of the pack's ({stages})"
 
 
-def read_starts(settings: Mapping[str, Experiment], base_dir: Path) -> dict[str, Start]:
-    """Return the pack of each `training.start_from` of an experiment's settings.
+@dataclass(frozen=True)
+class Starts:
+    """What `training.start_from` names: a pack for all rows, or a folder of packs, from which each row takes its own.
+
+    Attributes:
+        path: the file or folder.
+        packs: one, or those of the folder.
+        is_folder: whether it is a folder.
+    """
+
+    path: Path
+    packs: tuple[Start, ...]
+    is_folder: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> Starts:
+        """Read a pack or all `.zip` files of a folder; raise `DataError` if one cannot be read, or there is none."""
+        if not path.is_dir():
+            return cls(path, (Start.read(path),))
+        files = sorted(path.glob("*.zip"))
+        if not files:
+            raise DataError(f"{path}: a folder without packs; decoderbench pack RESULTS {path} --every-row writes them")
+        return cls(path, tuple(map(Start.read, files)), is_folder=True)
+
+    def choose(self, components: Mapping[str, ResolvedComponent]) -> tuple[Start | None, str | None]:
+        """Return the pack that a recognizer of these components starts from; if there is none, None and the reason.
+
+        Of a folder, it is the one that has all stages alike.
+        """
+        if not self.is_folder:
+            (start,) = self.packs
+            reason = start.why_not(components)
+            return (None if reason else start), reason
+        alike = [start for start in self.packs if len(stages_alike(components, start.cell)) == len(AXES)]
+        if len(alike) == 1:
+            return alike[0], None
+        found = f"several have: {', '.join(start.path.name for start in alike)}" if alike else "none has"
+        rule = f"of the packs in {self.path.name} it starts from the one that has all its stages with their options"
+        return None, f"{rule}; {found}"
+
+
+def read_starts(settings: Mapping[str, Experiment], base_dir: Path) -> dict[str, Starts]:
+    """Return the packs of each `training.start_from` of an experiment's settings.
 
     Raises:
         ConfigError: one cannot be read.
     """
-    found: dict[str, Start] = {}
+    found: dict[str, Starts] = {}
     for experiment in settings.values():
         given = experiment.training.start_from
         if given is None or given in found:
             continue
         try:
-            found[given] = Start.read(base_dir / given)
+            found[given] = Starts.read(base_dir / given)
         except DataError as error:
             raise ConfigError([experiment.describe_mistake(("training", "start_from"), str(error))]) from None
     return found
