@@ -253,9 +253,24 @@ def test_experiment_files_have_heads_and_plan(file: Path, plan_cells: PlanCells)
     folder = experiment.dataset.options.get("path")
     if folder is not None and not (file.parent / folder).is_dir():
         pytest.skip(f"its images are not at {folder}")
+    if (packs := experiment.training.start_from) is not None and not (file.parent / packs).exists():
+        pytest.skip(f"its packs are not at {packs}, where another experiment writes them")
     feasible = [cell for cell in plan_cells(file.stem) if cell.infeasible is None]
     assert feasible
     assert all(cell.frames and cell.num_parameters and cell.gmacs for cell in feasible)
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in EXPERIMENTS if "start_from" in file.read_text()], ids=lambda file: file.stem
+)
+def test_rows_that_start_from_packs_are_those_that_the_other_experiment_trains(file: Path) -> None:
+    """Their head names the other experiment; a row of other options would be infeasible."""
+    (other,) = set(re.findall(r"decoderbench pack results/(\w+) ", file.read_text()))
+    ours, theirs = load_experiment(file), load_experiment(file.with_name(f"{other}.toml"))
+    assert ours.training.start_from == f"../results/{other}/packs"
+    for axis in ("rectifier", "encoder", "bridge", "decoder"):
+        assert getattr(ours.grid, axis) == getattr(theirs.grid, axis)
+    assert ours.image == theirs.image
 
 
 def test_quickstart_has_infeasible_cells(plan_cells: PlanCells) -> None:

@@ -275,6 +275,55 @@ def test_pack_that_no_stage_has_anything_of_makes_the_row_infeasible(
     assert "it cannot start from ctc.zip, as no stage of it" in str(reasons["attention"])
 
 
+def folder_of_packs(packs: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> Path:
+    """Return a folder that `pack --every-row` has written."""
+    status, out, err = call(capfd, "pack", str(packs / "results"), str(folder), "--every-row", *PLUGIN)
+    assert status == 0, err
+    assert out.count("pack: ") == 2
+    assert err.count("row        tiny / columns / ") == 2
+    return folder
+
+
+def test_each_row_starts_from_its_own_pack_of_a_folder(
+    packs: Path, images: Path, own_registry: Registry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_packs(packs, tmp_path / "packs", capfd)
+    assert sorted(file.name for file in folder.iterdir()) == ["tiny-columns-attention.zip", "tiny-columns-ctc.zip"]
+    experiment = experiment_on(images, start_from=str(folder), steps=1, learning_rate=1e-9, keep="last")
+    experiment["grid"]["decoder"]["other"] = {"use": "lstm_ctc", "hidden_dim": 16}
+    frame = train(experiment, own_registry, tmp_path / "out").set_index("decoder")
+    assert frame["status"].to_dict() == {"ctc": "done", "attention": "done", "other": "infeasible"}
+    rule = "of the packs in packs it starts from the one that has all its stages with their options; none has"
+    assert frame.loc["other", "reason"] == rule
+    for decoder in ("ctc", "attention"):
+        trained = weights_of(packs / "results", decoder)
+        started = weights_of(tmp_path / "out", decoder)
+        for name in ("encoder.conv.weight", "decoder.lstm.weight_hh_l0"):
+            if name in trained:
+                torch.testing.assert_close(started[name], trained[name], atol=1e-6, rtol=1e-5)
+    starts = [cell.start for cell in ResultsDirectory(tmp_path / "out").read_plan().cells if not cell.infeasible]
+    assert [start.title.split(" of ")[0] for start in starts if start] == [
+        "tiny / columns / ctc",
+        "tiny / columns / attention",
+    ]
+
+
+def test_folder_of_packs_that_decides_nothing(
+    packs: Path, images: Path, own_registry: Registry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_packs(packs, tmp_path / "packs", capfd)
+    (folder / "again.zip").write_bytes((packs / "ctc.zip").read_bytes())
+    cells = prepare(Experiment(**experiment_on(images, start_from=str(folder))), registry=own_registry).cells
+    reasons = {cell.decoder.label: cell.infeasible for cell in cells}
+    assert reasons["attention"] is None
+    assert str(reasons["ctc"]).endswith("several have: again.zip, tiny-columns-ctc.zip")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"a folder without packs; decoderbench pack RESULTS .*empty --every-row"):
+        prepare(Experiment(**experiment_on(images, start_from=str(tmp_path / "empty"))), registry=own_registry)
+    status, _, err = call(capfd, "pack", str(packs / "results"), str(folder), "--every-row", "--best", *PLUGIN)
+    assert (status, "--every-row: packs all rows" in err) == (2, True)
+
+
 def test_settings_compare_a_start_with_none(packs: Path, images: Path, own_registry: Registry, tmp_path: Path) -> None:
     experiment = experiment_on(images)
     experiment["grid"]["settings"] = {

@@ -174,7 +174,7 @@ def pack_every_row(
 ) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Write for each row its model that is best on validation images, as a pack named after the row.
 
-    Rows without a finished model that has validation images are left out.
+    Rows without a finished model that has validation images are left out, with a warning.
 
     Args:
         source: the results folder.
@@ -187,7 +187,12 @@ def pack_every_row(
     Raises:
         ConfigError: two rows have names that give the same file.
     """
-    rows = {chosen.analysis.samples.titles[chosen.row]: chosen for chosen in best_of_each_row(source)}
+    best = best_of_each_row(source)
+    titles = best[0].analysis.samples.titles
+    rows = {titles[chosen.row]: chosen for chosen in best}
+    for title in titles:
+        if title not in rows:
+            logger.warning("no pack of %s: none of its models is done and has read validation images", title)
     files = {title: Path(folder) / f"{to_name(chosen.record.cell.name or title)}.zip" for title, chosen in rows.items()}
     for title, file in files.items():
         if same := [other for other in files if other != title and files[other] == file]:
