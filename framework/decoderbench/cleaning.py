@@ -73,7 +73,7 @@ class Removable:
 
 
 def find_in_results(directory: ResultsDirectory) -> Iterator[Removable]:
-    """Yield cells of earlier settings, damaged files that were renamed, and temporary files of killed processes.
+    """Yield cells of earlier settings, packs that no cell starts from now, renamed damaged files, and temporary files.
 
     Raises:
         OtherFormatError, DataError: the folder has no plan, or one that cannot be read.
@@ -83,6 +83,11 @@ def find_in_results(directory: ResultsDirectory) -> Iterator[Removable]:
     yield from _aside(directory.path)
     for folder in (directory.path, *(directory.path / name for name in REPORT_FOLDERS)):
         yield from (Removable(path, "temporary file") for path in find_leftovers(folder))
+    starts = {directory.start_file(cell.start.digest) for cell in (*plan.tuning, *plan.cells) if cell.start is not None}
+    for file in sorted(directory.path.glob("starts/*.zip")):
+        if file not in starts:
+            yield Removable(file, "pack of earlier settings")
+    yield from (Removable(path, "temporary file") for path in find_leftovers(directory.path / "starts"))
     for folder in sorted(path for path in directory.path.glob("cells/*") if path.is_dir()):
         lock = folder / "lock"
         if is_held(lock):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from decoderbench.errors import DataError
 from decoderbench.integrity import DamagedError, UnreadableError
+from decoderbench.pack import read_pack
 from decoderbench.record_files import (
     PLAN,
     OtherFormatError,
@@ -72,6 +73,8 @@ def verify(directory: ResultsDirectory, *, fix: bool, report: Callable[[str], No
     if not folders and not os.path.lexists(directory.path / PLAN):
         raise DataError(f"{directory.path}: no {PLAN} and no cells; give the results folder of a run")
     _verify_plan(directory, found, fix, report)
+    for file in sorted(directory.path.glob("starts/*.zip")):
+        _verify_start(file, found, fix, report)
     for folder in folders:
         with ExitStack() as stack:
             try:
@@ -103,6 +106,22 @@ def _verify_plan(directory: ResultsDirectory, found: Verification, fix: bool, re
     except (OtherFormatError, UnreadableError) as error:
         found.unread.append(path)
         report(str(error))
+
+
+def _verify_start(file: Path, found: Verification, fix: bool, report: Callable[[str], None]) -> None:
+    """Compare a pack that cells start from with its own digests, and with the one that names it."""
+    try:
+        whole = read_pack(file).manifest.digest == file.stem
+        damage = None if whole else DamagedError(file, "it is another pack than its name says")
+    except DataError as error:
+        damage = error if isinstance(error, DamagedError) else DamagedError(file, "it is no pack that can be read")
+    if damage is None:
+        found.verified += 1
+        return
+    found.damaged.append(damage)
+    report(str(damage))
+    if fix:
+        rename(file, name_aside(file))
 
 
 def _verify_cell(

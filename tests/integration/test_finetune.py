@@ -361,6 +361,30 @@ def test_cell_files_state_the_start(packs: Path, images: Path, own_registry: Reg
     assert (tmp_path / "out" / "starts" / f"{start['digest']}.zip").read_bytes() == (packs / "ctc.zip").read_bytes()
 
 
+def test_verify_and_clean_know_the_packs_that_cells_start_from(
+    packs: Path, images: Path, own_registry: Registry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "out"
+    trained_on(packs, images, own_registry, results, steps=1)
+    (file,) = (results / "starts").iterdir()
+    (results / "starts" / "0123456789abcdef.zip").write_bytes((packs / "attention.zip").read_bytes())
+    status, out, _ = call(capfd, "verify", str(results))
+    assert status == 1
+    assert "0123456789abcdef.zip: damaged: it is another pack than its name says" in out
+    status, out, _ = call(capfd, "clean", str(results), "--yes")
+    assert (status, "0123456789abcdef.zip: pack of earlier settings" in out) == (0, True)
+    assert list((results / "starts").iterdir()) == [file]
+    assert call(capfd, "verify", str(results))[0] == 0
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    status, out, _ = call(capfd, "verify", str(results), "--fix")
+    assert (status, f"{file}: damaged" in out) == (1, True)
+    assert call(capfd, "verify", str(results))[0] == 0
+    trained_on(packs, images, own_registry, results, steps=1)
+    assert file.read_bytes() == (packs / "ctc.zip").read_bytes()
+
+
 def test_other_components_start_as_without_a_pack(packs: Path, images: Path, own_registry: Registry) -> None:
     """The heads of both decoders have the same name and, by chance, the same shape, and other classes."""
     from decoderbench.pack import read_pack

@@ -1,11 +1,11 @@
-"""The command line: run, compare, finetune, prepare, plan, audit, report, contrast, power, predict, evaluate, export,
-pack, demo, status, verify, clean; new, check, plugins.
+"""The command line: run, compare, finetune, prepare, plan, audit, report, contrast, power, reproduce, predict,
+evaluate, export, pack, demo, status, verify, clean; new, check, plugins.
 
 Torch is imported only by commands that need it.
 
-Exit status: 0 done, 1 some cell failed, some rule is broken or `verify` found damage, 2 usage or configuration, 3 data,
-4 cells left pending, 130 and 143 interrupted by SIGINT and SIGTERM. If several apply: 2 and 3, then 130 and 143, then
-1, then 4.
+Exit status: 0 done, 1 some cell failed, some rule is broken, `verify` found damage or `reproduce` another result, 2
+usage or configuration, 3 data, 4 cells left pending, 130 and 143 interrupted by SIGINT and SIGTERM. If several apply: 2
+and 3, then 130 and 143, then 1, then 4.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from decoderbench.cli import (
     integrity,
     planning,
     reading,
+    reproducing,
     running,
     sharing,
     status,
@@ -77,6 +78,7 @@ app.command(cls=_Command)(auditing.audit)
 app.command(cls=_Command)(running.report)
 app.command(cls=_Command)(comparing.contrast)
 app.command(cls=_Command)(comparing.power)
+app.command(cls=_Command)(reproducing.reproduce)
 app.command(cls=_Command)(reading.predict)
 app.command(cls=_Command)(reading.evaluate)
 app.command(cls=_Command)(sharing.export)

@@ -73,7 +73,7 @@ def plan_cells(
                     bucket_widths=tuple(bucket.width for bucket in probe.buckets),
                     trainers=trainers,
                     train_limit=changed.dataset.train_limit,
-                    start=None if start is None else start.point,
+                    start=start,
                     fold=fold,
                     folds=changed.dataset.folds,
                     setting=variant["setting"],

@@ -39,6 +39,7 @@ class Prepared:
         cells: every cell of the grid, in the order of the table; with tuning, undecided ones.
         tuning: what each row may choose; None without tuning.
         starts: the packs that cells start from.
+        base_dir: where relative paths of the experiment start.
     """
 
     experiment: Experiment
@@ -48,6 +49,7 @@ class Prepared:
     cells: tuple[Cell, ...]
     tuning: Tuning | None = None
     starts: tuple[Start, ...] = ()
+    base_dir: Path = Path()
 
     @property
     def trials(self) -> tuple[Cell, ...]:
@@ -139,11 +141,12 @@ def prepare(
         raise ConfigError([experiment.describe_mistake(*mistake) for mistake in mistakes])
     metrics = definitions_with(registry["metric"])  # now: a file may be edited while data are read
     settings = experiment.settings()
-    starts = read_starts(settings, Path(base_dir or "."))
+    base_dir = Path(base_dir or ".")
+    starts = read_starts(settings, base_dir)
     data = read_data(
         settings,
         registry,
-        base_dir=Path(base_dir or "."),
+        base_dir=base_dir,
         cache_dir=cache_dir,
         datasets=() if dataset is None else (dataset,),
         deadline=deadline,
@@ -164,7 +167,7 @@ def prepare(
     if experiment.tuning is not None:
         tuning = plan_tuning(experiment, experiment.tuning, lambda changed: plan_cells(changed, registry, data, starts))
     cells = tuning.decide(lambda trial: None) if tuning else plan_cells(experiment, registry, data, starts)
-    prepared = Prepared(experiment, registry, metrics, by_key, cells, tuning, _packs_of(starts, cells))
+    prepared = Prepared(experiment, registry, metrics, by_key, cells, tuning, _packs_of(starts, cells), base_dir)
     if not registry.plugins.trainers():
         for note in _notes_on_learning(prepared, sizes):
             logger.warning("note     %s", note)

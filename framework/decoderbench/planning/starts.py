@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from decoderbench.config.cell import Cell, ResolvedComponent, StartPoint, stages_alike
@@ -67,21 +68,22 @@ class Starts:
             raise DataError(f"{path}: a folder without packs; decoderbench pack RESULTS {path} --every-row writes them")
         return cls(path, tuple(map(Start.read, files)), is_folder=True)
 
-    def choose(self, components: Mapping[str, ResolvedComponent]) -> tuple[Start | None, str | None]:
-        """Return the pack that a recognizer of these components starts from; if there is none, None and the reason.
+    def choose(self, components: Mapping[str, ResolvedComponent]) -> tuple[StartPoint, str | None]:
+        """Return the pack that a recognizer of these components starts from, and why it cannot; None if it can.
 
         Of a folder, it is the one that has all stages alike.
         """
         if not self.is_folder:
             (start,) = self.packs
-            reason = start.why_not(components)
-            return (None if reason else start), reason
+            return start.point, start.why_not(components)
         alike = [start for start in self.packs if len(stages_alike(components, start.cell)) == len(AXES)]
         if len(alike) == 1:
-            return alike[0], None
+            return alike[0].point, None
         found = f"several have: {', '.join(start.path.name for start in alike)}" if alike else "none has"
         rule = f"of the packs in {self.path.name} it starts from the one that has all its stages with their options"
-        return None, f"{rule}; {found}"
+        digests = " ".join(start.point.digest for start in self.packs)
+        nothing = StartPoint(digest=sha256(digests.encode()).hexdigest()[:16], title=f"no pack in {self.path.name}")
+        return nothing, f"{rule}; {found}"
 
 
 def read_starts(settings: Mapping[str, Experiment], base_dir: Path) -> dict[str, Starts]:
