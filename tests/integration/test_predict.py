@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -128,6 +129,77 @@ def test_images_are_read_as_those_of_the_test_split_were_batched_and_alone(
         opened = [stack.enter_context(Image.open(path)) for path in paths]
         assert [each.text for each in reader.transcribe(opened, batch_size=3)] == expected["hypothesis"].tolist()
     assert all(each.confidence == reader.confidence(each.log_prob) for each in read if each.log_prob is not None)
+
+
+@pytest.mark.parametrize("form", ["lmdb", "hf", "drawn"])
+def test_images_of_other_datasets_are_read_as_those_of_their_test_split_were(
+    form: str, folder: Path, own_registry: Registry, tmp_path: Path
+) -> None:
+    if form == "hf":
+        pytest.importorskip("datasets")
+    labels = pd.read_csv(folder / "labels.csv")
+    files = [(folder / name).read_bytes() for name in labels["filename"]]
+    dataset: dict[str, Any] = {"use": "synthetic_captcha", "train": 24, "val": 8, "test": 8, "charset": "ab"}
+    if form != "drawn":
+        write = write_lmdb if form == "lmdb" else write_hf
+        dataset = write(tmp_path / "set", dict(zip(labels["label"] + labels.index.astype(str), files, strict=True)))
+    experiment = {
+        "name": "other",
+        "dataset": dataset,
+        "image": {"height": 16, "width": 48, "resize": "keep", "buckets": 2},
+        "training": {"steps": 4, "batch_size": 8, "precision": "float32"},
+        "grid": {
+            "seeds": [0],
+            "encoder": {"tiny": {"use": "tiny_cnn"}},
+            "bridge": {"columns": {"use": "mean_height"}},
+            "decoder": {"attention": {"use": "attention_lstm", "hidden_dim": 8, "embed_dim": 4}},
+        },
+    }
+    results = tmp_path / "results"
+    frame = train(experiment, own_registry, results)
+    assert frame["status"].tolist() == ["done"], frame["reason"].tolist()
+    reader = load_recognizer(results, device="cpu", registry=own_registry)
+    expected = recorded(results, reader.cell.cell_id)
+    if form == "drawn":
+        drawn = own_registry["dataset"]["synthetic_captcha"].component
+        captchas = drawn(drawn.Config(**{key: value for key, value in dataset.items() if key != "use"}), tmp_path)
+        numbers = {sample.key: number for number, sample in enumerate(captchas.samples())}
+        images: list[Any] = [captchas.load_image(numbers[key]) for key in expected["sample"]]
+    else:
+        by_label = dict(zip(labels["label"] + labels.index.astype(str), files, strict=True))
+        images = []
+        for number, label in enumerate(expected["reference"]):
+            path = tmp_path / f"{number}.image"
+            path.write_bytes(by_label[label])
+            images.append(path)
+    assert len(images) >= 6
+    for batch_size in (4, 1):
+        read = reader.transcribe(images, batch_size=batch_size)
+        assert [each.text for each in read] == expected["hypothesis"].tolist()
+        log_prob = np.array([each.log_prob for each in read])
+        assert np.abs(log_prob - expected["text_log_prob"]).max() < 1e-4
+
+
+def write_lmdb(path: Path, files: dict[str, bytes]) -> dict[str, Any]:
+    """Write files by their labels as an LMDB of PARSeq's form, and return the dataset."""
+    with lmdb.open(str(path), map_size=1 << 26, lock=False) as environment, environment.begin(write=True) as into:
+        for number, (label, content) in enumerate(files.items(), start=1):
+            into.put(b"image-%09d" % number, content)
+            into.put(b"label-%09d" % number, label.encode())
+        into.put(b"num-samples", b"%d" % len(files))
+    return {"use": "lmdb", "train": [str(path)], "val_fraction": 0.2, "test_fraction": 0.2}
+
+
+def write_hf(path: Path, files: dict[str, bytes]) -> dict[str, Any]:
+    """Write files by their labels as a dataset of Hugging Face, and return the dataset."""
+    import datasets
+
+    rows = [{"image": {"bytes": content, "path": None}, "label": label} for label, content in files.items()]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    parts = {"train": rows[:40], "validation": rows[40:50], "test": rows[50:]}
+    tables = {name: datasets.Dataset.from_list(part, features=features) for name, part in parts.items()}
+    datasets.DatasetDict(tables).save_to_disk(path)
+    return {"use": "hf", "path": str(path)}
 
 
 def test_texts_come_in_the_order_of_the_images_and_those_that_cannot_be_read_have_a_problem(
