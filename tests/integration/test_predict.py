@@ -23,6 +23,7 @@ from PIL import Image
 
 from decoderbench import ConfigError, DataError, Registry, build_plugin_manager, load_recognizer
 from decoderbench.inference.choice import choose_model
+from decoderbench.inference.loading import kept_images
 from decoderbench.pack import read_pack
 from decoderbench.results_directory import ResultsDirectory
 
@@ -296,6 +297,25 @@ def test_command_prints_a_line_per_image_and_says_what_it_does(
     assert out.splitlines() == expected
     for text in ("row        tiny", "reads      in float32 on cpu", "confidence ", "not read: 1 .csv"):
         assert text in err
+
+
+def test_bfloat16_says_how_many_images_it_reads_otherwise(
+    results: Path, folder: Path, own_registry: Registry, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cell_id = cell_ids(results)[0]
+    image = str(sorted(folder.glob("*.jpg"))[0])
+    options = ("predict", str(results), image, "--cell", cell_id, "--device", "cpu", *PLUGIN)
+    readers = [
+        load_recognizer(results, cell=cell_id, device="cpu", registry=own_registry, precision=precision)
+        for precision in ("bfloat16", "float32")
+    ]
+    kept = kept_images(results, readers[0].cell)
+    texts = [[reading.text for reading in reader.transcribe(kept)] for reader in readers]
+    differing = sum(one != other for one, other in zip(*texts, strict=True))
+    said = f"{differing} of {len(kept)} test images that the results keep are read otherwise than in float32"
+    status, _, err = call(capfd, *options, "--precision", "bfloat16")
+    assert (status, f"reads      in bfloat16 on cpu; {said}" in err) == (0, True), err
+    assert "otherwise than in float32" not in call(capfd, *options)[2]
 
 
 def test_unreadable_image_is_a_line_with_the_reason_and_exit_status_1(

@@ -246,6 +246,12 @@ class OverstatesLogProb(SmallCTC):
         return Hypotheses(read.ids, read.lengths, read.log_prob / 2)
 
 
+class ScoresThePath(SmallCTC):
+    def transcribe_and_score(self, memory: Tensor, *, beam_size: int = 1) -> tuple[Hypotheses, Tensor]:
+        read = self.transcribe(memory, beam_size=beam_size)
+        return read, -read.log_prob
+
+
 class IgnoresBeamSize(SmallCTC):
     def transcribe(self, memory: Tensor, *, beam_size: int = 1) -> Hypotheses:
         return super().transcribe(memory)
@@ -688,6 +694,7 @@ FAULTS = [
     fault(CountsPadding, "nll_matches_single_images", "mask the padding"),
     fault(OverstatesLogProb, "log_prob_matches_nll", "with beam_size = 1 a log_prob of"),
     fault(ShiftedTargets, "log_prob_matches_nll", "with beam_size = 1 a log_prob of"),
+    fault(ScoresThePath, "transcribe_and_score_agrees", "with beam_size = 1 an nll of"),
     fault(IgnoresBeamSize, "wide_beam_finds_best_text", "search as the family does"),
     fault(ShiftedTeacherForcing, "teacher_forcing_matches_step", "read the same token"),
     fault(StateWithLayersFirst, "step_works_row_by_row", "put the batch first in every tensor of a state"),

@@ -28,7 +28,7 @@ from decoderbench.errors import ConfigError
 if TYPE_CHECKING:
     from decoderbench.inference.confidence import Confidence
     from decoderbench.inference.loading import StoredModel
-    from decoderbench.inference.trained import Reading
+    from decoderbench.inference.trained import Reading, TrainedRecognizer
     from decoderbench.registry.registry import Registry
 
 LEAST_RISK = 1e-6
@@ -107,7 +107,8 @@ def predict(
     stored, where = find_model(source, row=row, cell=cell), choose_device(device)
     start_device(where)
     reader = stored.build(registry, where, precision)
-    how = f"reads      in {reader.arithmetic}", f"confidence {reader.confidence.describe()}"
+    rounded = _effect_of_bfloat16(source, stored, reader, registry) if precision == "bfloat16" else ""
+    how = f"reads      in {reader.arithmetic}{rounded}", f"confidence {reader.confidence.describe()}"
     print_origin(stored, registry, *how, *filter(None, [files.note()]))
     least = None if reject is None else _least_log_prob(reader.confidence, reject)
     read = reader.transcribe_each(files.paths, beam_size=beam, batch_size=batch_size)
@@ -192,6 +193,19 @@ def print_origin(stored: StoredModel, registry: Registry, *further: str) -> None
     """Say which model reads, and what has changed since its training."""
     for line in (*stored.origin, *further, *(f"note       {note}" for note in stored.changed_sources(registry))):
         err.print(line, markup=False)
+
+
+def _effect_of_bfloat16(source: Path, stored: StoredModel, reader: TrainedRecognizer, registry: Registry) -> str:
+    """Return how many test images that the results keep are read otherwise than in float32; empty if they keep none."""
+    from decoderbench.inference.loading import kept_images
+
+    images = kept_images(source, stored.cell)
+    if not images:
+        return ""
+    exact = stored.build(registry, reader.device, "float32").transcribe(images)
+    pairs = zip(reader.transcribe(images), exact, strict=True)
+    differing = sum(one.text != other.text for one, other in pairs)
+    return f"; {differing:,} of {len(images):,} test images that the results keep are read otherwise than in float32"
 
 
 class _Counts:

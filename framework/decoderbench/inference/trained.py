@@ -33,7 +33,7 @@ from decoderbench.registry.registry import Registry
 from decoderbench.training.building import build_recognizer
 from decoderbench.training.devices import use_ieee_float32
 from decoderbench.training.start import load_tensors
-from decoderbench.training.transcription import copy_to_host, labels_of, read_batch, texts_of
+from decoderbench.training.transcription import copy_to_host, read_and_score_batch, texts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -191,10 +191,9 @@ class TrainedRecognizer:
         (item,) = batches_by_width([decoded], self.width_of, 1)
         if not isinstance(item, ImageBatch):
             return Explanation(Reading(None, problem=item.problem))
-        memory, read = self._look(item, beam_size or self.cell.evaluation.beam_size)
-        (reading,) = self._score(item, memory, read, None).values()
-        returned = labels_of(read, read.lengths.tolist())
-        return Explanation(reading, item.pixels[0], self._weights_of_columns(memory, returned))
+        memory, read, nll = self._look(item, beam_size or self.cell.evaluation.beam_size)
+        (reading,) = self._readings(item, memory, read, nll, None).values()
+        return Explanation(reading, item.pixels[0], self._weights_of_columns(memory, read.labels()))
 
     def _weights_of_columns(self, memory: Memory, returned: Labels) -> NDArray[np.float32] | None:
         """Return the alignment of the first text, (S, W); over the height of a feature map it is a sum."""
@@ -214,13 +213,12 @@ class TrainedRecognizer:
     @torch.inference_mode()
     def _read(self, batch: ImageBatch, beam_size: int, labels: Sequence[str] | None) -> dict[int, Reading]:
         """Return what is read in each image of a batch, by its index."""
-        return self._score(batch, *self._look(batch, beam_size), labels)
+        return self._readings(batch, *self._look(batch, beam_size), labels)
 
-    def _score(
-        self, batch: ImageBatch, memory: Memory, on_device: Hypotheses, labels: Sequence[str] | None
+    def _readings(
+        self, batch: ImageBatch, memory: Memory, on_device: Hypotheses, scores: Tensor, labels: Sequence[str] | None
     ) -> dict[int, Reading]:
-        returned = labels_of(on_device, on_device.lengths.tolist())
-        read, nll = copy_to_host(on_device, self.recognizer.decoder.nll(memory, returned))
+        read, nll = copy_to_host(on_device, scores)
         texts = texts_of(read, nll, len(batch.images), self._charset, self.cell.labels.normalize)
         of_labels: list[float | None] = [None] * len(batch.images)
         if labels is not None:
@@ -228,12 +226,12 @@ class TrainedRecognizer:
         rows = zip(batch.images, texts, nll.tolist(), of_labels, strict=True)
         return {image.index: self._reading(image, text, score, of_label) for image, text, score, of_label in rows}
 
-    def _look(self, batch: ImageBatch, beam_size: int) -> tuple[Memory, Hypotheses]:
-        """Return the memory of a batch and what the decoder reads in it."""
+    def _look(self, batch: ImageBatch, beam_size: int) -> tuple[Memory, Hypotheses, Tensor]:
+        """Return the memory of a batch, what the decoder reads in it, and -log p of these texts, (B,) in nats."""
         images = torch.from_numpy(batch.pixels).to(self.device)
         varies = self.cell.image.resize == "keep"
         columns = torch.from_numpy(batch.columns).to(self.device) if varies else None
-        return read_batch(self.recognizer, images, columns, beam_size=beam_size)
+        return read_and_score_batch(self.recognizer, images, columns, beam_size=beam_size)
 
     def _reading(self, image: DecodedImage, text: str, nll: float, label_nll: float | None) -> Reading:
         log_prob = -nll if math.isfinite(nll) else None

@@ -111,6 +111,11 @@ class AutoregressiveDecoder(Decoder):
         memory = Memory.of(memory)
         return self._greedy(memory) if beam_size == 1 else self.beam_search(memory, beam_size)
 
+    def transcribe_and_score(self, memory: Memory | Tensor, *, beam_size: int = 1) -> tuple[Hypotheses, Tensor]:
+        """Return the texts that `transcribe` returns and their nll, (B,), which the search has summed up."""
+        read = self.transcribe(memory, beam_size=beam_size)
+        return read, -read.log_prob
+
     def leaf_memory(self, memory: Memory | Tensor) -> Any:
         """Return what the methods of the leaf get."""
         memory = Memory.of(memory)

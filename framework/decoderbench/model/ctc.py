@@ -81,8 +81,15 @@ class CTCDecoder(Decoder):
 
     def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Transcribe by best path if `beam_size` is 1, else by prefix beam search."""
+        return search(self.log_probs(memory), beam_size)
+
+    def transcribe_and_score(self, memory: Memory | Tensor, *, beam_size: int = 1) -> tuple[Hypotheses, Tensor]:
+        """Return the texts that `transcribe` returns and their nll, (B,), with one pass over the memory."""
+        if (type(self).transcribe, type(self).nll) != (CTCDecoder.transcribe, CTCDecoder.nll):
+            return super().transcribe_and_score(memory, beam_size=beam_size)  # a leaf has one of its own
         log_probs = self.log_probs(memory)
-        return best_path(log_probs) if beam_size == 1 else prefix_beam_search(log_probs, beam_size)
+        read = search(log_probs, beam_size)
+        return read, self.nll_of(log_probs, read.labels())
 
     def alignment(self, memory: Memory | Tensor, labels: Labels) -> Tensor:
         """Return the probability that a frame emits a character, over all paths that spell the text, (B, S, T).
@@ -151,6 +158,11 @@ def occupancy(log_probs: Tensor, labels: Labels) -> Tensor:
     total = joint[:, :1].logsumexp(dim=2, keepdim=True)  # log p(text | image), the same in all frames
     posterior = (joint - total.clamp(min=torch.finfo(total.dtype).min)).exp().clamp(max=1.0)
     return posterior[:, :, 1::2].transpose(1, 2)  # (B, S, T)
+
+
+def search(log_probs: Tensor, beam_size: int) -> Hypotheses:
+    """Return the best path of log_probs (B, T, V) if `beam_size` is 1, else the text of a prefix beam search."""
+    return best_path(log_probs) if beam_size == 1 else prefix_beam_search(log_probs, beam_size)
 
 
 def best_path(log_probs: Tensor) -> Hypotheses:

@@ -51,6 +51,11 @@ class PerCharacterDecoder(Decoder):
         """Return the most probable of all texts, for any `beam_size`."""
         return best_text(self.log_probs(Memory.of(memory)))
 
+    def transcribe_and_score(self, memory: Memory | Tensor, *, beam_size: int = 1) -> tuple[Hypotheses, Tensor]:
+        """Return the texts that `transcribe` returns and their nll, (B,), which the search has summed up."""
+        read = self.transcribe(memory, beam_size=beam_size)
+        return read, -read.log_prob
+
 
 def smoothed_text_nll(log_probs: Tensor, labels: Labels, smoothing: float) -> Tensor:
     """Return the cross entropy with smoothed targets of each text and its end, (B,), in nats; see `smoothed_nll`.

@@ -51,6 +51,11 @@ class Hypotheses:
     log_prob: Tensor
     ended: Tensor | None = None
 
+    def labels(self, lengths: list[int] | None = None) -> Labels:
+        """Return the texts as labels on their device. Unless their lengths on the host are given, it is waited for."""
+        lengths = self.lengths.tolist() if lengths is None else lengths
+        return Labels(self.ids[:, : max(lengths, default=0)], self.lengths, tuple(lengths))
+
 
 class Rectifier(nn.Module, ABC):
     """Image to image: straightens the text for the encoder.
@@ -174,6 +179,14 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
         """Transcribe the memory. The result depends on memory and weights only, never on labels."""
+
+    def transcribe_and_score(self, memory: Memory | Tensor, *, beam_size: int = 1) -> tuple[Hypotheses, Tensor]:
+        """Return what `transcribe` returns, and the nll of these texts, (B,) in nats.
+
+        Override it where one pass over the memory gives both.
+        """
+        read = self.transcribe(memory, beam_size=beam_size)
+        return read, self.nll(memory, read.labels())
 
     def alignment(self, memory: Memory | Tensor, labels: Labels) -> Tensor | None:
         """Return which frames each character of a given text is read from, or None if the decoder cannot say.

@@ -16,7 +16,6 @@ from decoderbench.model.memory import Memory
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.model.stages import Hypotheses
 from decoderbench.training.alignment_measures import measure_alignments
-from decoderbench.training.transcription import labels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +51,7 @@ class ReturnedTexts:
         self._ended += [None] * len(rows) if on_host.ended is None else on_host.ended.tolist()
         self._frames += [memory.length] * len(rows)
         lengths = on_host.lengths.tolist()
-        labels = labels_of(read, lengths)
+        labels = read.labels(lengths)
         self._scores.append(-self._decoder.nll(memory, labels))
         weights = self._decoder.alignment(memory, labels)
         if weights is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decoderbench.data.resident_dataset import to_float
-from decoderbench.labels import Charset, Labels
+from decoderbench.labels import Charset
 from decoderbench.model.memory import Memory
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.model.stages import Hypotheses
@@ -27,6 +27,14 @@ def read_batch(
     """
     memory = recognizer.memory(to_float(images), columns)
     return memory, recognizer.decoder.transcribe(memory, beam_size=beam_size)
+
+
+def read_and_score_batch(
+    recognizer: Recognizer, images: Tensor, columns: Tensor | None, *, beam_size: int
+) -> tuple[Memory, Hypotheses, Tensor]:
+    """Return the same as `read_batch`, and -log p of each text, (B,) in nats."""
+    memory = recognizer.memory(to_float(images), columns)
+    return memory, *recognizer.decoder.transcribe_and_score(memory, beam_size=beam_size)
 
 
 def copy_to_host(read: Hypotheses, nll: Tensor) -> tuple[Hypotheses, Tensor]:
@@ -51,11 +59,6 @@ def texts_of(read: Hypotheses, nll: Tensor, batch: int, charset: Charset, normal
     _refuse_misshapen(read, nll, batch, len(charset))
     rows = zip(read.ids.tolist(), read.lengths.tolist(), strict=True)
     return [normalize(charset.decode(ids[:length])) for ids, length in rows]
-
-
-def labels_of(read: Hypotheses, lengths: list[int]) -> Labels:
-    """Return texts that were read as labels, on their device; `lengths` are the same on the host."""
-    return Labels(read.ids[:, : max(lengths, default=0)], read.lengths, tuple(lengths))
 
 
 def _refuse_misshapen(read: Hypotheses, nll: Tensor, batch: int, num_characters: int) -> None:

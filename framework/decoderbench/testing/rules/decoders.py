@@ -56,7 +56,7 @@ def rules_of_decoders(subject: DecoderSubject) -> list[Rule]:
     ]
     if subject.is_autoregressive:
         rules += [scoring.teacher_forcing_matches_step, scoring.step_works_row_by_row]
-    rules.append(transcription.log_prob_matches_nll)
+    rules += [transcription.log_prob_matches_nll, transcription.transcribe_and_score_agrees]
     if subject.is_autoregressive or subject.is_ctc:
         rules.append(transcription.wide_beam_finds_best_text)
     return [

@@ -13,6 +13,7 @@ from decoderbench.testing.subjects.decoder import (
     texts_of,
     texts_up_to,
     transcribe,
+    transcribe_and_score,
 )
 
 IMAGES = 8
@@ -86,6 +87,17 @@ def log_prob_matches_nll(subject: DecoderSubject) -> None:
             scored,
             do="let `transcribe` add the same log probabilities as `nll`, including the end of the text",
         )
+
+
+def transcribe_and_score_agrees(subject: DecoderSubject) -> None:
+    """`transcribe_and_score` returns the texts of `transcribe`, and their `nll`."""
+    decoder, memory = subject.build_for_eval(), subject.draw_inputs(IMAGES)
+    for beam_size in subject.beam_sizes:
+        texts = texts_of(transcribe(decoder, memory, beam_size=beam_size))
+        read, nll = transcribe_and_score(decoder, memory, beam_size=beam_size)
+        do = "do not override `transcribe_and_score`, or search and score in it as `transcribe` and `nll` do"
+        expect(texts_of(read) == texts, got=f"{texts_of(read)}, `transcribe` returned {texts}", do=do)
+        expect_close(f"with beam_size = {beam_size} an nll of", nll, nll_of(decoder, memory, texts), do=do)
 
 
 def wide_beam_finds_best_text(subject: DecoderSubject) -> None:

@@ -143,6 +143,12 @@ def transcribe(decoder: Decoder, memory: Memory | Tensor, *, beam_size: int = 1)
         return decoder.transcribe(as_given(decoder, memory), beam_size=beam_size)
 
 
+def transcribe_and_score(decoder: Decoder, memory: Memory | Tensor, *, beam_size: int = 1) -> tuple[Hypotheses, Tensor]:
+    """Transcribe and score as `predict` does."""
+    with torch.inference_mode():
+        return decoder.transcribe_and_score(as_given(decoder, memory), beam_size=beam_size)
+
+
 def align(decoder: Decoder, memory: Memory | Tensor, texts: list[str]) -> Tensor | None:
     """Return the alignment of one text per image, as evaluation asks for it."""
     labels = Labels.from_texts(texts, CHARSET, device=memory.device)
