@@ -69,7 +69,8 @@ class Manifest(Options):
 
     num_test: Count | None = None
     validation_log_prob: tuple[float, ...] = ()
-    """log p of the text of each validation image, from which the confidence is calibrated."""
+    """log p of the text of each validation image, from which the confidence is calibrated. Of a model that is trained
+    on all images: of each image, as the model of its fold read it that was not trained on it."""
 
     validation_right: str = ""
     """Whether each of these texts is right, as `records.pack_flags` writes it."""

@@ -116,7 +116,7 @@ def reproduce(
     directory = ResultsDirectory(source)
     plan = directory.read_plan()
     before = _find_finished(directory, plan, cell)
-    planned = _plan_again(directory, plan, before.cell, registry, base_dir, deadline)
+    planned = plan_again(directory, plan, before.cell, registry, base_dir, deadline)
     if threads is None and device.type == "cpu" and before.environment.get("threads", "").isdecimal():
         threads = int(before.environment["threads"])
     again = ResultsDirectory(results or directory.path / FOLDER / before.cell.cell_id)
@@ -144,7 +144,7 @@ def _find_finished(directory: ResultsDirectory, plan: Plan, wanted: str) -> RunR
     return record
 
 
-def _plan_again(
+def plan_again(
     directory: ResultsDirectory,
     plan: Plan,
     cell: Cell,
@@ -152,7 +152,11 @@ def _plan_again(
     base_dir: str | Path | None,
     deadline: Deadline,
 ) -> Prepared:
-    """Return the experiment with this cell alone, with the values that tuning chose for it."""
+    """Return the experiment of a results folder with one cell alone, with the values that tuning chose for it.
+
+    Raises:
+        DataError: the folder does not state its experiment, or data, components or settings are others now.
+    """
     if not plan.definition:
         move = "give the run command again, which trains nothing that is finished and writes it"
         raise DataError(f"{directory.path}: its plan does not state the experiment; {move}")

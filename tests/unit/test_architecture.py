@@ -41,6 +41,7 @@ IMPORTS_TORCH = {
     "registry/listing",
     "registry/registry",
     "registry/torch_settings",
+    "refit",
     "reproduction",
     "runner",
     "scaffold/templates",

@@ -26,6 +26,7 @@ from decoderbench.cli import (
     comparing,
     housekeeping,
     integrity,
+    packing,
     planning,
     reading,
     reproducing,
@@ -82,7 +83,7 @@ app.command(cls=_Command)(reproducing.reproduce)
 app.command(cls=_Command)(reading.predict)
 app.command(cls=_Command)(reading.evaluate)
 app.command(cls=_Command)(sharing.export)
-app.command(cls=_Command)(sharing.pack)
+app.command(cls=_Command)(packing.pack)
 app.command(cls=_Command)(sharing.demo)
 app.command(cls=_Command)(status.status)
 app.command(cls=_Command)(integrity.verify)

@@ -96,6 +96,10 @@ StopAfter = Annotated[
         help="Save and end after this time, as in 90s, 5m or 2h; exit status 4 if something is left to do.",
     ),
 ]
+BaseDir = Annotated[
+    Path | None,
+    typer.Option("--base-dir", help="Where relative paths of the experiment start.  [default: where they did]"),
+]
 Allow = Annotated[list[str] | None, typer.Option("--allow", help="Accept a data problem by its code. Repeatable.")]
 
 

@@ -110,6 +110,9 @@ def predict(
     rounded = _effect_of_bfloat16(source, stored, reader, registry) if precision == "bfloat16" else ""
     how = f"reads      in {reader.arithmetic}{rounded}", f"confidence {reader.confidence.describe()}"
     print_origin(stored, registry, *how, *filter(None, [files.note()]))
+    if reject is not None and stored.cell.purpose == "refit":
+        rule = "needs validation images that the model was not trained on, and this one was trained on all"
+        raise ConfigError([f"--reject: {rule}; pack the model of a fold, without --refit"])
     least = None if reject is None else _least_log_prob(reader.confidence, reject)
     read = reader.transcribe_each(files.paths, beam_size=beam, batch_size=batch_size)
     counts = _Counts()

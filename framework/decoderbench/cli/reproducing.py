@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from decoderbench.cli.common import (
+    BaseDir,
     Device,
     ExecutorName,
     PluginFolders,
@@ -30,10 +31,7 @@ def reproduce(
         Path | None,
         typer.Option("--into", help="Results folder of the new training.  [default: RESULTS/reproduced/ID]"),
     ] = None,
-    base_dir: Annotated[
-        Path | None,
-        typer.Option("--base-dir", help="Where relative paths of the experiment start.  [default: where they did]"),
-    ] = None,
+    base_dir: BaseDir = None,
     device: Device = None,
     threads: Threads = None,
     executor: ExecutorName = None,

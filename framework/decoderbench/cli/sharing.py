@@ -1,4 +1,4 @@
-"""Commands that take a trained recognizer elsewhere: export, pack, demo."""
+"""Commands that show a trained recognizer or take it elsewhere: export, demo."""
 
 from __future__ import annotations
 
@@ -63,44 +63,6 @@ def export(
     for line in found.lines():
         err.print(line, markup=False)
     out.print(f"onnx: {onnx}, {found.size / 1e6:.1f} MB; charset and image rules are in its metadata", markup=False)
-
-
-def pack(
-    source: Annotated[Path, typer.Argument(help="A folder that a run has written.", show_default=False)],
-    file: Annotated[
-        Path,
-        typer.Argument(help="The pack to write, as in reader.zip; with --every-row a folder.", show_default=False),
-    ],
-    best: Best = False,
-    row: Row = None,
-    cell: CellId = None,
-    every_row: Annotated[
-        bool, typer.Option("--every-row", help="Write the best model of each row, as in packs/ROW.zip.")
-    ] = False,
-    plugin: PluginNames = None,
-    plugins_dir: PluginFolders = None,
-) -> None:
-    """Write a trained recognizer as one file, which `predict` reads wherever decoderbench is installed."""
-    refuse_two_choices(best, row, cell)
-    if every_row and (best or row is not None or cell is not None):
-        raise ConfigError(["--every-row: packs all rows; omit --best, --row and --cell"])
-    registry = load_registry(plugin, plugins_dir)
-    from decoderbench.inference.loading import pack as write
-    from decoderbench.inference.loading import pack_every_row
-
-    if every_row:
-        for packed, reasons in pack_every_row(source, file, registry):
-            for line in reasons:
-                err.print(line, markup=False)
-            out.print(f"pack: {packed}, {packed.stat().st_size / 1e6:.1f} MB", markup=False)
-        return
-
-    for line in write(source, file, registry, row=row, cell=cell):
-        err.print(line, markup=False)
-    out.print(
-        f"pack: {file}, {file.stat().st_size / 1e6:.1f} MB; decoderbench predict {file} IMAGES reads with it",
-        markup=False,
-    )
 
 
 def demo(

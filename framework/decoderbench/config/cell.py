@@ -121,9 +121,10 @@ class Cell(Options):
     folds: int | None = None
     """K, the number of folds. Which images each has is part of the digest of the labels."""
 
-    purpose: Literal["test", "tuning", "undecided"] = "test"
+    purpose: Literal["test", "tuning", "undecided", "refit"] = "test"
     """`tuning`: a trial, which is scored on validation images and never tested. `undecided`: to be tested with options
-    that trials choose and have not chosen yet; it is never trained. Part of the cell's identity unless it is `test`."""
+    that trials choose and have not chosen yet; it is never trained. `refit`: trained on the images of all splits, to be
+    used; its scores say nothing. Part of the cell's identity unless it is `test`."""
 
     tuned: dict[str, Any] = Field(default_factory=dict)
     """Values of the options that are tuned, as in `{"training.learning_rate": 0.002}`: those that a trial tries, or

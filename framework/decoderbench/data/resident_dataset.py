@@ -100,6 +100,17 @@ class ResidentDataset:
         chosen._rows = {split: chosen.audit.rows(self.store, split) for split in SPLITS}
         return chosen
 
+    def of_all(self, number: int | None) -> ResidentDataset:
+        """Return the same as `of_fold`, but that images of val and test are trained on too.
+
+        As in every split, those with problems that were allowed are not.
+        """
+        trained = self.spellable.copy()
+        trained[[*self.audit.excluded, *self.store.unreadable]] = False
+        chosen = copy.copy(self.of_fold(number))
+        chosen._rows = chosen._rows | {"train": np.flatnonzero(trained)}
+        return chosen
+
     def without_test(self) -> ResidentDataset:
         """Return the same images and labels without those of the test split: whoever asks for one gets an error."""
         hidden = copy.copy(self)

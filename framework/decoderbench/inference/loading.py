@@ -22,7 +22,7 @@ from decoderbench.inference.model_card import model_card
 from decoderbench.inference.trained import TrainedRecognizer
 from decoderbench.kinds import AXES
 from decoderbench.pack import Manifest, Pack, PackedComponent, is_pack, read_pack, write_pack
-from decoderbench.records import pack_flags, unpack_flags
+from decoderbench.records import RunRecord, pack_flags, unpack_flags
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.training.devices import choose_device, start_device
@@ -65,7 +65,9 @@ class StoredModel:
         log_prob = manifest.validation_log_prob
         confidence = Confidence.of(log_prob, unpack_flags(manifest.validation_right, len(log_prob)).tolist())
         cell = manifest.cell
-        origin = f"row        {cell.variant_title}", f"model      {cell.model_title}"
+        of_all = "trained on all images; confidence by the models of the folds, which were not"
+        model = of_all if cell.purpose == "refit" else cell.model_title
+        origin = f"row        {cell.variant_title}", f"model      {model}"
         return cls(cell, lambda: weights, confidence, origin, manifest.components)
 
     def build(self, registry: Registry, device: torch.device, precision: str | None = None) -> TrainedRecognizer:
@@ -150,23 +152,37 @@ def pack(
         lines that say which model it is and why.
     """
     chosen = choose_model(source, row=row, cell=cell)
-    stored, record = StoredModel.of_results(chosen), chosen.record
+    write_model(file, StoredModel.of_results(chosen), chosen.record, model_card(chosen), registry)
+    changed = StoredModel.of_results(chosen).changed_sources(registry)
+    return (*chosen.reasons, *(f"note       {note}" for note in changed))
+
+
+def write_model(file: str | Path, stored: StoredModel, record: RunRecord, card: str, registry: Registry) -> None:
+    """Write a trained model as a pack, if it can be loaded.
+
+    Args:
+        file: the pack to write.
+        stored: the model.
+        record: its record; one of a refit has no metrics that say anything, and the pack has none.
+        card: its model card.
+        registry: the components that it needs.
+    """
     stored.build(registry, torch.device("cpu"))
     components = [(axis, getattr(stored.cell, axis).use) for axis in AXES]
+    tested = stored.cell.purpose == "test"
     manifest = Manifest(
         cell=stored.cell,
         components=tuple(
             PackedComponent(kind=kind, use=use, origin=registry[kind][use].origin) for kind, use in components
         ),
         experiment=stored.cell.experiment,
-        metrics=record.metrics,
-        num_test=record.num_test,
+        metrics=record.metrics if tested else {},
+        num_test=record.num_test if tested else None,
         validation_log_prob=tuple(stored.confidence.log_prob.tolist()),
         validation_right=pack_flags(stored.confidence.right.tolist()),
         environment=record.environment,
     )
-    write_pack(Path(file), Pack(manifest, stored.read_weights(), model_card(chosen)))
-    return (*chosen.reasons, *(f"note       {note}" for note in stored.changed_sources(registry)))
+    write_pack(Path(file), Pack(manifest, stored.read_weights(), card))
 
 
 def pack_every_row(

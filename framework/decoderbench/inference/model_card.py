@@ -16,30 +16,44 @@ from decoderbench.statistics import Estimate, Scores, row
 METRICS = ("exact_match", "cer")
 
 
-def model_card(chosen: Chosen) -> str:
-    """Return the model card of a trained model, Markdown: data, accuracy with intervals, limits."""
-    return "\n".join(_lines(chosen)) + "\n"
+def model_card(chosen: Chosen, *, refit: bool = False) -> str:
+    """Return the model card of a trained model, Markdown: data, accuracy with intervals, limits.
+
+    Args:
+        chosen: the model.
+        refit: whether the card is of the model that was trained on all images instead, with its options.
+    """
+    return "\n".join(_lines(chosen, refit)) + "\n"
 
 
-def _lines(chosen: Chosen) -> Iterator[str]:
+def _lines(chosen: Chosen, refit: bool) -> Iterator[str]:
     cell, plan = chosen.record.cell, chosen.analysis.results.plan
     trained = f"It was trained with decoderbench, in the experiment {cell.experiment}, {cell.model_title}."
     yield from (f"# {escape_markdown(cell.variant_title)}", "")
     yield f"Reads the text in an image of one line. {escape_markdown(trained)}"
     if plan.question:
         yield from ("", f"The experiment asked: {escape_markdown(plan.question)}")
-    yield from ("", "## Accuracy", "", _accuracy(chosen).markdown(), "", "## Data", "")
+    yield from ("", "## Accuracy", "", _accuracy(chosen, refit).markdown(), "", "## Data", "")
     yield bullet_list(" ".join(line.split()) for line in (*plan.data_summary, *plan.data_notes))
     yield from ("", "## Limits", "", bullet_list(_limits(cell)))
 
 
-def _accuracy(chosen: Chosen) -> Table:
+def _accuracy(chosen: Chosen, refit: bool) -> Table:
     record, row = chosen.record, chosen.analysis.rows.iloc[chosen.row].to_dict()
     of_row = [metric_with_interval(metric, row, metric, f"{metric}_low", f"{metric}_high") for metric in METRICS]
     fold = f" in fold {record.cell.fold} of {record.cell.folds}" if record.cell.folds else ""
-    notes = [
+    this = [] if refit else [["this model", *(_of_model(chosen, metric) for metric in METRICS)]]
+    own = (
         f"on {record.num_test or 0:,} test images{fold}, with 95 % intervals: of this model over images of the same "
-        "kind; of its row over training runs and images",
+        f"kind; of its row over training runs and images"
+    )
+    of_folds = (
+        f"this model was trained on all images, so none is left to test it: the accuracy is that of its row, whose "
+        f"models were trained on the other images of {record.cell.folds} folds and tested on one, with 95 % intervals "
+        f"over training runs and images"
+    )
+    notes = [
+        of_folds if refit else own,
         *([f"its row was chosen on validation images from {chosen.among} rows"] if chosen.among > 1 else []),
     ]
     return Table(
@@ -47,7 +61,7 @@ def _accuracy(chosen: Chosen) -> Table:
         caption="Accuracy",
         headers=["", *map(metric_name, METRICS)],
         rows=[
-            ["this model", *(_of_model(chosen, metric) for metric in METRICS)],
+            *this,
             [f"its row, {row['num_seeds']} of {row['num_planned_seeds']} seeds", *of_row],
         ],
         num_labels=1,

@@ -49,6 +49,7 @@ def notes_on_rows(analysis: Analysis, metrics: Sequence[str]) -> list[str]:
         *_notes_on_image_sets(analysis),
         *_notes_on_plateaus(analysis),
         *_notes_on_starts(analysis),
+        *_notes_on_refits(analysis),
         *analysis.samples.notes,
     ]
 
@@ -64,6 +65,11 @@ def _notes_on_starts(analysis: Analysis) -> Iterator[str]:
     for start, own in rows.items():
         which = "" if len(own) == len(titles) else f"{'; '.join(own)}: "
         yield f"{which}starts from the trained weights of {start}; steps and costs are those after that"
+
+
+def _notes_on_refits(analysis: Analysis) -> Iterator[str]:
+    if any(cell.purpose == "refit" for cell in analysis.results.plan.cells):
+        yield "trained on all images, those that it is scored on included: no score of this table says anything"
 
 
 def notes_on_folds(rows: pd.DataFrame) -> Iterator[str]:

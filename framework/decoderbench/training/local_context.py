@@ -80,7 +80,8 @@ class LocalContext:
     _recognizers: list[bool] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dataset", self.dataset.of_fold(self.cell.fold))
+        choose = self.dataset.of_all if self.cell.purpose == "refit" else self.dataset.of_fold
+        object.__setattr__(self, "dataset", choose(self.cell.fold))
         if self.cell.purpose == "tuning":
             object.__setattr__(self, "dataset", self.dataset.without_test())
         if self.cell.train_limit is not None:
