@@ -172,6 +172,10 @@ class TrainingOptions(Options):
     learning_rate_factors: LearningRateFactors = LearningRateFactors()
     """Factors by which the learning rate of a stage differs from `learning_rate`, as in { encoder = 0.1 }."""
 
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights, as in 0.99: the average over about 1 / (1 - decay) steps
+    is validated and tested in place of the weights. 0 for none. It is smaller in the first steps."""
+
     keep: Literal["best", "last"] = "best"
     """Which weights are tested: the best on the validation split (by exact match, then by nats per character), or the
     last."""

@@ -33,7 +33,9 @@ DECODERS = {
     "loop": {"use": "lstm_cell", "hidden_dim": 8},
     "ctc": {"use": "lstm_ctc", "hidden_dim": 8},
     "attention": {"use": "attention_lstm", "hidden_dim": 8, "embed_dim": 4},
+    "averaged": {"use": "ctc"},
 }
+"""Decoders of cells, by a name; the weights of `averaged` are averaged over steps."""
 
 
 class ForgetfulCNN(Encoder):
@@ -201,7 +203,7 @@ def micro_experiment(decoder: str) -> dict[str, Any]:
         "augmentation": {"rotate": 5.0, "noise": 0.1},
         "training": {
             "steps": STEPS, "batch_size": 4, "validate_every": 8, "warmup_steps": 4, "precision": "float32",
-            "learning_rate": 0.01,
+            "learning_rate": 0.01, "ema_decay": 0.8 * (decoder == "averaged"),
         },
         "evaluation": {"batch_size": 6},
         "grid": {

@@ -37,7 +37,7 @@ def uninterrupted(micro_cell: Callable[[str], MicroCell]) -> Callable[[str], Out
     return cache(lambda decoder: micro_cell(decoder).run("uninterrupted"))
 
 
-@pytest.mark.parametrize(("decoder", "first"), [("loop", 1), ("ctc", 2), ("attention", 1)])
+@pytest.mark.parametrize(("decoder", "first"), [("loop", 1), ("ctc", 2), ("attention", 1), ("averaged", 2)])
 def test_cell_that_is_cut_off_again_and_again_equals_the_uninterrupted_one(
     decoder: str, first: int, micro_cell: Callable[[str], MicroCell], uninterrupted: Callable[[str], Outcome]
 ) -> None:
@@ -143,6 +143,7 @@ PIECES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "step": (forget("trainer", "step"), "at step 21"),
     "validated step": (forget("trainer", "validated"), "at step 17"),
     "best weights": (forget("trainer", "kept"), "in the test"),
+    "average": (forget("trainer", "average"), "at step 21"),
     "loss": (forget("trainer", "loss"), "in the validation of step 16"),
     "random state of torch": (drop("torch"), "at step 21"),
     "random state of Python": (drop("python"), "at step 21"),
@@ -152,12 +153,12 @@ PIECES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def interrupted(micro_cell: Callable[[str], MicroCell]) -> Callable[[str], Outcome]:
-    """Runs the CTC cell up to a place, in a folder of that name, once for all tests."""
+def interrupted(micro_cell: Callable[[str], MicroCell]) -> Callable[[str, str], Outcome]:
+    """Runs a cell up to a place, in a folder of that name, once for all tests."""
 
     @cache
-    def interrupt(place: str) -> Outcome:
-        cell, outcome = micro_cell("ctc"), Outcome()
+    def interrupt(place: str, decoder: str) -> Outcome:
+        cell, outcome = micro_cell(decoder), Outcome()
         assert cell.interrupt(place, number_of(place, cell.places()), outcome)
         return outcome
 
@@ -169,11 +170,12 @@ def test_forgetting_a_piece_of_state_is_noticed(
     piece: str,
     micro_cell: Callable[[str], MicroCell],
     uninterrupted: Callable[[str], Outcome],
-    interrupted: Callable[[str], Outcome],
+    interrupted: Callable[[str, str], Outcome],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mutate, place = PIECES[piece]
-    cell, load, outcome = micro_cell("ctc"), Checkpoints.load, deepcopy(interrupted(place))
+    decoder = "averaged" if piece == "average" else "ctc"
+    cell, load, outcome = micro_cell(decoder), Checkpoints.load, deepcopy(interrupted(place, decoder))
     shutil.copytree(cell.folder / place, cell.folder / piece)
 
     def load_without(self: Checkpoints) -> Any:
@@ -192,7 +194,7 @@ def test_forgetting_a_piece_of_state_is_noticed(
         with pytest.raises(AssertionError):
             cell.complete(piece, outcome, seed=1)
     else:
-        assert cell.complete(piece, outcome, seed=1) != uninterrupted("ctc")
+        assert cell.complete(piece, outcome, seed=1) != uninterrupted(decoder)
 
 
 def number_of(place: str, places: list[str]) -> int:

@@ -64,6 +64,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "training.clip_norm": (1.0, ALL),
     "training.precision": ("auto", ALL),
     "training.validate_every": (2, ALL),
+    "training.ema_decay": (0.9, ALL),
     "training.keep": ("last", ALL),
     "training.start_from": ("reader.zip", ALL),
     "training.freeze": (["encoder"], ALL),

@@ -51,7 +51,7 @@ def settings_of(plan: Plan) -> list[str]:
             if any(read(cell) != read(_plain(cell)) for cell in cells)
         ),
         ("precision", lambda cell: cell.training.precision),
-        ("weights tested", lambda cell: KEPT[cell.training.keep]),
+        ("weights tested", _weights_tested),
         ("augmentation", _augmentation),
         ("images", _images),
         (
@@ -101,6 +101,11 @@ def _by_value(cells: Sequence[Cell], read: Callable[[Cell], str]) -> str:
     if sum(map(len, settings.values())) == len({cell.setting for cell in cells}):  # no setting has two values
         rows = {value: {f"setting {', '.join(labels)}": None} for value, labels in settings.items()}
     return "; ".join(f"{value} ({', '.join(titles)})" for value, titles in rows.items())
+
+
+def _weights_tested(cell: Cell) -> str:
+    decay = cell.training.ema_decay
+    return KEPT[cell.training.keep] + (f", of an exponential moving average with decay {decay:g}" if decay else "")
 
 
 def _plain(cell: Cell) -> Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from decoderbench.seeds import derive_seed
 from decoderbench.training.finite_guard import FiniteGuard
 from decoderbench.training.optimizer import build_optimizer, freeze, learning_rate, set_learning_rate
 from decoderbench.training.timing import TrainingClock
+from decoderbench.training.weight_average import WeightAverage
 
 PROGRESS_SECONDS = 0.5
 """Seconds between two reports of progress; each report synchronizes CUDA."""
@@ -66,6 +68,8 @@ class Trainer:
         self.recognizer = context.recognizer()
         freeze(self.recognizer, self.options)
         self.optimizer = build_optimizer(self.recognizer, self.options)
+        decay = self.options.ema_decay
+        self.average = WeightAverage(self.recognizer, decay) if decay else None
         self.guard = FiniteGuard(context.device)
         self.clock = TrainingClock(context.device, lambda: context.idle_seconds)
         self.step = self.validated = 0
@@ -81,6 +85,7 @@ class Trainer:
             "loss": float(self.loss),
             "kept": None if self.kept is None else tuple(self.kept),
             "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else dict(self.average.values),
             "clock": self.clock.state_dict(),
         }
 
@@ -93,6 +98,8 @@ class Trainer:
             for name, value in self.kept.weights.items():
                 self.kept.weights[name] = value.to(self.context.device) if isinstance(value, Tensor) else value
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load(state["average"])
         self.clock.load_state_dict(state["clock"])
 
     def run(self) -> RunRecord:
@@ -132,6 +139,8 @@ class Trainer:
         self.guard.record(step, loss.detach(), norm)
         set_learning_rate(self.optimizer, learning_rate(step, self.options))
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step)
         self.step, self.loss = step, loss.detach()
 
     def validate_if_due(self) -> None:
@@ -139,13 +148,14 @@ class Trainer:
         always = (self.options.nine_tenths, self.options.steps)
         if self.step == self.validated or (self.step % self.validate_every and self.step not in always):
             return
-        with self.clock.paused():
+        averaged = nullcontext() if self.average is None else self.average.in_place_of_weights()
+        with self.clock.paused(), averaged:
             self.guard.check()
             scores = self.validate()
             rank = (scores["val_exact_match"], -scores["val_nats_per_char"])
             if self.kept is None or rank > self.kept.rank or self.options.keep == "last":
                 self.kept = Kept(rank, self.step, copy.deepcopy(self.recognizer.state_dict()))
-            self._set_to_train()
+        self._set_to_train()
         self.validated = self.step
 
     def _set_to_train(self) -> None:
