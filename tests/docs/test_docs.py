@@ -15,6 +15,7 @@ from helpers.cut_off import StopAt
 from helpers.experiments import PlanCells
 from helpers.running import TINY_PLUGIN, to_toml
 from helpers.training import train
+from PIL import Image
 
 from decoderbench import Deadline, Experiment, PendingCellsError
 from decoderbench.config.experiment import load_experiment
@@ -58,6 +59,31 @@ def test_tutorial_component_passes_its_checks_and_tests(tmp_path: Path, monkeypa
     outcomes = run_pytest(tmp_path, "test_conformance.py")
     assert outcomes.keys() == {"passed"}
     assert outcomes["passed"] > 40
+
+
+@pytest.mark.slow
+def test_each_file_of_the_page_for_assistants_passes_its_check(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    blocks = saved_blocks(ROOT / "plugins" / "ASSISTANTS.md", tmp_path)
+    assert len(blocks) == 8
+    for split, count in (("train", 30), ("test", 8)):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        for number in range(count):
+            image = Image.linear_gradient("L").rotate(7 * number).resize((40, 16))
+            image.save(tmp_path / "images" / split / f"{'ab'[number % 2]}{'xyz'[number % 3]}_{number}.png")
+    for name in blocks:
+        more = ("--set", f"path={tmp_path / 'images'}") if name == "two_folders.py" else ()
+        status, out, err = call(capfd, "check", str(tmp_path / name), *more)
+        assert status == 0, f"{name}: {out}{err}"
+
+
+def test_page_for_assistants_has_a_file_of_every_kind_that_new_writes() -> None:
+    page = (ROOT / "plugins" / "ASSISTANTS.md").read_text()
+    kinds = set(re.findall(r"^def register_(\w+)s\(", page, re.MULTILINE))
+    assert kinds == set(KINDS) - {"tracker"}
+    for word in ("CTCDecoder", "AutoregressiveDecoder", "PerCharacterDecoder"):
+        assert f"({word}):" in page
 
 
 def test_all_plugins_of_the_tutorial_work_in_one_run(
