@@ -25,6 +25,7 @@ class ComponentChoice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     use: str
+    """The registered name of the component."""
 
     @model_validator(mode="before")
     @classmethod

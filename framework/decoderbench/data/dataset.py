@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Split = Literal["train", "val", "test"]
+"""The part of the data that a sample belongs to."""
+
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 from decoderbench.data.dataset import Split
 
 SplitWord = Literal["train", "val", "test", "eval", "trainval"]
+"""What a data set may call a part of it; `splits_meant_by` says which split each is."""
+
 SPELLINGS: dict[SplitWord, str] = {
     "train": "train|training|trn|训练",
     "val": "val|valid|validation|validate|validating|dev|devel|development|验证",

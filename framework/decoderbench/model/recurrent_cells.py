@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 
 RecurrentKind = Literal["lstm", "gru", "mingru"]
+"""The kinds of cells that `recurrent_cell` builds."""
+
 RecurrentState = tuple[Tensor, ...]
+"""The state of a cell, its hidden state (B, N) first; that of an LSTM has its memory too."""
 
 
 class RecurrentCell(nn.Module, ABC):

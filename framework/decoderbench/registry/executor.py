@@ -67,6 +67,7 @@ class CellEvent:
 
 
 Report = Callable[[CellEvent], None]
+"""Called with each event of a cell while it runs."""
 
 
 class CellRunner(Protocol):

@@ -31,6 +31,7 @@ API_VERSION = 4
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function or method as the implementation of the hook of the same name."""
 
 
 # Loading: called once each, while the plugin manager and the registry are built.

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from decoderbench.component_options import ComponentOption
+from decoderbench.config.grid import ComponentChoice
 from decoderbench.errors import UnknownNameError, did_you_mean
 from decoderbench.kinds import REGISTERED
 from decoderbench.registry.plugin_manager import Plugins
@@ -28,7 +30,7 @@ def list_components(registry: Registry) -> Iterator[str]:
         for registered in components.values():
             yield f"{registered.kind} {registered.name}  ({registered.origin})"
             for name, option in registered.options.items():
-                yield f"    {name} {_default(option)}  {_meaning(option)}"
+                yield f"    {name} {default_of(option)}  {meaning_of(option)}"
 
 
 def describe_components(registry: Registry, what: str) -> Iterator[str]:
@@ -101,25 +103,32 @@ def _describe(registered: Registered[Any]) -> Iterator[str]:
             yield textwrap.indent(inspect.cleandoc(text), "    ")
     for name, option in registered.options.items():
         yield ""
-        yield f"    {name}: {_type(option)} {_default(option)}"
-        yield textwrap.fill(_meaning(option), WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        yield f"    {name}: {type_of(option)} {default_of(option)}"
+        yield textwrap.fill(meaning_of(option), WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
     yield ""
 
 
-def _meaning(option: FieldInfo) -> str:
+def meaning_of(option: FieldInfo) -> str:
+    """Return the description of an option on one line."""
     return " ".join((option.description or "").split())
 
 
-def _default(option: FieldInfo) -> str:
+def default_of(option: FieldInfo) -> str:
+    """Return the default of an option as "= 64", or in brackets why there is none."""
     if option.is_required():
         return "(required)"
     if option.default_factory is not None and option.default_factory_takes_validated_data:
         return "(default depends on other options)"
     default = option.get_default(call_default_factory=True)
-    return "(optional)" if default is None else f"= {json.dumps(default, default=str, ensure_ascii=False)}"
+    return "(optional)" if default is None else f"= {json.dumps(default, default=_plain, ensure_ascii=False)}"
 
 
-def _type(option: FieldInfo) -> str:
+def _plain(default: object) -> object:
+    return default.model_dump(mode="json") if isinstance(default, BaseModel) else str(default)
+
+
+def type_of(option: FieldInfo) -> str:
+    """Return the type and the limits of an option, as in "int, >= 1"."""
     limits = [limit for constraint in option.metadata if (limit := _limit(constraint))]
     return ", ".join([_annotation(option.annotation), *limits])
 
@@ -134,11 +143,15 @@ def _annotation(annotation: Any) -> str:
     if origin in (tuple, list):
         many = origin is list or inner[-1] is Ellipsis
         return f"list of {_annotation(inner[0])}" if many else f"list of {len(inner)} {_annotation(inner[0])}"
+    if origin is dict:
+        return f"table by label, each {_annotation(inner[1])}"
     if origin is not None and hasattr(annotation, "__metadata__"):  # Annotated
         limits = [limit for constraint in annotation.__metadata__ if (limit := _limit(constraint))]
         return ", ".join([_annotation(inner[0]), *limits])
     if isinstance(annotation, type) and issubclass(annotation, ComponentOption):
         return f"{annotation.kind}: its name, or a table with use and its options"
+    if isinstance(annotation, type) and issubclass(annotation, ComponentChoice):
+        return "component: its name, or a table with use and its options"
     return getattr(annotation, "__name__", str(annotation))
 
 
