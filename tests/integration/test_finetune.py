@@ -186,10 +186,10 @@ def test_report_says_from_what_a_row_starts(
     options = ("--steps", "2", "--results", str(tmp_path / "out"), "--device", "cpu", "--executor", "inline", *PLUGIN)
     status, out, _ = call(capfd, "finetune", str(packs / "ctc.zip"), str(images), *options)
     assert status == 0, out
-    assert "starts from the trained weights of tiny / columns / ctc of bars, seed 0" in out
+    assert "starts from the trained weights of the row with the same stages of bars, seed 0" in out
     assert "--charset new: 3 characters; the labels have 3, of which the pack knows 2" in out
     page = (tmp_path / "out" / "report.md").read_text()
-    assert "starts from: tiny / columns / ctc of bars, seed 0" in page
+    assert "starts from: the row with the same stages of bars, seed 0" in page
     assert "frozen" not in page
 
 

@@ -183,6 +183,15 @@ class Cell(Options):
         return f"seed {self.seed}" + (f" / fold {self.fold} of {self.folds}" if self.folds else "")
 
     @property
+    def start_title(self) -> str:
+        """What its weights start from, for people: of a row with the same title, that one; empty without a start."""
+        if self.start is None:
+            return ""
+        stages = " / ".join(filter(None, self.variant[self.rectifier.use == "none" : -1]))
+        own = next((own for own in (self.name, stages) if own and self.start.title.startswith(f"{own} of ")), "")
+        return f"the row with the same stages{self.start.title.removeprefix(own)}" if own else self.start.title
+
+    @property
     def training_seed(self) -> int:
         """The seed of its first weights, batches and augmentation: another one in each fold, the same for all rows.
 

@@ -61,7 +61,7 @@ def _notes_on_starts(analysis: Analysis) -> Iterator[str]:
     for index, title in enumerate(titles):
         for cell in analysis.samples.cells(index):
             if cell.start is not None:
-                rows.setdefault(cell.start.title, {})[title] = None
+                rows.setdefault(cell.start_title, {})[title] = None
     for start, own in rows.items():
         which = "" if len(own) == len(titles) else f"{'; '.join(own)}: "
         yield f"{which}starts from the trained weights of {start}; steps and costs are those after that"

@@ -44,7 +44,7 @@ def settings_of(plan: Plan) -> list[str]:
         *(
             (name, read)
             for name, read in (
-                ("starts from", lambda cell: cell.start.title if cell.start else "weights of its own"),
+                ("starts from", lambda cell: cell.start_title or "weights of its own"),
                 ("frozen", lambda cell: ", ".join(cell.training.freeze) or "none"),
                 ("learning rate factors", _factors),
             )
