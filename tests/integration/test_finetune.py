@@ -291,10 +291,12 @@ def test_each_row_starts_from_its_own_pack_of_a_folder(
     assert sorted(file.name for file in folder.iterdir()) == ["tiny-columns-attention.zip", "tiny-columns-ctc.zip"]
     experiment = experiment_on(images, start_from=str(folder), steps=1, learning_rate=1e-9, keep="last")
     experiment["grid"]["decoder"]["other"] = {"use": "lstm_ctc", "hidden_dim": 16}
-    frame = train(experiment, own_registry, tmp_path / "out").set_index("decoder")
+    frame = train(experiment, own_registry, tmp_path / "out", report=True).set_index("decoder")
     assert frame["status"].to_dict() == {"ctc": "done", "attention": "done", "other": "infeasible"}
     rule = "of the packs in packs it starts from the one that has all its stages with their options; none has"
     assert frame.loc["other", "reason"] == rule
+    note = "starts from the trained weights of the row with the same stages of bars, seed 0; steps"
+    assert (tmp_path / "out" / "report.md").read_text().count(note) == 1
     for decoder in ("ctc", "attention"):
         trained = weights_of(packs / "results", decoder)
         started = weights_of(tmp_path / "out", decoder)
