@@ -28,7 +28,7 @@ MISTAKES = {
     "9 unknown key": (
         "steps = 2",
         "zzz = 2",
-        "training.zzz: unknown key; known: batch_size, clip_norm, freeze, keep, lear",
+        "training.zzz: unknown key; known: batch_size, clip_norm, ema_decay, freeze, keep, lear",
     ),
     "10 typo": (
         "learning_rate",
