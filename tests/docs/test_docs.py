@@ -4,7 +4,9 @@ import inspect
 import re
 import subprocess
 import tomllib
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pandas as pd
@@ -25,6 +27,7 @@ from decoderbench.records import read_lines
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.scaffold import KINDS
+from decoderbench.testing import rules
 from decoderbench.training.local_context import LocalContext
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +87,17 @@ def test_page_for_assistants_has_a_file_of_every_kind_that_new_writes() -> None:
     assert kinds == set(KINDS) - {"tracker"}
     for word in ("CTCDecoder", "AutoregressiveDecoder", "PerCharacterDecoder"):
         assert f"({word}):" in page
+    saved = re.findall(r"Save it as `\w+\.py`:\n\n```python\n", page)
+    assert page.count("```python\n") == len(saved)  # the test above executes all of these
+
+
+def test_page_for_assistants_names_rules_that_exist() -> None:
+    page = (ROOT / "plugins" / "ASSISTANTS.md").read_text()
+    firsts = re.findall(r"^\| (`.*?) \|", page[page.index("## When a rule fails") :], re.MULTILINE)
+    named = {name for first in firsts for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", first)}
+    assert len(named) > 20
+    modules = [import_module(f"{rules.__name__}.{one.name}") for one in iter_modules(rules.__path__)]
+    assert named <= {name for module in modules for name, value in vars(module).items() if inspect.isfunction(value)}
 
 
 def test_all_plugins_of_the_tutorial_work_in_one_run(
