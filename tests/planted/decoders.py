@@ -20,6 +20,7 @@ from decoderbench import (
     Labels,
     LabelSpec,
     Memory,
+    PerCharacterDecoder,
     SequenceSpec,
 )
 from planted import Fault
@@ -156,6 +157,22 @@ class ReturnsProbability(SmallCTC):
 class NotNormalized(SmallCTC):
     def log_probs(self, memory: Memory | Tensor) -> Tensor:
         return self(Memory.of(memory).frames) - 0.5
+
+
+class NormalizedOverPositions(PerCharacterDecoder):
+    """A query per position, whose scores are normalized over the positions instead of the classes."""
+
+    name = "normalized_over_positions"
+    Config = ComponentConfig
+
+    def __init__(self, config: ComponentConfig, memory: SequenceSpec, labels: LabelSpec) -> None:
+        super().__init__(config, memory, labels)
+        self.queries = nn.Parameter(torch.randn(self.num_positions, memory.dim))
+        self.head = nn.Linear(memory.dim, self.vocabulary_size)
+
+    def log_probs(self, memory: Memory) -> Tensor:
+        weights = memory.hide(self.queries @ memory.frames.transpose(1, 2)).softmax(dim=2)
+        return self.head(weights @ memory.frames).log_softmax(dim=1)
 
 
 class ChangesLabels(SmallCTC):
@@ -687,6 +704,7 @@ FAULTS = [
     fault(
         WrongBlank, "probabilities_sum_to_at_most_one", r"summed over texts is at most 1.*; got [\d.]+ for the 63 tex"
     ),
+    fault(NormalizedOverPositions, "probabilities_sum_to_at_most_one", "for the 9 texts of at most 1 characters"),
     fault(NotNormalized, "probabilities_sum_to_at_most_one", "normalize over the whole vocabulary"),
     fault(IgnoresTheEnd, "probabilities_sum_to_at_most_one", "include the end of the text"),
     fault(AveragesCharacters, "probabilities_sum_to_at_most_one", "instead of averaging"),

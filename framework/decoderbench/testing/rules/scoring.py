@@ -1,14 +1,17 @@
 """The rules for `nll`."""
 
 import torch
+from torch import Tensor
 
-from decoderbench.labels import Labels
+from decoderbench.labels import Charset, Labels
 from decoderbench.model.autoregressive import AutoregressiveDecoder, select_rows
+from decoderbench.model.stages import Decoder
 from decoderbench.testing.assertions import TOLERANCE, expect, expect_close
 from decoderbench.testing.subjects.base import build_seeded
 from decoderbench.testing.subjects.decoder import (
     CHARSET,
     LABELS,
+    MANY,
     TEXTS,
     DecoderSubject,
     as_given,
@@ -72,10 +75,17 @@ def probabilities_sum_to_at_most_one(subject: DecoderSubject) -> None:
     """exp(-nll) summed over texts is at most 1; for CTC, over all texts of at most T characters, it is 1."""
     texts = texts_up_to(subject.max_text_length if subject.is_ctc else LABELS.max_length)
     smallest = 1 - TOLERANCE if subject.is_ctc else 0.0
-    for total in (-nll_of_all(subject.build_for_eval(), subject.draw_inputs(2), texts)).exp().sum(dim=1).tolist():
+    _expect_total(subject.build_for_eval(), subject.draw_inputs(2), texts, CHARSET, smallest)
+    decoder = build_seeded(lambda: subject.build_for(subject.memories[0], MANY), 0).eval()
+    _expect_total(decoder, subject.draw_inputs(2), ["", *MANY.charset.characters], MANY.charset, 0.0)
+
+
+def _expect_total(decoder: Decoder, memory: Tensor, texts: list[str], charset: Charset, smallest: float) -> None:
+    for total in (-nll_of_all(decoder, memory, texts, charset)).exp().sum(dim=1).tolist():
         expect(
             smallest <= total <= 1 + TOLERANCE,
-            got=f"{total:.6g} for the {len(texts)} texts of at most {len(texts[-1])} characters from a charset of two",
+            got=f"{total:.6g} for the {len(texts)} texts of at most {len(texts[-1])} characters from a charset of "
+            f"{len(charset)}",
             do="normalize over the whole vocabulary, predict the next token instead of the current one, "
             "include the end of the text, and sum over characters instead of averaging",
         )

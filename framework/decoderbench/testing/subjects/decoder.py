@@ -22,6 +22,9 @@ from decoderbench.testing.subjects.base import ModuleSubject, works
 
 CHARSET = Charset("ab")
 LABELS = LabelSpec(charset=CHARSET, max_length=3)
+MANY = LabelSpec(charset=Charset("abcdefgh"), max_length=1)
+"""More classes than positions: what is normalized over the wrong one of the two is noticed."""
+
 TEXTS = ["", "a", "b", "ab", "ba", "aab"]
 SIZES = [(5, 7), (1, 3), (9, 1), (12, 33)]  # T, D
 MAPS = {5: (1, 5), 1: (1, 1), 9: (3, 3), 12: (3, 4)}
@@ -100,9 +103,9 @@ class DecoderSubject(ModuleSubject):
     def build(self) -> Decoder:
         return self.build_for(self.memories[0])
 
-    def build_for(self, memory: SequenceSpec) -> Decoder:
+    def build_for(self, memory: SequenceSpec, labels: LabelSpec = LABELS) -> Decoder:
         """Build the decoder for a memory, in training mode."""
-        decoder: Decoder = self.cls(self.config, memory, LABELS)
+        decoder: Decoder = self.cls(self.config, memory, labels)
         return decoder
 
     def draw_inputs(self, batch: int) -> Tensor:
@@ -167,12 +170,12 @@ def texts_up_to(max_length: int) -> list[str]:
     return ["".join(text) for length in range(max_length + 1) for text in product(CHARSET.characters, repeat=length)]
 
 
-def nll_of(decoder: Decoder, memory: Memory | Tensor, texts: list[str]) -> Tensor:
+def nll_of(decoder: Decoder, memory: Memory | Tensor, texts: list[str], charset: Charset = CHARSET) -> Tensor:
     """Return -log p of one text per image, (B,)."""
     with torch.no_grad():
-        return decoder.nll(as_given(decoder, memory), Labels.from_texts(texts, CHARSET))
+        return decoder.nll(as_given(decoder, memory), Labels.from_texts(texts, charset))
 
 
-def nll_of_all(decoder: Decoder, memory: Tensor, texts: list[str]) -> Tensor:
+def nll_of_all(decoder: Decoder, memory: Tensor, texts: list[str], charset: Charset = CHARSET) -> Tensor:
     """Return -log p of every text for each image, (B, number of texts)."""
-    return torch.stack([nll_of(decoder, image.expand(len(texts), -1, -1), texts) for image in memory])
+    return torch.stack([nll_of(decoder, image.expand(len(texts), -1, -1), texts, charset) for image in memory])
