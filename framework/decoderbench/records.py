@@ -140,11 +140,10 @@ class Plan(Options):
     data_notes: tuple[str, ...] = ()
     """Footnotes of every table: data problems that were allowed, and how many samples have them."""
 
-    definition: dict[str, Any] = Field(default_factory=dict)
-    """The experiment with all that was set on the command line, as the keys of its file; empty in earlier plans."""
-
-    base_dir: str = ""
-    """Where relative paths of the experiment start, relative to the results folder; empty in earlier plans."""
+    definition: str = ""
+    """The experiment with all that was set on the command line, as the keys of its file, and `base_dir`, where relative
+    paths start, relative to the results folder: JSON in ASCII, as names of files may be any bytes. Empty in earlier
+    plans."""
 
     origin: str = ""
     """Digest of the path of the experiment file or of the compared folder; empty if it has none."""

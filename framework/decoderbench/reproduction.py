@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -160,8 +161,9 @@ def plan_again(
     if not plan.definition:
         move = "give the run command again, which trains nothing that is finished and writes it"
         raise DataError(f"{directory.path}: its plan does not state the experiment; {move}")
-    experiment: Experiment = parse_experiment(plan.definition, source=str(directory.path))
-    base_dir = directory.path / plan.base_dir if base_dir is None else base_dir
+    stated = json.loads(plan.definition)
+    experiment: Experiment = parse_experiment(stated["experiment"], source=str(directory.path))
+    base_dir = directory.path / stated["base_dir"] if base_dir is None else base_dir
     prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline, audit_images=True)
     planned = prepared.decide(directory.read)
     same = [other for other in planned if other.cell_id == cell.cell_id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -234,8 +235,12 @@ def execute(
         settings={label: str(setting) for label, setting in prepared.experiment.grid.settings.items()},
         data_summary=tuple(prepared.data_summary()),
         data_notes=tuple(prepared.data_notes()),
-        definition=prepared.experiment.as_given(),
-        base_dir=os.path.relpath(prepared.base_dir.resolve(), directory.path.resolve()),
+        definition=json.dumps(
+            {
+                "experiment": prepared.experiment.as_given(),
+                "base_dir": os.path.relpath(prepared.base_dir.resolve(), directory.path.resolve()),
+            }
+        ),
         origin=origin,
         recipe=tuple(recipe),
         split_sizes=next(iter(prepared.data.values())).audit.counts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,17 @@ def test_folder_of_data_elsewhere(place: Path, capfd: pytest.CaptureFixture[str]
     assert (status, "the number came back" in out) == (0, True), err
 
 
+def test_folder_whose_name_is_no_text(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = os.fsdecode(b"caf\xe9")
+    (place / "data").rename(place / folder)
+    (place / "moods.toml").write_text(to_toml(EXPERIMENT | {"grid": EXPERIMENT["grid"] | {"seeds": [0]}}))
+    run = ("run", "moods.toml", "--results", "results/other", "--set", f"dataset.path={folder}", *RUN)
+    status, _, err = call(capfd, *run)
+    assert status == 0, err
+    status, out, err = call(capfd, "reproduce", "results/other", "--cell", cell_ids("results/other")[0], *RUN)
+    assert (status, "the number came back" in out) == (0, True), err
+
+
 def test_cell_that_cannot_be_compared(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     first, second = cell_ids()
     common = first[: len("moody-mean-height-lstm-ctc-seed-")]
@@ -180,7 +192,7 @@ def test_plan_of_an_earlier_version_does_not_state_the_experiment(
     first = cell_ids()[0]
     file = place / "results" / "moods" / "plan.json"
     plan = json.loads(file.read_bytes())
-    for key in ("definition", "base_dir", DIGEST):
+    for key in ("definition", DIGEST):
         del plan[key]
     file.write_bytes(seal(plan))
     status, _, err = call(capfd, "reproduce", "results/moods", "--cell", first, *RUN)
