@@ -83,8 +83,9 @@ class Manifest(Options):
 
     @property
     def digest(self) -> str:
-        """Digest of the cell and of the other parts, by which a start is known."""
-        return sha256(self.model_dump_json(include={"cell", "files"}).encode()).hexdigest()[:16]
+        """Digest of what decides a start: the identity of the cell, which new options do not change, weights, charset."""
+        parts = [self.files[name].sha256 for name in (WEIGHTS, CHARSET)]
+        return sha256(" ".join([self.cell.cell_id, *parts]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,25 @@ def test_reads_what_was_written_and_equal_packs_are_equal_files(file: Path, tmp_
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
 
 
+def test_digest_is_of_what_decides_a_start_and_stays_when_options_are_added(file: Path, tmp_path: Path) -> None:
+    digest = read_pack(file).manifest.digest
+    cell = PACK.manifest.cell
+    renamed = cell.model_copy(update={"name": "another name"})  # what the text of the cell says besides its identity
+    for path, manifest, weights, card in (
+        ("card.zip", PACK.manifest, PACK.weights, "# Other card\n"),
+        ("name.zip", PACK.manifest.model_copy(update={"cell": renamed}), PACK.weights, PACK.card),
+    ):
+        write_pack(tmp_path / path, Pack(manifest, weights, card))
+        assert read_pack(tmp_path / path).manifest.digest == digest
+    trained = cell.model_copy(update={"training": cell.training.model_copy(update={"ema_decay": 0.5})})
+    for path, manifest, weights in (
+        ("weights.zip", PACK.manifest, b"others"),
+        ("cell.zip", PACK.manifest.model_copy(update={"cell": trained}), PACK.weights),
+    ):
+        write_pack(tmp_path / path, Pack(manifest, weights, PACK.card))
+        assert read_pack(tmp_path / path).manifest.digest != digest
+
+
 @pytest.mark.parametrize("part", [MANIFEST, WEIGHTS, CHARSET, CARD])
 def test_changed_part_is_found_also_if_the_archive_is_in_order(file: Path, part: str) -> None:
     parts = parts_of(file)
