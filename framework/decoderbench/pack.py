@@ -83,7 +83,7 @@ class Manifest(Options):
 
     @property
     def digest(self) -> str:
-        """Digest of what decides a start: the identity of the cell, which new options do not change, weights, charset."""
+        """Digest of what decides a start: weights, charset, and the identity of the cell, which new options keep."""
         parts = [self.files[name].sha256 for name in (WEIGHTS, CHARSET)]
         return sha256(" ".join([self.cell.cell_id, *parts]).encode()).hexdigest()[:16]
 
