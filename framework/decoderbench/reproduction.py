@@ -15,7 +15,8 @@ from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differi
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.deadline import NO_DEADLINE, Deadline
-from decoderbench.errors import ConfigError, DataError, did_you_mean
+from decoderbench.errors import ConfigError, DataError
+from decoderbench.inference.choice import WEIGHTS, find_id
 from decoderbench.kinds import AXES
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.records import Plan, RunRecord
@@ -26,7 +27,6 @@ from decoderbench.runner import execute
 
 logger = logging.getLogger("decoderbench")
 
-WEIGHTS = "weights.safetensors"
 FOLDER = "reproduced"
 
 
@@ -132,13 +132,8 @@ def reproduce(
 
 def _find_finished(directory: ResultsDirectory, plan: Plan, wanted: str) -> RunRecord:
     ids = {cell.cell_id: cell for cell in plan.cells}
-    found = [wanted] if wanted in ids else [known for known in ids if known.startswith(wanted)]
-    if len(found) != 1:
-        what = f"begins the ids of {len(found)} cells; give more of it"
-        raise ConfigError(
-            [f"--cell {wanted}: {what if found else f'no cell has this id{did_you_mean(wanted, list(ids))}'}"]
-        )
-    record = directory.read(ids[found[0]])
+    wanted = find_id(wanted, list(ids), "cell")
+    record = directory.read(ids[wanted])
     if record is None or record.status != "done":
         state = f"its status is {record.status}" if record else "it has no result yet"
         raise ConfigError([f"--cell {wanted}: {state}, so there is nothing to compare with; give a finished cell"])

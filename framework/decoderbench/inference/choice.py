@@ -227,14 +227,27 @@ def _find_row(samples: Samples, wanted: str) -> int:
 
 
 def _find_cell(models: Sequence[_Model], wanted: str) -> _Model:
-    ids = [model.record.cell.cell_id for model in models]
-    found = [model for model, known in zip(models, ids, strict=True) if known.startswith(wanted)]
-    exact = [model for model in found if model.record.cell.cell_id == wanted]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
+    by_id = {model.record.cell.cell_id: model for model in models}
+    return by_id[find_id(wanted, list(by_id), "finished cell")]
+
+
+def find_id(wanted: str, ids: Sequence[str], what: str) -> str:
+    """Return the id of a cell that is given by it or by its beginning.
+
+    Args:
+        wanted: what was given as `--cell`.
+        ids: those to choose from.
+        what: what has them, for the message, as in "finished cell".
+
+    Raises:
+        ConfigError: none begins so, or several do.
+    """
+    found = [wanted] if wanted in ids else [known for known in ids if known.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
     if found:
         raise ConfigError([f"--cell {wanted}: begins the ids of {len(found)} cells; give more of it"])
-    raise ConfigError([f"--cell {wanted}: no finished cell has this id{did_you_mean(wanted, ids)}"])
+    raise ConfigError([f"--cell {wanted}: no {what} has this id{did_you_mean(wanted, ids)}"])
 
 
 def _mean(scores: Sequence[Score]) -> Score:

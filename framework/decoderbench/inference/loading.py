@@ -152,9 +152,9 @@ def pack(
         lines that say which model it is and why.
     """
     chosen = choose_model(source, row=row, cell=cell)
-    write_model(file, StoredModel.of_results(chosen), chosen.record, model_card(chosen), registry)
-    changed = StoredModel.of_results(chosen).changed_sources(registry)
-    return (*chosen.reasons, *(f"note       {note}" for note in changed))
+    stored = StoredModel.of_results(chosen)
+    write_model(file, stored, chosen.record, model_card(chosen), registry)
+    return (*chosen.reasons, *(f"note       {note}" for note in stored.changed_sources(registry)))
 
 
 def write_model(file: str | Path, stored: StoredModel, record: RunRecord, card: str, registry: Registry) -> None:
