@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from figure_file import FigureWriter, installed_versions, parser
 
-from decoderbench.data.decoding_workers import usable_cores
+from decoderbench.data.worker_processes import usable_cores
 
 COMMAND = Path(sys.executable).with_name("decoderbench")
 QUICKSTART = Path(__file__).parents[1] / "experiments" / "quickstart.toml"

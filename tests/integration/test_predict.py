@@ -299,6 +299,16 @@ def test_command_prints_a_line_per_image_and_says_what_it_does(
         assert text in err
 
 
+def test_processes_that_decode_change_nothing_that_is_printed(
+    results: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (broken := tmp_path / "broken.png").write_bytes(b"x")
+    given = ("predict", str(results), str(folder), str(broken), "--device", "cpu", *PLUGIN)
+    of_threads, of_processes = (call(capfd, *given, "--workers", number) for number in ("0", "2"))
+    assert of_threads == of_processes
+    assert of_processes[0] == 1
+
+
 def test_bfloat16_says_how_many_images_it_reads_otherwise(
     results: Path, folder: Path, own_registry: Registry, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,8 @@
 """Images on their way to a recognizer: the pixels of training, in order, in batches of one width, a few at a time."""
 
+import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from PIL import Image
 
 from decoderbench.data.image_decoding import to_pixels
 from decoderbench.data.width_buckets import assign_buckets, choose_widths
+from decoderbench.data.worker_processes import decoding_processes
+from decoderbench.errors import DataError
 from decoderbench.inference.image_batches import (
     MAX_WAITING,
     DecodedImage,
@@ -32,7 +36,7 @@ def test_images_come_in_order_from_files_pillow_and_arrays(tmp_path: Path) -> No
     file = tmp_path / "a.png"
     picture(20, 1).save(file)
     array = np.full((8, 24, 3), 2, dtype=np.uint8)
-    found = list(decode_images([file, str(file), picture(30, 3), array], KEEP, ahead=2, threads=3))
+    found = list(decode_images([file, str(file), picture(30, 3), array], KEEP, ahead=2))
     assert [image.index for image in found] == [0, 1, 2, 3]
     assert [None if image.pixels is None else image.pixels.shape for image in found] == [
         (1, 8, 20), (1, 8, 20), (1, 8, 30), (1, 8, 24),
@@ -85,6 +89,29 @@ def test_only_a_few_images_are_decoded_before_they_are_asked_for() -> None:
         next(decoded)
     assert taken <= 10 + 5
     decoded.close()
+
+
+def test_processes_decode_to_the_same_pixels_problems_and_notes(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(70)]
+    for number, path in enumerate(paths[:-1]):
+        picture(10 + number, number).save(path)
+    with decoding_processes(2) as executor:
+        assert executor is not None
+        of_processes = list(decode_images(iter(paths), KEEP, ahead=64, executor=executor))
+        first = next(decode_images(paths, KEEP, ahead=64, executor=executor))  # and the rest is not asked for
+    of_threads = list(decode_images(paths, KEEP, ahead=64))
+    assert first.index == 0
+    assert [image.index for image in of_processes] == list(range(70))
+    for one, other in zip(of_processes, of_threads, strict=True):
+        assert (one.problem, one.note) == (other.problem, other.note)
+        assert np.array_equal(one.pixels, other.pixels) if other.pixels is not None else one.pixels is None
+    assert "No such file" in of_processes[-1].problem
+    assert "squeezed" in of_processes[-2].note
+
+
+def test_process_that_dies_is_an_error_that_says_what_to_do() -> None:
+    with decoding_processes(1) as executor, pytest.raises(DataError, match=r"a process died .* --workers 0"):
+        list(decode_images([partial(os._exit, 3)], KEEP, ahead=8, executor=executor))
 
 
 def decoded(widths: list[int]) -> Iterator[DecodedImage]:

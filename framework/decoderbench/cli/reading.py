@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 LEAST_RISK = 1e-6
 """The smallest share of wrong texts that can be asked for."""
 
+MANY_FILES = 500
+"""So many files are worth the start of processes that decode them."""
+
 _Row = dict[str, Any]
 """What is printed of an image, by the names of the columns of `--csv`."""
 
@@ -75,6 +78,14 @@ def predict(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write a table to this file, and print nothing.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=0,
+            help="Processes that decode; 0 for threads.  [default: half as many as cores; 0 for few images]",
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = None,
     plugin: PluginNames = None,
@@ -85,6 +96,7 @@ def predict(
     The confidence is the probability that the decoder gives to its text, calibrated on validation images where that
     helps. An image that cannot be read is a line with the reason, and exit status 1.
     """
+    from decoderbench.data.worker_processes import decoding_processes, usable_cores
     from decoderbench.inference.image_files import find_image_files
 
     refuse_two_choices(best, row, cell)
@@ -100,28 +112,29 @@ def predict(
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # names of files may be any bytes
     files = find_image_files(images, sys.stdin)
-    registry = load_registry(plugin, plugins_dir)
-    from decoderbench.inference.loading import find_model
-    from decoderbench.training.devices import choose_device, start_device
-
-    stored, where = find_model(source, row=row, cell=cell), choose_device(device)
-    start_device(where)
-    reader = stored.build(registry, where, precision)
-    rounded = _effect_of_bfloat16(source, stored, reader, registry) if precision == "bfloat16" else ""
-    how = f"reads      in {reader.arithmetic}{rounded}", f"confidence {reader.confidence.describe()}"
-    print_origin(stored, registry, *how, *filter(None, [files.note()]))
-    if reject is not None and stored.cell.purpose == "refit":
-        rule = "needs validation images that the model was not trained on, and this one was trained on all"
-        raise ConfigError([f"--reject: {rule}; pack the model of a fold, without --refit"])
-    least = None if reject is None else _least_log_prob(reader.confidence, reject)
-    read = reader.transcribe_each(files.paths, beam_size=beam, batch_size=batch_size)
+    if workers is None:
+        workers = usable_cores() // 2 if len(files.paths) >= MANY_FILES else 0
     counts = _Counts()
-    rows = counts.counting(_columns(path, reading, least) for path, reading in zip(files.paths, read, strict=True))
-    if csv_file is not None:
-        _write_csv(csv_file, rows)
-    else:
-        for columns in rows:
-            out.write(f"{json.dumps(columns) if as_json else _as_line(columns)}\n")
+    with decoding_processes(workers) as executor:  # before torch, which the processes do not need
+        registry = load_registry(plugin, plugins_dir)
+        from decoderbench.inference.loading import find_model
+        from decoderbench.training.cores import leaving_cores
+        from decoderbench.training.devices import choose_device, start_device
+
+        stored, where = find_model(source, row=row, cell=cell), choose_device(device)
+        if reject is not None and stored.cell.purpose == "refit":
+            rule = "needs validation images that the model was not trained on, and this one was trained on all"
+            raise ConfigError([f"--reject: {rule}; pack the model of a fold, without --refit"])
+        start_device(where)
+        reader = stored.build(registry, where, precision)
+        rounded = _effect_of_bfloat16(source, stored, reader, registry) if precision == "bfloat16" else ""
+        how = f"reads      in {reader.arithmetic}{rounded}", f"confidence {reader.confidence.describe()}"
+        print_origin(stored, registry, *how, *filter(None, [files.note()]))
+        least = None if reject is None else _least_log_prob(reader.confidence, reject)
+        read = reader.transcribe_each(files.paths, beam_size=beam, batch_size=batch_size, executor=executor)
+        pairs = zip(files.paths, read, strict=True)
+        with leaving_cores(workers if executor else 0):
+            _print_rows(counts.counting(_columns(path, reading, least) for path, reading in pairs), as_json, csv_file)
     if least is not None:
         err.print(f"{counts.rejected:,} of {counts.images:,} texts are rejected", markup=False)
     if counts.problems:
@@ -270,6 +283,14 @@ def _as_line(row: _Row) -> str:
     remark = "; ".join(filter(None, ["rejected" if row.get("rejected") else "", row["problem"], row["note"]]))
     texts = [row["image"], row["text"] or "", confidence, *filter(None, [remark])]
     return escape_unsafe("\t".join(text.replace("\t", "\\t").replace("\n", "\\n") for text in texts))
+
+
+def _print_rows(rows: Iterable[_Row], as_json: bool, csv_file: Path | None) -> None:
+    if csv_file is not None:
+        _write_csv(csv_file, rows)
+        return
+    for columns in rows:
+        out.write(f"{json.dumps(columns) if as_json else _as_line(columns)}\n")
 
 
 def _write_csv(file: Path, rows: Iterable[_Row]) -> None:

@@ -7,18 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 import time
-import warnings
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -26,6 +19,7 @@ from decoderbench.data.contrast import find_lost_contrast, is_transparent
 from decoderbench.data.dataset import Dataset
 from decoderbench.data.image_decoding import scaled_width, to_pixels
 from decoderbench.data.image_reading import collected_warnings, read_image
+from decoderbench.data.worker_processes import can_fork, forking_despite_threads, forking_pool, usable_cores
 from decoderbench.errors import DataError
 from decoderbench.exception_text import to_printable_line
 from decoderbench.options import ImageOptions
@@ -187,9 +181,7 @@ def _decode_in_parallel(decoder: _RowDecoder, chunks: list[range], workers: int)
         future.add_done_callback(finished.put)
 
     try:
-        with warnings.catch_warnings():
-            # The parent may have threads, such as torch's. The children use Pillow and NumPy only, never those threads.
-            warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+        with forking_despite_threads():
             for chunk in chunks:
                 submit(chunk)
         while chunk_of:
@@ -211,10 +203,8 @@ def _decode_in_parallel(decoder: _RowDecoder, chunks: list[range], workers: int)
 def _start_workers(decoder: _RowDecoder, workers: int) -> tuple[Executor, Callable[[range], Decoded]]:
     """Return an executor and the function to submit to it."""
     # With fork, plugins loaded from files exist in the children, and scripts need no main guard.
-    if sys.platform == "linux" and not multiprocessing.current_process().daemon:
-        fork = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(workers, fork, initializer=_set_up_worker, initargs=(decoder,))
-        return pool, _decode_in_worker
+    if can_fork():
+        return forking_pool(workers, _set_up_worker, decoder), _decode_in_worker
     return ThreadPoolExecutor(workers), decoder
 
 
@@ -224,25 +214,7 @@ _worker_decoder: _RowDecoder
 def _set_up_worker(decoder: _RowDecoder) -> None:
     global _worker_decoder
     _worker_decoder = decoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which shuts the pool down
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    # Without this, workers outlive a killed parent: each holds the other end of the pipe that it waits on.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
 
 
 def _decode_in_worker(rows: range) -> Decoded:
     return _worker_decoder(rows)
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

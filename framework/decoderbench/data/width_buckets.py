@@ -84,4 +84,6 @@ def write_buckets(
 
 def pad_right(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     """Return pixels (C, H, W) padded to `width` by repeating the last column."""
+    if pixels.shape[2] == width:
+        return pixels
     return np.pad(pixels, ((0, 0), (0, 0), (0, width - pixels.shape[2])), mode="edge")

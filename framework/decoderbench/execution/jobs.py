@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from decoderbench.config.cell import Cell
-from decoderbench.data.decoding_workers import usable_cores
+from decoderbench.data.worker_processes import usable_cores
 from decoderbench.errors import ConfigError
 
 logger = logging.getLogger("decoderbench")

@@ -1,22 +1,23 @@
-"""Images on their way to a recognizer: decoded in threads, in batches of one width each. No torch here."""
+"""Images on their way to a recognizer: decoded in parallel, in batches of one width each. No torch here."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from decoderbench.data.decoding_workers import usable_cores
 from decoderbench.data.image_decoding import decode_image_file, errors_of_images, scaled_width, to_pixels
 from decoderbench.data.image_reading import collected_warnings
 from decoderbench.data.width_buckets import WIDTH_STEP, pad_right
+from decoderbench.data.worker_processes import usable_cores
 from decoderbench.errors import DataError
 from decoderbench.exception_text import to_printable_line
 from decoderbench.options import ImageOptions
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 ImageSource = Path | str | Image.Image | np.ndarray[Any, np.dtype[np.uint8]] | Callable[[], Image.Image]
 """A file by its path, an image of Pillow in any mode, pixels (H, W), (H, W, 3) or (H, W, 4), or a function that returns
 the image of a dataset, which is turned as the dataset says."""
+
+MAX_PER_TASK = 32
+"""Images that a process decodes per task."""
 
 MAX_WAITING = 4
 """An image waits for others of its width until so many batches of images have come after it."""
@@ -65,7 +69,7 @@ class ImageBatch:
 
 
 def decode_images(
-    images: Iterable[ImageSource], options: ImageOptions, *, ahead: int, threads: int | None = None
+    images: Iterable[ImageSource], options: ImageOptions, *, ahead: int, executor: Executor | None = None
 ) -> Iterator[DecodedImage]:
     """Yield images in order, at most `ahead` of them decoded before they are asked for.
 
@@ -73,20 +77,33 @@ def decode_images(
         images: taken one by one, so they may be a generator of any length.
         options: the size and channels that they are converted to.
         ahead: so many images may wait.
-        threads: that decode; by default one per usable core.
+        executor: decodes several images per task; by default threads do, one image per task and one thread per usable
+            core. One of processes does not compete with this process for Python's lock, and needs images that can be
+            pickled, as paths can.
+
+    Raises:
+        DataError: a process of the executor died.
     """
-    given, waiting = enumerate(images), deque[Future[DecodedImage]]()
-    pool = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
-    try:
-        for index, image in islice(given, ahead):
-            waiting.append(pool.submit(_decode, index, image, options))
-        while waiting:
-            decoded = waiting.popleft().result()
-            for index, image in islice(given, 1):
-                waiting.append(pool.submit(_decode, index, image, options))
-            yield decoded
-    finally:
-        pool.shutdown(cancel_futures=True)
+    size = 1 if executor is None else max(1, min(MAX_PER_TASK, ahead // 4))
+    given, waiting = iter(images), deque[Future[list[DecodedImage]]]()
+    parts = zip(count(step=size), iter(lambda: list(islice(given, size)), []), strict=False)
+    with nullcontext(executor) if executor else ThreadPoolExecutor(usable_cores(), "decode") as pool:
+        try:
+            for start, part in islice(parts, ahead // size):
+                waiting.append(pool.submit(_decode_all, start, part, options))
+            while waiting:
+                decoded = waiting.popleft().result()
+                for start, part in islice(parts, 1):
+                    waiting.append(pool.submit(_decode_all, start, part, options))
+                yield from decoded
+        except BrokenExecutor as error:
+            raise DataError(
+                "a process died while decoding images: an image library crashed, or memory ran out; decode in this "
+                "process instead: --workers 0"
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def batches_by_width(
@@ -124,6 +141,10 @@ def bucket_width(columns: int, bucket_widths: Sequence[int], options: ImageOptio
     """
     fitting = (width for width in bucket_widths if width >= columns)
     return next(fitting, min(-(-columns // WIDTH_STEP) * WIDTH_STEP, options.width))
+
+
+def _decode_all(start: int, images: Sequence[ImageSource], options: ImageOptions) -> list[DecodedImage]:
+    return [_decode(start + place, image, options) for place, image in enumerate(images)]
 
 
 def _decode(index: int, source: ImageSource, options: ImageOptions) -> DecodedImage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,12 @@ class TrainedRecognizer:
         return f"{str(dtype).removeprefix('torch.')} on {self.device}"
 
     def transcribe(
-        self, images: Iterable[ImageSource], *, beam_size: int | None = None, batch_size: int | None = None
+        self,
+        images: Iterable[ImageSource],
+        *,
+        beam_size: int | None = None,
+        batch_size: int | None = None,
+        executor: Executor | None = None,
     ) -> list[Reading]:
         """Return what is read in each image, in order; an image that cannot be read has a `problem`.
 
@@ -152,8 +158,10 @@ class TrainedRecognizer:
             images: paths, images of Pillow, or arrays of pixels.
             beam_size: width of the beam; by default that of the cell.
             batch_size: images that are read at a time, if they have one width; by default that of the cell.
+            executor: decodes the images; by default threads of this process. Many files are read faster with a
+                `ProcessPoolExecutor`.
         """
-        return list(self.transcribe_each(images, beam_size=beam_size, batch_size=batch_size))
+        return list(self.transcribe_each(images, beam_size=beam_size, batch_size=batch_size, executor=executor))
 
     def transcribe_each(
         self,
@@ -161,6 +169,7 @@ class TrainedRecognizer:
         *,
         beam_size: int | None = None,
         batch_size: int | None = None,
+        executor: Executor | None = None,
         labels: Sequence[str] | None = None,
     ) -> Iterator[Reading]:
         """Yield the same as `transcribe` as soon as all images before are read; memory does not grow with the images.
@@ -172,7 +181,7 @@ class TrainedRecognizer:
         beam_size, batch_size = beam_size or options.beam_size, batch_size or options.batch_size
         if self.device.type == "cuda":
             use_ieee_float32()
-        decoded = decode_images(images, self.cell.image, ahead=AHEAD * batch_size)
+        decoded = decode_images(images, self.cell.image, ahead=AHEAD * batch_size, executor=executor)
         done: dict[int, Reading] = {}
         following = 0
         for item in batches_by_width(decoded, self.width_of, batch_size):
@@ -187,7 +196,7 @@ class TrainedRecognizer:
     @torch.inference_mode()
     def explain(self, image: ImageSource, *, beam_size: int | None = None) -> Explanation:
         """Return what is read in one image, as `transcribe` does, and where each character was read."""
-        (decoded,) = decode_images([image], self.cell.image, ahead=1, threads=1)
+        (decoded,) = decode_images([image], self.cell.image, ahead=1)
         (item,) = batches_by_width([decoded], self.width_of, 1)
         if not isinstance(item, ImageBatch):
             return Explanation(Reading(None, problem=item.problem))

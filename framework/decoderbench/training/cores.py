@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from decoderbench.data.decoding_workers import usable_cores
+from decoderbench.data.worker_processes import usable_cores
 from decoderbench.errors import ConfigError
 
 logger = logging.getLogger("decoderbench")
@@ -56,6 +56,14 @@ def using_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def leaving_cores(count: int) -> Iterator[None]:
+    """Let PyTorch leave so many cores to other processes in the block: where cores are short, its threads spin."""
+    fewer = min(torch.get_num_threads(), max(1, usable_cores() - count))
+    with using_threads(fewer if count else None):
+        yield
 
 
 def warn_of_missing_cores(threads: int) -> None:
