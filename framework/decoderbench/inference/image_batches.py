@@ -29,7 +29,7 @@ ImageSource = Path | str | Image.Image | np.ndarray[Any, np.dtype[np.uint8]] | C
 """A file by its path, an image of Pillow in any mode, pixels (H, W), (H, W, 3) or (H, W, 4), or a function that returns
 the image of a dataset, which is turned as the dataset says."""
 
-MAX_PER_TASK = 32
+MAX_PER_TASK = 64
 """Images that a process decodes per task."""
 
 MAX_WAITING = 4
@@ -127,7 +127,7 @@ def batches_by_width(
         waiting.setdefault(width, []).append(image)
         if len(waiting[width]) == batch_size:
             yield _stack(waiting.pop(width), width)
-        oldest = min(waiting, key=lambda width: waiting[width][0].index, default=None)
+        oldest = next(iter(waiting), None)  # widths come into the dictionary with their first image, so in its order
         if oldest is not None and image.index - waiting[oldest][0].index >= MAX_WAITING * batch_size:
             yield _stack(waiting.pop(oldest), oldest)
     for width in sorted(waiting):
