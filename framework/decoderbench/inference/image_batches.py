@@ -29,7 +29,7 @@ ImageSource = Path | str | Image.Image | np.ndarray[Any, np.dtype[np.uint8]] | C
 """A file by its path, an image of Pillow in any mode, pixels (H, W), (H, W, 3) or (H, W, 4), or a function that returns
 the image of a dataset, which is turned as the dataset says."""
 
-MAX_PER_TASK = 64
+MAX_PER_TASK = 128
 """Images that a process decodes per task."""
 
 MAX_WAITING = 4
