@@ -11,7 +11,7 @@ from decoderbench.analysis.predictions import TEST, read_predictions
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.inference.choice import WEIGHTS, Chosen, choose_model
-from decoderbench.inference.confidence import Confidence
+from decoderbench.inference.confidence import OF_FOLDS, Confidence
 from decoderbench.inference.loading import StoredModel, write_model
 from decoderbench.inference.model_card import model_card
 from decoderbench.integrity import read_bytes
@@ -129,4 +129,4 @@ def _confidence_of_folds(directory: ResultsDirectory, chosen: Chosen) -> Confide
         known = [(score, text == read) for score, text, read in zip(*columns, strict=True) if score is not None]
         log_prob += [score for score, _ in known]
         right += [is_right for _, is_right in known]
-    return Confidence.of(log_prob, right)
+    return Confidence.of(log_prob, right, OF_FOLDS)

@@ -110,6 +110,7 @@ def test_refit_reads_and_refuses_a_bound_that_no_image_gives(place: Path, capfd:
     status, out, err = call(capfd, *options)
     assert (status, out.count("\n")) == (0, 30), err
     assert "model      trained on all images; confidence by the models of the folds, which were not" in err
+    assert "test images of the folds" in err
     status, _, err = call(capfd, *options, "--reject", "0.5")
     assert (status, "this one was trained on all; pack the model of a fold" in err) == (2, True), err
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,9 @@ from decoderbench.statistics import Kept, images_needed, keep_confident
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+OF_FOLDS = "test images of the folds"
+"""What stands in the place of validation images for a model that is trained on all images."""
 
 _LOG_RANGE = (-5.0, 5.0)
 """Of log T: beyond, nothing changes any more."""
@@ -38,19 +41,22 @@ class Confidence:
     Attributes:
         log_prob: (N,) of their texts, those without a log p left out.
         right: (N,) whether each text is the label.
+        temperature: T.
+        images: what these images are, in the plural.
     """
 
     log_prob: NDArray[np.float64]
     right: NDArray[np.bool_]
     temperature: float = 1.0
+    images: str = "validation images"
 
     @classmethod
-    def of(cls, log_prob: Sequence[float], right: Sequence[bool]) -> Confidence:
+    def of(cls, log_prob: Sequence[float], right: Sequence[bool], images: str = "validation images") -> Confidence:
         """Return the confidence that validation images support."""
-        own = cls(np.asarray(log_prob, dtype=np.float64), np.asarray(right, dtype=bool))
+        own = cls(np.asarray(log_prob, dtype=np.float64), np.asarray(right, dtype=bool), images=images)
         if not len(own.log_prob):
             return own
-        fitted = cls(own.log_prob, own.right, _fit(own.log_prob, own.right))
+        fitted = replace(own, temperature=_fit(own.log_prob, own.right))
         return fitted if fitted.calibration_error < own.calibration_error else own
 
     @classmethod
@@ -73,13 +79,13 @@ class Confidence:
 
     def describe(self) -> str:
         """Return what the confidence means, as a sentence."""
-        images = f"{len(self.log_prob):,} validation images"
+        images = f"{len(self.log_prob):,} {self.images}"
         if not len(self.log_prob):
-            return "the probability that the decoder gives to its text; no validation images say how right that is"
+            return f"the probability that the decoder gives to its text; no {self.images} say how right that is"
         error = f"{100 * self.calibration_error:.1f} %"
         if self.temperature == 1:
             return f"the probability that the decoder gives to its text: calibration error {error} on {images}"
-        before = Confidence(self.log_prob, self.right).calibration_error
+        before = replace(self, temperature=1.0).calibration_error
         fitted = f"exp(log p / {self.temperature:.2f}), fitted on {images}"
         return f"{fitted}: calibration error {error} there, {100 * before:.1f} % before"
 

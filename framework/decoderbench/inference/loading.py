@@ -17,7 +17,7 @@ from decoderbench.config.experiment import to_name
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.errors import ConfigError, DecoderBenchError, UnknownNameError
 from decoderbench.inference.choice import Chosen, best_of_each_row, choose_model
-from decoderbench.inference.confidence import Confidence
+from decoderbench.inference.confidence import OF_FOLDS, Confidence
 from decoderbench.inference.model_card import model_card
 from decoderbench.inference.trained import TrainedRecognizer
 from decoderbench.kinds import AXES
@@ -63,10 +63,12 @@ class StoredModel:
         """Return the model of a pack."""
         manifest, weights = pack.manifest, pack.weights
         log_prob = manifest.validation_log_prob
-        confidence = Confidence.of(log_prob, unpack_flags(manifest.validation_right, len(log_prob)).tolist())
         cell = manifest.cell
+        right = unpack_flags(manifest.validation_right, len(log_prob)).tolist()
+        is_refit = cell.purpose == "refit"
+        confidence = Confidence.of(log_prob, right, OF_FOLDS) if is_refit else Confidence.of(log_prob, right)
         of_all = "trained on all images; confidence by the models of the folds, which were not"
-        model = of_all if cell.purpose == "refit" else cell.model_title
+        model = of_all if is_refit else cell.model_title
         origin = f"row        {cell.variant_title}", f"model      {model}"
         return cls(cell, lambda: weights, confidence, origin, manifest.components)
 
