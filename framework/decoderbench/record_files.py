@@ -159,6 +159,13 @@ def missing_artifacts(folder: Path, record: RunRecord) -> list[str]:
     return [name for name in record.artifacts if not (folder / name).exists()]
 
 
+def files_of_result(folder: Path, record: RunRecord) -> list[str]:
+    """Return the names of the files that a record stands for; one of format 3 does not name them."""
+    if record.format == UNVERIFIED_FORMAT:
+        return sorted(path.relative_to(folder).as_posix() for path in _artifact_paths(folder))
+    return list(record.artifacts)
+
+
 def set_aside_files(folder: Path) -> list[str]:
     """Return the names of the damaged files in a folder that were renamed."""
     return sorted(path.name for path in folder.glob(f"*{_SET_ASIDE}*"))

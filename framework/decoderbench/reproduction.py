@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from decoderbench.analysis.predictions import read_predictions
+from decoderbench.cell_differences import differences
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.inference.choice import WEIGHTS, find_id
-from decoderbench.kinds import AXES
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.records import Plan, RunRecord
 from decoderbench.registry.registry import Registry
@@ -164,32 +164,12 @@ def plan_again(
     same = [other for other in planned if other.cell_id == cell.cell_id]
     if not same:
         others = [other for other in planned if other.place == cell.place]
-        what = "; ".join(_differences(cell, others[0])) if others else "the grid does not have it"
+        found = (difference.text for difference in differences(cell, others[0])) if others else ()
+        what = "; ".join(found) if others else "the grid does not have it"
         raise DataError(f"{cell.title} cannot be trained again as it was: {what or 'its options differ'}")
     data = {cell.data_key: prepared.data[cell.data_key]}
     starts = tuple(start for start in prepared.starts if cell.start and start.point.digest == cell.start.digest)
     return replace(prepared, cells=(same[0],), tuning=None, data=data, starts=starts)
-
-
-def _differences(before: Cell, now: Cell) -> Iterator[str]:
-    """Yield what is another in two cells of one place of the grid, as sentences without a stop."""
-    for axis in AXES:
-        one, other = getattr(before, axis), getattr(now, axis)
-        if one.source != other.source:
-            yield f"the source code of {axis} {one.use!r} has changed"
-        elif one.identity() != other.identity():
-            yield f"{axis} {one.use!r} has other options"
-    if before.data_hash != now.data_hash:
-        yield "the images have changed"
-    if before.labels != now.labels:
-        yield "the labels, their split or their charset have changed"
-    if list(before.trainers.values()) != list(now.trainers.values()):
-        yield "other plugins train it"
-    if before.start != now.start:
-        yield "the pack that it starts from has changed"
-    for part in ("image", "augmentation", "training", "evaluation", "train_limit", "folds"):
-        if getattr(before, part) != getattr(now, part):
-            yield f"[{part}] has changed"
 
 
 def _texts_of(directory: ResultsDirectory, record: RunRecord) -> dict[str, str]:

@@ -99,15 +99,20 @@ def keep_images(folder: Path, images: Iterable[ImageToKeep]) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    rows: list[tuple[object, ...]] = []
-    size = 0
-    for image in images:
-        png = encode_image(image.pixels)
-        if (size := size + len(png)) <= MAX_BYTES:
-            rows.append((image.data_hash, image.key, image.split, image.label, png))
-    content = io.BytesIO()
-    pd.DataFrame(rows, columns=_COLUMNS).to_parquet(content, index=False)
-    write_atomically(folder / IMAGES, content.getvalue())
+    _write_rows(folder, ((i.data_hash, i.key, i.split, i.label, encode_image(i.pixels)) for i in images))
+
+
+def merge_images(folder: Path, sources: Iterable[Path]) -> None:
+    """Write `images.parquet` from those of other results, up to `MAX_BYTES`, those of the first ones first.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    kept: dict[tuple[str, str], KeptImage] = {}
+    for source in sources:
+        kept = read_images(source) | kept
+    if kept:
+        _write_rows(folder, [(*key, image.split, image.label, image.png) for key, image in kept.items()])
 
 
 def _tested(store: ImageStore, audit: Audit) -> list[int]:
@@ -153,6 +158,15 @@ def encode_image(pixels: NDArray[np.uint8]) -> bytes:
     else:
         image.quantize(64, dither=Image.Dither.NONE).save(content, format="PNG", optimize=True)
     return content.getvalue()
+
+
+def _write_rows(folder: Path, rows: Iterable[tuple[str, str, str, str, bytes]]) -> None:
+    """Write rows of `_COLUMNS` as long as there is room."""
+    size = 0
+    fitting = [row for row in rows if (size := size + len(row[-1])) <= MAX_BYTES]
+    content = io.BytesIO()
+    pd.DataFrame(fitting, columns=_COLUMNS).to_parquet(content, index=False)
+    write_atomically(folder / IMAGES, content.getvalue())
 
 
 def _size_of(png: bytes) -> tuple[int, int] | None:

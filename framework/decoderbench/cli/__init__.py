@@ -1,5 +1,5 @@
 """The command line: run, compare, finetune, prepare, plan, audit, report, contrast, power, reproduce, predict,
-evaluate, export, pack, demo, status, verify, clean; new, check, plugins.
+evaluate, export, pack, demo, status, merge, verify, clean; new, check, plugins.
 
 Torch is imported only by commands that need it.
 
@@ -26,6 +26,7 @@ from decoderbench.cli import (
     comparing,
     housekeeping,
     integrity,
+    merging,
     packing,
     planning,
     reading,
@@ -86,6 +87,7 @@ app.command(cls=_Command)(sharing.export)
 app.command(cls=_Command)(packing.pack)
 app.command(cls=_Command)(sharing.demo)
 app.command(cls=_Command)(status.status)
+app.command(cls=_Command)(merging.merge)
 app.command(cls=_Command)(integrity.verify)
 app.command(cls=_Command)(housekeeping.clean)
 app.command(cls=_Command)(authoring.new)
