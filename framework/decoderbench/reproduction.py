@@ -153,13 +153,7 @@ def plan_again(
     Raises:
         DataError: the folder does not state its experiment, or data, components or settings are others now.
     """
-    if not plan.definition:
-        move = "give the run command again, which trains nothing that is finished and writes it"
-        raise DataError(f"{directory.path}: its plan does not state the experiment; {move}")
-    stated = json.loads(plan.definition)
-    experiment: Experiment = parse_experiment(stated["experiment"], source=str(directory.path))
-    base_dir = directory.path / stated["base_dir"] if base_dir is None else base_dir
-    prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline, audit_images=True)
+    prepared = prepare_again(directory, plan, registry, base_dir, deadline)
     planned = prepared.decide(directory.read)
     same = [other for other in planned if other.cell_id == cell.cell_id]
     if not same:
@@ -170,6 +164,23 @@ def plan_again(
     data = {cell.data_key: prepared.data[cell.data_key]}
     starts = tuple(start for start in prepared.starts if cell.start and start.point.digest == cell.start.digest)
     return replace(prepared, cells=(same[0],), tuning=None, data=data, starts=starts)
+
+
+def prepare_again(
+    directory: ResultsDirectory, plan: Plan, registry: Registry, base_dir: str | Path | None, deadline: Deadline
+) -> Prepared:
+    """Prepare the experiment of a results folder from what its plan states.
+
+    Raises:
+        DataError: the plan does not state it.
+    """
+    if not plan.definition:
+        move = "give the run command again, which trains nothing that is finished and writes it"
+        raise DataError(f"{directory.path}: its plan does not state the experiment; {move}")
+    stated = json.loads(plan.definition)
+    experiment: Experiment = parse_experiment(stated["experiment"], source=str(directory.path))
+    base_dir = directory.path / stated["base_dir"] if base_dir is None else base_dir
+    return prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline, audit_images=True)
 
 
 def _texts_of(directory: ResultsDirectory, record: RunRecord) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -26,9 +25,10 @@ from decoderbench.execution.signals import StopSignals
 from decoderbench.execution.starts import keep_starts
 from decoderbench.execution.work import CellWork, objects_of
 from decoderbench.planning.inputs import Inputs
+from decoderbench.planning.plan_record import plan_of
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
-from decoderbench.records import Plan, sizes_key
+from decoderbench.records import Plan
 from decoderbench.registry.executor import Executor
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.plugin_manager import build_plugin_manager
@@ -166,6 +166,7 @@ def execute(
     command: str = "decoderbench.run(...)",
     origin: str = "",
     recipe: Sequence[str] = (),
+    same_as: Plan | None = None,
 ) -> Analysis:
     """Train the cells of a prepared experiment that have no result, write the report, and return its data.
 
@@ -188,6 +189,7 @@ def execute(
         command: the command line that the report names as its origin.
         origin: digest of the path of the experiment file or of the compared folder, as `digest_of_path` returns it.
         recipe: how settings were chosen from the data, which the report repeats.
+        same_as: the plan in the folder, if this run takes part in another one: what that says of its origin stays.
 
     Raises:
         ConfigError: the selection matches no cell, or there can be no such number of threads.
@@ -226,30 +228,10 @@ def execute(
         checkpoint_every=checkpoint_every,
         registry=prepared.registry,
     )
-    plan = Plan(
-        experiment=prepared.experiment.name,
-        question=prepared.experiment.question,
-        command=command,
-        cells=planned,
-        tuning=prepared.trials,
-        settings={label: str(setting) for label, setting in prepared.experiment.grid.settings.items()},
-        data_summary=tuple(prepared.data_summary()),
-        data_notes=tuple(prepared.data_notes()),
-        definition=json.dumps(
-            {
-                "experiment": prepared.experiment.as_given(),
-                "base_dir": os.path.relpath(prepared.base_dir.resolve(), directory.path.resolve()),
-            }
-        ),
-        origin=origin,
-        recipe=tuple(recipe),
-        split_sizes=next(iter(prepared.data.values())).audit.counts,
-        sizes={
-            sizes_key(key, fold): inputs.audit.of_fold(fold).counts
-            for key, inputs in prepared.data.items()
-            for fold in inputs.folds
-        },
-    )
+    plan = plan_of(prepared, planned, directory.path, command=command, origin=origin, recipe=recipe)
+    if same_as is not None:
+        stated = {name: getattr(same_as, name) for name in ("command", "definition", "origin", "recipe")}
+        plan = plan.model_copy(update=stated)
 
     def let_rows_choose() -> None:
         nonlocal plan

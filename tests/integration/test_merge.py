@@ -11,30 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from helpers.commands import call, run_command
-from helpers.folders import make, table
-from helpers.running import TINY_PLUGIN, to_toml
-from PIL import Image
+from helpers.small_grid import RUN, write_grid
 
 from decoderbench.integrity import DIGEST, artifact_of, seal
 from decoderbench.locks import holding
 from decoderbench.results_directory import ResultsDirectory
 
-EXPERIMENT: dict[str, Any] = {
-    "name": "grid",
-    "dataset": {"use": "folder", "path": "data"},
-    "image": {"height": 16, "width": 32},
-    "training": {"steps": 6, "batch_size": 8, "validate_every": 3, "precision": "float32"},
-    "grid": {
-        "seeds": [0, 1],
-        "encoder": {"tiny": {"use": "tiny_cnn"}},
-        "bridge": {"columns": {"use": "mean_height"}},
-        "decoder": {
-            "loop": {"use": "lstm_cell", "hidden_dim": 8},
-            "ctc": {"use": "lstm_ctc", "hidden_dim": 8},
-        },
-    },
-}
-RUN = ("--device", "cpu", "--executor", "inline", "-p", str(TINY_PLUGIN))
 COSTS = r"latency|per_sec|seconds|memory|date|measured|jobs"
 
 
@@ -42,12 +24,7 @@ COSTS = r"latency|per_sec|seconds|memory|date|measured|jobs"
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A grid that was run at once in `all`, and in parts in `a` (seed 0) and `b` (seed 1, and CTC of seed 0)."""
     folder = tmp_path_factory.mktemp("trained")
-    names = [f"{number}.png" for number in range(30)]
-    rows = [[name, "01"[index % 2], ("train", "val", "test")[index % 3]] for index, name in enumerate(names)]
-    table(make(folder / "data", names), rows, ("filename", "label", "split"))
-    for number, name in enumerate(names):
-        Image.linear_gradient("L").rotate(12 * number).resize((32, 16)).save(folder / "data" / "images" / name)
-    (folder / "grid.toml").write_text(to_toml(EXPERIMENT))
+    write_grid(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_command("run", "grid.toml", "--results", "all", *RUN) == 0

@@ -36,6 +36,7 @@ IMPORTS_TORCH = {
     "planning/grid",
     "planning/inputs",
     "planning/meta_probe",
+    "planning/plan_record",
     "planning/prepare",
     "registry/core_components",
     "registry/listing",
@@ -47,6 +48,7 @@ IMPORTS_TORCH = {
     "scaffold/templates",
     "testing",
     "training",
+    "worker",
 }
 
 

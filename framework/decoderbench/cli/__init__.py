@@ -1,4 +1,4 @@
-"""The command line: run, compare, finetune, prepare, plan, audit, report, contrast, power, reproduce, predict,
+"""The command line: run, worker, compare, finetune, prepare, plan, audit, report, contrast, power, reproduce, predict,
 evaluate, export, pack, demo, status, merge, verify, clean; new, check, plugins.
 
 Torch is imported only by commands that need it.
@@ -34,6 +34,7 @@ from decoderbench.cli import (
     running,
     sharing,
     status,
+    working,
 )
 from decoderbench.cli.common import err, out
 from decoderbench.cli.interrupts import exit_status_of, raising_on_sigterm
@@ -72,6 +73,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=_Command)(running.run)
+app.command(cls=_Command)(working.worker)
 app.command(cls=_Command)(running.compare)
 app.command(cls=_Command)(running.finetune)
 app.command(cls=_Command)(planning.prepare)

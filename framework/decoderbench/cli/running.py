@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from decoderbench.analysis import Analysis
     from decoderbench.config.cell import Cell
     from decoderbench.data.dataset import Dataset
     from decoderbench.deadline import Deadline
@@ -274,8 +275,6 @@ def _prepare_and_execute(
     dataset: Dataset | None = None,
 ) -> None:
     from decoderbench.planning.prepare import prepare
-    from decoderbench.planning.selection import select_cells
-    from decoderbench.report import markdown_table
     from decoderbench.runner import choose_executor, execute, open_results
     from decoderbench.training.devices import choose_device
 
@@ -299,6 +298,14 @@ def _prepare_and_execute(
             command=command(),
             origin=digest_of_path(source),
         )
+    print_outcome(directory, finished, select)
+
+
+def print_outcome(directory: ResultsDirectory, finished: Analysis, select: str) -> None:
+    """Print the table and what failed; exit status 1 if something did."""
+    from decoderbench.planning.selection import select_cells
+    from decoderbench.report import markdown_table
+
     out.print(markdown_table(finished), markup=False)
     out.print(f"report: {directory.path / 'report.md'} and report.html", markup=False)
     selected = select_cells(finished.results.plan.cells, select)

@@ -1,0 +1,72 @@
+"""The command `worker`: another machine takes part in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decoderbench.cli.common import (
+    BaseDir,
+    CellTimeout,
+    CheckpointEvery,
+    Device,
+    ExecutorName,
+    Jobs,
+    PluginFolders,
+    PluginNames,
+    RetryFailed,
+    Select,
+    StopAfter,
+    Threads,
+    deadline_of,
+    execution_options,
+    load_registry,
+)
+from decoderbench.cli.running import print_outcome, showing_progress
+
+
+def worker(
+    results: Annotated[Path, typer.Argument(help="A results folder in which a run has started.", show_default=False)],
+    base_dir: BaseDir = None,
+    device: Device = None,
+    select: Select = "",
+    plugin: PluginNames = None,
+    plugins_dir: PluginFolders = None,
+    retry_failed: RetryFailed = False,
+    threads: Threads = None,
+    executor: ExecutorName = None,
+    jobs: Jobs = None,
+    cell_timeout: CellTimeout = None,
+    checkpoint_every: CheckpointEvery = "60s",
+    stop_after: StopAfter = None,
+) -> None:
+    """Train cells of a run that nobody is training, on any machine that sees its results folder.
+
+    Experiment, data and options are those that the folder states. Where components, images or labels are others here,
+    that is named and nothing is trained. Cells of other machines are waited for, and taken over if their process dies.
+    """
+    deadline = deadline_of(stop_after)
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every)
+    registry = load_registry(plugin, plugins_dir)
+    from decoderbench.results_directory import ResultsDirectory
+    from decoderbench.runner import choose_executor
+    from decoderbench.training.devices import choose_device
+    from decoderbench.worker import work
+
+    where = choose_device(device)
+    choose_executor(registry, execution["executor"], jobs, execution["cell_timeout"]).component.warm_up()
+    with showing_progress(registry, "finished cells are kept"):
+        finished = work(
+            results,
+            registry,
+            device=where,
+            base_dir=base_dir,
+            deadline=deadline,
+            select=select,
+            retry_failed=retry_failed,
+            threads=threads,
+            **execution,
+        )
+    print_outcome(ResultsDirectory(results), finished, select)

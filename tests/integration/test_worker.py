@@ -1,0 +1,95 @@
+"""`worker`: another process, perhaps on another machine, trains cells of a run that nobody is training."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers.commands import call, run_command
+from helpers.running import start_command
+from helpers.small_grid import RUN, write_grid
+
+from decoderbench.results_directory import ResultsDirectory
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grid that was run in `all`, and of which `shared` has one cell of four."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_grid(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run_command("run", "grid.toml", "--results", "all", *RUN) == 0
+        assert run_command("run", "grid.toml", "--results", "shared", "-k", "ctc and 'seed 1'", *RUN) == 0
+    return folder
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy, as another machine sees it under another path, which is not the working directory."""
+    shutil.copytree(trained, tmp_path / "mounted")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "mounted"
+
+
+def weights_of(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in folder.glob("cells/*/weights.safetensors")}
+
+
+def test_worker_trains_what_is_left_and_leaves_the_plan_as_it_is(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan, first = (place / "shared/plan.json").read_bytes(), weights_of(place / "shared")
+    status, out, err = call(capfd, "worker", "mounted/shared", *RUN)
+    assert status == 0, err
+    assert (out.count("exact match 0.0%") + out.count("exact match 50.0%"), "[3/3]" in out) == (3, True), out
+    assert (place / "shared/plan.json").read_bytes() == plan
+    assert len(first) == 1
+    assert weights_of(place / "shared") == weights_of(place / "all")
+    assert "report: mounted/shared/report.md" in out
+    assert call(capfd, "verify", "mounted/shared")[0] == 0
+    status, out, _ = call(capfd, "worker", "mounted/shared", *RUN)  # nothing is left
+    assert (status, "[1/" in out) == (0, False)
+
+
+def test_images_elsewhere_are_found_by_base_dir(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (place / "shared").rename("alone")
+    status, _, err = call(capfd, "worker", "alone", *RUN)
+    assert (status, "alone/../data is not a folder" in err) == (3, True), err
+    status, _, err = call(capfd, "worker", "alone", "--base-dir", "mounted", *RUN)
+    assert (status, len(weights_of(Path("alone")))) == (0, 4), err
+
+
+def test_other_data_and_missing_plugins_are_named_and_nothing_is_trained(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels = place / "data/labels.csv"
+    before = labels.read_text()
+    labels.write_text(before.replace("0.png,0", "0.png,1"))
+    status, _, err = call(capfd, "worker", "mounted/shared", *RUN)
+    assert (status, "would be another cell here: " in err, "nothing was trained" in err) == (3, True, True), err
+    assert "the images differ" in err or "the labels" in err
+    labels.write_text(before)
+    status, _, err = call(capfd, "worker", "mounted/shared", "--device", "cpu")
+    assert (status, "tiny_cnn" in err) == (2, True), err
+    status, _, err = call(capfd, "worker", "mounted/data", *RUN)
+    assert (status, "no plan.json" in err) == (3, True), err
+    assert len(weights_of(place / "shared")) == 1
+
+
+@pytest.mark.slow
+def test_eight_workers_in_one_folder_train_each_cell_once(tmp_path: Path) -> None:
+    write_grid(tmp_path, seeds=6)
+    first = start_command(["run", "grid.toml", "--results", "x", "-k", "'seed 0' and ctc", *RUN], cwd=tmp_path)
+    assert (first.communicate(timeout=120)[0], first.returncode)[1] == 0
+    workers = [start_command(["worker", "x", *RUN], cwd=tmp_path) for _ in range(8)]
+    printed = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == 8 * [0], printed
+    trained = Counter(re.findall(r"^\[\d+/\d+\] (.+?): ", "".join(printed), re.MULTILINE))
+    cells = ResultsDirectory(tmp_path / "x").read_plan().cells
+    left = {cell.title for cell in cells} - {"tiny / columns / ctc / seed 0"}
+    assert trained == dict.fromkeys(left, 1)
+    assert len(weights_of(tmp_path / "x")) == len(cells) == 12
