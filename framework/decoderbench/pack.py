@@ -128,6 +128,15 @@ def is_pack(path: Path) -> bool:
     return path.is_file()
 
 
+def damage_of_copy(file: Path) -> DamagedError | None:
+    """Return the damage of a pack's copy in results, whose name is the digest of the pack; None if it is whole."""
+    try:
+        whole = read_pack(file).manifest.digest == file.stem
+    except DataError as error:
+        return error if isinstance(error, DamagedError) else DamagedError(file, "it is no pack that can be read")
+    return None if whole else DamagedError(file, "it is another pack than its name says")
+
+
 def read_pack(path: Path) -> Pack:
     """Read a pack.
 

@@ -115,6 +115,15 @@ def is_failure(status: str, cell: Cell) -> bool:
     return status in FAILED and not (cell.purpose == "tuning" and status == "diverged")
 
 
+def same_result(record: RunRecord, other: RunRecord | None) -> bool:
+    """Return whether two records are of the same training; the metrics of one may have been computed anew."""
+    return other is not None and (other.status, other.reason, other.environment) == (
+        record.status,
+        record.reason,
+        record.environment,
+    )
+
+
 class Plan(Options):
     """All cells of an experiment in grid order, and the findings of the data audit."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing, environment_of, given_conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError
-from decoderbench.records import FAILED, RunRecord
+from decoderbench.records import FAILED, RunRecord, same_result
 from decoderbench.results_directory import ResultsDirectory
 
 logger = logging.getLogger("decoderbench")
@@ -159,15 +159,6 @@ class Resume:
 
     def _is_superseded(self, record: RunRecord) -> bool:
         return same_result(record, self._superseded.get(record.cell.cell_id))
-
-
-def same_result(record: RunRecord, other: RunRecord | None) -> bool:
-    """Return whether two records are of the same training; the metrics of one may have been computed anew."""
-    return other is not None and (other.status, other.reason, other.environment) == (
-        record.status,
-        record.reason,
-        record.environment,
-    )
 
 
 def _next_move(repeat: Repeat, number: int) -> str:

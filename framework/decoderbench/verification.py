@@ -10,7 +10,7 @@ from pathlib import Path
 
 from decoderbench.errors import DataError
 from decoderbench.integrity import DamagedError, UnreadableError
-from decoderbench.pack import read_pack
+from decoderbench.pack import damage_of_copy
 from decoderbench.record_files import (
     PLAN,
     OtherFormatError,
@@ -110,11 +110,7 @@ def _verify_plan(directory: ResultsDirectory, found: Verification, fix: bool, re
 
 def _verify_start(file: Path, found: Verification, fix: bool, report: Callable[[str], None]) -> None:
     """Compare a pack that cells start from with its own digests, and with the one that names it."""
-    try:
-        whole = read_pack(file).manifest.digest == file.stem
-        damage = None if whole else DamagedError(file, "it is another pack than its name says")
-    except DataError as error:
-        damage = error if isinstance(error, DamagedError) else DamagedError(file, "it is no pack that can be read")
+    damage = damage_of_copy(file)
     if damage is None:
         found.verified += 1
         return

@@ -8,13 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.commands import call, run_command
-from helpers.small_grid import RUN, write_grid
+from helpers.running import TINY_PLUGIN, to_toml
+from helpers.small_grid import EXPERIMENT, RUN, write_grid
 
+from decoderbench.analysis import kept_images
+from decoderbench.analysis.kept_images import ImageToKeep, keep_images, merge_images, read_images
 from decoderbench.integrity import DIGEST, artifact_of, seal
 from decoderbench.locks import holding
+from decoderbench.records import Plan
 from decoderbench.results_directory import ResultsDirectory
 
 COSTS = r"latency|per_sec|seconds|memory|date|measured|jobs"
@@ -144,9 +149,9 @@ def test_other_result_of_a_cell_is_named_with_its_origin_and_refused(
 @pytest.mark.parametrize(
     ("changes", "code", "named"),
     [
-        (("training.steps=5",), "other_settings", "[training] differs between a and c"),
-        (("grid.decoder.ctc.hidden_dim=9",), "other_settings", "decoder 'lstm_ctc' has other options"),
-        (("dataset.path=fewer",), "other_data", "images or labels of c are others than those of a"),
+        (("training.steps=5",), "other_settings", "[training] differs"),
+        (("grid.decoder.ctc.hidden_dim=9",), "other_settings", "decoder 'ctc' has other options"),
+        (("dataset.path=fewer",), "other_data", "the images differ"),
     ],
 )
 def test_rows_that_differ_are_refused_or_stand_side_by_side(
@@ -161,8 +166,7 @@ def test_rows_that_differ_are_refused_or_stand_side_by_side(
     assert call(capfd, *given)[0] == 0
     status, out, err = call(capfd, "merge", "a", "c", "--into", "merged")
     assert (status, out) == (3, "")
-    assert f"  {code}: " in err
-    assert named in err
+    assert f"  {code}: tiny / columns / ctc: {named} in c" in err
     assert not Path("merged").exists()
     status, out, err = call(capfd, "merge", "a", "c", "--into", "merged", "--allow", code)
     assert status == 0, err
@@ -171,6 +175,113 @@ def test_rows_that_differ_are_refused_or_stand_side_by_side(
     assert named in plan.settings["of c"]
     assert "of c" in out
     assert call(capfd, "verify", "merged")[0] == 0
+
+
+def test_rows_that_only_one_folder_has_are_compared_too(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Folders may share no row: what concerns all rows of an experiment must be the same for all."""
+    for name, decoder in EXPERIMENT["grid"]["decoder"].items():
+        grid = EXPERIMENT["grid"] | {"decoder": {name: decoder}}
+        (place / f"{name}.toml").write_text(to_toml(EXPERIMENT | {"grid": grid}))
+    assert call(capfd, "run", "loop.toml", "--results", "ours", *RUN)[0] == 0
+    assert call(capfd, "run", "ctc.toml", "--results", "theirs", "--set", "training.steps=5", *RUN)[0] == 0
+    status, _, err = call(capfd, "merge", "ours", "theirs", "--into", "merged")
+    assert (status, "other_settings: tiny / columns / ctc: [training] differs in theirs" in err) == (3, True), err
+    plugin = place / "edited.py"
+    plugin.write_text(TINY_PLUGIN.read_text().replace(".relu()", ".relu() * 2"))
+    given = ("run", "ctc.toml", "--results", "edited", *RUN[:-1], str(plugin))
+    assert call(capfd, *given)[0] == 0
+    status, _, err = call(capfd, "merge", "ours", "edited", "--into", "merged")
+    assert (status, "other_code: tiny / columns / ctc: the source code of encoder 'tiny_cnn'" in err) == (3, True), err
+    assert call(capfd, "run", "ctc.toml", "--results", "same", *RUN)[0] == 0
+    status, out, err = call(capfd, "merge", "ours", "same", "--into", "merged")
+    assert (status, "4 of 4 cells have results" in out) == (0, True), err
+    ctc = next(cell for cell in ResultsDirectory("merged").read_plan().cells if cell.decoder.label == "ctc")
+    assert call(capfd, "reproduce", "merged", "--cell", ctc.cell_id, *RUN)[0] == 0
+
+
+def test_rows_of_different_settings_never_become_seeds_of_one(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for folder, seed, steps in (("m1/b", "0", "5"), ("m2/b", "1", "4")):
+        options = ("--results", folder, "--seeds", seed, "-k", "ctc", "--set", f"training.steps={steps}")
+        assert call(capfd, "run", "grid.toml", *options, *RUN)[0] == 0
+    assert call(capfd, "merge", "a", "m1/b", "--into", "merged", "--allow", "other_settings")[0] == 0
+    shutil.copytree("m1/b", "kept")
+    shutil.rmtree("m1/b")
+    shutil.move("m2/b", "m1/b")  # another folder of the same name
+    assert call(capfd, "merge", "m1/b", "--into", "merged", "--allow", "other_settings")[0] == 0
+    plan = ResultsDirectory("merged").read_plan()
+    found = {(cell.setting, cell.training.steps) for cell in plan.cells if cell.decoder.label == "ctc"}
+    assert found == {("", 6), ("of m1/b", 5), ("of m1/b (2)", 4)}
+    # The first one again, from elsewhere: its row is there already, so nothing has to be allowed.
+    status, _, err = call(capfd, "merge", "kept", "--into", "merged")
+    assert (status, ResultsDirectory("merged").read_plan().cells) == (0, plan.cells), err
+
+
+def test_renamed_row_is_one_row(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    renamed = (place / "grid.toml").read_text().replace('"ctc"', '"CTC of 8"')
+    (place / "renamed.toml").write_text(renamed)
+    assert call(capfd, "run", "renamed.toml", "--results", "r", "-k", "'CTC of 8'", *RUN)[0] == 0
+    status, _, err = call(capfd, "merge", "a", "r", "--into", "merged")
+    assert (status, "row tiny / columns / CTC of 8 of r is tiny / columns / ctc" in err) == (0, True), err
+    rows = {cell.decoder.label: 0 for cell in ResultsDirectory("merged").read_plan().cells}
+    assert list(rows) == ["loop", "ctc"]
+
+
+def test_tuned_experiment_may_be_divided_by_rows(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (place / "tune.toml").write_text(
+        to_toml(EXPERIMENT | {"tuning": {"over": {"training.learning_rate": [1e-3, 1e-2]}, "steps": 4}})
+    )
+    for folder, part in (("ta", "loop"), ("tb", "ctc")):
+        assert call(capfd, "run", "tune.toml", "--results", folder, "-k", part, *RUN)[0] == 0
+    for order in (("ta", "tb"), ("tb", "ta")):
+        shutil.rmtree("merged", ignore_errors=True)
+        status, out, err = call(capfd, "merge", *order, "--into", "merged")
+        assert (status, "4 of 4 cells have results" in out, "undecided" in out) == (0, True, False), err
+    assert call(capfd, "run", "tune.toml", "--results", "merged", *RUN)[0] == 0
+    assert len(results_of("merged")) == 4 + len(ResultsDirectory("merged").read_plan().tuning)
+
+
+def test_result_that_a_run_finishes_meanwhile_is_kept(
+    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(capfd, "merge", "a", "--into", "merged")[0] == 0
+    finished = next(Path("all").glob("cells/*ctc-seed-1-*"))
+    write_plan = ResultsDirectory.write_plan
+
+    def finish(directory: ResultsDirectory, plan: Plan) -> None:
+        write_plan(directory, plan)
+        shutil.copytree(finished, directory.path / "cells" / finished.name, dirs_exist_ok=True)
+
+    monkeypatch.setattr(ResultsDirectory, "write_plan", finish)
+    status, _, err = call(capfd, "merge", "b", "--into", "merged")
+    assert (status, "a run has given tiny / columns / ctc / seed 1 a result meanwhile" in err) == (4, True), err
+    kept = Path("merged/cells") / finished.name / "result.json"
+    assert kept.read_bytes() == (finished / "result.json").read_bytes()
+
+
+def test_metrics_that_were_computed_anew_are_no_other_result(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for path in results_of("a"):
+        rewrite(path, lambda record: record["metrics"].update(cer=0.123))
+    status, _, err = call(capfd, "merge", "a", "b", "--into", "merged")
+    assert (status, "twice      1 results" in err) == (0, True), err
+
+
+def test_what_a_killed_merge_left_does_not_stand_in_the_way(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("merged").mkdir()
+    Path("merged/.plan.json.999999999.tmp").write_bytes(b"half")
+    status, _, err = call(capfd, "merge", "a", "--into", "merged")
+    assert status == 0, err
+    assert not list(Path("merged").glob(".*.tmp"))
+
+
+def test_images_of_the_folder_that_is_named_first_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 16, 32), dtype=np.uint8)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        keep_images(tmp_path / name, [ImageToKeep("data", f"{name} {n}", "test", "x", pixels) for n in range(3)])
+    size = len(next(iter(read_images(tmp_path / "one").values())).png)
+    monkeypatch.setattr(kept_images, "MAX_BYTES", 4 * size)
+    merge_images(tmp_path / "two", [tmp_path / "two", tmp_path / "one"])
+    assert [key for _, key in read_images(tmp_path / "two")] == ["two 0", "two 1", "two 2", "one 0"]
 
 
 def test_other_sources_and_versions_are_refused(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +316,7 @@ def test_damaged_missing_and_foreign_folders_are_refused(place: Path, capfd: pyt
         (("a", "a", "--into", "merged"), 2, "a: given twice"),
         (("a", "b", "--into", "a"), 2, "a: given twice"),
         (("a", "none", "--into", "merged"), 3, "none: no plan.json"),
+        (("a", "b", "--into", "grid.toml"), 2, "--into grid.toml: is not a folder"),
         (("a", "b", "--into", "data"), 2, "--into data: holds something else than results"),
         (("a", "b", "--into", "merged", "--allow", "all"), 2, "--allow all: must be one of other_data, "),
     ):

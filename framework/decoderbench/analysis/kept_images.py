@@ -110,7 +110,7 @@ def merge_images(folder: Path, sources: Iterable[Path]) -> None:
     """
     kept: dict[tuple[str, str], KeptImage] = {}
     for source in sources:
-        kept = read_images(source) | kept
+        kept |= {key: image for key, image in read_images(source).items() if key not in kept}
     if kept:
         _write_rows(folder, [(*key, image.split, image.label, image.png) for key, image in kept.items()])
 

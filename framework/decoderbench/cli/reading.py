@@ -37,6 +37,9 @@ LEAST_RISK = 1e-6
 MANY_FILES = 500
 """So many files are worth the start of processes that decode them."""
 
+MAX_WORKERS = 1024
+"""The most processes that decode; a million of them would take the machine down."""
+
 _Row = dict[str, Any]
 """What is printed of an image, by the names of the columns of `--csv`."""
 
@@ -83,6 +86,7 @@ def predict(
         typer.Option(
             "--workers",
             min=0,
+            max=MAX_WORKERS,
             help="Processes that decode; 0 for threads.  [default: half as many as cores; 0 for few images]",
         ),
     ] = None,
@@ -111,7 +115,9 @@ def predict(
         )
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # names of files may be any bytes
-    files = find_image_files(images, sys.stdin)
+    if csv_file is not None and csv_file.exists() and not csv_file.is_file():
+        raise ConfigError([f"--csv {csv_file}: is not a regular file; without --csv, lines go to standard output"])
+    files = find_image_files(images, sys.stdin or ())  # None if it is closed
     if workers is None:
         workers = usable_cores() // 2 if len(files.paths) >= MANY_FILES else 0
     counts = _Counts()

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
+from decoderbench.errors import ConfigError
+
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
@@ -51,14 +53,24 @@ def decoding_processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     """Run processes for `decode_images` and end them afterwards; None if there are to be none or forking is unsafe.
 
     Enter it before torch is imported and before CUDA is started, so that the processes have neither.
+
+    Raises:
+        ConfigError: the system does not start so many.
     """
     if not workers or not can_fork():
         yield None
         return
-    pool = forking_pool(workers)
+    before = set(multiprocessing.active_children())
     try:
+        pool = forking_pool(workers)
         with forking_despite_threads():
             pool.submit(os.getpid).result()
+    except OSError as error:
+        for child in set(multiprocessing.active_children()) - before:  # nothing else ends those that were started
+            child.kill()
+        what = f"--workers {workers}: so many processes cannot be started ({error.strerror or error})"
+        raise ConfigError([f"{what}; give fewer, or 0 to decode in threads"]) from error
+    try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)

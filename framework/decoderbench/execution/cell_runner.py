@@ -21,12 +21,11 @@ from decoderbench.errors import PendingCellsError
 from decoderbench.exception_text import format_traceback
 from decoderbench.execution.resident_data import ResidentData
 from decoderbench.kinds import AXES
-from decoderbench.records import FAILED, RunRecord
+from decoderbench.records import FAILED, RunRecord, same_result
 from decoderbench.registry.executor import CellEvent, CellOutcome, CellTask, Report
 from decoderbench.registry.global_state import preserving_global_state, undoing_changes
 from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
-from decoderbench.resume import same_result
 from decoderbench.storage import StorageError, write_atomically
 from decoderbench.training.devices import release_memory, still_works, synchronize, use_ieee_float32
 from decoderbench.training.failures import classify, end_behind

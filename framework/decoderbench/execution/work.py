@@ -20,7 +20,7 @@ from decoderbench.execution.cell_runner import CellRunner, describe_wrappers, wi
 from decoderbench.execution.output import CellOutput
 from decoderbench.execution.resident_data import DataSource, ResidentData
 from decoderbench.kinds import KINDS
-from decoderbench.records import RunRecord, Status
+from decoderbench.records import RunRecord, Status, same_result
 from decoderbench.registry.executor import CellOutcome, CellTask
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import PROJECT
@@ -28,7 +28,6 @@ from decoderbench.registry.plugin_manager import Plugins
 from decoderbench.registry.plugin_sources import PluginSources
 from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
-from decoderbench.resume import same_result
 from decoderbench.sources import package_digest
 from decoderbench.storage import delete, write_atomically
 from decoderbench.training import trainer

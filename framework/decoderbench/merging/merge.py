@@ -16,9 +16,9 @@ from decoderbench.integrity import read_bytes
 from decoderbench.merging.arrangement import CODES, Arrangement, Entry
 from decoderbench.merging.sources import Source
 from decoderbench.record_files import PLAN, RESULT, files_of_result
-from decoderbench.records import Plan
+from decoderbench.records import Plan, RunRecord, same_result
 from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import write_atomically
+from decoderbench.storage import find_leftovers, write_atomically
 
 _OUTPUT = "output.txt"
 
@@ -69,18 +69,18 @@ def merge(sources: Sequence[Path], into: Path, *, allow: Collection[str] = (), c
         names = f"{found[0].plan.experiment!r} and that of {others[0]} {others[0].plan.experiment!r}"
         raise ConfigError([f"the experiment of {found[0]} is called {names}; merge results of one experiment"])
     arranged = Arrangement.of(found)
-    _refuse_problems(arranged, allow)
+    allowed = _refuse_problems(arranged, allow)
     target.begin()
-    target.write_plan(_plan_of(found, arranged, target, command))
+    target.write_plan(_plan_of(found, arranged, allowed, target, command))
     entries = [*arranged.in_order(arranged.cells), *arranged.in_order(arranged.tuning)]
     copied: Counter[str] = Counter()
     for entry in entries:
         if entry.record is not None and entry.source.directory is not target:
-            _copy(entry, target)
+            _copy(entry, found[0].records.get(entry.cell.cell_id) if first else None, target)
             copied[str(entry.source)] += 1
     merge_images(target.path, [source.directory.path for source in found])
     with_result = sum(entry.record is not None for entry in arranged.cells.values())
-    return Merged(len(arranged.cells), with_result, copied, arranged.twice, tuple(arranged.notes))
+    return Merged(len(arranged.cells), with_result, copied, arranged.twice, (*arranged.notes, *allowed))
 
 
 def _refuse_paths(sources: Sequence[Path], target: ResultsDirectory) -> None:
@@ -90,29 +90,47 @@ def _refuse_paths(sources: Sequence[Path], target: ResultsDirectory) -> None:
         if source.resolve() in seen:
             raise ConfigError([f"{source}: given twice; give each folder once, and --into another one"])
         seen.add(source.resolve())
-    if target.path.is_dir() and not (target.path / PLAN).exists() and any(target.path.iterdir()):
+    if os.path.lexists(target.path) and not target.path.is_dir():
+        raise ConfigError([f"--into {target.path}: is not a folder; give another"])
+    if not target.path.is_dir() or (target.path / PLAN).exists():
+        return
+    if set(target.path.iterdir()) - set(find_leftovers(target.path)):
         raise ConfigError([f"--into {target.path}: holds something else than results; give a new folder"])
 
 
-def _refuse_problems(arranged: Arrangement, allow: Collection[str]) -> None:
-    """Raise `DataError` if something stands in the way and is not allowed; what is allowed becomes a note."""
-    arranged.notes += [f"{code}: allowed: {text}" for code, text in arranged.problems if code in allow]
+def _refuse_problems(arranged: Arrangement, allow: Collection[str]) -> list[str]:
+    """Return what is allowed, as notes; raise `DataError` if something else stands in the way."""
     refused = [(code, text) for code, text in arranged.problems if code not in allow]
     if refused:
         codes = list(dict.fromkeys(code for code, _ in refused))
         moves = "; ".join(f"--allow {code}: {CODES[code]}" for code in codes)
         listed = "\n  ".join(f"{code}: {text}" for code, text in refused)
         raise DataError(f"these results do not belong into one table:\n  {listed}\nnothing was written; {moves}")
+    return [f"{code}: allowed: {text}" for code, text in arranged.problems]
 
 
-def _copy(entry: Entry, target: ResultsDirectory) -> None:
-    """Copy the files of a result, the result last, so that a cell is done only once it has all of them."""
+def _refuse_new_result(entry: Entry, known: RunRecord | None, target: ResultsDirectory) -> None:
+    """Raise `PendingCellsError` if a cell of the target has another result than when the target was read."""
+    if (now := target.read(entry.cell)) is not None and not same_result(now, known):
+        reason = f"{target.path}: a run has given {entry.cell.title} a result meanwhile"
+        raise PendingCellsError(f"{reason}; merge once it has ended")
+
+
+def _copy(entry: Entry, known: RunRecord | None, target: ResultsDirectory) -> None:
+    """Copy the files of a result, the result last, so that a cell is done only once it has all of them.
+
+    Args:
+        entry: the cell.
+        known: its result in the target when that was read.
+        target: the folder to write.
+    """
     assert entry.record is not None
     cell, origin = entry.cell, entry.source.directory
     folder = origin.cell_directory(cell)
     with target.lease(cell) as held:
         if not held:
             raise PendingCellsError(f"{target.path}: a run is working on {cell.title}; merge once it has ended")
+        _refuse_new_result(entry, known, target)
         target.delete_result(cell)
         for name in files_of_result(folder, entry.record):
             write_atomically(target.cell_directory(cell) / name, read_bytes(folder / name))
@@ -125,7 +143,9 @@ def _copy(entry: Entry, target: ResultsDirectory) -> None:
         write_atomically(target.cell_directory(cell) / RESULT, read_bytes(folder / RESULT))
 
 
-def _plan_of(sources: Sequence[Source], arranged: Arrangement, target: ResultsDirectory, command: str) -> Plan:
+def _plan_of(
+    sources: Sequence[Source], arranged: Arrangement, allowed: Sequence[str], target: ResultsDirectory, command: str
+) -> Plan:
     plans = [source.plan for source in sources]
     origins = {plan.origin for plan in plans}
     return Plan(
@@ -136,7 +156,7 @@ def _plan_of(sources: Sequence[Source], arranged: Arrangement, target: ResultsDi
         tuning=tuple(entry.cell for entry in arranged.in_order(arranged.tuning)),
         settings=arranged.settings,
         data_summary=tuple(dict.fromkeys(line for plan in plans for line in plan.data_summary)),
-        data_notes=(*dict.fromkeys(line for plan in plans for line in plan.data_notes), *arranged.notes),
+        data_notes=(*dict.fromkeys(line for plan in plans for line in plan.data_notes), *allowed),
         definition=_definition_of(sources, target),
         origin=origins.pop() if len(origins) == 1 else "",
         recipe=tuple(dict.fromkeys(line for plan in plans for line in plan.recipe)),
@@ -146,20 +166,38 @@ def _plan_of(sources: Sequence[Source], arranged: Arrangement, target: ResultsDi
 
 
 def _definition_of(sources: Sequence[Source], target: ResultsDirectory) -> str:
-    """Return the experiment of the first folder that states one, with the seeds of all that differ by seeds alone."""
+    """Return the experiment of the first folder that states one, with the seeds and variants of those that agree on
+    all else."""
     stated = [(source, json.loads(source.plan.definition)) for source in sources if source.plan.definition]
     if not stated:
         return ""
     source, first = stated[0]
-    alike = [experiment for _, experiment in stated if _without_seeds(experiment) == _without_seeds(first)]
-    seeds = sorted({seed for each in alike for seed in each["experiment"].get("grid", {}).get("seeds", [])})
-    experiment = first["experiment"]
-    if seeds:
-        experiment = experiment | {"grid": experiment["grid"] | {"seeds": seeds}}
+    experiment: dict[str, Any] = dict(first["experiment"])
+    grids = [
+        other["experiment"].get("grid", {})
+        for _, other in stated
+        if _without_grid(other["experiment"]) == _without_grid(experiment)
+    ]
+    if any(grids):
+        experiment["grid"] = _union(grids)
     base_dir = (source.directory.path / first["base_dir"]).resolve()
     return json.dumps({"experiment": experiment, "base_dir": os.path.relpath(base_dir, target.path.resolve())})
 
 
-def _without_seeds(stated: dict[str, Any]) -> dict[str, Any]:
-    experiment: dict[str, Any] = stated["experiment"]
-    return experiment | {"grid": {key: value for key, value in experiment.get("grid", {}).items() if key != "seeds"}}
+def _without_grid(experiment: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in experiment.items() if key != "grid"}
+
+
+def _union(grids: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a grid with the seeds and variants of all; what only some exclude is in it."""
+    union: dict[str, Any] = {}
+    for grid in grids:
+        for key, value in grid.items():
+            if isinstance(value, dict):
+                union[key] = value | union.get(key, {})
+    if seeds := {seed for grid in grids for seed in grid.get("seeds", [])}:
+        union["seeds"] = sorted(seeds)
+    if excluded := [rule for rule in grids[0].get("exclude", []) if all(rule in g.get("exclude", []) for g in grids)]:
+        union["exclude"] = excluded
+    others = {key: value for key, value in grids[0].items() if key not in union and key != "exclude"}
+    return {**others, **union}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from decoderbench.errors import DataError
 from decoderbench.integrity import DamagedError
+from decoderbench.pack import damage_of_copy
 from decoderbench.record_files import damaged_artifacts, missing_artifacts, read_result
 from decoderbench.records import Plan, RunRecord
 from decoderbench.results_directory import ResultsDirectory
@@ -37,6 +38,7 @@ class Source:
             DataError: the folder has no plan, or something in it is damaged, missing, or of a format that is not read.
         """
         plan, records = directory.read_plan(), dict[str, RunRecord]()
+        fix = f"decoderbench verify {directory.path} --fix, then run its cell again"
         for cell in (*plan.cells, *plan.tuning):
             folder = directory.cell_directory(cell)
             try:
@@ -47,9 +49,12 @@ class Source:
             except DamagedError as error:
                 damage = [error]
             if damage:
-                move = f"decoderbench verify {directory.path} --fix, then run its cell again"
-                raise DataError(f"{damage[0]}; {move}")
+                raise DataError(f"{damage[0]}; {fix}")
             if missing := missing_artifacts(folder, record):
                 raise DataError(f"{folder / missing[0]}: missing; copy the folder with all its files")
             records[cell.cell_id] = record
+        for digest in {cell.start.digest for cell in plan.cells if cell.start is not None}:
+            file = directory.start_file(digest)
+            if file.exists() and (harm := damage_of_copy(file)):
+                raise DataError(f"{harm}; {fix}")
         return cls(directory, plan, records)
