@@ -309,6 +309,17 @@ def test_processes_that_decode_change_nothing_that_is_printed(
     assert of_processes[0] == 1
 
 
+def test_table_in_the_place_of_a_device_and_too_many_processes_are_refused(
+    results: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for options, named in (
+        (("--csv", os.devnull), "is not a regular file"),
+        (("--workers", "1025"), "less than or equal to 1024"),
+    ):
+        status, out, err = call(capfd, "predict", str(results), str(folder), *options, *PLUGIN)
+        assert (status, out, named in err) == (2, "", True), err
+
+
 def test_bfloat16_says_how_many_images_it_reads_otherwise(
     results: Path, folder: Path, own_registry: Registry, capfd: pytest.CaptureFixture[str]
 ) -> None:

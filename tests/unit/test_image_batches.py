@@ -1,6 +1,8 @@
 """Images on their way to a recognizer: the pixels of training, in order, in batches of one width, a few at a time."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -112,6 +114,22 @@ def test_processes_decode_to_the_same_pixels_problems_and_notes(tmp_path: Path) 
 def test_process_that_dies_is_an_error_that_says_what_to_do() -> None:
     with decoding_processes(1) as executor, pytest.raises(DataError, match=r"a process died .* --workers 0"):
         list(decode_images([partial(os._exit, 3)], KEEP, ahead=8, executor=executor))
+
+
+def test_processes_that_cannot_be_started_are_an_error_and_leave_none_behind() -> None:
+    program = (
+        "import multiprocessing, resource\n"
+        "from decoderbench.data.worker_processes import decoding_processes\n"
+        "from decoderbench.errors import ConfigError\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\n"
+        "try:\n"
+        "    with decoding_processes(9):\n"
+        "        pass\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "--workers 9: so many processes cannot be started (Too many open files); give fewer, or 0" in finished.stdout
 
 
 def decoded(widths: list[int]) -> Iterator[DecodedImage]:
