@@ -177,6 +177,7 @@ def test_rows_that_differ_are_refused_or_stand_side_by_side(
     assert call(capfd, "verify", "merged")[0] == 0
 
 
+@pytest.mark.slow
 def test_rows_that_only_one_folder_has_are_compared_too(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Folders may share no row: what concerns all rows of an experiment must be the same for all."""
     for name, decoder in EXPERIMENT["grid"]["decoder"].items():
@@ -226,6 +227,7 @@ def test_renamed_row_is_one_row(place: Path, capfd: pytest.CaptureFixture[str]) 
     assert list(rows) == ["loop", "ctc"]
 
 
+@pytest.mark.slow
 def test_tuned_experiment_may_be_divided_by_rows(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (place / "tune.toml").write_text(
         to_toml(EXPERIMENT | {"tuning": {"over": {"training.learning_rate": [1e-3, 1e-2]}, "steps": 4}})
