@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from decoderbench.config.cell import Cell
@@ -44,3 +44,11 @@ def differences(before: Cell, now: Cell) -> Iterator[Difference]:
     for part in ("train_limit", "folds", "purpose"):
         if getattr(before, part) != getattr(now, part):
             yield Difference("settings", f"{part} differs")
+
+
+def why_missing(cell: Cell, planned: Sequence[Cell]) -> str:
+    """Return why none of the planned cells is this one: what differs in the one at its place."""
+    same = next((other for other in planned if other.place == cell.place), None)
+    if same is None:
+        return "the grid does not have it"
+    return "; ".join(difference.text for difference in differences(cell, same)) or "its options differ"

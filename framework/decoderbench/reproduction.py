@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from decoderbench.analysis.predictions import read_predictions
-from decoderbench.cell_differences import differences
+from decoderbench.cell_differences import why_missing
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, parse_experiment
@@ -157,10 +157,7 @@ def plan_again(
     planned = prepared.decide(directory.read)
     same = [other for other in planned if other.cell_id == cell.cell_id]
     if not same:
-        others = [other for other in planned if other.place == cell.place]
-        found = (difference.text for difference in differences(cell, others[0])) if others else ()
-        what = "; ".join(found) if others else "the grid does not have it"
-        raise DataError(f"{cell.title} cannot be trained again as it was: {what or 'its options differ'}")
+        raise DataError(f"{cell.title} cannot be trained again as it was: {why_missing(cell, planned)}")
     data = {cell.data_key: prepared.data[cell.data_key]}
     starts = tuple(start for start in prepared.starts if cell.start and start.point.digest == cell.start.digest)
     return replace(prepared, cells=(same[0],), tuning=None, data=data, starts=starts)

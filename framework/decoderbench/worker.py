@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from decoderbench.analysis import Analysis
-from decoderbench.cell_differences import differences
-from decoderbench.config.cell import Cell
+from decoderbench.cell_differences import why_missing
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DataError
 from decoderbench.planning.prepare import Prepared
@@ -60,11 +59,5 @@ def _refuse_other_plan(directory: ResultsDirectory, plan: Plan, prepared: Prepar
         ids = {cell.cell_id for cell in here}
         if missing := [cell for cell in there if cell.cell_id not in ids]:
             raise DataError(
-                f"{missing[0].title} would be another cell here: {_why(missing[0], here)}; nothing was trained"
+                f"{missing[0].title} would be another cell here: {why_missing(missing[0], here)}; nothing was trained"
             )
-
-
-def _why(cell: Cell, here: tuple[Cell, ...]) -> str:
-    same = [other for other in here if other.place == cell.place]
-    found = [difference.text for difference in differences(cell, same[0])] if same else []
-    return "; ".join(found) or "the experiment that the folder states does not have it"

@@ -28,13 +28,18 @@ EXPERIMENT: dict[str, Any] = {
 RUN = ("--device", "cpu", "--executor", "inline", "-p", str(TINY_PLUGIN))
 
 
-def write_grid(folder: Path, seeds: int = 2) -> None:
-    """Write the experiment `grid.toml` and its 30 images."""
+def write_images(folder: Path) -> None:
+    """Write `data`: 30 images of one character each, a third per split."""
     names = [f"{number}.png" for number in range(30)]
     rows = [[name, "01"[index % 2], ("train", "val", "test")[index % 3]] for index, name in enumerate(names)]
     table(make(folder / "data", names), rows, ("filename", "label", "split"))
     for number, name in enumerate(names):
         Image.linear_gradient("L").rotate(12 * number).resize((32, 16)).save(folder / "data" / "images" / name)
+
+
+def write_grid(folder: Path, seeds: int = 2) -> None:
+    """Write the experiment `grid.toml` and its images."""
+    write_images(folder)
     (folder / "grid.toml").write_text(
         to_toml(EXPERIMENT | {"grid": EXPERIMENT["grid"] | {"seeds": list(range(seeds))}})
     )

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from helpers.commands import call
-from helpers.folders import make, table
 from helpers.running import to_toml
+from helpers.small_grid import write_images
 from PIL import Image
 
 from decoderbench.integrity import DIGEST, seal
@@ -69,11 +69,7 @@ RUN = ("--device", "cpu", "--executor", "inline", "-p", "moody.py")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images, a plugin, an experiment, and the results of its run in `results/moods`."""
     folder = tmp_path_factory.mktemp("trained")
-    names = [f"{number}.png" for number in range(30)]
-    rows = [[name, "01"[index % 2], ("train", "val", "test")[index % 3]] for index, name in enumerate(names)]
-    table(make(folder / "data", names), rows, ("filename", "label", "split"))
-    for number, name in enumerate(names):
-        Image.linear_gradient("L").rotate(12 * number).resize((32, 16)).save(folder / "data" / "images" / name)
+    write_images(folder)
     (folder / "moody.py").write_text(PLUGIN)
     (folder / "moods.toml").write_text(to_toml(EXPERIMENT))
     from helpers.commands import run_command

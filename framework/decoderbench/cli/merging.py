@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from decoderbench.cli.common import PluginFolders, PluginNames, command, err, load_plugins, out
+from decoderbench.cli.common import PluginFolders, PluginNames, command, err, out
+from decoderbench.cli.running import load_records
 
 
 def merge(
@@ -28,10 +29,7 @@ def merge(
     cell, unless --allow accepts them.
     """
     from decoderbench.merging.merge import merge as merge_folders
-    from decoderbench.registry.metric_definitions import definitions_of
-    from decoderbench.report import load_report, markdown_table, write_files
-    from decoderbench.rescoring import rescore
-    from decoderbench.results_directory import ResultsDirectory
+    from decoderbench.report import markdown_table, write_files
 
     merged = merge_folders(sources, into, allow=allow or (), command=command())
     for note in merged.notes:
@@ -40,10 +38,7 @@ def merge(
         err.print(f"copied     {count:,} result{'s' * (count != 1)} of {source}", markup=False)
     if merged.twice:
         err.print(f"twice      {merged.twice:,} results are in several folders and equal", markup=False)
-    plugins, directory = load_plugins(plugin, plugins_dir, builtin=False), ResultsDirectory(into)
-    plan, metrics = directory.read_plan(), definitions_of(plugins)
-    rescore(directory, plan.cells, metrics)
-    analysis = load_report(directory, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
+    analysis = load_records(into, plugin, plugins_dir)
     out.print(markdown_table(analysis), markup=False)
     out.print(f"{merged.results:,} of {merged.cells:,} cells have results", markup=False)
     page = write_files(analysis, command=command())

@@ -227,8 +227,21 @@ def report(
     ] = None,
 ) -> None:
     """Rebuild tables and figures from the records alone. Nothing is trained; changed metrics are computed again."""
+    from decoderbench.report import check_columns, markdown_table, write_files
+
+    analysis = load_records(results, plugin, plugins_dir)
+    chosen = [] if columns is None else [name.strip() for name in columns.split(",")]
+    check_columns(analysis, chosen)
+    out.print(markdown_table(analysis, chosen), markup=False)
+    page = write_files(analysis, command=command(), columns=chosen)
+    where = f"{page.parent}/tables and {page.parent}/figures"
+    out.print(f"report: {page} and report.html; tables and figures are in {where}", markup=False)
+
+
+def load_records(results: Path, plugin: list[str] | None, plugins_dir: list[Path] | None) -> Analysis:
+    """Return what the records of a results folder say, with metrics that have changed computed again."""
     from decoderbench.registry.metric_definitions import definitions_of
-    from decoderbench.report import check_columns, load_report, markdown_table, write_files
+    from decoderbench.report import load_report
     from decoderbench.rescoring import rescore
     from decoderbench.results_directory import ResultsDirectory
 
@@ -236,13 +249,7 @@ def report(
     plugins, directory = load_plugins(plugin, plugins_dir, builtin=False), ResultsDirectory(results)
     plan, metrics = directory.read_plan(), definitions_of(plugins)
     rescore(directory, plan.cells, metrics)
-    analysis = load_report(directory, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
-    chosen = [] if columns is None else [name.strip() for name in columns.split(",")]
-    check_columns(analysis, chosen)
-    out.print(markdown_table(analysis, chosen), markup=False)
-    page = write_files(analysis, command=command(), columns=chosen)
-    where = f"{page.parent}/tables and {page.parent}/figures"
-    out.print(f"report: {page} and report.html; tables and figures are in {where}", markup=False)
+    return load_report(directory, plan=plan, extra_columns=plugins.report_columns, metrics=metrics)
 
 
 @contextmanager
