@@ -8,7 +8,10 @@ from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
 ROOT = Path(__file__).parents[2]
-INCLUDED = ("CHANGELOG.md", "CONTRIBUTING.md", "framework/**/*.md", "plugins/**/*.md", "results/**/*.md")
+INCLUDED = (
+    *("CHANGELOG.md", "CONTRIBUTING.md"),
+    *(f"{folder}/**/*.md" for folder in ("experiments", "framework", "plugins", "results")),
+)
 DECISIONS = "framework/decisions"
 
 

@@ -22,7 +22,7 @@ GROUPS = {
     ),
     "Families and parts of stages": ("model",),
     "Datasets": ("data",),
-    "Plugins": ("registry", "metrics"),
+    "Plugins": ("registry", "metrics", "execution"),
     "Errors": ("errors", "storage"),
 }  # fmt: skip
 """The titles of the pages, and the modules whose names they have, in this order; the longest match decides."""

@@ -22,6 +22,7 @@ from .data.split_words import SplitWord as SplitWord
 from .data.split_words import split_word_in as split_word_in
 from .data.split_words import splits_meant_by as splits_meant_by
 from .deadline import Deadline as Deadline
+from .deadline import parse_duration as parse_duration
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
 from .errors import DecoderBenchError as DecoderBenchError
@@ -31,6 +32,10 @@ from .errors import PendingCellsError as PendingCellsError
 from .errors import PluginError as PluginError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import did_you_mean as did_you_mean
+from .execution.node import Node as Node
+from .execution.travel import Reserved as Reserved
+from .execution.travel import TravelingWork as TravelingWork
+from .execution.watch import Watch as Watch
 from .identity import Introduced as Introduced
 from .identity import NotDecisive as NotDecisive
 from .identity import identity_of as identity_of

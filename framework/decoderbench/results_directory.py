@@ -48,6 +48,9 @@ OF_A_RESULT = (
 )
 """Files of a result that would be recorded as those of the next one, if that fails."""
 
+LOGS = "logs"
+"""The folder in which executors keep what their jobs print; a report links its files."""
+
 REPORT_FOLDERS = ("tables", "figures")
 """The folders of a report's files; `report.md` is beside them."""
 
@@ -92,6 +95,10 @@ class ResultsDirectory:
     def cell_directory(self, cell: Cell) -> Path:
         """Return the folder of a cell's artifacts."""
         return self.path / "cells" / cell.cell_id
+
+    def list_logs(self) -> list[str]:
+        """Return the names of the files in which executors keep what their jobs print, sorted."""
+        return sorted(path.name for path in (self.path / LOGS).glob("*.out"))
 
     def start_file(self, digest: str) -> Path:
         """Return the copy of a pack that cells start from."""

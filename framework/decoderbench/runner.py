@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,22 +16,22 @@ from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, load_experiment
 from decoderbench.data.audit import Audit
 from decoderbench.deadline import Deadline
-from decoderbench.errors import ConfigError, PendingCellsError
-from decoderbench.execution.jobs import choose_jobs
+from decoderbench.errors import PendingCellsError
+from decoderbench.execution.executors import choose_executor
+from decoderbench.execution.jobs import choose_jobs, most_memory_of
 from decoderbench.execution.resident_data import DataSource
 from decoderbench.execution.run import Run
 from decoderbench.execution.signals import StopSignals
 from decoderbench.execution.starts import keep_starts
-from decoderbench.execution.work import CellWork, objects_of
+from decoderbench.execution.work import CellWork
 from decoderbench.planning.inputs import Inputs
 from decoderbench.planning.plan_record import plan_of
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells
 from decoderbench.records import Plan
-from decoderbench.registry.executor import Executor
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.plugin_manager import build_plugin_manager
-from decoderbench.registry.registry import Registered, Registry
+from decoderbench.registry.registry import Registry
 from decoderbench.report import write_files
 from decoderbench.rescoring import rescore
 from decoderbench.results_directory import ResultsDirectory
@@ -60,6 +59,7 @@ def run(
     retrain_changed: bool = False,
     threads: int | None = None,
     executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     cell_timeout: float | None = None,
     checkpoint_every: float | None = CHECKPOINT_SECONDS,
@@ -82,6 +82,7 @@ def run(
         executor: which registered executor runs the cells; default: `$DECODERBENCH_EXECUTOR`, else `local`, which runs
             them in processes of their own. `inline` runs them in this process, as does the default where `registry` has
             plugins that no other process can load.
+        executor_options: options of the executor.
         jobs: how many cells run at a time; default: as many as cores and memory allow, on CUDA 1.
         cell_timeout: seconds after which a cell is ended with status `timeout`; default: never. Needs an executor that
             runs cells in other processes.
@@ -109,7 +110,8 @@ def run(
     chosen_device = choose_device(device)
     choose_threads(threads, chosen_device)  # before anything is read
     registry = registry or Registry(build_plugin_manager())
-    choose_executor(registry, executor, jobs, cell_timeout).component.warm_up()
+    chosen = choose_executor(registry, executor, executor_options, jobs=jobs, cell_timeout=cell_timeout)
+    chosen.component.warm_up()
     prepared = prepare(experiment, registry=registry, base_dir=base_dir, deadline=deadline, audit_images=True)
     prepared.registry.plugins.add(AuditLog(), "decoderbench audit log")
     return execute(
@@ -121,6 +123,7 @@ def run(
         retrain_changed=retrain_changed,
         threads=threads,
         executor=executor,
+        executor_options=executor_options,
         jobs=jobs,
         cell_timeout=cell_timeout,
         checkpoint_every=checkpoint_every,
@@ -160,6 +163,7 @@ def execute(
     retrain_changed: bool = False,
     threads: int | None = None,
     executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     cell_timeout: float | None = None,
     checkpoint_every: float | None = CHECKPOINT_SECONDS,
@@ -182,6 +186,7 @@ def execute(
         executor: which registered executor runs the cells; default: `$DECODERBENCH_EXECUTOR`, else `local`, which runs
             them in processes of their own. `inline` runs them in this process, as does the default where `registry` has
             plugins that no other process can load.
+        executor_options: options of the executor.
         jobs: how many cells run at a time; default: as many as cores and memory allow, on CUDA 1.
         cell_timeout: seconds after which a cell is ended with status `timeout`; default: never. Needs an executor that
             runs cells in other processes.
@@ -206,10 +211,13 @@ def execute(
     rows = {(cell.variant, cell.fold) for cell in selected}
     trials = [trial for trial in prepared.trials if (trial.variant, trial.fold) in rows]
     chosen_threads = choose_threads(threads, device)
-    chosen = choose_executor(prepared.registry, executor, jobs, cell_timeout)
-    if chosen.component.in_process and not _named_executor(executor):
+    chosen = choose_executor(prepared.registry, executor, executor_options, jobs=jobs, cell_timeout=cell_timeout)
+    if chosen.component.in_process and not chosen.by_name:
         logger.info("plugins are objects of this process, which no other can load; cells run in it, one at a time")
-    chosen_jobs = 1 if chosen.component.in_process else choose_jobs(jobs, device, chosen_threads, [*trials, *selected])
+    chosen_jobs = 1
+    if not chosen.component.in_process:
+        elsewhere = chosen.component.elsewhere
+        chosen_jobs = choose_jobs(jobs, device, chosen_threads, [*trials, *selected], elsewhere=elsewhere)
     directory.refuse_other_experiment(prepared.experiment.name)
     directory.refuse_other_data(origin, {inputs.data_hash for inputs in prepared.data.values()})
     directory.begin()
@@ -226,6 +234,7 @@ def execute(
         device=str(device),
         threads=chosen_threads,
         checkpoint_every=checkpoint_every,
+        memory=most_memory_of([*trials, *selected]),
         registry=prepared.registry,
     )
     plan = plan_of(prepared, planned, directory.path, command=command, origin=origin, recipe=recipe)
@@ -260,7 +269,7 @@ def execute(
             logger.info("results of earlier settings in %s that are not in this table: %d%s", where, others, changed)
         with StopSignals(prepared.deadline) as signals:
             running = chosen.component(
-                chosen.config_class(),
+                chosen.config,
                 work,
                 lambda event: plugins.notify(event.hook, **event.arguments),
                 jobs=chosen_jobs,
@@ -297,34 +306,3 @@ def _ordered_by_data(cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells such that those of the same images and labels follow each other: each are loaded once."""
     order = list(dict.fromkeys(cell.data_key for cell in cells))
     return sorted(cells, key=lambda cell: order.index(cell.data_key))
-
-
-def choose_executor(
-    registry: Registry, name: str | None, jobs: int | None, cell_timeout: float | None
-) -> Registered[Executor]:
-    """Return the executor of a run: the named one, else that of the environment, else `local`.
-
-    Where plugins are objects that no other process can load, the default is `inline`.
-
-    Raises:
-        UnknownNameError: no such executor is registered.
-        ConfigError: it cannot run these plugins, several cells at a time, or end a cell.
-    """
-    given = _named_executor(name)
-    chosen: Registered[Executor] = registry["executor"][given or ("local" if os.name == "posix" else "inline")]
-    if not chosen.component.in_process and (by_hand := objects_of(registry.plugins)):
-        which = f"plugin {by_hand[0]} is an object of this process, which no other process can load"
-        if given:
-            raise ConfigError([f"--executor {given}: {which}; use inline, or load it from a module or a file"])
-        chosen = registry["executor"]["inline"]
-    if chosen.component.in_process:
-        cells = f"executor {chosen.name!r} runs cells in this process"
-        if cell_timeout is not None:
-            raise ConfigError([f"--cell-timeout {cell_timeout:g}s: {cells} and cannot end one; use local"])
-        if jobs not in (None, 1):
-            raise ConfigError([f"--jobs {jobs}: {cells}, one at a time; use local"])
-    return chosen
-
-
-def _named_executor(name: str | None) -> str | None:
-    return name or os.environ.get("DECODERBENCH_EXECUTOR")

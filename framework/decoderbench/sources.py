@@ -71,6 +71,13 @@ def plugin_digest(file: Path, *bases: Path) -> str:
     return content_digest(" ".join([digest, *elsewhere]).encode()) if elsewhere else digest
 
 
+def plugin_files(file: Path) -> tuple[Path, set[Path]] | None:
+    """Return the own folder of a plugin's file, and the files that its digest is of; None if it is installed."""
+    file = file.resolve()
+    base = _own_folder(file)
+    return None if base in _site_packages() else (base, _closure(file, base))
+
+
 def function_digest(function: FunctionType) -> str:
     """Return a digest of the syntax tree of a function, and of the functions of its module that it names."""
     trees: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from decoderbench.config.experiment import Experiment, parse_experiment, read_to
 from decoderbench.config.merging import merge
 from decoderbench.config.mistakes import describe_mistake
 from decoderbench.config.overrides import add_variants, parse_overrides
-from decoderbench.config.typed_values import value_of
+from decoderbench.config.typed_values import text_of, value_of
 from decoderbench.deadline import Deadline, parse_duration
 from decoderbench.errors import ConfigError
 
@@ -39,7 +39,8 @@ PluginFolders = Annotated[
     list[Path] | None, typer.Option("--plugins-dir", help="Load every .py file of a folder as a plugin. Repeatable.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a key, as in training.steps=500. Repeatable.")
+    list[str] | None,
+    typer.Option("--set", help="Override a key, as in training.steps=500, or executor.time=2h. Repeatable."),
 ]
 Additions = Annotated[
     list[str] | None, typer.Option("--add", help="Add a variant, as in decoder.mine=my_decoder. Repeatable.")
@@ -66,7 +67,8 @@ Threads = Annotated[
 ExecutorName = Annotated[
     str | None,
     typer.Option(
-        "--executor", help="Where cells run: local, in processes of their own; inline, in this one.  [default: local]"
+        "--executor",
+        help="Where cells run: local, in processes of their own; inline, in this one; ray; slurm.  [default: local]",
     ),
 ]
 Jobs = Annotated[
@@ -176,12 +178,20 @@ def deadline_of(stop_after: str | None) -> Deadline:
 
 
 def execution_options(
-    executor: str | None, jobs: int | None, cell_timeout: str | None, checkpoint_every: str
+    executor: str | None, jobs: int | None, cell_timeout: str | None, checkpoint_every: str, changes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of `execute` that say how cells run; raise `ConfigError` if a duration is invalid."""
+    """Return the options of `execute` that say how cells run; those of the executor are taken out of `changes`.
+
+    Raises:
+        ConfigError: a duration is invalid, or `--set executor` gives no option.
+    """
     checkpoints = checkpoint_every.strip() not in ("0", "0s")
+    options = value_of(changes.pop("executor", {}))
+    if not isinstance(options, Mapping):
+        raise ConfigError([f"--set executor={text_of(options)}: give --executor NAME, and --set executor.OPTION=VALUE"])
     return {
         "executor": executor,
+        "executor_options": options,
         "jobs": jobs,
         "cell_timeout": parse_duration(cell_timeout, "--cell-timeout") if cell_timeout is not None else None,
         "checkpoint_every": parse_duration(checkpoint_every, "--checkpoint-every") if checkpoints else None,

@@ -84,7 +84,7 @@ def run(
 ) -> None:
     """Train every cell of an experiment that has no result yet, and report."""
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
-    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every)
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every, changes)
     execution |= {"threads": threads, "locking": not no_locks}
     checked, registry = load(experiment, changes, add, plugin, plugins_dir)
     repeat, where = Repeat(retry_failed, retrain_changed), (experiment, experiment.parent)
@@ -128,7 +128,7 @@ def compare(
     from decoderbench.planning.compare_preset import fit_preset
 
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
-    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every)
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every, changes)
     execution |= {"threads": threads, "locking": not no_locks}
     if steps is not None:
         changes = override(changes, "--steps", "training.steps", steps)
@@ -191,7 +191,7 @@ def finetune(
     from decoderbench.planning.finetune_preset import POLICIES, fit_finetuning
 
     deadline, changes = deadline_of(stop_after), merge_overrides(overrides, seeds, allow)
-    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every)
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every, changes)
     execution |= {"threads": threads, "locking": not no_locks}
     if charset not in POLICIES:
         raise ConfigError([f"--charset {charset}: must be one of {', '.join(POLICIES)}"])
@@ -281,15 +281,16 @@ def _prepare_and_execute(
     deadline: Deadline,
     dataset: Dataset | None = None,
 ) -> None:
+    from decoderbench.execution.executors import choose_executor
     from decoderbench.planning.prepare import prepare
-    from decoderbench.runner import choose_executor, execute, open_results
+    from decoderbench.runner import execute, open_results
     from decoderbench.training.devices import choose_device
 
     source, base_dir = where
     directory = open_results(experiment, results, locking=execution.pop("locking"))
     chosen_device = choose_device(device)
-    how = execution["executor"], execution["jobs"], execution["cell_timeout"]
-    choose_executor(registry, *how).component.warm_up()
+    how = {name: execution[name] for name in ("jobs", "cell_timeout")}
+    choose_executor(registry, execution["executor"], execution["executor_options"], **how).component.warm_up()
     with showing_progress(registry, "finished cells are kept"):
         prepared = prepare(
             experiment, registry=registry, base_dir=base_dir, dataset=dataset, deadline=deadline, audit_images=True

@@ -14,6 +14,7 @@ from decoderbench.cli.common import (
     Device,
     ExecutorName,
     Jobs,
+    Overrides,
     PluginFolders,
     PluginNames,
     RetryFailed,
@@ -25,6 +26,8 @@ from decoderbench.cli.common import (
     load_registry,
 )
 from decoderbench.cli.running import print_outcome, showing_progress
+from decoderbench.config.overrides import parse_overrides
+from decoderbench.errors import ConfigError
 
 
 def worker(
@@ -37,6 +40,7 @@ def worker(
     retry_failed: RetryFailed = False,
     threads: Threads = None,
     executor: ExecutorName = None,
+    overrides: Overrides = None,
     jobs: Jobs = None,
     cell_timeout: CellTimeout = None,
     checkpoint_every: CheckpointEvery = "60s",
@@ -47,16 +51,20 @@ def worker(
     Experiment, data and options are those that the folder states. Where components, images or labels are others here,
     that is named and nothing is trained. Cells of other machines are waited for, and taken over if their process dies.
     """
-    deadline = deadline_of(stop_after)
-    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every)
+    deadline, changes = deadline_of(stop_after), parse_overrides(overrides or [])
+    execution = execution_options(executor, jobs, cell_timeout, checkpoint_every, changes)
+    if changes:
+        rule = "the results folder states the experiment; only executor.OPTION can be set"
+        raise ConfigError([f"--set {next(iter(changes))}: {rule}"])
     registry = load_registry(plugin, plugins_dir)
+    from decoderbench.execution.executors import choose_executor
     from decoderbench.results_directory import ResultsDirectory
-    from decoderbench.runner import choose_executor
     from decoderbench.training.devices import choose_device
     from decoderbench.worker import work
 
     where = choose_device(device)
-    choose_executor(registry, execution["executor"], jobs, execution["cell_timeout"]).component.warm_up()
+    how = {name: execution[name] for name in ("jobs", "cell_timeout")}
+    choose_executor(registry, executor, execution["executor_options"], **how).component.warm_up()
     with showing_progress(registry, "finished cells are kept"):
         finished = work(
             results,

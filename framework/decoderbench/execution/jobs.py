@@ -34,7 +34,9 @@ CONTAINER_MEMORY = (
 """Files with the limit and the use of memory of a container, of both versions of Linux's control groups."""
 
 
-def choose_jobs(jobs: int | None, device: torch.device, threads: int | None, cells: Sequence[Cell]) -> int:
+def choose_jobs(
+    jobs: int | None, device: torch.device, threads: int | None, cells: Sequence[Cell], *, elsewhere: bool = False
+) -> int:
     """Return the number of cells to run at a time: as given, else as many as cores and memory allow, 1 on CUDA.
 
     Args:
@@ -42,6 +44,7 @@ def choose_jobs(jobs: int | None, device: torch.device, threads: int | None, cel
         device: where cells are trained.
         threads: threads of a cell.
         cells: the cells to run.
+        elsewhere: whether they run on other machines, of which this one knows nothing: the executor chooses.
 
     Raises:
         ConfigError: the number is not a whole number in 1..1024.
@@ -50,11 +53,13 @@ def choose_jobs(jobs: int | None, device: torch.device, threads: int | None, cel
         if not isinstance(jobs, int) or isinstance(jobs, bool) or not 1 <= jobs <= MAX_JOBS:
             raise ConfigError([f"--jobs {jobs}: must be a whole number in 1..{MAX_JOBS}"])
         return jobs
+    if elsewhere:
+        return MAX_JOBS
     if device.type != "cpu":
         return 1
     by_cores = max(1, usable_cores() // (threads or 1))
     wanted = max(1, min(by_cores, sum(not cell.infeasible for cell in cells)))
-    needed = max((memory_of(cell) for cell in cells if not cell.infeasible), default=BASE_BYTES)
+    needed = most_memory_of(cells)
     free = free_memory()
     by_memory = wanted if free is None else max(1, int(free // needed))
     if by_memory < wanted:
@@ -66,6 +71,11 @@ def choose_jobs(jobs: int | None, device: torch.device, threads: int | None, cel
             (free or 0) / 1e9,
         )
     return min(wanted, by_memory)
+
+
+def most_memory_of(cells: Sequence[Cell]) -> int:
+    """Return an estimate of the memory that a worker needs to train any of the cells, in bytes."""
+    return max((memory_of(cell) for cell in cells if not cell.infeasible), default=BASE_BYTES)
 
 
 def memory_of(cell: Cell) -> int:

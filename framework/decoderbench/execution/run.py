@@ -122,9 +122,10 @@ class Run:
         threads = int(environment["threads"])
         logger.info(
             "training on %s with %d thread%s%s",
-            environment["machine"],
+            environment["machine"] or "other machines",
             threads,
             "s" * (threads > 1),
             f" per cell, {jobs} cells at a time" if jobs > 1 else "",
         )
-        warn_of_missing_cores(threads * jobs if "cpu_capability" in environment else jobs)
+        if not self.executor.elsewhere:
+            warn_of_missing_cores(threads * jobs if "cpu_capability" in environment else jobs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from decoderbench.deadline import Deadline
 from decoderbench.errors import PendingCellsError
 from decoderbench.exception_text import to_printable_line, to_printable_text
 from decoderbench.execution.cell_runner import CellRunner, describe_wrappers, with_origin
+from decoderbench.execution.jobs import BASE_BYTES
 from decoderbench.execution.output import CellOutput
 from decoderbench.execution.resident_data import DataSource, ResidentData
 from decoderbench.kinds import KINDS
@@ -50,6 +51,7 @@ class CellWork:
         threads: threads that train a cell; None for those of the host.
         locking: whether cells are locked, so that several runs may share the folder.
         checkpoint_every: seconds of training between two checkpoints of a cell; None for no checkpoints.
+        memory: an estimate of the bytes that a process needs to train any of the cells.
         package: digest of the sources of decoderbench that planned the cells.
         registry: the components of this process; None in another one.
     """
@@ -61,6 +63,7 @@ class CellWork:
     threads: int | None
     locking: bool = True
     checkpoint_every: float | None = None
+    memory: int = BASE_BYTES
     package: str = field(default_factory=package_digest)
     registry: Registry | None = None
 
@@ -73,7 +76,7 @@ class CellWork:
 
     def describe(self) -> dict[str, str]:
         """Return machine, versions, sources, threads and the plugins around `run_cell`, as this process sees them."""
-        registry, sources = self._registry(), dict[str, str]()
+        registry, sources = self.loaded(), dict[str, str]()
         for dataset in sorted({source.dataset for source in self.data.values()}):
             sources[f"{SOURCE_OF_DATASET}{dataset}"] = ""
             with suppress(OSError, TypeError):  # of a class that no file defines, as in a notebook
@@ -93,7 +96,7 @@ class CellWork:
         """
         if self.package != package_digest():
             raise PendingCellsError("the files of decoderbench have changed since the run started")
-        registry = self._registry()
+        registry = self.loaded()
         registry.plugins.add(trainer, TRAINER)
         device = torch.device(self.device)
         if self.registry is None and self.threads is not None:
@@ -105,18 +108,41 @@ class CellWork:
         return CellRunner(
             registry,
             data,
-            ResultsDirectory(self.results, locking=self.locking),
+            self.directory(),
             Deadline(stopping=stopping or str),
             checkpoint_every=self.checkpoint_every,
         )
 
+    def loaded(self) -> Registry:
+        """Return the components of this process; another one than that of the run loads them."""
+        return self.registry or Registry(Plugins.load(self.plugins))
+
+    def on(self, device: str) -> CellWork:
+        """Return the same work on another device."""
+        return replace(self, device=device)
+
+    def moved(self, *, results: Path, images: Mapping[Path, Path], registry: Registry) -> CellWork:
+        """Return the same work on another machine.
+
+        Args:
+            results: the results folder there.
+            images: where each folder of decoded images is there.
+            registry: the components of this process.
+        """
+        data = {key: replace(source.closed(), images=images[source.images]) for key, source in self.data.items()}
+        return replace(self, results=results, data=data, registry=registry, plugins=registry.plugins.sources)
+
+    def directory(self) -> ResultsDirectory:
+        """Return the results folder."""
+        return ResultsDirectory(self.results, locking=self.locking)
+
     def output_of(self, cell: Cell) -> CellOutput:
         """Return what keeps the output of a cell's process; that of an attempt before is continued."""
-        return CellOutput(ResultsDirectory(self.results, locking=self.locking).cell_directory(cell) / "output.txt")
+        return CellOutput(self.directory().cell_directory(cell) / "output.txt")
 
     def publish_failure(self, task: CellTask, status: Status, reason: str, details: str = "") -> CellOutcome:
         """Publish the record of a cell whose process has died, unless it had published one or another took over."""
-        cell, directory = task.cell, ResultsDirectory(self.results, locking=self.locking)
+        cell, directory = task.cell, self.directory()
         with directory.lease(cell, timeout=1.0) as leased:
             if not leased:
                 return CellOutcome(cell, held=True)
@@ -131,9 +157,6 @@ class CellWork:
             record = with_origin(record, task.environment)
             directory.publish(record)
         return CellOutcome(cell, record, new=True)
-
-    def _registry(self) -> Registry:
-        return self.registry or Registry(Plugins.load(self.plugins))
 
 
 def objects_of(plugins: Plugins) -> list[str]:

@@ -123,6 +123,21 @@ class CellWork(Protocol):
                 cell, which stays pending and goes on from there when it is run again.
         """
 
+    @property
+    def locking(self) -> bool:
+        """Whether cells are locked, so that several processes may take them from one results folder."""
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads train a cell; None for those of the host."""
+
+    def on(self, device: str) -> Self:
+        """Return the same work on another device, as `cuda:0`, of the machines that cells run on."""
+
+    @property
+    def memory(self) -> int:
+        """An estimate of the memory that a process needs to train any of the cells, in bytes; rather too much."""
+
     def output_of(self, cell: Cell) -> CellOutput:
         """Return what keeps the output of a cell's process in `output.txt` of the cell."""
 
@@ -146,6 +161,9 @@ class Executor(ABC):
     name: ClassVar[str]
     in_process: ClassVar[bool] = False
     """Whether cells run in the process of the run itself, and so may use objects that exist only there."""
+    elsewhere: ClassVar[bool] = False
+    """Whether cells run on other machines. Cores and memory of this one then do not limit how many run at a time:
+    `jobs` is 1,024 unless the user gives a number, and the executor may lower it."""
 
     class Config(ComponentConfig):
         """No options."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 
@@ -43,6 +43,16 @@ class PluginSources:
         full = (str(Path(name).resolve()) if is_file(name) else name for name in (*also, *named))
         resolved = tuple(str(Path(folder).resolve()) for folder in folders)
         return cls(tuple(dict.fromkeys(full)), resolved, installed, builtin)
+
+    def moved(self, folder: Path, to: Path) -> PluginSources:
+        """Return the sources after all that is below a folder was moved to another one."""
+
+        def move(path: str) -> str:
+            inside = Path(path).is_relative_to(folder)
+            return str(to / Path(path).relative_to(folder)) if inside else path
+
+        named = tuple(move(name) if is_file(name) else name for name in self.named)
+        return replace(self, named=named, folders=tuple(map(move, self.folders)))
 
     @property
     def blocked(self) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -36,6 +37,7 @@ from decoderbench.report.main_table import main_table, row_labels
 from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import join_distinct
 from decoderbench.report.training_tables import health_tables, tuning_tables
+from decoderbench.results_directory import LOGS
 
 
 def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:
         "methods": methods_of(results, rows),
         "commands": {"Command of the last run": results.plan.command, "Command of this report": command},
         "environment": _environment(results),
+        "logs": {name: f"{LOGS}/{quote(name)}" for name in results.directory.list_logs()},
         "provenance": provenance_grid(cells, records, labels, samples.metrics),
     }
 

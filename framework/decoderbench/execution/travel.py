@@ -1,0 +1,155 @@
+"""Travel: cells of a run go to another machine, which may have none of the run's files, and their files come back.
+
+The machine needs decoderbench and the installed plugins in the same versions. Plugins that are files, decoded images
+and packs to start from are sent where they are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+from uuid import uuid4
+
+from decoderbench.errors import PluginError
+from decoderbench.execution.cell_runner import describe_wrappers
+from decoderbench.execution.work import CellWork
+from decoderbench.kinds import KINDS
+from decoderbench.record_files import RESULT
+from decoderbench.records import same_result
+from decoderbench.registry.executor import CellOutcome, CellTask
+from decoderbench.registry.executor import CellWork as Work
+from decoderbench.registry.plugin_sources import BLOCK, PluginSources
+from decoderbench.registry.registry import Registry
+from decoderbench.results_directory import ResultsDirectory
+from decoderbench.sources import package_digest, plugin_files
+from decoderbench.storage import delete, temporary_of, write_atomically
+
+CHUNK_BYTES = 64 * 2**20
+"""The largest piece of a file that is sent at a time."""
+
+
+@dataclass(frozen=True)
+class TravelingWork:
+    """What another machine needs to run cells of a run. It can be pickled.
+
+    Attributes:
+        work: the work, with paths as on the machine of the run.
+        mark: a file in the results folder that has this name on no other machine unless that sees the same folder.
+        plugins: files of plugins that are not installed, with what they import from their own folder: the content of
+            each by its path in that folder, by folder.
+        sizes: the size in bytes of each file of the decoded images and of the packs to start from.
+        sources: what the run has loaded: versions and digests by name.
+    """
+
+    work: CellWork
+    mark: Path
+    plugins: Mapping[Path, Mapping[str, bytes]]
+    sizes: Mapping[Path, int]
+    sources: Mapping[str, str]
+
+    @classmethod
+    def of(cls, given: Work, *, mark: Path | None = None) -> TravelingWork:
+        """Collect what is needed of the work that an executor was given; `close` removes the mark again.
+
+        Args:
+            given: the work.
+            mark: a new file in the results folder; default: a temporary one, which ends with this process.
+
+        Raises:
+            PluginError: the files of a plugin cannot be found.
+            StorageError: the results folder cannot be written.
+        """
+        work = cast("CellWork", given)
+        mark = mark or temporary_of(work.results / f"mark-{uuid4().hex}")
+        write_atomically(mark, b"")
+        folders = [*(source.images for source in work.data.values()), work.results / "starts"]
+        files = [file for folder in folders for file in sorted(folder.glob("*")) if file.is_file()]
+        sizes = {file: file.stat().st_size for file in files if file.name != "contact_sheet.png"}
+        return cls(work, mark, _files_of(work.plugins), sizes, sources_of(work.loaded()))
+
+    def close(self) -> None:
+        """Remove the mark."""
+        delete(self.mark)
+
+    @staticmethod
+    def read(file: Path) -> Iterator[bytes]:
+        """Yield the content of a file in pieces of 64 MiB, at least one."""
+        with file.open("rb") as opened:
+            yield opened.read(CHUNK_BYTES)
+            while chunk := opened.read(CHUNK_BYTES):
+                yield chunk
+
+
+class Reserved:
+    """A cell whose lock the run holds while a machine that does not see the results folder trains it."""
+
+    def __init__(self, directory: ResultsDirectory, task: CellTask, stack: ExitStack) -> None:
+        self._directory, self._task, self._stack = directory, task, stack
+
+    @classmethod
+    def take(cls, work: Work, task: CellTask) -> Reserved | CellOutcome:
+        """Lock a cell and delete a result that does not hold; return the outcome if it has one or is locked."""
+        directory = cast("CellWork", work).directory()
+        with ExitStack() as stack:
+            if not stack.enter_context(directory.lease(task.cell)):
+                return CellOutcome(task.cell, held=True)
+            found = directory.read(task.cell)
+            if found is not None and not same_result(found, task.superseded):
+                return CellOutcome(task.cell, found)
+            directory.delete_result(task.cell)
+            return cls(directory, task, stack.pop_all())
+
+    def publish(self, files: Mapping[str, bytes]) -> CellOutcome:
+        """Write the files that a machine has made, the result last, and release the cell.
+
+        Args:
+            files: the content of each by its path in the folder of the cell.
+        """
+        cell, folder = self._task.cell, self._directory.cell_directory(self._task.cell)
+        with self._stack:
+            for name in sorted(files, key=lambda name: name == RESULT):
+                write_atomically(folder / name, files[name])
+            return CellOutcome(cell, self._directory.check(cell), new=True)
+
+    def release(self) -> None:
+        """Release the cell without a result."""
+        self._stack.close()
+
+
+def sources_of(registry: Registry) -> dict[str, str]:
+    """Return what decides results: the version of decoderbench, and digests of sources and components, by name."""
+    found = {"decoderbench": version("decoderbench"), "the source of decoderbench": package_digest()}
+    for kind in KINDS:
+        for name, registered in registry[kind].items():
+            with suppress(OSError, TypeError):  # of a class that no file defines, which no cell can use elsewhere
+                found[f"the source of {kind} {name!r}"] = registered.source_digest()
+    trainers = registry.plugins.trainers()
+    found |= {f"the source of run_cell of plugin {name}": digest for name, digest in trainers.items()}
+    return found | {"the list of plugins around run_cell": describe_wrappers(registry)}
+
+
+def _files_of(plugins: PluginSources) -> dict[Path, dict[str, bytes]]:
+    """Return the files of plugins that are no installed packages, as `TravelingWork.plugins` has them."""
+    found: dict[Path, dict[str, bytes]] = {}
+    named = [_file_of(name) for name in plugins.named if not name.startswith(BLOCK)]
+    for plugin in (*plugins.files(), *named):
+        if plugin is not None and (files := plugin_files(plugin)) is not None:
+            base, paths = files
+            found.setdefault(base, {}).update((one.relative_to(base).as_posix(), one.read_bytes()) for one in paths)
+    return found
+
+
+def _file_of(name: str) -> Path | None:
+    """Return the file of a named plugin; None for an entry point, which is installed."""
+    if name.endswith(".py"):
+        return Path(name)
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError) as error:
+        raise PluginError(f"plugin {name}: its file cannot be found: {error}") from error
+    return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None

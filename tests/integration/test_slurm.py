@@ -1,0 +1,115 @@
+"""`--executor slurm`, its jobs as processes of this machine: what happens when their time is up or the run dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from helpers.commands import call
+from helpers.running import TINY_PLUGIN, start_command, to_toml
+from helpers.small_grid import EXPERIMENT, write_images
+
+from decoderbench import load_frame
+
+RUN = ["--device", "cpu", "-p", str(TINY_PLUGIN), "--checkpoint-every", "1s"]
+SLURM = ["--executor", "slurm", "--set", "executor.cluster=local"]
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    """The folder of a grid of two cells of some seconds each."""
+    write_images(tmp_path)
+    training = EXPERIMENT["training"] | {"steps": 4000, "validate_every": 1000}
+    axes = EXPERIMENT["grid"] | {"decoder": {"ctc": EXPERIMENT["grid"]["decoder"]["ctc"]}}
+    (tmp_path / "grid.toml").write_text(to_toml(EXPERIMENT | {"training": training, "grid": axes}))
+    return tmp_path
+
+
+def wait_for_checkpoint(folder: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not list(folder.glob("results/grid/cells/*/checkpoint/*")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def controllers(folder: Path) -> list[int]:
+    """Return the processes that are jobs of the local cluster: each supervises one that runs cells."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if "submitit.local._local" in words and str(folder / "results" / "grid" / "logs") in words:
+                found.append(int(entry.name))
+    return found
+
+
+def children(process: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
+
+
+@pytest.mark.slow
+def test_job_whose_time_is_up_saves_its_cell_and_goes_on_when_it_is_queued_again(
+    grid: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = start_command(["run", "grid.toml", *RUN, *SLURM, "--jobs", "1"], cwd=grid)
+    wait_for_checkpoint(grid)
+    (job,) = controllers(grid)
+    for task in children(job):
+        os.kill(task, signal.SIGUSR2)  # as Slurm does before it ends a job
+    printed = run.communicate(timeout=200)[0]
+    assert run.returncode == 0, printed
+    (log,) = (grid / "results" / "grid" / "logs").glob("*.out")
+    text = log.read_text(encoding="utf-8")
+    assert "Requeued job" in text
+    assert len(re.findall("Starting with", text)) == 2
+    assert f'href="logs/{log.name}"' in (grid / "results" / "grid" / "report.html").read_text(encoding="utf-8")
+    check_same_as_local(grid, capfd)
+
+
+@pytest.mark.slow
+def test_jobs_go_on_without_their_run_and_another_run_waits_for_them(
+    grid: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = start_command(["run", "grid.toml", *RUN, *SLURM, "--jobs", "2"], cwd=grid)
+    wait_for_checkpoint(grid)
+    run.kill()
+    run.wait()  # its output stays open: jobs have it too
+    assert run.stdout is not None
+    run.stdout.close()
+    assert len(controllers(grid)) == 2
+    run = start_command(["run", "grid.toml", *RUN, *SLURM, "--jobs", "1"], cwd=grid)
+    printed = run.communicate(timeout=200)[0]
+    assert run.returncode == 0, printed
+    check_same_as_local(grid, capfd)
+
+
+@pytest.mark.slow
+def test_plugin_that_raises_in_a_job_ends_the_run_with_its_reason(grid: Path) -> None:
+    plugin = grid / "mine.py"
+    raising = "import os\nif 'SUBMITIT_LOCAL_JOB_ID' in os.environ: raise RuntimeError('not in a job')\n"
+    plugin.write_text(raising + TINY_PLUGIN.read_text(encoding="utf-8"))
+    command = ["run", "grid.toml", "--device", "cpu", "-p", str(plugin), *SLURM]
+    run = start_command(command, cwd=grid)
+    printed = run.communicate(timeout=200)[0]
+    assert run.returncode == 2, printed
+    assert re.search(r"machine \S+: plugin .*mine\.py.*RuntimeError: not in a job", printed), printed
+    assert list(grid.glob("results/grid/cells/*/result.json")) == []
+
+
+def check_same_as_local(grid: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(capfd, "verify", str(grid / "results" / "grid"))[0] == 0
+    expected = start_command(["run", "grid.toml", *RUN, "--executor", "local", "--results", "expected"], cwd=grid)
+    assert "report" in expected.communicate(timeout=200)[0]
+    names = ["cell_id", "status", "exact_match", "cer", "nats_per_char"]
+    found, wanted = (load_frame(grid / name)[names] for name in ("results/grid", "expected"))
+    assert found.to_dict() == wanted.to_dict()
+    for cell in wanted["cell_id"]:
+        weights = [grid / place / "cells" / cell / "weights.safetensors" for place in ("results/grid", "expected")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
