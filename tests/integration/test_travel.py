@@ -51,14 +51,21 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def work(tiny: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch) -> CellWork:
+def plugin(home: Path) -> str:
+    """What the user has named."""
+    return str(home / "plugins" / "mine.py")
+
+
+@pytest.fixture
+def work(tiny: dict[str, Any], home: Path, plugin: str, monkeypatch: pytest.MonkeyPatch) -> CellWork:
     """The work of a grid of one cell."""
     monkeypatch.syspath_prepend(str(home / "plugins"))
-    monkeypatch.delitem(sys.modules, "words_of_travel", raising=False)  # that of the test before
+    for module in ("words_of_travel", "mine"):
+        monkeypatch.delitem(sys.modules, module, raising=False)  # that of the test before
     monkeypatch.setenv("DECODERBENCH_CACHE", str(home / "cache"))
     tiny["training"]["steps"] = 2
     tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
-    registry = Registry(build_plugin_manager([str(home / "plugins" / "mine.py")]))
+    registry = Registry(build_plugin_manager([plugin]))
     prepared = prepare(Experiment(**tiny), registry=registry)
     data = {
         key: DataSource(one.images.directory.resolve(), one.audit, one.dataset.name, one.images)
@@ -137,6 +144,24 @@ def test_machine_without_any_file_gets_all_and_its_result_comes_back(
     assert digests(directory.cell_directory(task.cell)) == digests(expected)
     again = ask(traveling, task)
     assert again.missing == (), "images were sent twice to a machine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plugin", ["mine"])
+def test_plugin_that_is_a_module_travels_too(plugin: str, task: CellTask, traveling: TravelingWork, ask: Ask) -> None:
+    answer = ask(traveling, task)
+    assert answer.error == ""
+    assert answer.outcome is not None
+    assert answer.outcome.record is not None
+    assert answer.outcome.record.status == "done"
+
+
+def test_machine_that_sees_the_results_over_a_network_sends_them_back(
+    traveling: TravelingWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "nfs4")
+    with closing(Node(traveling)) as node:
+        assert not node.sees_results
 
 
 def test_machine_that_sees_the_files_needs_none_and_publishes_the_result(

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.data.cache_folders import lock_of
 from decoderbench.data.image_cache import default_cache_dir
 from decoderbench.data.image_store import read_store
-from decoderbench.errors import DataError, PendingCellsError, PluginError
+from decoderbench.errors import ConfigError, DataError, PendingCellsError, PluginError
 from decoderbench.execution.travel import TravelingWork, sources_of
 from decoderbench.record_files import CHECKPOINTS
 from decoderbench.registry.executor import CellOutcome, CellTask, Executor, Report
@@ -35,15 +36,15 @@ class Node:
     """Runs cells on this machine for a run on another one. A context manager.
 
     Attributes:
-        sees_results: whether the results folder of the run is here too. If not, results are made in a temporary folder,
-            and `take_files` hands them over.
+        sees_results: whether the results folder of the run is here too, with locks that hold. If not, results are made
+            in a temporary folder, and `take_files` hands them over.
         missing: the files of the run, by their paths there, that have to be sent here before `open`.
     """
 
     def __init__(self, traveling: TravelingWork) -> None:
         """Find what is missing; wait while another process of this machine receives the same images."""
         self._traveling, self._work = traveling, traveling.work
-        self.sees_results = traveling.mark.exists()
+        self.sees_results = traveling.mark.exists() and self._has_locks()
         self._stack, self._locks = ExitStack(), ExitStack()
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="decoderbench-node-")))
         self._results = self._work.results if self.sees_results else self._folder / "results"
@@ -124,6 +125,14 @@ class Node:
         self._stack.close()
         self._locks.close()
 
+    def _has_locks(self) -> bool:
+        """Return whether locks of cells, if there are any, hold here, where the folder may come over a network."""
+        try:
+            self._work.directory().refuse_unsafe_locks()
+        except ConfigError:
+            return False
+        return True
+
     def _find_images(self, folder: Path) -> Path:
         """Return where the images of a folder are here, or will be once they were sent."""
         own = default_cache_dir() / "images" / folder.name
@@ -149,15 +158,18 @@ class Node:
     def _unpack_plugins(self) -> PluginSources:
         """Write the plugins that this machine does not have as the run has them, and return where all are."""
         sources = self._work.plugins
-        for number, (base, contents) in enumerate(self._traveling.plugins.items()):
-            if all(_content_of(base / name) == content for name, content in contents.items()):
+        for number, plugin in enumerate(self._traveling.plugins):
+            contents, here = plugin.contents, plugin.base
+            if plugin.module and _can_import(plugin.module):  # whether it is the same is compared behind this
                 continue
-            here = self._folder / f"plugins-{number}"
-            for name, content in contents.items():
-                make_folder((here / name).parent)
-                (here / name).write_bytes(content)
-            sources = sources.moved(base, here)
-            sys.path.insert(0, str(here))
+            if any(_content_of(here / name) != content for name, content in contents.items()):
+                here = self._folder / f"plugins-{number}"
+                for name, content in contents.items():
+                    make_folder((here / name).parent)
+                    (here / name).write_bytes(content)
+                sources = sources.moved(plugin.base, here)
+            if plugin.module or len(contents) > 1:
+                sys.path.insert(0, str(here))
         return sources
 
     def _refuse_differences(self, here: Mapping[str, str]) -> None:
@@ -175,6 +187,13 @@ def _holds_images(folder: Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def _can_import(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _content_of(file: Path) -> bytes:

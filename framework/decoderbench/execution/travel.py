@@ -19,11 +19,12 @@ from decoderbench.errors import PluginError
 from decoderbench.execution.cell_runner import describe_wrappers
 from decoderbench.execution.work import CellWork
 from decoderbench.kinds import KINDS
-from decoderbench.record_files import RESULT
+from decoderbench.record_files import RESULT, delete_checkpoints
 from decoderbench.records import same_result
 from decoderbench.registry.executor import CellOutcome, CellTask
 from decoderbench.registry.executor import CellWork as Work
-from decoderbench.registry.plugin_sources import BLOCK, PluginSources
+from decoderbench.registry.hookspecs import PROJECT
+from decoderbench.registry.plugin_sources import BLOCK, PluginSources, is_file
 from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import package_digest, plugin_files
@@ -34,21 +35,35 @@ CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
+class PluginFiles:
+    """The files of a plugin that is not installed on the machine of the run.
+
+    Attributes:
+        base: the folder that they lie in.
+        contents: the content of each by its path in that folder: the plugin's file, and what it imports from there.
+        module: the name by which it is imported; empty if the user has named a file or its folder.
+    """
+
+    base: Path
+    contents: Mapping[str, bytes]
+    module: str = ""
+
+
+@dataclass(frozen=True)
 class TravelingWork:
     """What another machine needs to run cells of a run. It can be pickled.
 
     Attributes:
         work: the work, with paths as on the machine of the run.
         mark: a file in the results folder that has this name on no other machine unless that sees the same folder.
-        plugins: files of plugins that are not installed, with what they import from their own folder: the content of
-            each by its path in that folder, by folder.
+        plugins: plugins that are not installed.
         sizes: the size in bytes of each file of the decoded images and of the packs to start from.
         sources: what the run has loaded: versions and digests by name.
     """
 
     work: CellWork
     mark: Path
-    plugins: Mapping[Path, Mapping[str, bytes]]
+    plugins: tuple[PluginFiles, ...]
     sizes: Mapping[Path, int]
     sources: Mapping[str, str]
 
@@ -70,7 +85,7 @@ class TravelingWork:
         folders = [*(source.images for source in work.data.values()), work.results / "starts"]
         files = [file for folder in folders for file in sorted(folder.glob("*")) if file.is_file()]
         sizes = {file: file.stat().st_size for file in files if file.name != "contact_sheet.png"}
-        return cls(work, mark, _files_of(work.plugins), sizes, sources_of(work.loaded()))
+        return cls(work, mark, tuple(_files_of(work.plugins)), sizes, sources_of(work.loaded()))
 
     def close(self) -> None:
         """Remove the mark."""
@@ -114,6 +129,7 @@ class Reserved:
         with self._stack:
             for name in sorted(files, key=lambda name: name == RESULT):
                 write_atomically(folder / name, files[name])
+            delete_checkpoints(folder)
             return CellOutcome(cell, self._directory.check(cell), new=True)
 
     def release(self) -> None:
@@ -133,21 +149,27 @@ def sources_of(registry: Registry) -> dict[str, str]:
     return found | {"the list of plugins around run_cell": describe_wrappers(registry)}
 
 
-def _files_of(plugins: PluginSources) -> dict[Path, dict[str, bytes]]:
-    """Return the files of plugins that are no installed packages, as `TravelingWork.plugins` has them."""
-    found: dict[Path, dict[str, bytes]] = {}
-    named = [_file_of(name) for name in plugins.named if not name.startswith(BLOCK)]
-    for plugin in (*plugins.files(), *named):
-        if plugin is not None and (files := plugin_files(plugin)) is not None:
-            base, paths = files
-            found.setdefault(base, {}).update((one.relative_to(base).as_posix(), one.read_bytes()) for one in paths)
-    return found
+def _files_of(plugins: PluginSources) -> Iterator[PluginFiles]:
+    """Yield the files of each plugin that is no installed package; files of one folder together."""
+    by_folder: dict[Path, dict[str, bytes]] = {}
+    for name in (*map(str, plugins.files()), *plugins.named):
+        file = None if name.startswith(BLOCK) else Path(name) if is_file(name) else _file_of_module(name)
+        if file is None or (found := plugin_files(file)) is None:
+            continue
+        base, paths = found
+        contents = {one.relative_to(base).as_posix(): one.read_bytes() for one in paths}
+        if is_file(name):
+            by_folder.setdefault(base, {}).update(contents)
+        else:
+            yield PluginFiles(base, contents, name)
+    for base, contents in by_folder.items():
+        yield PluginFiles(base, contents)
 
 
-def _file_of(name: str) -> Path | None:
-    """Return the file of a named plugin; None for an entry point, which is installed."""
-    if name.endswith(".py"):
-        return Path(name)
+def _file_of_module(name: str) -> Path | None:
+    """Return the file of a plugin that is a module; None for one of decoderbench, and for an entry point."""
+    if name.partition(".")[0].startswith(PROJECT):
+        return None
     try:
         spec = find_spec(name)
     except (ImportError, ValueError) as error:

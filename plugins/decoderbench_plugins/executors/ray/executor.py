@@ -162,7 +162,8 @@ class Ray(Executor):
                     f"executor.cpus_per_cell, gpus_per_cell or memory_per_cell (GB), or executor.wait_for_room=true"
                 ]
             )
-        self.jobs = min(self.jobs, max(1, room))
+        if not self.config.wait_for_room:
+            self.jobs = min(self.jobs, room)
         self._traveling = TravelingWork.of(self.work)
         self._sent = self._cluster.ray.put(self._traveling)
 
@@ -279,8 +280,8 @@ class Ray(Executor):
         overdue = time.monotonic() - self._stopped_at > STOP_SECONDS
         for slot in list(self._slots):
             if slot.task is None:
-                self._remove(slot)
-            elif overdue:
+                continue  # `close` ends it
+            if overdue:
                 reason = f"{slot.task.cell.title} did not stop within {STOP_SECONDS:g} s and was ended"
                 cell = slot.task.cell
                 self._remove(slot)

@@ -94,6 +94,8 @@ class Drain:
         traveling, tasks = DelayedSubmission.load(self.payload).args
         node = Node(traveling)
         try:
+            if not node.sees_results:
+                raise PendingCellsError("locks in the results folder do not hold there; give another --results")
             if node.missing:
                 raise PendingCellsError(
                     f"it does not see {node.missing[0]}; set DECODERBENCH_CACHE to a folder of a shared filesystem"
