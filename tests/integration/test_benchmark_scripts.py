@@ -40,6 +40,7 @@ PARTS = {
     "coverage.py": "coverage",
     "trained_folds.py": "trained_folds",
     "predict.py": "predict",
+    "cluster.py": "cluster",
 }
 
 

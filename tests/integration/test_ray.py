@@ -28,7 +28,7 @@ def grid(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
     write_images(folder)
-    training = EXPERIMENT["training"] | {"steps": 2000, "validate_every": 1000}
+    training = EXPERIMENT["training"] | {"steps": 1200, "validate_every": 600}
     decoder = {"ctc": EXPERIMENT["grid"]["decoder"]["ctc"]}
     axes = EXPERIMENT["grid"] | {"seeds": [0, 1, 2], "decoder": decoder}
     (folder / "grid.toml").write_text(to_toml(EXPERIMENT | {"training": training, "grid": axes}))
@@ -135,7 +135,7 @@ def test_killed_actor_costs_the_attempt_and_one_that_always_dies_the_cell(
     assert re.search(r"crashed.* its actor on .* was lost, for the 1\. time", printed), printed
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_killed_run_takes_the_processes_of_the_cluster_with_it_and_the_next_one_goes_on(
     grid: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
