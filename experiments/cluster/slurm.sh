@@ -7,7 +7,7 @@
 #SBATCH --cpus-per-task=1
 #SBATCH --mem=4G
 #SBATCH --output=%x-%j.log
-#SBATCH --signal=TERM@300
+#SBATCH --signal=B:TERM@300
 set -euo pipefail
 
 # source ~/venv/bin/activate  # your environment, with decoderbench[slurm]

@@ -97,8 +97,8 @@ class ResultsDirectory:
         return self.path / "cells" / cell.cell_id
 
     def list_logs(self) -> list[str]:
-        """Return the names of the files in which executors keep what their jobs print, sorted."""
-        return sorted(path.name for path in (self.path / LOGS).glob("*.out"))
+        """Return the files in which executors keep what their jobs print, by their paths in `logs`, sorted."""
+        return sorted(path.relative_to(self.path / LOGS).as_posix() for path in (self.path / LOGS).glob("**/*.out"))
 
     def start_file(self, digest: str) -> Path:
         """Return the copy of a pack that cells start from."""

@@ -15,11 +15,21 @@ from decoderbench import CellEvent, CellOutcome, CellTask, DecoderBenchError, No
 
 @dataclass(frozen=True)
 class Question:
-    """What the machine gets: the work, a task of it, and the folder of the run's files on the machine of the run."""
+    """What the machine gets.
+
+    Attributes:
+        traveling: the work.
+        task: a task of it.
+        home: the folder of the run's files on the machine of the run.
+        files: what an earlier attempt has left.
+        stop: whether to stop the cell after its first validation.
+    """
 
     traveling: TravelingWork
     task: CellTask
     home: Path
+    files: dict[str, bytes]
+    stop: bool
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,12 @@ def answer(question: Question, away: Path) -> Answer:
             middle = len(content) // 2
             node.put(file, content[:middle], last=False)
             node.put(file, content[middle:], last=True)
-        node.open(events.append)
+
+        def why_stop() -> str:
+            return "stopped" * any(event.hook == "cell_validated" for event in events if question.stop)
+
+        node.open(events.append, stopping=why_stop)
+        node.put_files(question.task.cell, question.files)
         outcome = node.run(question.task)
         files = None if node.sees_results else node.take_files(question.task.cell)
         return Answer(node.sees_results, node.missing, tuple(events), outcome, files)

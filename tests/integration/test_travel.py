@@ -36,7 +36,7 @@ from decoderbench.execution.work import CellWork
 from decoderbench.records import same_result
 from decoderbench.registry.registry import Registry
 
-Ask = Callable[[TravelingWork, CellTask], Answer]
+Ask = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ def work(tiny: dict[str, Any], home: Path, plugin: str, monkeypatch: pytest.Monk
         key: DataSource(one.images.directory.resolve(), one.audit, one.dataset.name, one.images)
         for key, one in prepared.data.items()
     }
-    return CellWork(home / "results", registry.plugins.sources, data, "cpu", 1, registry=registry)
+    sources = registry.plugins.sources
+    return CellWork(home / "results", sources, data, "cpu", 1, checkpoint_every=60.0, registry=registry)
 
 
 @pytest.fixture
@@ -92,9 +93,11 @@ def traveling(work: CellWork) -> Iterator[TravelingWork]:
 def ask(home: Path, tmp_path: Path) -> Ask:
     """Return what another machine answers, on which nothing of `home` exists."""
 
-    def ask(traveling: TravelingWork, task: CellTask) -> Answer:
+    def ask(
+        traveling: TravelingWork, task: CellTask, files: dict[str, bytes] | None = None, *, stop: bool = False
+    ) -> Answer:
         given, answered, away = tmp_path / "given", tmp_path / "answered", tmp_path / "away"
-        given.write_bytes(pickle.dumps(Question(traveling, task, home)))
+        given.write_bytes(pickle.dumps(Question(traveling, task, home, files or {}, stop)))
         home.rename(away)
         places = [str(Path(other_machine.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {
@@ -144,6 +147,38 @@ def test_machine_without_any_file_gets_all_and_its_result_comes_back(
     assert digests(directory.cell_directory(task.cell)) == digests(expected)
     again = ask(traveling, task)
     assert again.missing == (), "images were sent twice to a machine"
+
+
+@pytest.mark.slow
+def test_cell_that_is_stopped_there_goes_on_from_what_came_back(
+    tiny: dict[str, Any], home: Path, work: CellWork, traveling: TravelingWork, ask: Ask, tmp_path: Path
+) -> None:
+    tiny["training"] |= {"steps": 3000, "validate_every": 100}
+    (cell,) = prepare(Experiment(**tiny), registry=work.loaded()).cells
+    task = CellTask(cell, {"jobs": "1"})
+    reserved = Reserved.take(work, task)
+    assert isinstance(reserved, Reserved)
+    assert reserved.files == {}
+    stopped = ask(traveling, task, stop=True)
+    assert stopped.outcome is not None
+    assert stopped.outcome.ended is not None
+    assert stopped.outcome.ended.saved_step is not None
+    assert stopped.files is not None
+    reserved.keep(stopped.files)
+    reserved.release()
+    assert work.directory().read(cell) is None
+    again = Reserved.take(work, task)
+    assert isinstance(again, Reserved)
+    finished = ask(traveling, task, again.files)
+    assert finished.files is not None
+    assert again.publish(finished.files).record is not None
+    steps = [event.arguments["step"] for event in finished.events if event.hook == "cell_validated"]
+    assert steps[0] > stopped.outcome.ended.saved_step - 100
+    assert steps[0] > 100
+    folder = work.directory().cell_directory(cell)
+    assert not list(folder.glob("checkpoint/*"))
+    train(tiny, work.loaded(), tmp_path / "expected", executor="inline")
+    assert digests(folder) == digests(tmp_path / "expected" / "cells" / cell.cell_id)
 
 
 @pytest.mark.slow

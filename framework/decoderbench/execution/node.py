@@ -20,16 +20,12 @@ from decoderbench.data.cache_folders import lock_of
 from decoderbench.data.image_cache import default_cache_dir
 from decoderbench.data.image_store import read_store
 from decoderbench.errors import ConfigError, DataError, PendingCellsError, PluginError
-from decoderbench.execution.travel import TravelingWork, sources_of
-from decoderbench.record_files import CHECKPOINTS
+from decoderbench.execution.travel import TravelingWork, read_files, sources_of
 from decoderbench.registry.executor import CellOutcome, CellTask, Executor, Report
 from decoderbench.registry.plugin_manager import Plugins
 from decoderbench.registry.plugin_sources import PluginSources
 from decoderbench.registry.registry import Registry
-from decoderbench.storage import make_folder, rename
-
-OF_THE_PROCESS = {"lock", "progress.json"}
-"""Files of a cell's folder that are of no use on another machine."""
+from decoderbench.storage import make_folder, rename, write_atomically
 
 
 class Node:
@@ -50,7 +46,7 @@ class Node:
         self._results = self._work.results if self.sees_results else self._folder / "results"
         self._images: dict[Path, Path] = {}
         self._arriving: dict[Path, Path] = {}
-        for folder in {source.images for source in self._work.data.values()}:
+        for folder in sorted({source.images for source in self._work.data.values()}):  # in one order everywhere: locks
             self._images[folder] = self._find_images(folder)
         self._places = {file: place for file in traveling.sizes if (place := self._place_of(file)) is not None}
         self.missing = tuple(self._places)
@@ -110,13 +106,15 @@ class Node:
         outcomes = list(self._executor.submit([task]))
         return outcomes[0] if outcomes else CellOutcome(task.cell, ended=PendingCellsError("stopped before it began"))
 
+    def put_files(self, cell: Cell, files: Mapping[str, bytes]) -> None:
+        """Write what an earlier attempt at a cell has left, as `Reserved.files` has it, for the next one."""
+        for name, content in files.items():
+            write_atomically(self._results / "cells" / cell.cell_id / name, content)
+
     def take_files(self, cell: Cell) -> dict[str, bytes]:
         """Return the content of each file of a cell's folder, by its path in it, and delete the folder."""
         folder = self._results / "cells" / cell.cell_id
-        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        named = {path.relative_to(folder).as_posix(): path for path in files}
-        kept = {name: path for name, path in named.items() if name not in OF_THE_PROCESS}
-        contents = {name: path.read_bytes() for name, path in kept.items() if not name.startswith(f"{CHECKPOINTS}/")}
+        contents = read_files(folder)
         shutil.rmtree(folder)
         return contents
 

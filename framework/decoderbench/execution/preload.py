@@ -9,6 +9,7 @@ import signal
 # A signal for all processes of a run, from a terminal or a job scheduler, must not cost the workers their parent.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 

@@ -119,7 +119,7 @@ class Run:
         return final
 
     def _describe_conditions(self, environment: Mapping[str, str], jobs: int) -> None:
-        threads = int(environment["threads"])
+        threads = int(environment["threads"] or 1)
         logger.info(
             "training on %s with %d thread%s%s",
             environment["machine"] or "other machines",

@@ -28,7 +28,10 @@ from decoderbench.registry.plugin_sources import BLOCK, PluginSources, is_file
 from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import package_digest, plugin_files
-from decoderbench.storage import delete, temporary_of, write_atomically
+from decoderbench.storage import delete, write_atomically
+
+OF_THE_PROCESS = {"lock", "progress.json"}
+"""Files of a cell's folder that are of no use on another machine."""
 
 CHUNK_BYTES = 64 * 2**20
 """The largest piece of a file that is sent at a time."""
@@ -73,14 +76,14 @@ class TravelingWork:
 
         Args:
             given: the work.
-            mark: a new file in the results folder; default: a temporary one, which ends with this process.
+            mark: a new file in the results folder; default: one that is hidden.
 
         Raises:
             PluginError: the files of a plugin cannot be found.
             StorageError: the results folder cannot be written.
         """
         work = cast("CellWork", given)
-        mark = mark or temporary_of(work.results / f"mark-{uuid4().hex}")
+        mark = mark or work.results / f".mark-{uuid4().hex}"
         write_atomically(mark, b"")
         folders = [*(source.images for source in work.data.values()), work.results / "starts"]
         files = [file for folder in folders for file in sorted(folder.glob("*")) if file.is_file()]
@@ -105,6 +108,12 @@ class Reserved:
 
     def __init__(self, directory: ResultsDirectory, task: CellTask, stack: ExitStack) -> None:
         self._directory, self._task, self._stack = directory, task, stack
+        self._folder = directory.cell_directory(task.cell)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What an earlier attempt has left, such as checkpoints: the content of each file by its path in the folder."""
+        return read_files(self._folder)
 
     @classmethod
     def take(cls, work: Work, task: CellTask) -> Reserved | CellOutcome:
@@ -125,16 +134,27 @@ class Reserved:
         Args:
             files: the content of each by its path in the folder of the cell.
         """
-        cell, folder = self._task.cell, self._directory.cell_directory(self._task.cell)
+        cell = self._task.cell
         with self._stack:
-            for name in sorted(files, key=lambda name: name == RESULT):
-                write_atomically(folder / name, files[name])
-            delete_checkpoints(folder)
+            self.keep(files)
+            delete_checkpoints(self._folder)
             return CellOutcome(cell, self._directory.check(cell), new=True)
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Write what a machine has made of a cell that it had to stop, such as checkpoints; a result comes last."""
+        for name in sorted(files, key=lambda name: name == RESULT):
+            write_atomically(self._folder / name, files[name])
 
     def release(self) -> None:
         """Release the cell without a result."""
         self._stack.close()
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file of a cell's folder that another machine can use, by its path in the folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".tmp"))
+    named = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: path.read_bytes() for name, path in named.items() if name not in OF_THE_PROCESS}
 
 
 def sources_of(registry: Registry) -> dict[str, str]:

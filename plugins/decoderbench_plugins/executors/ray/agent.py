@@ -53,7 +53,7 @@ class Ended:
 
     Attributes:
         outcome: what became of it.
-        files: those of its result, where the machine does not see the results folder.
+        files: those of its result or of its state, where the machine does not see the results folder.
     """
 
     outcome: CellOutcome
@@ -96,9 +96,14 @@ class Agent:
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything when it is loaded
             return _broken(error)
 
-    def run(self, task: CellTask) -> Iterator[object]:
-        """Run a cell; yield events and log records as they come, and `Ended` or `Broken` at the end."""
-        thread = Thread(target=partial(self._run, task), daemon=True)
+    def run(self, task: CellTask, files: dict[str, bytes]) -> Iterator[object]:
+        """Run a cell; yield events and log records as they come, and `Ended` or `Broken` at the end.
+
+        Args:
+            task: its task.
+            files: what an earlier attempt has left, where the machine does not see the results folder.
+        """
+        thread = Thread(target=partial(self._run, task, files), daemon=True)
         thread.start()
         while not isinstance(message := self._messages.get(), Ended | Broken):
             yield message
@@ -114,11 +119,12 @@ class Agent:
         if self._node is not None:
             self._node.close()
 
-    def _run(self, task: CellTask) -> None:
+    def _run(self, task: CellTask, files: dict[str, bytes]) -> None:
         assert self._node is not None
         try:
+            self._node.put_files(task.cell, files)
             outcome = self._node.run(task)
-            made = outcome.new and not self._node.sees_results
+            made = (outcome.new or outcome.ended is not None) and not self._node.sees_results
             self._messages.put(Ended(outcome, self._node.take_files(task.cell) if made else None))
         except Exception as error:  # noqa: BLE001 - the run has to know of whatever happens here
             self._messages.put(_broken(error))
@@ -129,6 +135,8 @@ def _broken(error: Exception) -> Broken:
         return Broken(error.reason, error.exit_code)
     if isinstance(error, DecoderBenchError):
         return Broken(str(error), error.exit_code)
+    if isinstance(error, OSError):  # such as a full disk
+        return Broken(f"{type(error).__name__}: {error}", PendingCellsError.exit_code)
     return Broken(f"{type(error).__name__}: {error}", PluginError.exit_code)
 
 

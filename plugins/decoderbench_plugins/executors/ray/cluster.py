@@ -77,8 +77,13 @@ class Cluster:
             _refuse_silent(address)
         logging.getLogger("ray").setLevel(logging.ERROR)
         options = {"include_dashboard": False} if address == "local" else {}
-        with _keeping_signal_handlers():
-            self.ray.init(address=address, log_to_driver=False, configure_logging=False, **options)
+        try:
+            with _keeping_signal_handlers():
+                self.ray.init(address=address, log_to_driver=False, configure_logging=False, **options)
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
+            raise ConfigError([f"--executor ray: Ray cannot be used ({reason})"]) from error
 
     def count_slots(self, need: Need) -> int:
         """Return how many slots the machines of the cluster have room for, if nothing else runs there."""
@@ -125,7 +130,12 @@ def _refuse_silent(address: str) -> None:
     command = [sys.executable, "-c", program, address]
     try:
         finished = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=ANSWER_SECONDS, check=False
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=ANSWER_SECONDS,
+            check=False,
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired as error:
         output, problem = error.stdout or b"", f"no Ray cluster has answered within {ANSWER_SECONDS:g} s"

@@ -7,9 +7,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from decoderbench import (
     CellEvent,
@@ -41,6 +42,9 @@ PATIENCE_SECONDS = 15.0
 START_FAILURES = 3
 """Agents in a row that may die before they are ready; then the run ends."""
 
+NO_MACHINE_SECONDS = 30.0
+"""Seconds that a slot waits before the run looks whether any machine is left that has room for it."""
+
 CLOSE_SECONDS = 5.0
 """How long agents have, all together, to delete what was only for the run."""
 
@@ -71,6 +75,13 @@ class Ray(Executor):
 
         memory_per_cell: float | None = Field(default=None, ge=0)
         """Memory in GB; by default what the largest cell is estimated to need."""
+
+        @field_validator("gpus_per_cell")
+        @classmethod
+        def _refuse_part_of_several(cls, gpus: float | None) -> float | None:
+            if gpus is not None and gpus > 1 and gpus != int(gpus):
+                raise ValueError("must be a whole number if it is above 1")
+            return gpus
 
         retries: int = Field(default=3, ge=0)
         """How often a cell is started again whose actor or machine was lost; then it counts as crashed."""
@@ -136,7 +147,7 @@ class Ray(Executor):
         """End the agents, and the cluster if it was started here."""
         if self._cluster is None:
             return
-        closing = [slot.agent.close.remote() for slot in self._slots if slot.environment is not None]
+        closing = [slot.agent.close.remote() for slot in self._slots if slot.host]
         with suppress(Exception):
             self._cluster.ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS) if closing else None
         for slot in self._slots:
@@ -198,8 +209,13 @@ class Ray(Executor):
         if not slots:
             time.sleep(POLL_SECONDS)
             return
-        ready, _ = ray.wait([slot.pending for slot in slots], num_returns=1, timeout=POLL_SECONDS, fetch_local=False)
+        pending = [slot.pending for slot in slots]
+        ready, rest = ray.wait(pending, num_returns=1, timeout=POLL_SECONDS, fetch_local=False)
+        if rest:
+            ready += ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)[0]
         for slot in [slot for slot in slots if any(slot.pending is one for one in ready)]:
+            if slot not in self._slots:
+                continue  # lost together with another one of its machine
             try:
                 message = ray.get(slot.pending if slot.task is None else next(slot.pending))
             except (ray.exceptions.RayError, StopIteration) as error:
@@ -222,6 +238,7 @@ class Ray(Executor):
 
     def _take(self, slot: Slot, message: object) -> Iterator[CellOutcome]:
         """Act on a message of a task; yield the outcome if it is one."""
+        slot.began, self._start_failures = True, 0
         if isinstance(message, CellEvent):
             self.report(message)
         elif isinstance(message, logging.LogRecord):
@@ -233,7 +250,7 @@ class Ray(Executor):
         elif isinstance(message, Ended):
             outcome = message.outcome
             if slot.reserved is not None and message.files is not None:
-                outcome = slot.reserved.publish(message.files)
+                outcome = _take_in(slot.reserved, outcome, message.files)
             slot.finish()
             yield outcome
 
@@ -242,14 +259,20 @@ class Ray(Executor):
         assert self._cluster is not None
         task = slot.task
         reason = _describe_loss(error)
+        began, stopping = slot.began, slot.asked_to_stop
         self._remove(slot)
+        for other in [one for one in self._slots if one.pending is None and one.host == slot.host]:
+            self._remove(other)  # nobody would notice that it is gone too
+        if slot.environment is None or (task is not None and not began):  # no cell is the cause
+            self._start_failures += 1
+            if self._start_failures == START_FAILURES:
+                self._broken = PendingCellsError(f"no actor of Ray can start: {reason}")
         if task is None:
-            if slot.environment is None:
-                self._start_failures += 1
-                if self._start_failures == START_FAILURES:
-                    self._broken = PendingCellsError(f"no actor of Ray can start: {reason}")
             return
-        if slot.asked_to_stop:
+        if not began and not stopping:
+            self._waiting.appendleft(task)
+            return
+        if stopping:
             yield CellOutcome(task.cell, ended=PendingCellsError(f"{task.cell.title} was lost, unsaved: {reason}"))
             return
         self._lost[task.cell.cell_id] += 1
@@ -259,6 +282,8 @@ class Ray(Executor):
                 "oom" if isinstance(error, self._cluster.ray.exceptions.OutOfMemoryError) else "crashed"
             )
             lost = f"its actor on {slot.host} was lost, for the {times}. time; {reason}"
+            there = {name: value for name, value in (slot.environment or {}).items() if name in task.environment}
+            task = replace(task, environment={**task.environment, **there})
             yield self.work.publish_failure(task, status, lost)
             return
         logger.warning("%s: its actor on %s was lost, it starts again: %s", task.cell.title, slot.host, reason)
@@ -290,10 +315,26 @@ class Ray(Executor):
                 slot.ask_to_stop()
 
     def _tell_of_no_room(self) -> None:
+        """Say that slots wait; end the run if no machine is left that could ever have room for one."""
+        assert self._cluster is not None
         waited = [time.monotonic() - slot.started for slot in self._slots if not slot.host]
+        may_wait = self.config.wait_for_room or self._broken is not None or max(waited, default=0) < NO_MACHINE_SECONDS
+        if not may_wait and self._cluster.count_slots(self._need) == 0:
+            self._broken = PendingCellsError(f"no machine of the cluster is left that has room for {self._need}")
         if not self._told_of_no_room and waited and max(waited) > PATIENCE_SECONDS:
             self._told_of_no_room = True
             logger.info("%d of %d slots wait until Ray has room for %s", len(waited), len(self._slots), self._need)
+
+
+def _take_in(reserved: Reserved, outcome: CellOutcome, files: dict[str, bytes]) -> CellOutcome:
+    """Write the files that a machine has sent, and return the outcome of the cell here."""
+    try:
+        if outcome.ended is None:
+            return reserved.publish(files)
+        reserved.keep(files)
+    except PendingCellsError as error:  # a full disk
+        return CellOutcome(outcome.cell, ended=error)
+    return outcome
 
 
 def _describe_loss(error: BaseException) -> str:

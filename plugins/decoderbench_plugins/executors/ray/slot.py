@@ -21,6 +21,7 @@ class Slot:
         sees_results: whether the machine sees the results folder.
         environment: the conditions that cells run under there; None until the slot is ready.
         task: the task that it runs; None while it waits.
+        began: whether the agent has sent anything of the task.
         reserved: the lock of its cell, held here if the machine does not see the results folder.
         started: when it was asked for, as `time.monotonic()`.
         asked_to_stop: whether it was asked to save its cell and end.
@@ -33,7 +34,7 @@ class Slot:
         self.task: CellTask | None = None
         self.reserved: Reserved | None = None
         self.started = time.monotonic()
-        self.asked_to_stop = False
+        self.asked_to_stop = self.began = False
         self._beginning = self._begin(traveling, cell_timeout)
         self.pending: Any = next(self._beginning)
 
@@ -55,7 +56,9 @@ class Slot:
     def run(self, task: CellTask) -> None:
         """Give it a task."""
         self.task = task
-        self.pending = self.agent.run.options(num_returns="streaming").remote(task)
+        files = {} if self.reserved is None else self.reserved.files
+        self.began = False
+        self.pending = self.agent.run.options(num_returns="streaming").remote(task, files)
 
     def finish(self) -> None:
         """Note that the task has ended."""

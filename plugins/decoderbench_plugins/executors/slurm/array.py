@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +19,9 @@ from decoderbench import CellTask, CellWork, ConfigError, PendingCellsError, Tra
 from .drain import Drain, Drained
 
 logger = logging.getLogger("decoderbench")
+
+SILENT_SECONDS = 600.0
+"""After how long a job counts as ended of which Slurm says nothing, or that it has preempted and not queued again."""
 
 STATE_SECONDS = 10.0
 """Seconds between two questions to Slurm."""
@@ -47,6 +53,7 @@ class Array:
         *,
         cluster: str,
         requeues: int,
+        is_first: bool,
     ) -> None:
         """Submit the jobs.
 
@@ -58,15 +65,16 @@ class Array:
             parameters: those of submitit.
             cluster: where jobs run: `slurm`, `local` or `debug`.
             requeues: how often a job may be queued again after its time was up.
+            is_first: whether the run has submitted none before.
 
         Raises:
             ConfigError: Slurm refuses the jobs, or there is none here.
+            PendingCellsError: a file cannot be written, or Slurm refuses jobs although it has taken others.
         """
         submitit = import_submitit()
-        self.folder = work.results / "logs"
+        self.folder = work.results / "logs" / f"array-{uuid4().hex[:8]}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = uuid4().hex[:8]
-        self._payload, self._stop_file = self.folder / f"{name}.pkl", self.folder / f"{name}.stop"
+        self._payload, self._stop_file = self.folder / "work.pkl", self.folder / "stop"
         self._traveling = TravelingWork.of(work, mark=self._payload)
         self._debugging = ThreadPoolExecutor(1) if cluster == "debug" else None
         drain = Drain(self._payload, self._stop_file, cell_timeout)
@@ -75,11 +83,18 @@ class Array:
             again = {"slurm_max_num_timeout": requeues} if cluster == "slurm" else {}
             executor = submitit.AutoExecutor(folder=self.folder, cluster=cluster, **again)
             executor.update_parameters(**parameters)
-            self._jobs: list[Any] = executor.map_array(drain, range(count))
+            with _ignoring_interrupts():
+                self._jobs: list[Any] = executor.map_array(drain, range(count))
         except Exception as error:
             self._traveling.close()
-            raise ConfigError([f"--executor slurm: {_first_line(error)}"]) from error
+            shutil.rmtree(self.folder, ignore_errors=True)
+            reason = f"--executor slurm: {_first_line(error)}"
+            if isinstance(error, OSError) or not is_first:
+                raise PendingCellsError(reason) from error
+            raise ConfigError([reason]) from error
         self._where = "Slurm" if cluster == "slurm" else f"the {cluster} cluster of submitit"
+        self._is_local = cluster != "slurm"
+        self._silent_since: dict[str, float] = {}
         self._asked = 0.0
         self._ended = False
         self._running: Future[Any] | None = None
@@ -97,12 +112,27 @@ class Array:
         now = time.monotonic()
         if not self._ended and (at_once or now - self._asked > STATE_SECONDS):
             self._asked = now
-            self._ended = all(job.done(force_check=at_once) for job in self._jobs)
+            self._ended = all(self._has_ended(job, at_once=at_once) for job in self._jobs)
         return self._ended
+
+    def was_cancelled(self) -> bool:
+        """Return whether somebody has cancelled all jobs."""
+        return all(str(job.state).startswith("CANCELLED") for job in self._jobs)
+
+    def _has_ended(self, job: Any, *, at_once: bool) -> bool:
+        """Return whether a job has ended; one of which Slurm says nothing for minutes, or that it has preempted."""
+        if job.done(force_check=at_once):
+            return True
+        if self._is_local or str(job.state) not in ("UNKNOWN", "PREEMPTED"):
+            self._silent_since.pop(job.job_id, None)
+            return False
+        since = self._silent_since.setdefault(job.job_id, time.monotonic())
+        return time.monotonic() - since > SILENT_SECONDS
 
     def stop(self) -> None:
         """Let the jobs save their cells and end; those that have not begun are cancelled."""
-        self._stop_file.touch()
+        with suppress(OSError):  # a full disk; they are cancelled after a while
+            self._stop_file.touch()
         for job in self._jobs:
             if job.state in ("PENDING", "QUEUED"):
                 with suppress(Exception):
@@ -111,12 +141,15 @@ class Array:
     def cancel(self) -> None:
         """End what has not ended."""
         if self._running is not None:
-            self._stop_file.touch()
+            with suppress(OSError):
+                self._stop_file.touch()
             self._running.exception()
-        elif not self.has_ended(at_once=True):
-            for job in self._jobs:
-                with suppress(Exception):
+        for job in self._jobs if self._running is None else ():
+            with suppress(Exception):  # it has ended
+                if not self._is_local:
                     job.cancel(check=False)
+                elif not job.done():
+                    os.kill(int(job.job_id), signal.SIGTERM)  # it ignores SIGINT, which submitit would send
 
     def why_broken(self) -> PendingCellsError | None:
         """Return why no cell can be run in the jobs, if one has said so."""
@@ -136,24 +169,37 @@ class Array:
     def close(self) -> None:
         """Delete what was only for the jobs; their output stays."""
         self._traveling.close()
-        self._stop_file.unlink(missing_ok=True)
-        for job in self._jobs:
-            for file in (job.paths.submitted_pickle, job.paths.result_pickle):
-                Path(file).unlink(missing_ok=True)
-        for file in self.folder.glob("submission_file_*.sh"):
-            file.unlink(missing_ok=True)
+        for file in self.folder.iterdir():
+            if file.suffix not in (".out", ".err"):
+                file.unlink(missing_ok=True)
         if self._debugging is not None:
             self._debugging.shutdown()
 
     def _results(self) -> list[Any]:
         """Return what the jobs that have ended have returned, or the exceptions that ended them."""
-        found = []
+        found: list[Any] = []
         for job in self._jobs:
             try:
-                found.append(job.result())
+                if self._running is not None or job.paths.result_pickle.exists():  # else submitit waits for it
+                    found.append(job.result())
+                else:
+                    found.append(RuntimeError(f"job {job.job_id} is {job.state}"))
             except Exception as error:  # noqa: BLE001 - submitit raises what the job raised
                 found.append(error)
         return found
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Let what the block starts ignore Ctrl-C, which reaches all processes of a terminal: the run stops its jobs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -16,6 +17,9 @@ from decoderbench import CellEvent, DecoderBenchError, Node, PendingCellsError, 
 
 HELD_SECONDS = 2.0
 """Seconds between two attempts at cells that other jobs are running."""
+
+KILL_SECONDS = 120.0
+"""How long a job that was told to end waits until Slurm ends it."""
 
 SAVE_SECONDS = 60.0
 """How long a job waits for its cell to be saved before it is queued again; Slurm ends it after 90 s."""
@@ -49,15 +53,22 @@ class Drain:
 
     def __call__(self, number: int) -> Drained:
         """Run cells, first those at the place of this job in the queue: `number` of as many."""
-        self._stopping, self._running = threading.Event(), True
+        self._stopping, self._running, self._terminated = threading.Event(), True, False
         self._result = Drained("the job was ended")
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())  # of scancel
+            signal.signal(signal.SIGTERM, self._terminate)  # of scancel, or before the job is preempted
         thread = threading.Thread(target=self._run, args=(number,))
         thread.start()
         while thread.is_alive():
             thread.join(0.2)  # in pieces, so that signals are handled
+        end = time.monotonic() + KILL_SECONDS
+        while self._terminated and time.monotonic() < end:
+            time.sleep(0.2)  # a job that returns is not queued again
         return self._result
+
+    def _terminate(self, number: int, frame: object) -> None:
+        self._stopping.set()
+        self._terminated = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
     def checkpoint(self, number: int) -> Any:
         """Save the cell under way, and return what Slurm is to queue again; called when the time of the job is up."""
@@ -80,6 +91,8 @@ class Drain:
             self._result = Drained(_at_host(error.reason), error.exit_code)
         except DecoderBenchError as error:
             self._result = Drained(_at_host(str(error)), error.exit_code)
+        except OSError as error:  # such as a full disk
+            self._result = Drained(_at_host(f"{type(error).__name__}: {error}"), PendingCellsError.exit_code)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything when it is loaded
             self._result = Drained(_at_host(f"{type(error).__name__}: {error}"), PluginError.exit_code)
         finally:
@@ -109,7 +122,8 @@ class Drain:
                         return Drained(reason)
                     outcome = node.run(task)
                     if outcome.ended is not None:
-                        return Drained(outcome.ended.reason)
+                        stopped = bool(self._why_stop())
+                        return Drained(_at_host(outcome.ended.reason), 0 if stopped else outcome.ended.exit_code)
                     if outcome.held:
                         held.append(task)
                 left = held

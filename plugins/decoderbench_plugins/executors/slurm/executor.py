@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -123,6 +124,7 @@ class Slurm(Executor):
         self._here = self.work
         self.work = self.work.on("cuda:0" if self._gpus > 0 else "cpu")
         self._array: Array | None = None
+        self._is_first = True
 
     @classmethod
     def warm_up(cls) -> None:
@@ -132,7 +134,8 @@ class Slurm(Executor):
     def describe(self) -> dict[str, str]:
         """Return the conditions that are known before a job has begun; each record states those of its machine."""
         known = self._here.describe()
-        return known | {name: "" for name in OF_THE_MACHINE if name in known}
+        unknown = (*OF_THE_MACHINE, *(["threads"] if self.work.threads is None else []))
+        return known | {name: "" for name in unknown if name in known}
 
     def submit(self, tasks: Sequence[CellTask]) -> Iterator[CellOutcome]:
         left = {task.cell.cell_id: task for task in tasks}
@@ -146,7 +149,7 @@ class Slurm(Executor):
                     return
             if left and (broken := self._array.why_broken()) is not None:
                 raise broken
-            if len(left) == before:
+            if len(left) == before or (left and self._array.was_cancelled()):
                 reason = self._array.why_ended()
                 yield CellOutcome(next(iter(left.values())).cell, ended=PendingCellsError(reason))
                 return
@@ -163,7 +166,8 @@ class Slurm(Executor):
 
     def _start(self, tasks: Sequence[CellTask]) -> Array:
         """Submit an array that runs the tasks."""
-        count = min(self.jobs, len(tasks), MAX_JOBS)
+        most = MAX_JOBS if self.config.cluster == "slurm" or self.jobs < MAX_JOBS else os.cpu_count() or 1
+        count = min(self.jobs, len(tasks), most)
         config = self.config
         array = Array(
             self.work,
@@ -173,7 +177,9 @@ class Slurm(Executor):
             self._parameters(),
             cluster=config.cluster,
             requeues=config.requeues,
+            is_first=self._is_first,
         )
+        self._is_first = False
         logger.info("%s; their output is in %s", array, array.folder)
         return array
 
@@ -192,6 +198,7 @@ class Slurm(Executor):
             "gpus_per_node": self._gpus,
             "mem_gb": math.ceil(memory),
             "stderr_to_stdout": True,
+            "slurm_array_parallelism": MAX_JOBS,
             **{f"slurm_{name}": value for name, value in of_slurm.items()},
         }
 
