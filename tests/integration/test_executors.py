@@ -94,7 +94,7 @@ def test_results_events_and_artifacts_are_those_of_one_process(
             pytest.param(executor, signal.SIGTERM, marks=pytest.mark.slow)
             for executor in ("by_subprocess", "ray", "slurm")
         ),
-        *(pytest.param(executor, signal.SIGINT, marks=pytest.mark.slow) for executor in ("inline", "local", "ray")),
+        *(pytest.param(executor, signal.SIGINT, marks=pytest.mark.slow) for executor in ("inline", "local")),
     ],
 )
 def test_signal_saves_cells_and_the_next_run_completes_them(

@@ -115,7 +115,7 @@ def test_machine_without_the_files_of_the_run_sends_results_back(
     check_results(grid, capfd)
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_killed_actor_costs_the_attempt_and_one_that_always_dies_the_cell(
     grid: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

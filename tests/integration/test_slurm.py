@@ -77,7 +77,7 @@ def test_job_whose_time_is_up_saves_its_cell_and_goes_on_when_it_is_queued_again
     check_same_as_local(grid, capfd)
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_jobs_go_on_without_their_run_and_another_run_waits_for_them(
     grid: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
