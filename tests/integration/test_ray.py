@@ -12,14 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.commands import call
+from helpers.long_grid import RUN, check_same_as_local, wait_for_checkpoint, write_long_grid
 from helpers.ray_machines import Machines, can_isolate, kill_agents
-from helpers.running import TINY_PLUGIN, start_command, to_toml
-from helpers.small_grid import EXPERIMENT, write_images
-
-from decoderbench import load_frame
-
-RUN = ["--device", "cpu", "-p", str(TINY_PLUGIN), "--checkpoint-every", "1s"]
+from helpers.running import TINY_PLUGIN, start_command
 
 
 @pytest.fixture
@@ -27,11 +22,7 @@ def grid(tmp_path: Path) -> Path:
     """The folder of a grid of three cells of some seconds each."""
     folder = tmp_path / "home"
     folder.mkdir()
-    write_images(folder)
-    training = EXPERIMENT["training"] | {"steps": 1200, "validate_every": 600}
-    decoder = {"ctc": EXPERIMENT["grid"]["decoder"]["ctc"]}
-    axes = EXPERIMENT["grid"] | {"seeds": [0, 1, 2], "decoder": decoder}
-    (folder / "grid.toml").write_text(to_toml(EXPERIMENT | {"training": training, "grid": axes}))
+    write_long_grid(folder, seeds=3, steps=1200)
     return folder
 
 
@@ -54,29 +45,8 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     return start_command(["run", "grid.toml", *RUN, "--executor", "ray", *options], cwd=folder)
 
 
-def wait_for_checkpoint(folder: Path, seconds: float = 120) -> None:
-    """Wait until a cell has saved its state."""
-    end = time.monotonic() + seconds
-    while not list(folder.glob("results/grid/cells/*/checkpoint/*")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def trained_in(printed: str) -> Counter[str]:
     return Counter(re.findall(r"^\[\d+/\d+\] (.+?): ", printed, re.MULTILINE))
-
-
-def check_results(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Check that all results are those of a run on this machine alone, and intact."""
-    assert call(capfd, "verify", str(folder / "results" / "grid"))[0] == 0
-    expected = start_command(["run", "grid.toml", *RUN, "--executor", "local", "--results", "expected"], cwd=folder)
-    assert expected.communicate(timeout=200) is not None
-    names = ["cell_id", "status", "exact_match", "cer", "nats_per_char"]
-    found, wanted = (load_frame(folder / name)[names] for name in ("results/grid", "expected"))
-    assert found.to_dict() == wanted.to_dict()
-    for cell in wanted["cell_id"]:
-        weights = [folder / place / "cells" / cell / "weights.safetensors" for place in ("results/grid", "expected")]
-        assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 @pytest.mark.slow
@@ -93,7 +63,7 @@ def test_machine_that_loses_power_costs_the_attempt_under_way(
     assert "was lost, it starts again" in printed
     assert set(trained_in(printed).values()) == {1}, printed
     assert len(trained_in(printed)) == 3
-    check_results(grid, capfd)
+    check_same_as_local(grid, capfd)
 
 
 @pytest.mark.slow
@@ -112,7 +82,7 @@ def test_machine_without_the_files_of_the_run_sends_results_back(
     assert run.returncode == 0, printed
     assert len(trained_in(printed)) == 3
     assert list(there.glob("images/*/meta.json"))
-    check_results(grid, capfd)
+    check_same_as_local(grid, capfd)
 
 
 @pytest.mark.chaos
@@ -147,7 +117,7 @@ def test_killed_run_takes_the_processes_of_the_cluster_with_it_and_the_next_one_
     run = start(grid)
     printed = run.communicate(timeout=200)[0]
     assert run.returncode == 0, printed
-    check_results(grid, capfd)
+    check_same_as_local(grid, capfd)
 
 
 @pytest.mark.slow

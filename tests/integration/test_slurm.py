@@ -5,35 +5,20 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from helpers.commands import call
-from helpers.running import TINY_PLUGIN, start_command, to_toml
-from helpers.small_grid import EXPERIMENT, write_images
+from helpers.long_grid import RUN, check_same_as_local, wait_for_checkpoint, write_long_grid
+from helpers.running import TINY_PLUGIN, start_command
 
-from decoderbench import load_frame
-
-RUN = ["--device", "cpu", "-p", str(TINY_PLUGIN), "--checkpoint-every", "1s"]
 SLURM = ["--executor", "slurm", "--set", "executor.cluster=local"]
 
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Path:
     """The folder of a grid of two cells of some seconds each."""
-    write_images(tmp_path)
-    training = EXPERIMENT["training"] | {"steps": 4000, "validate_every": 1000}
-    axes = EXPERIMENT["grid"] | {"decoder": {"ctc": EXPERIMENT["grid"]["decoder"]["ctc"]}}
-    (tmp_path / "grid.toml").write_text(to_toml(EXPERIMENT | {"training": training, "grid": axes}))
+    write_long_grid(tmp_path, seeds=2, steps=4000)
     return tmp_path
-
-
-def wait_for_checkpoint(folder: Path, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not list(folder.glob("results/grid/cells/*/checkpoint/*")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def controllers(folder: Path) -> list[int]:
@@ -105,15 +90,3 @@ def test_plugin_that_raises_in_a_job_ends_the_run_with_its_reason(grid: Path) ->
     assert run.returncode == 2, printed
     assert re.search(r"machine \S+: plugin .*mine\.py.*RuntimeError: not in a job", printed), printed
     assert list(grid.glob("results/grid/cells/*/result.json")) == []
-
-
-def check_same_as_local(grid: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert call(capfd, "verify", str(grid / "results" / "grid"))[0] == 0
-    expected = start_command(["run", "grid.toml", *RUN, "--executor", "local", "--results", "expected"], cwd=grid)
-    assert "report" in expected.communicate(timeout=200)[0]
-    names = ["cell_id", "status", "exact_match", "cer", "nats_per_char"]
-    found, wanted = (load_frame(grid / name)[names] for name in ("results/grid", "expected"))
-    assert found.to_dict() == wanted.to_dict()
-    for cell in wanted["cell_id"]:
-        weights = [grid / place / "cells" / cell / "weights.safetensors" for place in ("results/grid", "expected")]
-        assert weights[0].read_bytes() == weights[1].read_bytes()

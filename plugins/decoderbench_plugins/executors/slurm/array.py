@@ -152,7 +152,7 @@ class Array:
                     os.kill(int(job.job_id), signal.SIGTERM)  # it ignores SIGINT, which submitit would send
 
     def why_broken(self) -> PendingCellsError | None:
-        """Return why no cell can be run in the jobs, if one has said so."""
+        """Return the error of a job in which no cell can be run; None if there is none."""
         for drained in self._results():
             if isinstance(drained, Drained) and drained.exit_code:
                 error = PendingCellsError(drained.reason)
