@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from decoderbench.data.cache_folders import SECONDS_KEPT
@@ -32,12 +33,12 @@ class Removable:
     Attributes:
         path: the file or folder.
         kind: what it is, as in "cell of earlier settings".
-        lock: the file whose lock keeps others from using it; None if nobody can use it.
+        hold: keeps others from using it, and yields False if one does.
     """
 
     path: Path
     kind: str
-    lock: Path | None = None
+    hold: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
 
     @property
     def size(self) -> int:
@@ -55,10 +56,7 @@ class Removable:
         Raises:
             StorageError: it cannot be removed.
         """
-        if self.lock is None:
-            self._remove()
-            return True
-        with holding(self.lock) as held:
+        with self.hold() as held:
             if held:
                 self._remove()
         return held
@@ -89,14 +87,14 @@ def find_in_results(directory: ResultsDirectory) -> Iterator[Removable]:
             yield Removable(file, "pack of earlier settings")
     yield from (Removable(path, "temporary file") for path in find_leftovers(directory.path / "starts"))
     for folder in sorted(path for path in directory.path.glob("cells/*") if path.is_dir()):
-        lock = folder / "lock"
-        if is_held(lock):
+        if not directory.leases.is_free(folder):
             continue
+        hold = partial(directory.hold, folder)
         if folder.name not in known:
-            yield Removable(folder, "cell of earlier settings", lock)
+            yield Removable(folder, "cell of earlier settings", hold)
         else:
-            yield from (Removable(one.path, one.kind, lock) for one in _aside(folder))
-            yield from (Removable(path, "temporary file", lock) for path in find_leftovers(folder, all_of_them=True))
+            yield from (Removable(one.path, one.kind, hold) for one in _aside(folder))
+            yield from (Removable(path, "temporary file", hold) for path in find_leftovers(folder, all_of_them=True))
 
 
 def find_in_cache(cache: Path, used: set[str]) -> Iterator[Removable]:
@@ -109,7 +107,7 @@ def find_in_cache(cache: Path, used: set[str]) -> Iterator[Removable]:
     for folder in sorted(path for path in cache.glob("images/*") if path.is_dir()):
         lock = folder.with_suffix(".lock")
         if kind := "" if is_held(lock) else _kind_of_store(folder, used):
-            yield Removable(folder, kind, lock)
+            yield Removable(folder, kind, partial(holding, lock))
     leftovers = find_leftovers(cache / "fingerprints")
     yield from (Removable(path, "temporary file") for path in leftovers)
     for file in sorted(cache.glob("fingerprints/*.json")):

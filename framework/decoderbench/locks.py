@@ -1,8 +1,7 @@
-"""Locks on files, which the operating system releases when their holder dies. Where it has none, that is refused.
+"""Locks on files, which the operating system releases when their holder dies. No torch here.
 
-Over a network filesystem a lock may hold on one machine only, and a file that another machine has just written may be
-invisible for a minute. Cells would be trained twice, so results are refused there unless the user asks for one process
-without locks. No torch here.
+Over a network filesystem a lock may hold on one machine only, and some filesystems have no locks; `leases` has what
+holds there.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from decoderbench.errors import ConfigError
 from decoderbench.storage import explaining, make_folder
 
 if os.name == "posix":
@@ -73,21 +71,16 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def refuse_unsafe_locks(folder: Path) -> None:
-    """Raise unless locks in a folder keep all other processes away, those of other machines included.
-
-    Raises:
-        ConfigError: the folder is on a network filesystem, or its filesystem has no locks.
-    """
+def unsafe_locks(folder: Path) -> str:
+    """Return why locks in a folder do not keep all processes of all machines away; empty if they do. Writes nothing."""
     place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    way_out = "give a folder on a local disk, or --no-locks if no other process uses this one meanwhile"
     if network := network_filesystem_of(place):
-        given = f"--results {folder}: is on a network filesystem ({network}), where two machines may train one cell"
-        raise ConfigError([f"{given}; {way_out}"])
+        return f"it is on a network filesystem ({network})"
     try:
         _probe(place)
     except OSError as error:
-        raise ConfigError([f"--results {folder}: its filesystem has no locks ({error.strerror}); {way_out}"]) from None
+        return f"its filesystem has no locks ({error.strerror})"
+    return ""
 
 
 def network_filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:

@@ -41,7 +41,7 @@ MAX_RESULT, MAX_PLAN = 2**26, 2**28
 READ_BY_REPORTS = ("predictions.parquet", "val_predictions.parquet", "history.jsonl", "alignments.npz")
 """The artifacts whose content a run and a report check; `decoderbench verify` checks all."""
 
-_NOT_ARTIFACTS = {RESULT, "lock", "progress.json", "output.txt"}
+_NOT_ARTIFACTS = {RESULT, "lock", "holder", "progress.json", "output.txt"}
 """Files of a cell that no result stands for; what its process prints may reach its file after the result is there."""
 
 CHECKPOINTS = "checkpoint"

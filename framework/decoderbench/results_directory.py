@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.integrity import DamagedError
-from decoderbench.locks import holding, is_held, refuse_unsafe_locks
+from decoderbench.leases import Lease, Leases
 from decoderbench.options import ImageOptions
 from decoderbench.record_files import (
     CHECKPOINTS,
@@ -66,23 +67,26 @@ class ResultsDirectory:
             locking: lock the cells; False if no other process uses the folder and its filesystem has no safe locks.
         """
         self.path, self.locking = Path(path), locking
-        self._held: set[Path] = set()
+        self.leases = Leases(self.path)
+        self._held: dict[Path, Lease] = {}
         self._damage: dict[str, str] = {}
 
-    def refuse_unsafe_locks(self) -> None:
-        """Raise `ConfigError` if locks do not keep other processes away; nothing is written."""
+    def refuse_unsafe_leases(self) -> None:
+        """Raise `ConfigError` if leases do not keep other processes away; nothing is written."""
         if self.locking:
-            refuse_unsafe_locks(self.path)
+            self.leases.refuse_unsafe()
 
     def begin(self) -> None:
-        """Prepare for a run: refuse unsafe locks, and delete what killed processes left.
+        """Prepare for a run: refuse unsafe leases, and delete what killed processes left.
 
         That is temporary files, and checkpoints of cells that have a result.
 
         Raises:
-            ConfigError: locks do not keep other processes away; nothing has been written.
+            ConfigError: leases do not keep other processes away; nothing has been written.
         """
-        self.refuse_unsafe_locks()
+        self.refuse_unsafe_leases()
+        if self.locking and (how := self.leases.describe()):
+            logger.info(how)
         for folder in (self.path, *(self.path / name for name in REPORT_FOLDERS)):
             remove_leftovers(folder)
         with_leftovers = {path.parent for path in self.path.glob("cells/*/.*.tmp")}
@@ -229,8 +233,12 @@ class ResultsDirectory:
         """Write `cell.json` and `result.json` of a record's cell, which makes the cell done.
 
         The record gets size and sha256 of each file that is in the cell's folder now. Its checkpoints are deleted.
+
+        Raises:
+            LostLeaseError: another process has taken the cell over; nothing was written.
         """
         directory = self.cell_directory(record.cell)
+        self.check_lease(record.cell, thoroughly=True)
         write_atomically(directory / "cell.json", record.cell.model_dump_json(indent=1).encode())
         with explaining(directory):
             for folder in (directory.parent, self.path, self.path.parent):
@@ -280,31 +288,50 @@ class ResultsDirectory:
 
     @contextmanager
     def lease(self, cell: Cell, *, timeout: float = 0.0) -> Iterator[bool]:
-        """Lock a cell for this process; yield False if another process still holds the lock after `timeout` seconds.
+        """Hold a cell for this process; yield False if another process still holds it after `timeout` seconds.
 
-        The operating system releases the lock of a process that dies, so no lock has to be removed by hand. Temporary
-        files that it left are deleted.
+        What a process that dies has held is free again, so no file has to be removed by hand. Temporary files that it
+        left are deleted.
         """
         with self.hold(self.cell_directory(cell), timeout=timeout) as held:
             yield held
 
+    def check_lease(self, cell: Cell, *, thoroughly: bool = False) -> None:
+        """Raise `LostLeaseError` if another process has taken over a cell that this one holds: `Lease.check`."""
+        if (lease := self._held.get(self.cell_directory(cell))) is not None:
+            lease.check(thoroughly=thoroughly)
+
     def is_leased(self, cell: Cell) -> bool:
-        """Return whether a process holds the lock of a cell; the lock is not taken for that."""
-        return is_held(self.cell_directory(cell) / "lock")
+        """Return whether a process of this machine holds the lock of a cell; nothing is created or changed."""
+        return self.leases.is_held(self.cell_directory(cell))
+
+    def is_free(self, cell: Cell) -> bool:
+        """Return whether nobody holds a cell; it may be held for a moment to find that out."""
+        return self.leases.is_free(self.cell_directory(cell))
+
+    def refresh(self, cell: Cell) -> None:
+        """Make sure that what another machine has just written of a cell is seen here.
+
+        A network filesystem may answer for a minute that a file is missing which was not there before. It looks again
+        once a file was created in the same folder.
+        """
+        if self.leases.by_heartbeats:
+            with suppress(OSError), tempfile.NamedTemporaryFile(dir=self.cell_directory(cell), suffix=".tmp"):
+                pass
 
     @contextmanager
     def hold(self, folder: Path, *, timeout: float = 0.0) -> Iterator[bool]:
-        """Lock the folder of a cell, as `lease` does."""
-        with holding(folder / "lock", timeout=timeout) if self.locking else nullcontext(True) as held:
-            if not held:
+        """Hold the folder of a cell, as `lease` does."""
+        with self.leases.hold(folder, timeout=timeout) if self.locking else nullcontext(Lease()) as lease:
+            if lease is None:
                 yield False
                 return
             remove_leftovers(folder, all_of_them=True)
-            self._held.add(folder)
+            self._held[folder] = lease
             try:
                 yield True
             finally:
-                self._held.discard(folder)
+                del self._held[folder]
 
 
 def digest_of_path(path: Path) -> str:

@@ -144,12 +144,12 @@ def open_results(experiment: Experiment, path: str | Path | None, *, locking: bo
     """Return the results directory of an experiment, by default `results/<name>`; nothing is written.
 
     Raises:
-        ConfigError: it is a file, or holds the results of another experiment, or `locking` is not safe there.
+        ConfigError: it is a file, or holds the results of another experiment, or cells cannot be held safely there.
         OtherFormatError: its results were written by another version of decoderbench.
     """
     directory = ResultsDirectory(path or Path("results") / experiment.name, locking=locking)
     directory.refuse_other_experiment(experiment.name)
-    directory.refuse_unsafe_locks()
+    directory.refuse_unsafe_leases()
     return directory
 
 

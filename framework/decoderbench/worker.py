@@ -42,11 +42,11 @@ def work(
         execution: options of `execute`.
 
     Raises:
-        ConfigError: locks in the folder do not keep other processes away.
+        ConfigError: leases in the folder do not keep other processes away.
         DataError: the folder does not state its experiment, or the data, components or settings are others here.
     """
     directory = ResultsDirectory(source)
-    directory.refuse_unsafe_locks()
+    directory.refuse_unsafe_leases()
     plan = directory.read_plan()
     prepared = prepare_again(directory, plan, registry, base_dir, deadline)
     _refuse_other_plan(directory, plan, prepared)

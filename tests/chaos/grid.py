@@ -20,7 +20,7 @@ from helpers.running import TINY_PLUGIN, to_toml
 
 from chaos import starts
 from chaos.processes import Child, fork, spawn_by_fork
-from decoderbench import cli
+from decoderbench import cli, leases
 from decoderbench.records import Cost
 from decoderbench.training import checkpoint, cores, timing
 
@@ -198,8 +198,8 @@ class Attempt:
 
 
 def digests(results: Path) -> dict[str, str]:
-    """Return a digest of each file of a results folder, without what depends on date and speed."""
-    files = [path for path in sorted(results.rglob("*")) if path.is_file()]
+    """Return a digest of each file of a results folder, without what depends on date, speed and the kind of leases."""
+    files = [path for path in sorted(results.rglob("*")) if path.is_file() and not _is_of_a_lease(path, results)]
     found = {}
     for path in files:
         try:
@@ -208,6 +208,10 @@ def digests(results: Path) -> dict[str, str]:
             content = path.read_bytes()
         found[str(path.relative_to(results))] = hashlib.sha256(content).hexdigest()
     return found
+
+
+def _is_of_a_lease(path: Path, results: Path) -> bool:
+    return path.name == leases.LOCK or results / leases.FOLDER in path.parents
 
 
 def _lasting(path: Path) -> bytes:

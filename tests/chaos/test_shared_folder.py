@@ -10,6 +10,7 @@ from chaos import mutants
 from chaos.campaign import Campaign
 from chaos.grid import Attempt, Grid, nothing
 from chaos.processes import Child, descendants_of
+from decoderbench import leases
 
 PROCESSES = (2, 4, 8)
 SHARES = [
@@ -93,12 +94,27 @@ def test_processes_in_one_folder_train_each_cell_once(request: pytest.FixtureReq
 def test_other_processes_take_over_the_cell_of_a_killed_one(
     request: pytest.FixtureRequest, size: str, count: int
 ) -> None:
+    kill_one_of_several(request.getfixturevalue(size), count, "", nothing)
+
+
+@pytest.mark.parametrize(("size", "count"), SHARES[1:])
+def test_heartbeats_do_what_locks_do(request: pytest.FixtureRequest, size: str, count: int) -> None:
     grid: Grid = request.getfixturevalue(size)
-    campaign, longest = Campaign(f"A9 2, 4 or 8 processes in one folder, one is killed, {grid.executor[1]}"), 0.0
+    campaign = Campaign(f"A9 2, 4 or 8 processes in one folder, heartbeats, {grid.executor[1]}")
+    for seed in range(count):
+        run_together(grid, seed, campaign, beat_quickly)
+    campaign.conclude()
+    kill_one_of_several(grid, count, "heartbeats, ", beat_quickly)
+
+
+def kill_one_of_several(grid: Grid, count: int, kind: str, prepare: Callable[[], None]) -> None:
+    """Run a grid by several processes at once, of which one is killed, `count` times."""
+    named = f"A9 2, 4 or 8 processes in one folder, one is killed, {kind}{grid.executor[1]}"
+    campaign, longest = Campaign(named), 0.0
     for seed in range(count):
         dice, processes = random.Random(seed), PROCESSES[seed % len(PROCESSES)]
         attempt, label = Attempt.fresh(grid), f"seed {seed}, {processes} processes"
-        children = start_staggered(attempt, processes, dice, nothing)
+        children = start_staggered(attempt, processes, dice, prepare)
         cells, killed_at = kill_holder(attempt, children, dice)
         campaign.faults += bool(cells)
         campaign.attempts += 1
@@ -111,6 +127,12 @@ def test_other_processes_take_over_the_cell_of_a_killed_one(
         longest = max([longest, *taken_over])
     campaign.remark = f"taken over within {longest:.1f} s"
     campaign.conclude()
+
+
+def beat_quickly() -> None:
+    """Hold cells by heartbeats, as where locks do not hold, and let a holder count as dead after some seconds."""
+    leases.Leases.unsafe = "locks are not used in this test"  # type: ignore[assignment]
+    leases.HEARTBEAT_SECONDS, leases.STALE_SECONDS = 0.5, 3.0
 
 
 def test_processes_without_locks_are_noticed(small: Grid) -> None:

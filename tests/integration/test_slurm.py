@@ -11,6 +11,8 @@ import pytest
 from helpers.long_grid import RUN, check_same_as_local, wait_for_checkpoint, write_long_grid
 from helpers.running import TINY_PLUGIN, start_command
 
+from decoderbench import load_frame
+
 SLURM = ["--executor", "slurm", "--set", "executor.cluster=local"]
 
 
@@ -90,3 +92,37 @@ def test_plugin_that_raises_in_a_job_ends_the_run_with_its_reason(grid: Path) ->
     assert run.returncode == 2, printed
     assert re.search(r"machine \S+: plugin .*mine\.py.*RuntimeError: not in a job", printed), printed
     assert list(grid.glob("results/grid/cells/*/result.json")) == []
+
+
+KILLS_ITS_JOB = """
+import os
+import signal
+from pathlib import Path
+
+from decoderbench import hookimpl
+
+
+@hookimpl(wrapper=True)
+def run_cell(cell, context):
+    process, commands = os.getpid(), {}
+    while process > 1:
+        commands[process] = Path(f"/proc/{process}/cmdline").read_text()
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    for job in [one for one, command in commands.items() if "submitit" in command and cell.seed == 1]:
+        os.kill(job, signal.SIGKILL)
+    return (yield)
+"""
+
+
+@pytest.mark.slow
+def test_cell_that_takes_its_jobs_with_it_is_crashed_after_the_retries_and_the_others_are_done(grid: Path) -> None:
+    (grid / "kills.py").write_text(KILLS_ITS_JOB, encoding="utf-8")
+    command = ["run", "grid.toml", *RUN, "-p", str(grid / "kills.py"), *SLURM, "--set", "executor.retries=1"]
+    run = start_command([*command, "--jobs", "1"], cwd=grid)
+    printed = run.communicate(timeout=200)[0]
+    assert run.returncode == 1, printed
+    frame = load_frame(grid / "results" / "grid").set_index("seed")
+    assert frame["status"].to_dict() == {0: "done", 1: "crashed"}
+    told = r"2 jobs have died while they ran it: .*\d+ \(.*; their output is in logs.*executor.memory_per_cell=GB"
+    assert re.search(told, frame["reason"][1])
+    assert not list((grid / "results" / "grid" / "logs").glob("begun-*"))

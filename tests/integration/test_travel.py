@@ -191,14 +191,6 @@ def test_plugin_that_is_a_module_travels_too(plugin: str, task: CellTask, travel
     assert answer.outcome.record.status == "done"
 
 
-def test_machine_that_sees_the_results_over_a_network_sends_them_back(
-    traveling: TravelingWork, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "nfs4")
-    with closing(Node(traveling)) as node:
-        assert not node.sees_results
-
-
 def test_machine_that_sees_the_files_needs_none_and_publishes_the_result(
     work: CellWork, task: CellTask, traveling: TravelingWork
 ) -> None:

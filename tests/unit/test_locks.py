@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from filelock import FileLock
 from helpers.commands import call
 from helpers.running import TINY_PLUGIN, to_toml
 
-from decoderbench.errors import ConfigError
-from decoderbench.locks import holding, network_filesystem_of, refuse_unsafe_locks
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.locks import holding, network_filesystem_of, unsafe_locks
 from decoderbench.storage import StorageError
+
+
+def without_links() -> None:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
 
 MISSING = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS]
 
@@ -59,23 +63,13 @@ def test_filesystem_is_unknown_where_the_system_lists_no_mounts(tmp_path: Path) 
     assert network_filesystem_of(tmp_path, tmp_path / "missing") == ""
 
 
-def test_results_on_a_network_filesystem_are_refused_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "nfs4")
-    with pytest.raises(ConfigError, match=r"new: is on a network filesystem \(nfs4\), .* local disk, or --no-locks"):
-        ResultsDirectory(tmp_path / "new").begin()
-    ResultsDirectory(tmp_path / "new", locking=False).begin()
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.filterwarnings("ignore:flock not supported")
 @pytest.mark.parametrize("error", MISSING, ids=errno.errorcode.get)
-def test_missing_locks_are_refused_and_never_replaced_by_the_existence_of_a_file(error: int, tmp_path: Path) -> None:
+def test_missing_locks_are_told_and_never_replaced_by_the_existence_of_a_file(error: int, tmp_path: Path) -> None:
+    assert unsafe_locks(tmp_path) == ""
     with pytest.MonkeyPatch.context() as patch:
         without_locks(patch, error)
-        with pytest.raises(ConfigError, match=rf"has no locks \({os.strerror(error)}\); .* or --no-locks if no other"):
-            refuse_unsafe_locks(tmp_path)
+        assert unsafe_locks(tmp_path / "new") == f"its filesystem has no locks ({os.strerror(error)})"
         assert list(tmp_path.iterdir()) == []
         for _ in range(2):  # a file that exists is no lock
             with pytest.raises(StorageError, match=r"cannot lock .*/lock: the filesystem has no locks; give a folder"):
@@ -111,8 +105,12 @@ def test_lock_file_that_cannot_be_created_is_named(error: int, tmp_path: Path) -
             holding(tmp_path / "lock").__enter__()
 
 
-def test_run_without_locks_is_refused_before_anything_is_decoded_and_trains_with_no_locks(
-    tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_run_without_locks_holds_cells_by_heartbeats_or_is_refused_before_anything_is_decoded(
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tiny["training"]["steps"] = 1
     tiny["grid"]["decoder"] = {"ctc": tiny["grid"]["decoder"]["ctc"]}
@@ -129,11 +127,22 @@ def test_run_without_locks_is_refused_before_anything_is_decoded_and_trains_with
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", refusing)
-    status, _, printed = call(capfd, *arguments)
-    assert status == 2
-    assert "its filesystem has no locks (No locks available); give a folder on a local disk, or --no-locks" in printed
-    assert not (tmp_path / "results").exists()
-    status, _, printed = call(capfd, *arguments, "--no-locks", "--executor", "inline")
-    assert status == 0, printed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "hardlink_to", lambda path, target: without_links())
+        status, _, printed = call(capfd, *arguments)
+        assert status == 2
+        assert "its filesystem has no locks (No locks available), and it has no hard links; give a folder" in printed
+        assert not (tmp_path / "results").exists()
+        status, _, printed = call(capfd, *arguments, "--no-locks", "--executor", "inline")
+        assert status == 0, printed
+        assert "heartbeats" not in caplog.text
     assert [path.name for path in (tmp_path / "results").glob("cells/*/result.json")] == ["result.json"]
     assert not list((tmp_path / "results").glob("cells/*/lock"))
+    shutil.rmtree(tmp_path / "results")
+    assert call(capfd, *arguments, "--executor", "inline")[0] == 0
+    assert (
+        "cells are held by heartbeats, as its filesystem has no locks (No locks available); what a dead" in caplog.text
+    )
+    (record,) = (tmp_path / "results").glob("cells/*/result.json")
+    assert {"lock", "holder"}.isdisjoint(path.name for path in record.parent.iterdir())
+    assert call(capfd, "verify", str(tmp_path / "results"))[0] == 0

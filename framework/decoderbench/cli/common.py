@@ -89,7 +89,7 @@ CheckpointEvery = Annotated[
 ]
 NoLocks = Annotated[
     bool,
-    typer.Option("--no-locks", help="Do not lock cells, as on a network filesystem. No other run may use --results."),
+    typer.Option("--no-locks", help="Do not hold cells by locks or heartbeats. No other run may use --results."),
 ]
 StopAfter = Annotated[
     str | None,

@@ -21,6 +21,7 @@ from decoderbench.errors import PendingCellsError
 from decoderbench.exception_text import format_traceback
 from decoderbench.execution.resident_data import ResidentData
 from decoderbench.kinds import AXES
+from decoderbench.leases import LostLeaseError
 from decoderbench.records import FAILED, RunRecord, same_result
 from decoderbench.registry.executor import CellEvent, CellOutcome, CellTask, Report
 from decoderbench.registry.global_state import preserving_global_state, undoing_changes
@@ -78,6 +79,9 @@ class CellRunner:
                 with ProgressFile(self.directory.cell_directory(cell), cell.training.steps) as progress:
                     record = with_origin(self._run(task, _noting(progress, report), progress), task.environment)
                 self.directory.publish(record)
+        except LostLeaseError as error:
+            logger.warning("%s: %s; it goes on there", cell.title, error.reason)
+            return CellOutcome(cell, held=True)
         except PendingCellsError as error:
             return CellOutcome(cell, ended=error)
         if record.status in FAILED and not still_works(self.data.device):
@@ -92,6 +96,7 @@ class CellRunner:
 
         def pause() -> None:
             progress.beat()
+            self.directory.check_lease(cell)
             self.deadline.pause()
 
         context = LocalContext(
@@ -114,6 +119,8 @@ class CellRunner:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, pytest.skip for example
             end = end_behind(error)
+            if isinstance(end, LostLeaseError):
+                raise end from None
             if isinstance(end, StorageError | DamagedImagesError):
                 raise end.with_reason(f"{cell.title}: {end.reason}") from None
             if end is not None and self.deadline.is_over():

@@ -19,7 +19,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.data.cache_folders import lock_of
 from decoderbench.data.image_cache import default_cache_dir
 from decoderbench.data.image_store import read_store
-from decoderbench.errors import ConfigError, DataError, PendingCellsError, PluginError
+from decoderbench.errors import DataError, PendingCellsError, PluginError
 from decoderbench.execution.travel import TravelingWork, read_files, sources_of
 from decoderbench.registry.executor import CellOutcome, CellTask, Executor, Report
 from decoderbench.registry.plugin_manager import Plugins
@@ -32,15 +32,15 @@ class Node:
     """Runs cells on this machine for a run on another one. A context manager.
 
     Attributes:
-        sees_results: whether the results folder of the run is here too, with locks that hold. If not, results are made
-            in a temporary folder, and `take_files` hands them over.
+        sees_results: whether the results folder of the run is here too. If not, results are made in a temporary folder,
+            and `take_files` hands them over.
         missing: the files of the run, by their paths there, that have to be sent here before `open`.
     """
 
     def __init__(self, traveling: TravelingWork) -> None:
         """Find what is missing; wait while another process of this machine receives the same images."""
         self._traveling, self._work = traveling, traveling.work
-        self.sees_results = traveling.mark.exists() and self._has_locks()
+        self.sees_results = traveling.mark.exists()
         self._stack, self._locks = ExitStack(), ExitStack()
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="decoderbench-node-")))
         self._results = self._work.results if self.sees_results else self._folder / "results"
@@ -122,14 +122,6 @@ class Node:
         """End what is running, and delete what was only for this run."""
         self._stack.close()
         self._locks.close()
-
-    def _has_locks(self) -> bool:
-        """Return whether locks of cells, if there are any, hold here, where the folder may come over a network."""
-        try:
-            self._work.directory().refuse_unsafe_locks()
-        except ConfigError:
-            return False
-        return True
 
     def _find_images(self, folder: Path) -> Path:
         """Return where the images of a folder are here, or will be once they were sent."""

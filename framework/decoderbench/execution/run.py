@@ -80,6 +80,8 @@ class Run:
                     held.append(by_id.pop(outcome.cell.cell_id))
                 else:
                     del by_id[outcome.cell.cell_id]
+                    if self.executor.elsewhere:
+                        self.directory.refresh(outcome.cell)
                     if outcome.new:
                         resume.note_new_result(outcome.cell)
                         self.plugins.notify("cell_finished", cell=outcome.cell, record=outcome.record)
@@ -95,12 +97,13 @@ class Run:
             tasks = self._wait_for_others(held)
 
     def _wait_for_others(self, tasks: list[CellTask]) -> list[CellTask]:
-        """Return the tasks, once the lock of one is free; raise `PendingCellsError` if the run is to stop before."""
-        while tasks and all(self.directory.is_leased(task.cell) for task in tasks):
+        """Return the tasks, once one is free; raise `PendingCellsError` if the run is to stop before."""
+        if not tasks:
+            return []
+        while not (free := [task for task in tasks if self.directory.is_free(task.cell)]):
             if reason := self.signals.reason():
                 raise self._end([PendingCellsError(f"{reason} while waiting for {tasks[0].cell.title}")])
             time.sleep(POLL_SECONDS)
-        free = [task for task in tasks if not self.directory.is_leased(task.cell)]
         return free + [task for task in tasks if task not in free]
 
     def _end(self, ended: list[PendingCellsError]) -> PendingCellsError:

@@ -19,6 +19,7 @@ from decoderbench.errors import PluginError
 from decoderbench.execution.cell_runner import describe_wrappers
 from decoderbench.execution.work import CellWork
 from decoderbench.kinds import KINDS
+from decoderbench.leases import LostLeaseError
 from decoderbench.record_files import RESULT, delete_checkpoints
 from decoderbench.records import same_result
 from decoderbench.registry.executor import CellOutcome, CellTask
@@ -30,7 +31,7 @@ from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import package_digest, plugin_files
 from decoderbench.storage import delete, write_atomically
 
-OF_THE_PROCESS = {"lock", "progress.json"}
+OF_THE_PROCESS = {"lock", "holder", "progress.json"}
 """Files of a cell's folder that are of no use on another machine."""
 
 CHUNK_BYTES = 64 * 2**20
@@ -136,6 +137,10 @@ class Reserved:
         """
         cell = self._task.cell
         with self._stack:
+            try:
+                self._directory.check_lease(cell, thoroughly=True)
+            except LostLeaseError:
+                return CellOutcome(cell, held=True)
             self.keep(files)
             delete_checkpoints(self._folder)
             return CellOutcome(cell, self._directory.check(cell), new=True)

@@ -20,9 +20,14 @@ class Watch:
         self._directory = self._work.directory()
         self._seen: dict[str, CellProgress] = {}
 
-    def look(self, task: CellTask) -> list[CellEvent | CellOutcome]:
-        """Return what has happened to a task since the last look; an outcome comes last, once there is a result."""
+    def look(self, task: CellTask, *, thoroughly: bool = False) -> list[CellEvent | CellOutcome]:
+        """Return what has happened to a task since the last look; an outcome comes last, once there is a result.
+
+        Over a network, a result may be seen a minute late, unless the look is `thorough`, which writes a file.
+        """
         cell, folder = task.cell, self._directory.cell_directory(task.cell)
+        if thoroughly:
+            self._directory.refresh(cell)
         if (folder / RESULT).exists():
             record = self._directory.read(cell)
             if record is not None and not same_result(record, task.superseded):

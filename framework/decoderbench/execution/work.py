@@ -143,7 +143,7 @@ class CellWork:
     def publish_failure(self, task: CellTask, status: Status, reason: str, details: str = "") -> CellOutcome:
         """Publish the record of a cell whose process has died, unless it had published one or another took over."""
         cell, directory = task.cell, self.directory()
-        with directory.lease(cell, timeout=1.0) as leased:
+        with directory.lease(cell, timeout=directory.leases.seconds_after_death) as leased:
             if not leased:
                 return CellOutcome(cell, held=True)
             found = directory.read(cell)

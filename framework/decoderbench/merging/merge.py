@@ -61,7 +61,7 @@ def merge(sources: Sequence[Path], into: Path, *, allow: Collection[str] = (), c
     if unknown := sorted(set(allow) - CODES.keys()):
         raise ConfigError([f"--allow {unknown[0]}: must be one of {', '.join(CODES)}"])
     target = ResultsDirectory(into)
-    target.refuse_unsafe_locks()
+    target.refuse_unsafe_leases()
     _refuse_paths(sources, target)
     first = [target] if os.path.lexists(into / PLAN) else []
     found = [Source.read(directory) for directory in (*first, *map(ResultsDirectory, sources))]

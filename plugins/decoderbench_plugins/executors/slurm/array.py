@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from decoderbench import CellTask, CellWork, ConfigError, PendingCellsError, TravelingWork
 
+from .deaths import Deaths
 from .drain import Drain, Drained
 
 logger = logging.getLogger("decoderbench")
@@ -53,6 +54,7 @@ class Array:
         *,
         cluster: str,
         requeues: int,
+        deaths: Deaths,
         is_first: bool,
     ) -> None:
         """Submit the jobs.
@@ -65,6 +67,7 @@ class Array:
             parameters: those of submitit.
             cluster: where jobs run: `slurm`, `local` or `debug`.
             requeues: how often a job may be queued again after its time was up.
+            deaths: counts the jobs that have died with a cell.
             is_first: whether the run has submitted none before.
 
         Raises:
@@ -77,7 +80,7 @@ class Array:
         self._payload, self._stop_file = self.folder / "work.pkl", self.folder / "stop"
         self._traveling = TravelingWork.of(work, mark=self._payload)
         self._debugging = ThreadPoolExecutor(1) if cluster == "debug" else None
-        drain = Drain(self._payload, self._stop_file, cell_timeout)
+        drain = Drain(self._payload, self._stop_file, cell_timeout, deaths)
         try:
             submitit.helpers.DelayedSubmission(Drain, self._traveling, tuple(tasks)).dump(self._payload)
             again = {"slurm_max_num_timeout": requeues} if cluster == "slurm" else {}
@@ -114,6 +117,19 @@ class Array:
             self._asked = now
             self._ended = all(self._has_ended(job, at_once=at_once) for job in self._jobs)
         return self._ended
+
+    def has_died(self, job_id: str) -> bool:
+        """Return whether a job of this array has ended without a result; one of an earlier array has."""
+        job = self._job(job_id)
+        return job is None or (self._running is None and job.done() and not job.paths.result_pickle.exists())
+
+    def describe(self, job_id: str) -> str:
+        """Return a job and its state, as in "123_4 (OUT_OF_MEMORY)"; that of an earlier array alone."""
+        job = self._job(job_id)
+        return job_id if job is None else f"{job_id} ({job.state})"
+
+    def _job(self, job_id: str) -> Any:
+        return next((job for job in self._jobs if str(job.job_id) == job_id), None)
 
     def was_cancelled(self) -> bool:
         """Return whether somebody has cancelled all jobs."""

@@ -10,10 +10,13 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from decoderbench import CellEvent, DecoderBenchError, Node, PendingCellsError, PluginError
+
+from .deaths import Deaths
 
 HELD_SECONDS = 2.0
 """Seconds between two attempts at cells that other jobs are running."""
@@ -41,15 +44,16 @@ class Drained:
 class Drain:
     """A job. It can be pickled, and goes on where it was after Slurm has queued it again."""
 
-    def __init__(self, payload: Path, stop: Path, cell_timeout: float | None) -> None:
+    def __init__(self, payload: Path, stop: Path, cell_timeout: float | None, deaths: Deaths) -> None:
         """Describe a job.
 
         Args:
             payload: a file with the work and the tasks of all jobs of the array, which is too large for each of them.
             stop: a file that lets all of them save their cells and end when it exists.
             cell_timeout: seconds after which a cell is ended.
+            deaths: counts the jobs that have died with a cell.
         """
-        self.payload, self.stop, self.cell_timeout = payload, stop, cell_timeout
+        self.payload, self.stop, self.cell_timeout, self.deaths = payload, stop, cell_timeout, deaths
 
     def __call__(self, number: int) -> Drained:
         """Run cells, first those at the place of this job in the queue: `number` of as many."""
@@ -78,7 +82,7 @@ class Drain:
         end = time.monotonic() + SAVE_SECONDS
         while self._running and time.monotonic() < end:
             time.sleep(0.1)
-        return DelayedSubmission(Drain(self.payload, self.stop, self.cell_timeout), number)
+        return DelayedSubmission(Drain(self.payload, self.stop, self.cell_timeout, self.deaths), number)
 
     def _run(self, number: int) -> None:
         handler = logging.StreamHandler(sys.stderr)
@@ -100,27 +104,33 @@ class Drain:
             self._running = False
 
     def _drain(self, number: int) -> Drained:
+        from submitit import JobEnvironment
         from submitit.helpers import DelayedSubmission
 
         if not self.payload.exists():
             return Drained("the run has ended")
         traveling, tasks = DelayedSubmission.load(self.payload).args
+        job_id = str(JobEnvironment().job_id)
         node = Node(traveling)
         try:
             if not node.sees_results:
-                raise PendingCellsError("locks in the results folder do not hold there; give another --results")
+                raise PendingCellsError("it does not see the results folder; give --results that all machines see")
             if node.missing:
                 raise PendingCellsError(
                     f"it does not see {node.missing[0]}; set DECODERBENCH_CACHE to a folder of a shared filesystem"
                 )
-            node.open(_ignore, cell_timeout=self.cell_timeout, stopping=self._why_stop)
+            note = partial(self._note, job_id)
+            node.open(note, cell_timeout=self.cell_timeout, stopping=self._why_stop)
             left = [*tasks[number:], *tasks[:number]]
             while left:
                 held = []
                 for task in left:
                     if reason := self._why_stop():
                         return Drained(reason)
+                    if task.cell.cell_id in self.deaths.too_many():
+                        continue  # the run makes its record
                     outcome = node.run(task)
+                    self.deaths.forget(task.cell.cell_id, job_id)
                     if outcome.ended is not None:
                         stopped = bool(self._why_stop())
                         return Drained(_at_host(outcome.ended.reason), 0 if stopped else outcome.ended.exit_code)
@@ -133,13 +143,14 @@ class Drain:
         finally:
             node.close()
 
+    def _note(self, job_id: str, event: CellEvent) -> None:
+        """Count cells that begin; of other events the run reads the files of cells."""
+        if event.hook == "cell_started":
+            self.deaths.note_start(event.arguments["cell"].cell_id, job_id)
+
     def _why_stop(self) -> str:
         return "stopped" if self._stopping.is_set() or self.stop.exists() else ""
 
 
 def _at_host(reason: str) -> str:
     return f"machine {socket.gethostname()}: {reason}"
-
-
-def _ignore(event: CellEvent) -> None:
-    """Take no notice of events: the run reads the files of cells."""

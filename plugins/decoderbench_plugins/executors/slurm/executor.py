@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
+from uuid import uuid4
 
 from pydantic import Field, field_validator
 
@@ -24,6 +25,7 @@ from decoderbench import (
 )
 
 from .array import Array, import_submitit
+from .deaths import Deaths
 
 logger = logging.getLogger("decoderbench")
 
@@ -104,6 +106,9 @@ class Slurm(Executor):
         requeues: int = Field(default=20, ge=0)
         """How often a job may be queued again after its time was up."""
 
+        retries: int = Field(default=2, ge=0)
+        """How often a cell is started again whose job has died with it; then it counts as crashed."""
+
         @field_validator("time")
         @classmethod
         def _refuse_no_duration(cls, time: str) -> str:
@@ -118,12 +123,13 @@ class Slurm(Executor):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         if not self.work.locking:
-            raise ConfigError(["--no-locks: jobs of Slurm share the cells by their locks; give --results with locks"])
+            raise ConfigError(["--no-locks: jobs of Slurm take cells that no other job holds; leave it out"])
         gpus = self.config.gpus_per_cell
         self._gpus = int(self.work.device.startswith("cuda")) if gpus is None else gpus
         self._here = self.work
         self.work = self.work.on("cuda:0" if self._gpus > 0 else "cpu")
         self._array: Array | None = None
+        self._deaths = Deaths(self.work.results / "logs" / f"begun-{uuid4().hex[:8]}", self.config.retries)
         self._is_first = True
 
     @classmethod
@@ -141,7 +147,7 @@ class Slurm(Executor):
         left = {task.cell.cell_id: task for task in tasks}
         watch = Watch(self.work)
         while left and not self.stopping():
-            before = len(left)
+            before = len(left), self._deaths.count()
             self._array = self._start(list(left.values()))
             for outcome in self._follow(self._array, left, watch):
                 yield outcome
@@ -149,14 +155,18 @@ class Slurm(Executor):
                     return
             if left and (broken := self._array.why_broken()) is not None:
                 raise broken
-            if len(left) == before or (left and self._array.was_cancelled()):
+            if before == (len(left), self._deaths.count()) or (left and self._array.was_cancelled()):
                 reason = self._array.why_ended()
                 yield CellOutcome(next(iter(left.values())).cell, ended=PendingCellsError(reason))
                 return
-            self.close()
+            self._end_array()
 
     def close(self) -> None:
         """End the jobs, and delete what was only for them."""
+        self._end_array()
+        self._deaths.close()
+
+    def _end_array(self) -> None:
         if self._array is not None:
             self._array.stop()
             self._wait_for_end(self._array, END_SECONDS)
@@ -177,6 +187,7 @@ class Slurm(Executor):
             self._parameters(),
             cluster=config.cluster,
             requeues=config.requeues,
+            deaths=self._deaths,
             is_first=self._is_first,
         )
         self._is_first = False
@@ -208,24 +219,39 @@ class Slurm(Executor):
         while left and not has_ended:
             has_ended = array.has_ended()  # before the results are looked at: none appears behind that
             for cell_id, task in list(left.items()):
-                for seen in watch.look(task):
+                for seen in watch.look(task, thoroughly=has_ended):
                     if isinstance(seen, CellEvent):
                         self.report(seen)
                     else:
                         del left[cell_id]
                         yield seen
+            yield from self._give_up(array, left, all_have_ended=has_ended)
             if left and (reason := self.stopping()):
                 yield from self._stop(array, left, watch, reason)
                 return
             if left and not has_ended:
                 time.sleep(POLL_SECONDS)
 
+    def _give_up(self, array: Array, left: dict[str, CellTask], *, all_have_ended: bool) -> Iterator[CellOutcome]:
+        """Publish and yield the failure of tasks whose jobs have died too often."""
+        for cell_id, jobs in self._deaths.too_many().items():
+            if cell_id in left and (all_have_ended or all(array.has_died(job) for job in jobs)):
+                states = ", ".join(array.describe(job) for job in jobs)
+                reason = (
+                    f"{len(jobs)} jobs have died while they ran it: {states}; their output is in logs. If they ran out of "
+                    "memory, give more by --set executor.memory_per_cell=GB"
+                )
+                outcome = self.work.publish_failure(left[cell_id], "crashed", reason)
+                if not outcome.held:
+                    del left[cell_id]
+                    yield outcome
+
     def _stop(self, array: Array, left: dict[str, CellTask], watch: Watch, reason: str) -> Iterator[CellOutcome]:
         """Let jobs save their cells and end; yield the outcome of tasks that have ended meanwhile, then the end."""
         array.stop()
         self._wait_for_end(array, STOP_SECONDS)
         for task in list(left.values()):
-            for seen in watch.look(task):
+            for seen in watch.look(task, thoroughly=True):
                 if isinstance(seen, CellOutcome):
                     del left[task.cell.cell_id]
                     yield seen

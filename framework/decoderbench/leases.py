@@ -1,0 +1,238 @@
+"""Leases: how a process holds the folder of a cell, so that no other one trains the cell meanwhile. No torch here.
+
+By locks, which the operating system releases when their holder dies. Where those do not hold, on filesystems without
+locks and over a network, by heartbeats: a holder renews its record every few seconds, and who has seen a record
+unchanged for a minute, by its own clock, may take the folder over. Holders follow one another in a log of generations
+(`filelock.SoftReadWriteLock`), each of which one process alone can write, so two never take over at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+
+from filelock import SoftReadWriteLock, Timeout
+
+from decoderbench.errors import ConfigError, PendingCellsError
+from decoderbench.locks import holding, is_held, unsafe_locks
+from decoderbench.storage import delete, explaining, make_folder, write_atomically
+
+LOCK = "lock"
+"""The file of a cell's folder that is locked."""
+
+FOLDER = "leases"
+"""The folder of a results folder in which holders renew their records; where it exists, locks are not used."""
+
+HOLDER = "holder"
+"""The file of a cell's folder that names who holds it by heartbeats."""
+
+HEARTBEAT_SECONDS = 10.0
+"""Seconds between two renewals of a record."""
+
+STALE_SECONDS = 60.0
+"""Seconds after which a record that nobody has renewed stops counting."""
+
+WAY_OUT = "give a folder on a local disk, or --no-locks if no other process uses this one meanwhile"
+
+
+class LostLeaseError(PendingCellsError):
+    """Another process has taken a cell over, because this one has not renewed its lease for a minute."""
+
+
+class Lease:
+    """The hold of this process on the folder of a cell."""
+
+    def check(self, *, thoroughly: bool = False) -> None:
+        """Raise if another process has taken the folder over. To be called often; cheap unless `thoroughly`.
+
+        Raises:
+            LostLeaseError: it has.
+        """
+
+
+class Leases:
+    """The leases of a results folder.
+
+    Attributes:
+        results: the results folder.
+    """
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self._asked: dict[Path, float] = {}
+
+    @cached_property
+    def unsafe(self) -> str:
+        """Why locks do not keep all other processes away, as this machine sees the folder; empty if they do."""
+        return unsafe_locks(self.results)
+
+    @property
+    def by_heartbeats(self) -> bool:
+        """Whether cells are held by heartbeats: locks do not hold here, or do not for another machine."""
+        return bool(self.unsafe) or (self.results / FOLDER).is_dir()
+
+    def refuse_unsafe(self) -> None:
+        """Raise if neither locks nor heartbeats keep all other processes away; nothing is written.
+
+        Raises:
+            ConfigError: the filesystem has neither locks that hold nor hard links, or a machine that sees the folder on
+                a local disk has locked cells.
+        """
+        if not self.by_heartbeats:
+            return
+        if self.unsafe and not _has_hard_links(self.results):
+            raise ConfigError([f"--results {self.results}: {self.unsafe}, and it has no hard links; {WAY_OUT}"])
+        if locked := next(self.results.glob(f"cells/*/{LOCK}"), None):
+            raise ConfigError([self._of_two_kinds(locked.parent)])
+
+    def describe(self) -> str:
+        """Return how cells are held if that is worth a line; else an empty string."""
+        if not self.by_heartbeats:
+            return ""
+        reason = self.unsafe or f"there is a folder {FOLDER}, from a machine where locks do not hold"
+        return f"cells are held by heartbeats, as {reason}; what a dead process held is free after {STALE_SECONDS:g} s"
+
+    @contextmanager
+    def hold(self, folder: Path, *, timeout: float = 0.0) -> Iterator[Lease | None]:
+        """Hold the folder of a cell; yield None if another process still does after `timeout` seconds."""
+        if not self.by_heartbeats:
+            with holding(folder / LOCK, timeout=timeout) as held:
+                if not (self.results / FOLDER).is_dir():  # else a machine where locks do not hold has just begun here
+                    yield Lease() if held else None
+                    return
+            delete(folder / LOCK)
+        with _holding_by_heartbeats(self.results / FOLDER / folder.name, folder, timeout) as lease:
+            if lease is not None and (folder / LOCK).exists():
+                raise PendingCellsError(self._of_two_kinds(folder))
+            yield lease
+
+    def is_held(self, folder: Path) -> bool:
+        """Return whether a process of this machine holds the lock of a folder; nothing is created or changed."""
+        return is_held(folder / LOCK)
+
+    def is_free(self, folder: Path) -> bool:
+        """Return whether nobody holds a folder. By heartbeats that is found out by holding it for a moment."""
+        if not self.by_heartbeats:
+            return not self.is_held(folder)
+        if time.monotonic() - self._asked.get(folder, -HEARTBEAT_SECONDS) < HEARTBEAT_SECONDS / 2:
+            return False
+        with self.hold(folder) as lease:
+            if lease is None:
+                self._asked[folder] = time.monotonic()
+            return lease is not None
+
+    @property
+    def seconds_after_death(self) -> float:
+        """Seconds after which what a process of this machine held is free once it has died."""
+        return STALE_SECONDS + 2 * HEARTBEAT_SECONDS if self.by_heartbeats else 1.0
+
+    def _of_two_kinds(self, folder: Path) -> str:
+        return (
+            f"--results {self.results}: a machine where locks hold has locked {folder.name}, but this one or another "
+            f"cannot see locks; once nothing runs there, delete {self.results}/cells/*/{LOCK}"
+        )
+
+
+class _Beating(Lease):
+    """A lease that a thread renews."""
+
+    def __init__(self, lock: SoftReadWriteLock, folder: Path) -> None:
+        self._lock, self._file = lock, folder / HOLDER
+        self._content = f"{lock.generation} {socket.gethostname()} {os.getpid()}\n".encode()
+        self._checked = time.monotonic()
+        # Creating a file also makes a network filesystem forget which files of the folder it believes to be missing.
+        write_atomically(self._file, self._content)
+
+    def check(self, *, thoroughly: bool = False) -> None:
+        now = time.monotonic()
+        paused = now - self._checked > HEARTBEAT_SECONDS  # perhaps stopped, and with it the thread that would know
+        if self._lock.compromise is not None or ((thoroughly or paused) and not self._is_holder()):
+            raise LostLeaseError(f"another process has taken {self._file.parent.name} over")
+        self._checked = now
+
+    def release(self) -> None:
+        with suppress(OSError):
+            if self._is_holder():
+                self._file.unlink()
+        with suppress(Timeout):
+            self._lock.release(force=True)
+
+    def _is_holder(self) -> bool:
+        try:
+            return self._file.read_bytes() == self._content
+        except FileNotFoundError:
+            return False
+
+
+_locks: dict[tuple[int, Path], SoftReadWriteLock] = {}
+"""By process and path. They are kept, since each remembers since when a holder has not renewed its record."""
+
+
+@contextmanager
+def _holding_by_heartbeats(path: Path, folder: Path, timeout: float) -> Iterator[Lease | None]:
+    """Hold a folder by the record at `path`; yield None if another still holds it after `timeout` seconds."""
+    with explaining(path, doing="lock"):
+        make_folder(path.parent)
+        make_folder(folder)
+        lock = _lock_of(path.resolve())
+        lease = _Beating(lock, folder) if _acquire(lock, timeout) else None
+    try:
+        yield lease
+    finally:
+        if lease is not None:
+            with explaining(path, doing="unlock"):
+                lease.release()
+
+
+def _lock_of(path: Path) -> SoftReadWriteLock:
+    key = os.getpid(), path
+    if key not in _locks:
+        _locks[key] = SoftReadWriteLock(
+            path,
+            is_singleton=False,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            stale_threshold=STALE_SECONDS,
+        )
+    return _locks[key]
+
+
+def _acquire(lock: SoftReadWriteLock, timeout: float) -> bool:
+    """Return whether a lock was acquired. One that this process holds already is not."""
+    if _holds(lock):
+        return False
+    try:
+        lock.acquire_write(timeout=-1 if timeout == float("inf") else timeout)
+    except Timeout:
+        return False
+    except RuntimeError:
+        if not _holds(lock):
+            raise
+        return False  # another thread of this process was faster
+    return True
+
+
+def _holds(lock: SoftReadWriteLock) -> bool:
+    return lock.generation is not None
+
+
+def _has_hard_links(folder: Path) -> bool:
+    """Return whether files of a folder can have two names; unknown counts as yes, as the first file will tell."""
+    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    first, second = (place / f".decoderbench-{os.getpid()}-{number}.tmp" for number in (1, 2))
+    try:
+        first.touch()
+    except OSError:
+        return True
+    try:
+        second.hardlink_to(first)
+    except (OSError, NotImplementedError):
+        return False
+    finally:
+        for file in (first, second):
+            file.unlink(missing_ok=True)
+    return True
