@@ -238,8 +238,8 @@ class Slurm(Executor):
             if cell_id in left and (all_have_ended or all(array.has_died(job) for job in jobs)):
                 states = ", ".join(array.describe(job) for job in jobs)
                 reason = (
-                    f"{len(jobs)} jobs have died while they ran it: {states}; their output is in logs. If they ran out of "
-                    "memory, give more by --set executor.memory_per_cell=GB"
+                    f"{len(jobs)} jobs have died while they ran it: {states}; their output is in logs. If they ran "
+                    "out of memory, give more by --set executor.memory_per_cell=GB"
                 )
                 outcome = self.work.publish_failure(left[cell_id], "crashed", reason)
                 if not outcome.held:
