@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ from decoderbench.training import checkpoint, cores, timing
 
 INLINE = ("--executor", "inline")
 LOCAL = ("--executor", "local", "--jobs", "2")
+HERE = ("--device", "cpu", "-p", str(TINY_PLUGIN), "-p", starts.__file__, "--checkpoint-every", "0.001")
 COST_COLUMNS = {*Cost.model_fields, "measured", "jobs"}
 """Costs, and the conditions of their measurement."""
 
@@ -71,9 +72,7 @@ class Grid:
 
     def arguments(self, results: Path) -> list[str]:
         """Return the arguments of the command line but for the executor."""
-        plugins = ["-p", str(TINY_PLUGIN), "-p", starts.__file__]
-        where = ["--results", str(results), "--device", "cpu"]
-        return ["run", str(self.folder / "micro.toml"), *where, *plugins, "--checkpoint-every", "0.001"]
+        return ["run", str(self.folder / "micro.toml"), "--results", str(results)]
 
 
 @dataclass
@@ -118,18 +117,23 @@ class Attempt:
         """A folder for what `FileOperations` notes."""
         return self.results.with_name(f"{self.results.name}.journal")
 
-    def start(self, prepare: Callable[[], None] = nothing, *options: str) -> Child:
-        """Run the grid in a forked process; `prepare` is called in it first."""
+    def start(self, prepare: Callable[[], None] = nothing, *options: str, command: Sequence[str] = ()) -> Child:
+        """Run the grid, or another command, in a forked process; `prepare` is called in it first."""
 
         def run() -> int:
             spawn_by_fork()
             prepare()
-            return self.run_command(*options)
+            return self.run_command(*options, command=command)
 
         return fork(run, self.output)
 
-    def run_command(self, *options: str, executor: tuple[str, ...] | None = None) -> int:
+    def start_worker(self, prepare: Callable[[], None] = nothing) -> Child:
+        """Take part in a run that has written its plan, in a forked process; `prepare` is called in it first."""
+        return self.start(prepare, command=["worker", str(self.results)])
+
+    def run_command(self, *options: str, executor: tuple[str, ...] | None = None, command: Sequence[str] = ()) -> int:
         """Run the grid in this process, with little measuring and no figures; return the exit status."""
+        command = command or self.grid.arguments(self.results)
         with pytest.MonkeyPatch.context() as patch:
             leave_out_figures(patch)
             patch.setattr(cores, "SAMPLE_SECONDS", 0.0)
@@ -141,7 +145,7 @@ class Attempt:
             patch.setattr(
                 sys,
                 "argv",
-                ["decoderbench", *self.grid.arguments(self.results), *(executor or self.grid.executor), *options],
+                ["decoderbench", *command, *HERE, *(executor or self.grid.executor), *options],
             )
             try:
                 cli.main()

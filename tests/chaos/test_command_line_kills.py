@@ -13,7 +13,7 @@ from helpers.running import START
 
 from chaos import starts
 from chaos.campaign import Campaign
-from chaos.grid import Attempt, Grid, digests
+from chaos.grid import HERE, Attempt, Grid, digests
 from chaos.processes import descendants_of, wait_for_end
 
 
@@ -21,7 +21,7 @@ def start(attempt: Attempt) -> subprocess.Popen[bytes]:
     """Start the command line, the leader of a process group."""
     with attempt.output.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-c", START, *attempt.grid.arguments(attempt.results), *attempt.grid.executor],
+            [sys.executable, "-c", START, *attempt.grid.arguments(attempt.results), *HERE, *attempt.grid.executor],
             stdout=output,
             stderr=output,
             start_new_session=True,

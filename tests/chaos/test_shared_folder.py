@@ -81,6 +81,12 @@ def kill_holder(attempt: Attempt, children: list[Child], dice: random.Random) ->
     return set(), 0.0
 
 
+def beat_quickly() -> None:
+    """Hold cells by heartbeats, as where locks do not hold, and let a holder count as dead after some seconds."""
+    leases.Leases.unsafe = "locks are not used in this test"  # type: ignore[assignment]
+    leases.HEARTBEAT_SECONDS, leases.STALE_SECONDS = 0.5, 3.0
+
+
 @pytest.mark.parametrize(("size", "count"), SHARES)
 def test_processes_in_one_folder_train_each_cell_once(request: pytest.FixtureRequest, size: str, count: int) -> None:
     grid: Grid = request.getfixturevalue(size)
@@ -107,6 +113,18 @@ def test_heartbeats_do_what_locks_do(request: pytest.FixtureRequest, size: str, 
     kill_one_of_several(grid, count, "heartbeats, ", beat_quickly)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("prepare", [nothing, beat_quickly], ids=["locks", "heartbeats"])
+def test_eight_workers_train_what_a_run_has_left(six: Grid, prepare: Callable[[], None]) -> None:
+    attempt, campaign = Attempt.fresh(six), Campaign("A9 eight workers in one folder")
+    assert attempt.start(prepare, "-k", "ctc and 'seed 0'").wait() == 0
+    check_statuses([attempt.start_worker(prepare) for _ in range(8)], campaign, "worker")
+    campaign.attempts += 1
+    check_starts(attempt, campaign, "worker", set())
+    campaign.compare(attempt, "worker")
+    campaign.conclude()
+
+
 def kill_one_of_several(grid: Grid, count: int, kind: str, prepare: Callable[[], None]) -> None:
     """Run a grid by several processes at once, of which one is killed, `count` times."""
     named = f"A9 2, 4 or 8 processes in one folder, one is killed, {kind}{grid.executor[1]}"
@@ -127,12 +145,6 @@ def kill_one_of_several(grid: Grid, count: int, kind: str, prepare: Callable[[],
         longest = max([longest, *taken_over])
     campaign.remark = f"taken over within {longest:.1f} s"
     campaign.conclude()
-
-
-def beat_quickly() -> None:
-    """Hold cells by heartbeats, as where locks do not hold, and let a holder count as dead after some seconds."""
-    leases.Leases.unsafe = "locks are not used in this test"  # type: ignore[assignment]
-    leases.HEARTBEAT_SECONDS, leases.STALE_SECONDS = 0.5, 3.0
 
 
 def test_processes_without_locks_are_noticed(small: Grid) -> None:
