@@ -185,16 +185,21 @@ def check_hostile(
 
 
 @pytest.mark.parametrize(
-    ("jobs", "faults"),
-    [(1, ["segfault", "child"]), pytest.param(3, list(CRASHES), marks=pytest.mark.slow)],
-    ids=["1", "3"],
+    ("executor", "jobs", "faults"),
+    [
+        pytest.param("local", 1, ["segfault", "child"], id="local, 1 job"),
+        pytest.param("local", 3, list(CRASHES), id="local, 3 jobs", marks=pytest.mark.slow),
+        pytest.param("ray", 2, list(CRASHES), id="ray", marks=pytest.mark.chaos),
+        pytest.param("slurm", 2, list(CRASHES), id="slurm", marks=pytest.mark.chaos),
+    ],
 )
 def test_cell_that_kills_its_process_costs_only_itself_and_its_children(
-    jobs: int, faults: list[str], tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
+    executor: str, jobs: int, faults: list[str], tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
 ) -> None:
     train(hostile_grid(tiny), hostile_registry, tmp_path / "clean", executor="inline")
     grid = hostile_grid(tiny, *faults)
-    frame = train(grid, hostile_registry, tmp_path / "results", executor="local", jobs=jobs)
+    how = {"executor": executor, "executor_options": OPTIONS.get(executor), "jobs": jobs}
+    frame = train(grid, hostile_registry, tmp_path / "results", **how)
     expected = {fault: CRASHES[fault] for fault in faults}
     check_hostile(frame, tmp_path / "results", expected, digests(tmp_path / "clean"))
     check_child_is_gone(tmp_path / "results" / "cells" / frame.set_index("encoder").loc["child", "cell_id"])
@@ -224,13 +229,20 @@ def test_cell_that_hangs_in_c_is_ended_and_says_where_it_was(
     assert "in sleep_in_c" in traceback.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "executor",
+    [
+        pytest.param("local", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.chaos),
+        pytest.param("slurm", marks=pytest.mark.chaos),
+    ],
+)
 def test_cells_that_hang_are_ended_and_the_others_are_what_they_would_be(
-    tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
+    executor: str, tiny: dict[str, Any], hostile_registry: Registry, tmp_path: Path
 ) -> None:
     train(hostile_grid(tiny), hostile_registry, tmp_path / "clean", executor="inline")
-    grid = hostile_grid(tiny, *HANGS)
-    frame = train(grid, hostile_registry, tmp_path / "results", executor="local", jobs=1, cell_timeout=10.0)
+    how = {"executor": executor, "executor_options": OPTIONS.get(executor), "jobs": 1, "cell_timeout": 10.0}
+    frame = train(hostile_grid(tiny, *HANGS), hostile_registry, tmp_path / "results", **how)
     reason = "no result after 10 s (--cell-timeout); its process was ended"
     expected = {fault: ("timeout", reason, where) for fault, where in HANGS.items()}
     check_hostile(frame, tmp_path / "results", expected, digests(tmp_path / "clean"))
