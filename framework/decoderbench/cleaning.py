@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from decoderbench import leases
 from decoderbench.data.cache_folders import SECONDS_KEPT
 from decoderbench.data.image_store import read_store
 from decoderbench.errors import DataError
@@ -86,8 +87,11 @@ def find_in_results(directory: ResultsDirectory) -> Iterator[Removable]:
         if file not in starts:
             yield Removable(file, "pack of earlier settings")
     yield from (Removable(path, "temporary file") for path in find_leftovers(directory.path / "starts"))
+    for folder in sorted(directory.path.glob(f"{leases.FOLDER}/*.rw")):
+        if not (directory.path / "cells" / folder.name.removesuffix(".rw")).exists():
+            yield Removable(folder, "lease of a cell that is gone")
     for folder in sorted(path for path in directory.path.glob("cells/*") if path.is_dir()):
-        if not directory.leases.is_free(folder):
+        if directory.leases.is_held(folder):  # by heartbeats: `hold` will tell
             continue
         hold = partial(directory.hold, folder)
         if folder.name not in known:

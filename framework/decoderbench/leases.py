@@ -8,19 +8,22 @@ unchanged for a minute, by its own clock, may take the folder over. Holders foll
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import SoftReadWriteLock, Timeout
 
 from decoderbench.errors import ConfigError, PendingCellsError
 from decoderbench.locks import holding, is_held, unsafe_locks
-from decoderbench.storage import delete, explaining, make_folder, write_atomically
+from decoderbench.record_files import RESULT
+from decoderbench.storage import StorageError, delete, explaining, make_folder, write_atomically
 
 LOCK = "lock"
 """The file of a cell's folder that is locked."""
@@ -37,15 +40,23 @@ HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 """Seconds after which a record that nobody has renewed stops counting."""
 
+_NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
 WAY_OUT = "give a folder on a local disk, or --no-locks if no other process uses this one meanwhile"
 
 
 class LostLeaseError(PendingCellsError):
-    """Another process has taken a cell over, because this one has not renewed its lease for a minute."""
+    """This process has not renewed its lease of a cell for a minute, so another one may have taken the cell over."""
 
 
 class Lease:
-    """The hold of this process on the folder of a cell."""
+    """The hold of this process on the folder of a cell.
+
+    Attributes:
+        left_by: what `HOLDER` had said of a process that has left the folder without a word; empty if there is none.
+    """
+
+    left_by = b""
 
     def check(self, *, thoroughly: bool = False) -> None:
         """Raise if another process has taken the folder over. To be called often; cheap unless `thoroughly`.
@@ -85,10 +96,15 @@ class Leases:
         """
         if not self.by_heartbeats:
             return
-        if self.unsafe and not _has_hard_links(self.results):
+        if not self.can_hold():
             raise ConfigError([f"--results {self.results}: {self.unsafe}, and it has no hard links; {WAY_OUT}"])
-        if locked := next(self.results.glob(f"cells/*/{LOCK}"), None):
-            raise ConfigError([self._of_two_kinds(locked.parent)])
+        locked = (file.parent for file in self.results.glob(f"cells/*/{LOCK}"))
+        if self.unsafe and (folder := next(filter(self._may_be_locked, locked), None)):
+            raise ConfigError([self._of_two_kinds(folder)])
+
+    def can_hold(self) -> bool:
+        """Return whether this machine can hold cells: by locks, or by heartbeats, which take hard links."""
+        return not self.unsafe or _has_hard_links(self.results)
 
     def describe(self) -> str:
         """Return how cells are held if that is worth a line; else an empty string."""
@@ -100,14 +116,18 @@ class Leases:
     @contextmanager
     def hold(self, folder: Path, *, timeout: float = 0.0) -> Iterator[Lease | None]:
         """Hold the folder of a cell; yield None if another process still does after `timeout` seconds."""
-        if not self.by_heartbeats:
-            with holding(folder / LOCK, timeout=timeout) as held:
-                if not (self.results / FOLDER).is_dir():  # else a machine where locks do not hold has just begun here
-                    yield Lease() if held else None
+        with ExitStack() as stack:
+            if not self.unsafe and (not self.by_heartbeats or (folder / LOCK).exists()):
+                if not stack.enter_context(holding(folder / LOCK, timeout=timeout)):
+                    yield None
                     return
-            delete(folder / LOCK)
-        with _holding_by_heartbeats(self.results / FOLDER / folder.name, folder, timeout) as lease:
-            if lease is not None and (folder / LOCK).exists():
+                stack.callback(self._delete_useless_lock, folder)
+                if not self.by_heartbeats:  # else a machine where locks do not hold has begun here
+                    yield Lease()
+                    return
+            record = self.results / FOLDER / folder.name
+            lease = stack.enter_context(_holding_by_heartbeats(record, folder, timeout))
+            if lease is not None and self.unsafe and self._may_be_locked(folder):
                 raise PendingCellsError(self._of_two_kinds(folder))
             yield lease
 
@@ -126,10 +146,14 @@ class Leases:
                 self._asked[folder] = time.monotonic()
             return lease is not None
 
-    @property
-    def seconds_after_death(self) -> float:
-        """Seconds after which what a process of this machine held is free once it has died."""
-        return STALE_SECONDS + 2 * HEARTBEAT_SECONDS if self.by_heartbeats else 1.0
+    def _delete_useless_lock(self, folder: Path) -> None:
+        """Delete the file of a lock that this process holds, so that machines that cannot see locks may go on."""
+        if self.by_heartbeats:
+            delete(folder / LOCK)
+
+    def _may_be_locked(self, folder: Path) -> bool:
+        """Return whether a machine that sees the folder on a local disk may be training the cell."""
+        return (folder / LOCK).exists() and not (folder / RESULT).exists()
 
     def _of_two_kinds(self, folder: Path) -> str:
         return (
@@ -144,29 +168,48 @@ class _Beating(Lease):
     def __init__(self, lock: SoftReadWriteLock, folder: Path) -> None:
         self._lock, self._file = lock, folder / HOLDER
         self._content = f"{lock.generation} {socket.gethostname()} {os.getpid()}\n".encode()
-        self._checked = time.monotonic()
+        self._checked = _clock()
+        self.left_by = holder_of(folder)
         # Creating a file also makes a network filesystem forget which files of the folder it believes to be missing.
         write_atomically(self._file, self._content)
 
     def check(self, *, thoroughly: bool = False) -> None:
-        now = time.monotonic()
+        now = _clock()
         paused = now - self._checked > HEARTBEAT_SECONDS  # perhaps stopped, and with it the thread that would know
         if self._lock.compromise is not None or ((thoroughly or paused) and not self._is_holder()):
-            raise LostLeaseError(f"another process has taken {self._file.parent.name} over")
+            raise LostLeaseError(f"the lease of {self._file.parent.name} was lost, another process may have it")
         self._checked = now
 
     def release(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, StorageError):
             if self._is_holder():
                 self._file.unlink()
-        with suppress(Timeout):
-            self._lock.release(force=True)
+        self._lock.release(force=True)
 
     def _is_holder(self) -> bool:
-        try:
-            return self._file.read_bytes() == self._content
-        except FileNotFoundError:
-            return False
+        return holder_of(self._file.parent) == self._content
+
+
+def holder_of(folder: Path) -> bytes:
+    """Return what names the process that holds, or held until it died, a folder by heartbeats; empty if none does.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    file = folder / HOLDER
+    try:
+        with explaining(file, doing="read"):
+            return file.read_bytes()
+    except StorageError as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOENT, errno.ESTALE):  # replaced by another machine
+            return b""
+        raise
+
+
+def _clock() -> float:
+    """Return seconds that pass while the machine is suspended too, as far as it has such a clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 _locks: dict[tuple[int, Path], SoftReadWriteLock] = {}
@@ -179,8 +222,13 @@ def _holding_by_heartbeats(path: Path, folder: Path, timeout: float) -> Iterator
     with explaining(path, doing="lock"):
         make_folder(path.parent)
         make_folder(folder)
-        lock = _lock_of(path.resolve())
-        lease = _Beating(lock, folder) if _acquire(lock, timeout) else None
+        lease, lock = None, _lock_of(path.resolve())
+        if _acquire(lock, timeout):
+            try:
+                lease = _Beating(lock, folder)
+            except BaseException:
+                lock.release(force=True)
+                raise
     try:
         yield lease
     finally:
@@ -221,17 +269,22 @@ def _holds(lock: SoftReadWriteLock) -> bool:
 
 
 def _has_hard_links(folder: Path) -> bool:
-    """Return whether files of a folder can have two names; unknown counts as yes, as the first file will tell."""
+    """Return whether files of a folder can have two names. Two files with names of their own are there for a moment.
+
+    Unknown counts as yes, as the first file will tell.
+    """
     place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    first, second = (place / f".decoderbench-{os.getpid()}-{number}.tmp" for number in (1, 2))
+    first, second = (place / f".decoderbench.{uuid4().hex}.tmp" for _ in range(2))
     try:
         first.touch()
     except OSError:
         return True
     try:
         second.hardlink_to(first)
-    except (OSError, NotImplementedError):
+    except NotImplementedError:
         return False
+    except OSError as error:
+        return error.errno not in _NO_LINKS
     finally:
         for file in (first, second):
             file.unlink(missing_ok=True)

@@ -244,6 +244,7 @@ class ResultsDirectory:
             for folder in (directory.parent, self.path, self.path.parent):
                 sync_folder(folder)  # a process may have created it and been killed before it could do this
         artifacts = collect_artifacts(directory)
+        self.check_lease(record.cell, thoroughly=True)
         self.update(record.model_copy(update={"format": FORMAT, "artifacts": artifacts}))
         delete_checkpoints(directory)
 
@@ -301,6 +302,11 @@ class ResultsDirectory:
         if (lease := self._held.get(self.cell_directory(cell))) is not None:
             lease.check(thoroughly=thoroughly)
 
+    def left_by(self, cell: Cell) -> bytes:
+        """Return what named the process that has left a cell without a word, before this one held it by heartbeats."""
+        lease = self._held.get(self.cell_directory(cell))
+        return b"" if lease is None else lease.left_by
+
     def is_leased(self, cell: Cell) -> bool:
         """Return whether a process of this machine holds the lock of a cell; nothing is created or changed."""
         return self.leases.is_held(self.cell_directory(cell))
@@ -316,8 +322,9 @@ class ResultsDirectory:
         once a file was created in the same folder.
         """
         if self.leases.by_heartbeats:
-            with suppress(OSError), tempfile.NamedTemporaryFile(dir=self.cell_directory(cell), suffix=".tmp"):
-                pass
+            folder = self.cell_directory(cell)
+            with suppress(OSError), tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=f".{os.getpid()}.tmp"):
+                pass  # hidden, so that it becomes no part of a result
 
     @contextmanager
     def hold(self, folder: Path, *, timeout: float = 0.0) -> Iterator[bool]:

@@ -100,7 +100,7 @@ class Resume:
             record = self.directory.read(cell)
             if record is None or record.status not in FAILED:
                 continue
-            with self.directory.lease(cell) as held:  # else another process is trying it again already
+            with self.directory.lease(cell, timeout=1.0) as held:  # else another process is trying it again already
                 if held and same_result(record, self.directory.read(cell)):
                     self.directory.delete_result(cell)
 

@@ -7,7 +7,6 @@ locks, it is running if `progress.json` is fresh or changes between two looks, s
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from decoderbench.errors import DataError
 from decoderbench.record_files import read_result
 from decoderbench.records import FAILED, Plan, RunRecord
 from decoderbench.results_directory import ResultsDirectory
+from decoderbench.storage import is_alive
 
 FRESH_SECONDS = 60.0
 """A cell whose lock cannot be seen is running if its `progress.json` has changed within this time."""
@@ -172,7 +172,7 @@ class StatusReader:
         progress = read_progress(folder)
         held: bool | None = self.directory.is_leased(cell)
         unsure = False
-        if not held and progress is not None and (progress.host != self._host or _is_alive(progress.pid)):
+        if not held and progress is not None and (progress.host != self._host or is_alive(progress.pid)):
             held = self._changes(cell, folder, progress)
             unsure = held is None
         if held:
@@ -235,23 +235,6 @@ def _seconds_per_step(cell: CellState) -> float | None:
     if cell.progress is not None and cell.progress.seconds_per_step is not None:
         return cell.progress.seconds_per_step
     return None if cell.seconds is None else cell.seconds / cell.cell.training.steps
-
-
-def _is_alive(pid: int) -> bool:
-    """Return whether a process of this machine exists and has not ended, as far as that can be told."""
-    if os.name != "posix":  # a signal of 0 would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        pass
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):  # a system without /proc
-        return True
-    return state not in ("Z", "X")  # it has ended, and its parent has not asked for its status yet
 
 
 def _signature(path: Path) -> object:

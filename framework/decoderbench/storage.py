@@ -177,7 +177,7 @@ def find_leftovers(folder: Path, *, all_of_them: bool = False) -> list[Path]:
     return [
         path
         for path in sorted(folder.glob(".*.tmp"))
-        if all_of_them or ((pid := path.name.split(".")[-2]).isdecimal() and not _is_alive(int(pid)))
+        if all_of_them or ((pid := path.name.split(".")[-2]).isdecimal() and not _is_writing(int(pid)))
     ]
 
 
@@ -188,17 +188,26 @@ def remove_leftovers(folder: Path, *, all_of_them: bool = False) -> None:
             path.unlink()
 
 
-def _is_alive(pid: int) -> bool:
-    """Return whether another process has this number; this one is not writing while it looks for leftovers."""
-    if os.name != "posix" or pid == os.getpid():
-        return False  # elsewhere an open file cannot be deleted anyway
+def _is_writing(pid: int) -> bool:
+    """Return whether another process may be writing; elsewhere than on POSIX an open file cannot be deleted anyway."""
+    return os.name == "posix" and pid != os.getpid() and is_alive(pid)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine exists and has not ended, as far as that can be told."""
+    if os.name != "posix":  # a signal of 0 would end it
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
+    except OSError:
         pass
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # a system without /proc
+        return True
+    return state not in ("Z", "X")  # it has ended, and its parent has not asked for its status yet
 
 
 @contextmanager

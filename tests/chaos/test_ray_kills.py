@@ -15,7 +15,7 @@ from helpers.ray_machines import RAY, kill_agents
 from chaos import starts
 from chaos.campaign import Campaign
 from chaos.grid import LOCAL, Attempt, Grid
-from chaos.processes import Child
+from chaos.processes import Child, descendants_of
 
 pytest.importorskip("ray")
 
@@ -70,24 +70,27 @@ def wait_for_starts(attempt: Attempt, child: Child, count: int) -> bool:
 
 def kill_one(attempt: Attempt, dice: random.Random, victim: str, campaign: Campaign) -> str:
     """Start a run, kill a process once some more cells have started, and wait for what the run makes of it."""
-    before = sum(attempt.starts().values())
+    before = len(attempt.events())
     child = attempt.start()
-    if not wait_for_starts(attempt, child, before + dice.randint(1, 3)):
+    if not wait_for_starts(attempt, child, sum(attempt.starts().values()) + dice.randint(1, 3)):
+        campaign.failures += [
+            f"exit status {status}: {child.printed()}" for status in [child.wait()] if status not in (0, 1)
+        ]
         return ""
     time.sleep(dice.uniform(0, 0.2))
-    killed = True
+    killed = False
     if victim == "run":
         killed = child.kill()
     elif victim == "actor":
         killed = bool(kill_agents())
         campaign.failures += [f"exit status {status}: {child.printed()}" for status in [child.wait()] if status]
     else:
-        busy = {cell: pid for event, cell, pid, _ in attempt.events() if event == "started"}
-        ended = {cell for event, cell, _, _ in attempt.events() if event == "finished"}
-        for cell, pid in busy.items():
-            if cell not in ended:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        events = attempt.events()[before:]
+        ended = {cell for event, cell, _, _ in events if event == "finished"}
+        for process in {pid for event, cell, pid, _ in events if event == "started" and cell not in ended}:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+                killed = True
         campaign.failures += [
             f"exit status {status}: {child.printed()}" for status in [child.wait()] if status not in (0, 1)
         ]
@@ -123,13 +126,14 @@ def test_runs_by_ray_and_local_in_one_folder_train_each_cell_once(grid: Grid, at
         finally:
             grid.executor = BY_RAY
         running: set[str] = set()
-        if wait_for_starts(attempt, local, dice.randint(1, 4)) and local.kill_group():
-            campaign.faults += 1
-            running = {cell for event, cell, _, _ in attempt.events() if event == "started"}
-            running -= {cell for event, cell, _, _ in attempt.events() if event == "finished"}
+        if wait_for_starts(attempt, local, dice.randint(1, 4)):
+            processes = {local.pid, *descendants_of(local.pid)}
+            if local.kill_group():
+                campaign.faults += 1
+                running = {cell for event, cell, pid, _ in attempt.events() if event == "started" and pid in processes}
         campaign.attempts += 1
-        for child in (local, by_ray):
-            if (status := child.wait()) not in (0, -signal.SIGKILL):
+        for child, allowed in ((local, (0, -signal.SIGKILL)), (by_ray, (0,))):
+            if (status := child.wait()) not in allowed:
                 campaign.failures.append(f"seed {seed}: exit status {status}: {child.printed()}")
         for cell, count in attempt.starts().items():
             if count > 1 + (cell in running):

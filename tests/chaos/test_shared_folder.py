@@ -1,6 +1,8 @@
 """A9: several processes run one grid in one folder; each cell is trained once, and a killed holder's cell again."""
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
 
@@ -54,6 +56,9 @@ def run_together(grid: Grid, seed: int, campaign: Campaign, prepare: Callable[[]
     check_statuses(children, campaign, label)
     check_starts(attempt, campaign, label, set())
     campaign.compare(attempt, label)
+    if prepare is beat_quickly:
+        assert (attempt.results / leases.FOLDER).is_dir()
+        assert not list(attempt.results.glob(f"cells/*/{leases.LOCK}"))
 
 
 def kill_holder(attempt: Attempt, children: list[Child], dice: random.Random) -> tuple[set[str], float]:
@@ -147,7 +152,30 @@ def kill_one_of_several(grid: Grid, count: int, kind: str, prepare: Callable[[],
     campaign.conclude()
 
 
-def test_processes_without_locks_are_noticed(small: Grid) -> None:
-    campaign = Campaign("without locks")
-    run_together(small, 0, campaign, mutants.lock_nothing)
+@pytest.mark.parametrize("mutate", [mutants.lock_nothing, mutants.share_leases])
+def test_processes_that_hold_nothing_are_noticed(small: Grid, mutate: Callable[[], None]) -> None:
+    campaign = Campaign("without leases")
+    run_together(small, 0, campaign, mutate)
     assert campaign.failures
+
+
+@pytest.mark.slow
+def test_process_that_was_paused_leaves_its_cell_to_the_one_that_has_taken_it_over(small: Grid) -> None:
+    attempt, campaign = Attempt.fresh(small), Campaign("A9 a paused process")
+    paused = attempt.start(beat_quickly)
+    while not (begun := attempt.starts()):
+        assert paused.poll() is None, paused.printed()
+    os.kill(paused.pid, signal.SIGSTOP)
+    (cell,) = begun
+    assert not (attempt.results / "cells" / cell / "result.json").exists()
+    other = attempt.start(beat_quickly)
+    while attempt.starts()[cell] < 2:
+        assert other.poll() is None, other.printed()
+        time.sleep(0.01)
+    os.kill(paused.pid, signal.SIGCONT)
+    check_statuses([paused, other], campaign, "paused")
+    assert [pid for event, which, pid, _ in attempt.events() if (event, which) == ("finished", cell)] == [other.pid]
+    campaign.attempts += 1
+    check_starts(attempt, campaign, "paused", {cell})
+    campaign.compare(attempt, "paused")
+    campaign.conclude()

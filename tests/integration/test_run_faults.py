@@ -200,7 +200,7 @@ def test_run_waits_for_the_record_of_a_cell_that_another_process_holds(
         with caplog.at_level("INFO"):
             frame = train(tiny, tiny_registry, tmp_path).set_index("decoder")
     assert observer.started == ["ctc", "attention"]
-    assert f"waiting for {cell.title}, which another process is training" in caplog.text
+    assert f"waiting for {cell.title}, which another process holds" in caplog.text
     assert list(frame["status"]) == ["done"] * 3
     assert frame.loc["loop", "exact_match"] == 0.125  # the record of the other process
 

@@ -1,15 +1,21 @@
 """Leases by heartbeats: who holds a cell where locks do not hold, and what happens to a holder that stops."""
 
+import errno
+import os
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from helpers.recording import make_cell, make_record
 
 from decoderbench import leases
 from decoderbench.errors import ConfigError, PendingCellsError
+from decoderbench.execution.death import Death, find_death, outcome_of_death
 from decoderbench.leases import Leases, LostLeaseError
+from decoderbench.registry.executor import CellTask
 from decoderbench.results_directory import ResultsDirectory
+from decoderbench.storage import StorageError
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +55,12 @@ def test_holder_that_stops_loses_the_cell_and_is_told_before_it_writes(
     paused, other = ResultsDirectory(tmp_path), ResultsDirectory(tmp_path)
     with paused.lease(cell) as held:
         assert held
-        (lock,) = leases._locks.values()
-        lock._hold.heartbeat_stop.set()  # as if the process were stopped, and its thread with it
+        stop_beating()
         as_another_process(monkeypatch)
         assert not other.is_free(cell)
         with other.lease(cell, timeout=5) as taken:
             assert taken
-            with pytest.raises(LostLeaseError, match=f"another process has taken {cell.cell_id} over"):
+            with pytest.raises(LostLeaseError, match=f"the lease of {cell.cell_id} was lost"):
                 paused.check_lease(cell)  # a pause longer than a heartbeat is enough to look
             with pytest.raises(LostLeaseError):
                 paused.publish(make_record(cell))
@@ -64,42 +69,52 @@ def test_holder_that_stops_loses_the_cell_and_is_told_before_it_writes(
     assert other.read(cell) is not None
 
 
-def test_holder_that_has_died_is_waited_for_and_its_cell_is_free(
+def stop_beating() -> None:
+    """Let the one lease of this process be renewed no more, as if the process were stopped or dead."""
+    (lock,) = leases._locks.values()
+    lock._hold.heartbeat_stop.set()  # type: ignore[union-attr]
+
+
+def test_holder_that_has_died_is_waited_for_and_then_its_cell_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "cells" / "cell"
     holder = Leases(tmp_path).hold(folder)
     assert holder.__enter__() is not None
-    (lock,) = leases._locks.values()
-    lock._hold.heartbeat_stop.set()
+    stop_beating()
     as_another_process(monkeypatch)
     other, begin = Leases(tmp_path), time.monotonic()
     assert not other.is_free(folder)
-    assert other.seconds_after_death < 1
-    with other.hold(folder, timeout=other.seconds_after_death) as taken:
+    while not other.is_free(folder):
+        assert time.monotonic() - begin < 5
+        time.sleep(0.02)
+    assert time.monotonic() - begin > 0.4
+    with other.hold(folder) as taken:
         assert taken is not None
-    assert 0.4 < time.monotonic() - begin < 3
+        assert taken.left_by == b""  # who has looked has ended properly
 
 
-def test_where_one_machine_cannot_see_locks_none_uses_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_that_cannot_see_locks_leaves_cells_that_may_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "cells" / "cell"
-    network = Leases(tmp_path)
+    network, local = Leases(tmp_path), Leases(tmp_path)
+    assert network.unsafe
     monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "")
-    local = Leases(tmp_path)
     assert local.unsafe == ""
+    way_out = r"has locked cell, but .* once nothing runs there, delete .*/cells/\*/lock"
     with local.hold(folder) as held:
         assert held is not None
-        assert (folder / "lock").exists()
         assert local.is_held(folder)
-    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "nfs4")
-    assert network.by_heartbeats
-    way_out = r"has locked cell, but .* once nothing runs there, delete .*/cells/\*/lock"
-    with pytest.raises(ConfigError, match=way_out):
-        network.refuse_unsafe()
-    with pytest.raises(PendingCellsError, match=way_out), network.hold(folder):
-        pass
-    assert local.by_heartbeats  # as soon as a machine that cannot see locks has begun
-    (folder / "lock").unlink()
+        with pytest.raises(ConfigError, match=way_out):
+            network.refuse_unsafe()
+        with pytest.raises(PendingCellsError, match=way_out), network.hold(folder):
+            pass
+        assert local.by_heartbeats  # as soon as another machine has tried
+        with Leases(tmp_path).hold(folder) as again:  # of the machine that sees the lock
+            assert again is None
+        assert (folder / "lock").exists()
+    assert not (folder / "lock").exists()  # who has locked it has seen that others cannot see that
     network.refuse_unsafe()
     with network.hold(folder) as held, local.hold(folder) as again:
         assert (held is not None, again) == (True, None)
@@ -108,16 +123,95 @@ def test_where_one_machine_cannot_see_locks_none_uses_them(tmp_path: Path, monke
         assert not (folder / "lock").exists()
 
 
+def test_lock_that_nobody_holds_is_deleted_by_a_machine_that_can_tell_and_ignored_once_there_is_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, waiting = (tmp_path / "cells" / name for name in ("done", "waiting"))
+    network, local = Leases(tmp_path), Leases(tmp_path)
+    assert network.unsafe
+    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "")
+    for folder in (done, waiting):
+        with local.hold(folder) as held:
+            assert held is not None
+    (done / "result.json").write_text("{}")
+    with network.hold(done) as held:
+        assert held is not None
+    with pytest.raises(PendingCellsError), network.hold(waiting):
+        pass
+    with local.hold(waiting) as held:
+        assert held is not None
+    assert not (waiting / "lock").exists()
+    network.refuse_unsafe()
+
+
+def test_lease_is_not_kept_by_a_process_that_could_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cells" / "cell"
+    fail = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "write_atomically", lambda path, content: raise_error(fail))
+        with pytest.raises(StorageError, match=r"disk"):
+            Leases(tmp_path).hold(folder).__enter__()
+    with Leases(tmp_path).hold(folder) as held:
+        assert held is not None
+
+
+def test_holder_that_cannot_be_read_ends_the_run_and_fails_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Leases(tmp_path).hold(tmp_path / "cells" / "cell") as held:
+        assert held is not None
+        for number, error in ((errno.EIO, StorageError), (errno.ESTALE, LostLeaseError)):
+            fail = OSError(number, os.strerror(number))
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "read_bytes", lambda path, fail=fail: raise_error(fail))
+                with pytest.raises(error):
+                    held.check(thoroughly=True)
+        held.check(thoroughly=True)
+
+
+def raise_error(error: OSError) -> NoReturn:
+    raise error
+
+
+def test_death_of_a_process_is_published_by_whoever_holds_its_cell_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell()
+    task = CellTask(cell, {})
+    dead, waiting = ResultsDirectory(tmp_path), ResultsDirectory(tmp_path)
+    lease = dead.lease(cell)
+    assert lease.__enter__()
+    stop_beating()
+    death = Death("crashed", "its process was killed by SIGKILL")
+    death.leave(dead, task)
+    assert not (dead.cell_directory(cell) / ".death.json").exists()  # this process is alive
+    monkeypatch.setattr("decoderbench.execution.death.is_alive", lambda pid: False)
+    death.leave(dead, task)
+    as_another_process(monkeypatch)
+    with waiting.lease(cell, timeout=5) as held:
+        assert held
+        assert find_death(waiting, task) == death
+        assert outcome_of_death(waiting, task, death).new
+    with waiting.lease(cell) as held:
+        assert held
+        assert find_death(waiting, task) is None
+    record = waiting.read(cell)
+    assert record is not None
+    assert list(record.artifacts) == ["cell.json"]
+    assert (record.status, record.reason) == ("crashed", death.reason)
+
+
 def test_run_that_had_begun_with_locks_changes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "")
     local, folder = Leases(tmp_path), tmp_path / "cells" / "cell"
     assert not local.by_heartbeats
-    monkeypatch.setattr(Leases, "by_heartbeats", False)  # it has looked before the folder was there
+    looks = iter([False])  # the first look comes before the folder is there
     (tmp_path / leases.FOLDER).mkdir()
+    monkeypatch.setattr(Leases, "by_heartbeats", property(lambda self: next(looks, True)))
     with local.hold(folder) as held:
         assert held is not None
-        assert not (folder / "lock").exists()
         assert (folder / "holder").exists()
+    assert not (folder / "lock").exists()
 
 
 def test_full_disk_is_named(tmp_path: Path) -> None:

@@ -6,19 +6,20 @@ import copy
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from decoderbench.cell_progress import ProgressFile
-from decoderbench.conditions import GIVEN
 from decoderbench.config.cell import Cell
 from decoderbench.data.image_store import DamagedImagesError
 from decoderbench.deadline import Deadline
 from decoderbench.errors import PendingCellsError
 from decoderbench.exception_text import format_traceback
+from decoderbench.execution.death import find_death, outcome_of_death
+from decoderbench.execution.origin import with_origin
 from decoderbench.execution.resident_data import ResidentData
 from decoderbench.kinds import AXES
 from decoderbench.leases import LostLeaseError
@@ -72,6 +73,8 @@ class CellRunner:
                 found = self.directory.read(cell)
                 if found is not None and not same_result(found, task.superseded):
                     return CellOutcome(cell, found)
+                if (death := find_death(self.directory, task)) is not None:
+                    return outcome_of_death(self.directory, task, death)
                 self.deadline.check(f"before {cell.title}")
                 self._refuse_changed_sources(task)
                 self.directory.delete_result(cell)
@@ -80,7 +83,7 @@ class CellRunner:
                     record = with_origin(self._run(task, _noting(progress, report), progress), task.environment)
                 self.directory.publish(record)
         except LostLeaseError as error:
-            logger.warning("%s: %s; it goes on there", cell.title, error.reason)
+            logger.warning("%s: %s", cell.title, error.reason)
             return CellOutcome(cell, held=True)
         except PendingCellsError as error:
             return CellOutcome(cell, ended=error)
@@ -192,20 +195,3 @@ def _noting(progress: ProgressFile, report: Report) -> Report:
         report(event)
 
     return note_and_report
-
-
-def with_origin(record: RunRecord, environment: Mapping[str, str]) -> RunRecord:
-    """Return a record that states its origin, whatever the trainer that made it has stated.
-
-    Where a component or trainer has changed a condition of the run, such as the threads, both values are stated.
-    """
-    if record.status == "infeasible":
-        return record
-    stated = record.environment
-    given = {f"{GIVEN}{name}": value for name, value in environment.items() if stated.get(name, value) != value}
-    return record.model_copy(
-        update={
-            "device": record.device or environment.get("machine", ""),
-            "environment": {**environment, **stated, **given},
-        }
-    )

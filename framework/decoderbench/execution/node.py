@@ -32,15 +32,15 @@ class Node:
     """Runs cells on this machine for a run on another one. A context manager.
 
     Attributes:
-        sees_results: whether the results folder of the run is here too. If not, results are made in a temporary folder,
-            and `take_files` hands them over.
+        sees_results: whether the results folder of the run is here too, and results can be written there. If not, they
+            are made in a temporary folder, and `take_files` hands them over.
         missing: the files of the run, by their paths there, that have to be sent here before `open`.
     """
 
     def __init__(self, traveling: TravelingWork) -> None:
         """Find what is missing; wait while another process of this machine receives the same images."""
         self._traveling, self._work = traveling, traveling.work
-        self.sees_results = traveling.mark.exists()
+        self.sees_results = traveling.mark.exists() and self._can_write()
         self._stack, self._locks = ExitStack(), ExitStack()
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="decoderbench-node-")))
         self._results = self._work.results if self.sees_results else self._folder / "results"
@@ -122,6 +122,11 @@ class Node:
         """End what is running, and delete what was only for this run."""
         self._stack.close()
         self._locks.close()
+
+    def _can_write(self) -> bool:
+        return os.access(self._work.results, os.W_OK) and (
+            not self._work.locking or self._work.directory().leases.can_hold()
+        )
 
     def _find_images(self, folder: Path) -> Path:
         """Return where the images of a folder are here, or will be once they were sent."""

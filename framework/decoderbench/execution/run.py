@@ -93,7 +93,7 @@ class Run:
             for task in held:
                 if task.cell.cell_id not in told:
                     told.add(task.cell.cell_id)
-                    logger.info("waiting for %s, which another process is training", task.cell.title)
+                    logger.info("waiting for %s, which another process holds", task.cell.title)
             tasks = self._wait_for_others(held)
 
     def _wait_for_others(self, tasks: list[CellTask]) -> list[CellTask]:

@@ -31,7 +31,7 @@ from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import package_digest, plugin_files
 from decoderbench.storage import delete, write_atomically
 
-OF_THE_PROCESS = {"lock", "holder", "progress.json"}
+OF_THE_PROCESS = {"lock", "holder", ".death.json", "progress.json"}
 """Files of a cell's folder that are of no use on another machine."""
 
 CHUNK_BYTES = 64 * 2**20
@@ -138,16 +138,20 @@ class Reserved:
         cell = self._task.cell
         with self._stack:
             try:
-                self._directory.check_lease(cell, thoroughly=True)
+                self.keep(files)
             except LostLeaseError:
                 return CellOutcome(cell, held=True)
-            self.keep(files)
             delete_checkpoints(self._folder)
             return CellOutcome(cell, self._directory.check(cell), new=True)
 
     def keep(self, files: Mapping[str, bytes]) -> None:
-        """Write what a machine has made of a cell that it had to stop, such as checkpoints; a result comes last."""
+        """Write what a machine has made of a cell that it had to stop, such as checkpoints; a result comes last.
+
+        Raises:
+            LostLeaseError: another process has taken the cell over.
+        """
         for name in sorted(files, key=lambda name: name == RESULT):
+            self._directory.check_lease(self._task.cell, thoroughly=True)
             write_atomically(self._folder / name, files[name])
 
     def release(self) -> None:

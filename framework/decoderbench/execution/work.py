@@ -10,18 +10,17 @@ from typing import Any
 
 import torch
 
-from decoderbench.cell_progress import FILE as PROGRESS
 from decoderbench.conditions import SOURCE_OF_DATASET
 from decoderbench.config.cell import Cell
 from decoderbench.deadline import Deadline
 from decoderbench.errors import PendingCellsError
-from decoderbench.exception_text import to_printable_line, to_printable_text
-from decoderbench.execution.cell_runner import CellRunner, describe_wrappers, with_origin
+from decoderbench.execution.cell_runner import CellRunner, describe_wrappers
+from decoderbench.execution.death import Death, outcome_of_death
 from decoderbench.execution.jobs import BASE_BYTES
 from decoderbench.execution.output import CellOutput
 from decoderbench.execution.resident_data import DataSource, ResidentData
 from decoderbench.kinds import KINDS
-from decoderbench.records import RunRecord, Status, same_result
+from decoderbench.records import Status, same_result
 from decoderbench.registry.executor import CellOutcome, CellTask
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import PROJECT
@@ -30,7 +29,6 @@ from decoderbench.registry.plugin_sources import PluginSources
 from decoderbench.registry.registry import Registry
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import package_digest
-from decoderbench.storage import delete, write_atomically
 from decoderbench.training import trainer
 from decoderbench.training.devices import start_device
 from decoderbench.training.provenance import describe_environment
@@ -141,22 +139,20 @@ class CellWork:
         return CellOutput(self.directory().cell_directory(cell) / "output.txt")
 
     def publish_failure(self, task: CellTask, status: Status, reason: str, details: str = "") -> CellOutcome:
-        """Publish the record of a cell whose process has died, unless it had published one or another took over."""
-        cell, directory = task.cell, self.directory()
-        with directory.lease(cell, timeout=directory.leases.seconds_after_death) as leased:
+        """Publish the record of a cell whose process has died, unless it had published one or another took over.
+
+        Where a dead process holds its cell for another minute, the outcome is `held`, and whoever gets the cell
+        publishes the record.
+        """
+        cell, directory, death = task.cell, self.directory(), Death(status, reason, details)
+        with directory.lease(cell, timeout=1.0) as leased:
             if not leased:
+                death.leave(directory, task)
                 return CellOutcome(cell, held=True)
             found = directory.read(cell)
             if found is not None and not same_result(found, task.superseded):
                 return CellOutcome(cell, found, new=True)
-            directory.delete_result(cell)
-            delete(directory.cell_directory(cell) / PROGRESS)
-            if details:
-                write_atomically(directory.cell_directory(cell) / "traceback.txt", to_printable_text(details).encode())
-            record = RunRecord(cell=cell, status=status, reason=to_printable_line(reason))
-            record = with_origin(record, task.environment)
-            directory.publish(record)
-        return CellOutcome(cell, record, new=True)
+            return outcome_of_death(directory, task, death)
 
 
 def objects_of(plugins: Plugins) -> list[str]:

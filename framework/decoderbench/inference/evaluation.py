@@ -196,7 +196,7 @@ def evaluate_models(
             device=device_name(device),
             environment=environment | describe_arithmetic(device) | {"trained_cell": model.cell.cell_id},
         )
-        with directory.lease(cell) as leased:
+        with directory.lease(cell, timeout=1.0) as leased:
             if not leased:
                 raise PendingCellsError(f"another process writes {directory.cell_directory(cell)}")
             directory.delete_result(cell)

@@ -127,7 +127,7 @@ def _copy(entry: Entry, known: RunRecord | None, target: ResultsDirectory) -> No
     assert entry.record is not None
     cell, origin = entry.cell, entry.source.directory
     folder = origin.cell_directory(cell)
-    with target.lease(cell) as held:
+    with target.lease(cell, timeout=1.0) as held:
         if not held:
             raise PendingCellsError(f"{target.path}: a run is working on {cell.title}; merge once it has ended")
         _refuse_new_result(entry, known, target)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from decoderbench.errors import DivergedError, PendingCellsError
+from decoderbench.leases import LostLeaseError
 from decoderbench.model.module_state import difference, load_state, state_of
 from decoderbench.records import append_line
 from decoderbench.registry.context import Resumable
@@ -72,7 +73,7 @@ class Attempt:
         self._trainer = trainer
         try:
             yield
-        except StorageError:
+        except (StorageError, LostLeaseError):
             raise
         except PendingCellsError as end:
             end.saved_step = self._save_at_end(trainer)

@@ -139,8 +139,8 @@ class LocalContext:
         self._between_steps("between two steps")
 
     def _between_steps(self, where: str) -> None:
+        self.deadline.check(where)  # first: a cell that another process has taken over is not saved
         self._attempt.save_if_due()
-        self.deadline.check(where)
 
     def resuming(self, trainer: Resumable) -> AbstractContextManager[None]:
         """Continue a cell in the block, from its last checkpoint if it has one, and save checkpoints of it."""

@@ -20,17 +20,20 @@ class Deaths:
         """
         self.folder, self.retries = folder, retries
 
-    def note_start(self, cell_id: str, job_id: str) -> None:
-        """Count a job that begins a cell; until `forget` is called, it may have died with it."""
+    def begin(self, cell_id: str, job_id: str) -> Path:
+        """Count a job that begins a cell, until its file is deleted: it may have died with the cell."""
+        file = self.folder / f"{cell_id}@{job_id}@{uuid4().hex[:8]}"
         with suppress(OSError):  # a full disk: then nothing is counted
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / f"{cell_id}@{job_id}@{uuid4().hex[:8]}").touch()
+            file.touch()
+        return file
 
-    def forget(self, cell_id: str, job_id: str) -> None:
-        """Count a job no longer that has ended a cell, whatever came out."""
-        for name in self._names():
-            if name.startswith(f"{cell_id}@{job_id}@"):
-                (self.folder / name).unlink(missing_ok=True)
+    def open(self) -> None:
+        """Make the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def refresh(self) -> None:
+        """Let a network filesystem list the folder anew, as it does once a file was created there."""
+        self.begin("", "").unlink(missing_ok=True)
 
     def too_many(self) -> dict[str, list[str]]:
         """Return the cells that more jobs have begun and not ended than `retries`, each with these jobs.

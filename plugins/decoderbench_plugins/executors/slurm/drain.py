@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,7 @@ class Drain:
         """Run cells, first those at the place of this job in the queue: `number` of as many."""
         self._stopping, self._running, self._terminated = threading.Event(), True, False
         self._result = Drained("the job was ended")
+        self._begun: Path | None = None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._terminate)  # of scancel, or before the job is preempted
         thread = threading.Thread(target=self._run, args=(number,))
@@ -82,6 +82,8 @@ class Drain:
         end = time.monotonic() + SAVE_SECONDS
         while self._running and time.monotonic() < end:
             time.sleep(0.1)
+        if self._begun is not None:
+            self._begun.unlink(missing_ok=True)  # it takes longer to be saved, and has not died
         return DelayedSubmission(Drain(self.payload, self.stop, self.cell_timeout, self.deaths), number)
 
     def _run(self, number: int) -> None:
@@ -119,8 +121,7 @@ class Drain:
                 raise PendingCellsError(
                     f"it does not see {node.missing[0]}; set DECODERBENCH_CACHE to a folder of a shared filesystem"
                 )
-            note = partial(self._note, job_id)
-            node.open(note, cell_timeout=self.cell_timeout, stopping=self._why_stop)
+            node.open(_ignore, cell_timeout=self.cell_timeout, stopping=self._why_stop)
             left = [*tasks[number:], *tasks[:number]]
             while left:
                 held = []
@@ -129,8 +130,9 @@ class Drain:
                         return Drained(reason)
                     if task.cell.cell_id in self.deaths.too_many():
                         continue  # the run makes its record
+                    begun = self._begun = self.deaths.begin(task.cell.cell_id, job_id)
                     outcome = node.run(task)
-                    self.deaths.forget(task.cell.cell_id, job_id)
+                    begun.unlink(missing_ok=True)
                     if outcome.ended is not None:
                         stopped = bool(self._why_stop())
                         return Drained(_at_host(outcome.ended.reason), 0 if stopped else outcome.ended.exit_code)
@@ -143,14 +145,13 @@ class Drain:
         finally:
             node.close()
 
-    def _note(self, job_id: str, event: CellEvent) -> None:
-        """Count cells that begin; of other events the run reads the files of cells."""
-        if event.hook == "cell_started":
-            self.deaths.note_start(event.arguments["cell"].cell_id, job_id)
-
     def _why_stop(self) -> str:
         return "stopped" if self._stopping.is_set() or self.stop.exists() else ""
 
 
 def _at_host(reason: str) -> str:
     return f"machine {socket.gethostname()}: {reason}"
+
+
+def _ignore(event: CellEvent) -> None:
+    """Take no notice of events: the run reads the files of cells."""

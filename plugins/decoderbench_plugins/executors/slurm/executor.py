@@ -146,6 +146,7 @@ class Slurm(Executor):
     def submit(self, tasks: Sequence[CellTask]) -> Iterator[CellOutcome]:
         left = {task.cell.cell_id: task for task in tasks}
         watch = Watch(self.work)
+        self._deaths.open()
         while left and not self.stopping():
             before = len(left), self._deaths.count()
             self._array = self._start(list(left.values()))
@@ -234,6 +235,8 @@ class Slurm(Executor):
 
     def _give_up(self, array: Array, left: dict[str, CellTask], *, all_have_ended: bool) -> Iterator[CellOutcome]:
         """Publish and yield the failure of tasks whose jobs have died too often."""
+        if all_have_ended:
+            self._deaths.refresh()
         for cell_id, jobs in self._deaths.too_many().items():
             if cell_id in left and (all_have_ended or all(array.has_died(job) for job in jobs)):
                 states = ", ".join(array.describe(job) for job in jobs)
@@ -242,7 +245,7 @@ class Slurm(Executor):
                     "out of memory, give more by --set executor.memory_per_cell=GB"
                 )
                 outcome = self.work.publish_failure(left[cell_id], "crashed", reason)
-                if not outcome.held:
+                if all_have_ended or not outcome.held:
                     del left[cell_id]
                     yield outcome
 
