@@ -64,7 +64,7 @@ class CellRunner:
         self.device_lost = self.state_changed = False
 
     def run(self, task: CellTask, report: Report) -> CellOutcome:
-        """Run a cell unless it has a record or another process holds its lock; publish its record."""
+        """Run a cell unless it has a record or another process holds it; publish its record."""
         cell = task.cell
         try:
             with self.directory.lease(cell) as leased:

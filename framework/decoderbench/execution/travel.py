@@ -105,7 +105,7 @@ class TravelingWork:
 
 
 class Reserved:
-    """A cell whose lock the run holds while a machine that does not see the results folder trains it."""
+    """A cell that the run holds while a machine that does not see the results folder trains it."""
 
     def __init__(self, directory: ResultsDirectory, task: CellTask, stack: ExitStack) -> None:
         self._directory, self._task, self._stack = directory, task, stack
@@ -118,7 +118,7 @@ class Reserved:
 
     @classmethod
     def take(cls, work: Work, task: CellTask) -> Reserved | CellOutcome:
-        """Lock a cell and delete a result that does not hold; return the outcome if it has one or is locked."""
+        """Hold a cell and delete a result that is not valid; return the outcome if it has one or another process holds it."""
         directory = cast("CellWork", work).directory()
         with ExitStack() as stack:
             if not stack.enter_context(directory.lease(task.cell)):

@@ -82,7 +82,7 @@ class CellRunner(Protocol):
         """Whether a cell has changed global state of this process, which was restored as far as it can be."""
 
     def run(self, task: CellTask, report: Report) -> CellOutcome:
-        """Run a cell under its lock and publish its record, unless it has one or another process holds the lock.
+        """Hold a cell, run it and publish its record, unless it has one or another process holds it.
 
         Whatever the cell raises becomes its record. Events are reported while it runs.
         """
@@ -125,7 +125,7 @@ class CellWork(Protocol):
 
     @property
     def locking(self) -> bool:
-        """Whether cells are locked, so that several processes may take them from one results folder."""
+        """Whether cells are held, so that several processes may take them from one results folder."""
 
     @property
     def threads(self) -> int | None:
@@ -143,6 +143,9 @@ class CellWork(Protocol):
 
     def publish_failure(self, task: CellTask, status: Status, reason: str, details: str = "") -> CellOutcome:
         """Publish the record of a cell whose process has died or was ended, unless the cell has a record already.
+
+        The outcome is `held` if another process has taken the cell over, or if what the dead one held is not free yet,
+        as over a network; whoever holds the cell next then publishes the record.
 
         Args:
             task: its task.
