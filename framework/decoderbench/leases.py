@@ -34,6 +34,9 @@ FOLDER = "leases"
 HOLDER = "holder"
 """The file of a cell's folder that names who holds it by heartbeats."""
 
+DEATH = ".death.json"
+"""The file of a cell's folder that says how its holder has died, for the next one that runs the cell."""
+
 HEARTBEAT_SECONDS = 10.0
 """Seconds between two renewals of a record."""
 
@@ -182,7 +185,9 @@ class _Beating(Lease):
 
     def release(self) -> None:
         with suppress(OSError, StorageError):
-            if self._is_holder():
+            if self._is_holder() and self.left_by and self._file.with_name(DEATH).exists():
+                write_atomically(self._file, self.left_by)  # the cell was not run, and its death is still to be told
+            elif self._is_holder():
                 self._file.unlink()
         self._lock.release(force=True)
 

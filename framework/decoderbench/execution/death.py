@@ -17,14 +17,11 @@ from typing import Any
 from decoderbench.cell_progress import FILE as PROGRESS
 from decoderbench.exception_text import to_printable_line, to_printable_text
 from decoderbench.execution.origin import with_origin
-from decoderbench.leases import holder_of
+from decoderbench.leases import DEATH, holder_of
 from decoderbench.records import RunRecord, Status
 from decoderbench.registry.executor import CellOutcome, CellTask
 from decoderbench.results_directory import ResultsDirectory
 from decoderbench.storage import delete, is_alive, write_atomically
-
-FILE = ".death.json"
-"""The file of a cell's folder that says how its holder has died."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Death:
         record = RunRecord(cell=cell, status=self.status, reason=to_printable_line(self.reason))
         record = with_origin(record, task.environment)
         directory.publish(record)
-        delete(folder / FILE)
+        delete(folder / DEATH)
         return record
 
     def leave(self, directory: ResultsDirectory, task: CellTask) -> None:
@@ -60,12 +57,12 @@ class Death:
         if holder := holder_of(folder).decode(errors="replace"):
             _, host, pid = holder.split()
             if host != socket.gethostname() or not is_alive(int(pid)):
-                write_atomically(folder / FILE, json.dumps({"holder": holder, **asdict(self)}).encode())
+                write_atomically(folder / DEATH, json.dumps({"holder": holder, **asdict(self)}).encode())
 
 
 def find_death(directory: ResultsDirectory, task: CellTask) -> Death | None:
     """Return what was left of the process that held a cell before this one; None if it has ended properly."""
-    path = directory.cell_directory(task.cell) / FILE
+    path = directory.cell_directory(task.cell) / DEATH
     left_by = directory.left_by(task.cell).decode(errors="replace")
     found = _read(path)
     delete(path)

@@ -118,7 +118,7 @@ class Reserved:
 
     @classmethod
     def take(cls, work: Work, task: CellTask) -> Reserved | CellOutcome:
-        """Hold a cell and delete a result that is not valid; return the outcome if it has one or another process holds it."""
+        """Hold a cell and delete a result that is not valid; return the outcome if it has one or another holds it."""
         directory = cast("CellWork", work).directory()
         with ExitStack() as stack:
             if not stack.enter_context(directory.lease(task.cell)):
