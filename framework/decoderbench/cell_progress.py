@@ -66,7 +66,7 @@ class CellProgress(Options):
 
     host: str
     pid: int = Field(ge=1)
-    """The process that runs the cell."""
+    """The process that writes the file: the one that runs the cell, or that of the run."""
 
     started: str
     updated: str
@@ -101,8 +101,16 @@ class CellProgress(Options):
 class ProgressFile:
     """Keeps the file of a cell while this process runs it, and deletes it afterwards. Never raises."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, host: str = "") -> None:
+        """Name the file of a cell.
+
+        Args:
+            folder: that of the cell.
+            steps: the optimizer steps of the cell.
+            host: the machine that trains it; by default this one.
+        """
         self.path, self.steps = folder / FILE, steps
+        self._host = host or socket.gethostname()
         self._temporary = folder / f".{FILE}.{os.getpid()}.tmp"
         self._started, self._written = _utc_now(), -math.inf
         self._pace = Pace()
@@ -144,7 +152,7 @@ class ProgressFile:
     def _write(self) -> None:
         self._written = time.monotonic()
         content = {
-            "host": socket.gethostname(),
+            "host": self._host,
             "pid": os.getpid(),
             "started": self._started,
             "updated": _utc_now(),

@@ -21,6 +21,7 @@ from helpers.running import TINY_PLUGIN
 from helpers.training import train
 
 from decoderbench import (
+    CellEvent,
     CellOutcome,
     CellTask,
     Experiment,
@@ -31,6 +32,7 @@ from decoderbench import (
     build_plugin_manager,
     prepare,
 )
+from decoderbench.cell_progress import read_progress
 from decoderbench.execution.resident_data import DataSource
 from decoderbench.execution.work import CellWork
 from decoderbench.records import same_result
@@ -189,6 +191,22 @@ def test_plugin_that_is_a_module_travels_too(plugin: str, task: CellTask, travel
     assert answer.outcome is not None
     assert answer.outcome.record is not None
     assert answer.outcome.record.status == "done"
+
+
+def test_status_shows_the_machine_that_trains_a_cell_of_the_run(work: CellWork, task: CellTask) -> None:
+    reserved, told = Reserved.take(work, task), list[CellEvent]()
+    assert isinstance(reserved, Reserved)
+    report = reserved.noting("there", told.append)
+    event = CellEvent("cell_progressed", {"cell": task.cell, "step": 2, "loss": 0.5})
+    report(event)
+    assert told == [event]
+    folder = work.directory().cell_directory(task.cell)
+    progress = read_progress(folder)
+    assert progress is not None
+    assert progress.host == "there"
+    assert reserved.files == {}
+    reserved.release()
+    assert read_progress(folder) is None
 
 
 def test_machine_that_sees_the_files_needs_none_and_publishes_the_result(

@@ -80,7 +80,7 @@ class CellRunner:
                 self.directory.delete_result(cell)
                 report(CellEvent("cell_started", {"cell": cell}))
                 with ProgressFile(self.directory.cell_directory(cell), cell.training.steps) as progress:
-                    record = with_origin(self._run(task, _noting(progress, report), progress), task.environment)
+                    record = with_origin(self._run(task, noting(progress, report), progress), task.environment)
                 self.directory.publish(record)
         except LostLeaseError as error:
             logger.warning("%s: %s", cell.title, error.reason)
@@ -184,7 +184,7 @@ def describe_wrappers(registry: Registry) -> str:
     return ", ".join(f"{name} {digest}" for name, digest in sorted(wrappers.items())) or "none"
 
 
-def _noting(progress: ProgressFile, report: Report) -> Report:
+def noting(progress: ProgressFile, report: Report) -> Report:
     """Return a report that also keeps the progress file of a cell."""
 
     def note_and_report(event: CellEvent) -> None:

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
+from decoderbench.cell_progress import ProgressFile
 from decoderbench.errors import PluginError
-from decoderbench.execution.cell_runner import describe_wrappers
+from decoderbench.execution.cell_runner import describe_wrappers, noting
 from decoderbench.execution.work import CellWork
 from decoderbench.kinds import KINDS
 from decoderbench.leases import LostLeaseError
 from decoderbench.record_files import RESULT, delete_checkpoints
 from decoderbench.records import same_result
-from decoderbench.registry.executor import CellOutcome, CellTask
+from decoderbench.registry.executor import CellOutcome, CellTask, Report
 from decoderbench.registry.executor import CellWork as Work
 from decoderbench.registry.hookspecs import PROJECT
 from decoderbench.registry.plugin_sources import BLOCK, PluginSources, is_file
@@ -128,6 +129,16 @@ class Reserved:
                 return CellOutcome(task.cell, found)
             directory.delete_result(task.cell)
             return cls(directory, task, stack.pop_all())
+
+    def noting(self, host: str, report: Report) -> Report:
+        """Return a report of the events of the cell that also keeps the file by which `status` shows them.
+
+        Args:
+            host: the machine that trains the cell.
+            report: what to call with each event.
+        """
+        progress = ProgressFile(self._folder, self._task.cell.training.steps, host)
+        return noting(self._stack.enter_context(progress), report)
 
     def publish(self, files: Mapping[str, bytes]) -> CellOutcome:
         """Write the files that a machine has made, the result last, and release the cell.

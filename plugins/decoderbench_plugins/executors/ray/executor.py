@@ -199,7 +199,7 @@ class Ray(Executor):
                         yield reserved
                         continue
                     slot.reserved = reserved
-                slot.run(task)
+                slot.run(task, self.report)
 
     def _receive(self) -> Iterator[CellOutcome]:
         """Wait for what slots send, and yield the outcomes among it."""
@@ -240,7 +240,7 @@ class Ray(Executor):
         """Act on a message of a task; yield the outcome if it is one."""
         slot.began, self._start_failures = True, 0
         if isinstance(message, CellEvent):
-            self.report(message)
+            slot.report(message)
         elif isinstance(message, logging.LogRecord):
             logging.getLogger(message.name).handle(message)
         elif isinstance(message, Broken):

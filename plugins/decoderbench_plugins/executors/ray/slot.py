@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from decoderbench import CellTask, PendingCellsError, Reserved, TravelingWork
+from decoderbench import CellEvent, CellTask, PendingCellsError, Report, Reserved, TravelingWork
 
 from .agent import Arrived, Broken
 
@@ -22,7 +22,8 @@ class Slot:
         environment: the conditions that cells run under there; None until the slot is ready.
         task: the task that it runs; None while it waits.
         began: whether the agent has sent anything of the task.
-        reserved: the lock of its cell, held here if the machine does not see the results folder.
+        reserved: its cell, held here if the machine does not see the results folder.
+        report: receives the events of the task.
         started: when it was asked for, as `time.monotonic()`.
         asked_to_stop: whether it was asked to save its cell and end.
     """
@@ -33,6 +34,7 @@ class Slot:
         self.environment: dict[str, str] | None = None
         self.task: CellTask | None = None
         self.reserved: Reserved | None = None
+        self.report: Report = _ignore
         self.started = time.monotonic()
         self.asked_to_stop = self.began = False
         self._beginning = self._begin(traveling, cell_timeout)
@@ -53,10 +55,12 @@ class Slot:
         except StopIteration:
             self.pending = None
 
-    def run(self, task: CellTask) -> None:
-        """Give it a task."""
-        self.task = task
-        files = {} if self.reserved is None else self.reserved.files
+    def run(self, task: CellTask, report: Report) -> None:
+        """Give it a task, whose events go to `report`."""
+        self.task, self.report, files = task, report, {}
+        if self.reserved is not None:
+            files = self.reserved.files
+            self.report = self.reserved.noting(self.host, report)
         self.began = False
         self.pending = self.agent.run.options(num_returns="streaming").remote(task, files)
 
@@ -87,3 +91,7 @@ class Slot:
                 yield self.agent.put.remote(file, pieces.pop(), False)
             pieces.append(piece)
         yield self.agent.put.remote(file, pieces.pop(), True)
+
+
+def _ignore(event: CellEvent) -> None:
+    """Take no notice of events before a task has begun."""
