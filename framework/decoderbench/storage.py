@@ -7,11 +7,14 @@ step relies on it. No torch here.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +22,8 @@ from safetensors import SafetensorError
 
 from decoderbench.errors import PendingCellsError
 from decoderbench.exception_text import describe_error, text_of
+
+_HOST_ID = re.compile(r"at-[0-9a-f]{8}")
 
 _REASONS = {
     errno.ENOSPC: ("disk full", "free some space"),
@@ -168,17 +173,13 @@ def sync_folder(path: Path) -> None:
 
 
 def find_leftovers(folder: Path, *, all_of_them: bool = False) -> list[Path]:
-    """Return the temporary files that killed processes left in a folder.
+    """Return the temporary files that killed processes of this machine left in a folder.
 
     Args:
         folder: the folder; those below it are not searched.
         all_of_them: also return those of live processes, because no other process writes to the folder.
     """
-    return [
-        path
-        for path in sorted(folder.glob(".*.tmp"))
-        if all_of_them or ((pid := path.name.split(".")[-2]).isdecimal() and not _is_writing(int(pid)))
-    ]
+    return [path for path in sorted(folder.glob(".*.tmp")) if all_of_them or _is_left_over(path.name)]
 
 
 def remove_leftovers(folder: Path, *, all_of_them: bool = False) -> None:
@@ -188,9 +189,18 @@ def remove_leftovers(folder: Path, *, all_of_them: bool = False) -> None:
             path.unlink()
 
 
-def _is_writing(pid: int) -> bool:
-    """Return whether another process may be writing; elsewhere than on POSIX an open file cannot be deleted anyway."""
-    return os.name == "posix" and pid != os.getpid() and is_alive(pid)
+def _is_left_over(name: str) -> bool:
+    """Return whether no process writes to a temporary file; that of another machine may be alive."""
+    *_, host, pid, _ = ("", *name.split("."))
+    if not pid.isdecimal() or (_HOST_ID.fullmatch(host) and host != _host_id()):
+        return False
+    # Elsewhere than on POSIX an open file cannot be deleted anyway.
+    return os.name != "posix" or int(pid) == os.getpid() or not is_alive(int(pid))
+
+
+@cache
+def _host_id() -> str:
+    return f"at-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}"
 
 
 def is_alive(pid: int) -> bool:
@@ -270,7 +280,7 @@ def _explain(path: Path, size: int | None, error: OSError, doing: str) -> str:
 
 def temporary_of(path: Path) -> Path:
     """Return where the new content of a file is written before it gets the name."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{_host_id()}.{os.getpid()}.tmp")
 
 
 def write_durably(path: Path, content: bytes) -> None:

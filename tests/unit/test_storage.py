@@ -24,6 +24,7 @@ from decoderbench.storage import (
     find_leftovers,
     rename,
     storage_error_of,
+    temporary_of,
     write_atomically,
     write_durably,
 )
@@ -41,7 +42,7 @@ def test_write_syncs_content_before_it_names_the_file_and_the_name_before_it_ret
     disk = Disk(tmp_path)
     with disk.watching():
         write_atomically(tmp_path / "a" / "b" / "c.json", b"new")
-    temporary = f"a/b/.c.json.{os.getpid()}.tmp"
+    temporary = f"a/b/{temporary_of(Path('c.json'))}"
     assert disk.operations == [
         ("mkdir", "a"),
         ("fsync", "."),
@@ -212,10 +213,12 @@ def test_errors_of_components_are_failures_of_the_disk_only_if_the_disk_says_so(
 def test_leftovers_are_the_temporary_files_of_dead_processes(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    for name in (f".a.json.{dead.pid}.tmp", f".b.json.{os.getppid()}.tmp", ".c.json.x.tmp", "d.tmp", ".e.json"):
+    own, elsewhere = f".a.json.{dead.pid}.tmp", f".a.json.at-0123abcd.{dead.pid}.tmp"
+    new = temporary_of(tmp_path / "f.json").name.replace(str(os.getpid()), str(dead.pid))
+    for name in (own, elsewhere, new, f".b.json.{os.getppid()}.tmp", ".c.json.x.tmp", "d.tmp", ".e.json"):
         (tmp_path / name).touch()
-    assert [path.name for path in find_leftovers(tmp_path)] == [f".a.json.{dead.pid}.tmp"]
-    assert len(find_leftovers(tmp_path, all_of_them=True)) == 3
+    assert [path.name for path in find_leftovers(tmp_path)] == [own, new]
+    assert len(find_leftovers(tmp_path, all_of_them=True)) == 5
 
 
 def test_sync_of_a_folder_that_the_filesystem_cannot_sync_is_no_failure(tmp_path: Path) -> None:
