@@ -113,8 +113,9 @@ class Leases:
         """Return how cells are held if that is worth a line; else an empty string."""
         if not self.by_heartbeats:
             return ""
-        reason = self.unsafe or f"there is a folder {FOLDER}, from a machine where locks do not hold"
-        return f"cells are held by heartbeats, as {reason}; what a dead process held is free after {STALE_SECONDS:g} s"
+        reason = self.unsafe or f"its folder {FOLDER} exists"
+        free = f"what a dead process held is free once another has watched it for {STALE_SECONDS:g} s"
+        return f"{self.results}: cells are held by heartbeats, as {reason}; {free}"
 
     @contextmanager
     def hold(self, folder: Path, *, timeout: float = 0.0) -> Iterator[Lease | None]:

@@ -69,5 +69,5 @@ def test_options_are_given_by_set_and_change_no_cell(
 
 
 def test_jobs_of_slurm_need_locks(tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--no-locks: jobs of Slurm share the cells by their locks"):
+    with pytest.raises(ConfigError, match="--no-locks: jobs of Slurm take cells that no other job holds; leave it out"):
         train(tiny, tiny_registry, tmp_path, executor="slurm", locking=False)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from decoderbench.cell_progress import read_progress
 from decoderbench.conditions import environment_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError, StoppedError
@@ -93,7 +94,9 @@ class Run:
             for task in held:
                 if task.cell.cell_id not in told:
                     told.add(task.cell.cell_id)
-                    logger.info("waiting for %s, which another process holds", task.cell.title)
+                    progress = read_progress(self.directory.cell_directory(task.cell))
+                    which = "" if progress is None else f", {progress.pid} on {progress.host}"
+                    logger.info("waiting for %s, which another process holds%s", task.cell.title, which)
             tasks = self._wait_for_others(held)
 
     def _wait_for_others(self, tasks: list[CellTask]) -> list[CellTask]:

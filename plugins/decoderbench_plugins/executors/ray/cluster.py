@@ -15,6 +15,8 @@ from typing import Any
 
 from decoderbench import ConfigError
 
+logger = logging.getLogger("decoderbench")
+
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer."""
 
@@ -73,7 +75,9 @@ class Cluster:
         if not self.is_own:
             return
         address = os.environ.get("RAY_ADDRESS", "local")
-        if address != "local":
+        if address == "local":
+            logger.info("starting a Ray of this machine, which takes some seconds")
+        else:
             _refuse_silent(address)
         logging.getLogger("ray").setLevel(logging.ERROR)
         options = {"include_dashboard": False} if address == "local" else {}

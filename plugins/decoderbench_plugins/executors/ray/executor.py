@@ -323,7 +323,8 @@ class Ray(Executor):
             self._broken = PendingCellsError(f"no machine of the cluster is left that has room for {self._need}")
         if not self._told_of_no_room and waited and max(waited) > PATIENCE_SECONDS:
             self._told_of_no_room = True
-            logger.info("%d of %d slots wait until Ray has room for %s", len(waited), len(self._slots), self._need)
+            text = "%d of %d slots have not begun after %.0f s: Ray starts them slowly, or has no room for %s"
+            logger.info(text, len(waited), len(self._slots), PATIENCE_SECONDS, self._need)
 
 
 def _take_in(reserved: Reserved, outcome: CellOutcome, files: dict[str, bytes]) -> CellOutcome:

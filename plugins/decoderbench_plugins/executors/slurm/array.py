@@ -92,6 +92,11 @@ class Array:
             self._traveling.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             reason = f"--executor slurm: {_first_line(error)}"
+            if cluster == "slurm" and shutil.which("sbatch") is None:
+                reason = (
+                    "--executor slurm: there is no sbatch here; start the run on a machine that has it, or try the "
+                    "jobs on this one by --set executor.cluster=local"
+                )
             if isinstance(error, OSError) or not is_first:
                 raise PendingCellsError(reason) from error
             raise ConfigError([reason]) from error

@@ -17,6 +17,8 @@ from decoderbench import CellEvent, DecoderBenchError, Node, PendingCellsError, 
 
 from .deaths import Deaths
 
+logger = logging.getLogger("decoderbench")
+
 HELD_SECONDS = 2.0
 """Seconds between two attempts at cells that other jobs are running."""
 
@@ -88,7 +90,7 @@ class Drain:
 
     def _run(self, number: int) -> None:
         handler = logging.StreamHandler(sys.stderr)
-        logger = logging.getLogger("decoderbench")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         try:
@@ -121,7 +123,7 @@ class Drain:
                 raise PendingCellsError(
                     f"it does not see {node.missing[0]}; set DECODERBENCH_CACHE to a folder of a shared filesystem"
                 )
-            node.open(_ignore, cell_timeout=self.cell_timeout, stopping=self._why_stop)
+            node.open(_log, cell_timeout=self.cell_timeout, stopping=self._why_stop)
             left = [*tasks[number:], *tasks[:number]]
             while left:
                 held = []
@@ -133,6 +135,8 @@ class Drain:
                     begun = self._begun = self.deaths.begin(task.cell.cell_id, job_id)
                     outcome = node.run(task)
                     begun.unlink(missing_ok=True)
+                    if outcome.new and outcome.record is not None:
+                        logger.info("%s: %s %s", task.cell.title, outcome.record.status, outcome.record.reason)
                     if outcome.ended is not None:
                         stopped = bool(self._why_stop())
                         return Drained(_at_host(outcome.ended.reason), 0 if stopped else outcome.ended.exit_code)
@@ -153,5 +157,7 @@ def _at_host(reason: str) -> str:
     return f"machine {socket.gethostname()}: {reason}"
 
 
-def _ignore(event: CellEvent) -> None:
-    """Take no notice of events: the run reads the files of cells."""
+def _log(event: CellEvent) -> None:
+    """Log which cell begins, for who reads the output of the job; the run reads the files of cells."""
+    if event.hook == "cell_started":
+        logger.info("%s begins on %s", event.arguments["cell"].title, socket.gethostname())

@@ -128,6 +128,10 @@ class Slurm(Executor):
         self._gpus = int(self.work.device.startswith("cuda")) if gpus is None else gpus
         self._here = self.work
         self.work = self.work.on("cuda:0" if self._gpus > 0 else "cpu")
+        if self.config.cluster == "slurm":
+            self.jobs = min(self.jobs, MAX_JOBS)
+        elif self.jobs >= MAX_JOBS:  # the user has given no number
+            self.jobs = os.cpu_count() or 1
         self._array: Array | None = None
         self._deaths = Deaths(self.work.results / "logs" / f"begun-{uuid4().hex[:8]}", self.config.retries)
         self._is_first = True
@@ -140,6 +144,8 @@ class Slurm(Executor):
     def describe(self) -> dict[str, str]:
         """Return the conditions that are known before a job has begun; each record states those of its machine."""
         known = self._here.describe()
+        if self.config.cluster != "slurm" and self._here.device == self.work.device:
+            return known
         unknown = (*OF_THE_MACHINE, *(["threads"] if self.work.threads is None else []))
         return known | {name: "" for name in unknown if name in known}
 
@@ -177,8 +183,7 @@ class Slurm(Executor):
 
     def _start(self, tasks: Sequence[CellTask]) -> Array:
         """Submit an array that runs the tasks."""
-        most = MAX_JOBS if self.config.cluster == "slurm" or self.jobs < MAX_JOBS else os.cpu_count() or 1
-        count = min(self.jobs, len(tasks), most)
+        count = min(self.jobs, len(tasks))
         config = self.config
         array = Array(
             self.work,
