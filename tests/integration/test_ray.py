@@ -66,7 +66,7 @@ def test_machine_that_loses_power_costs_the_attempt_under_way(
     check_same_as_local(grid, capfd)
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_machine_without_the_files_of_the_run_sends_results_back(
     grid: Path, machines: Machines, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,13 +120,24 @@ def test_killed_run_takes_the_processes_of_the_cluster_with_it_and_the_next_one_
     check_same_as_local(grid, capfd)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1:1", "RAY_ADDRESS=127.0.0.1:1: no Ray cluster has answered within 20 s; start one with"),
-        ("ray://127.0.0.1:1", "RAY_ADDRESS=ray://127.0.0.1:1: is an address of Ray Client; start the run on"),
-        ("nowhere", "RAY_ADDRESS=nowhere: no Ray cluster answers there (ValueError: Invalid address format"),
+        pytest.param(
+            "127.0.0.1:1",
+            "RAY_ADDRESS=127.0.0.1:1: no Ray cluster has answered within 20 s; start one with",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "ray://127.0.0.1:1",
+            "RAY_ADDRESS=ray://127.0.0.1:1: is an address of Ray Client; start the run on",
+            marks=pytest.mark.chaos,
+        ),
+        pytest.param(
+            "nowhere",
+            "RAY_ADDRESS=nowhere: no Ray cluster answers there (ValueError: Invalid address format",
+            marks=pytest.mark.chaos,
+        ),
     ],
 )
 def test_address_without_a_cluster_is_one_line(
@@ -141,7 +152,7 @@ def test_address_without_a_cluster_is_one_line(
     assert time.monotonic() - before < 60
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_cell_that_no_machine_has_room_for_is_refused(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     run = start(grid, "--set", "executor.cpus_per_cell=1000", "--set", "executor.memory_per_cell=0.5")

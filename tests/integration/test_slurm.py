@@ -19,7 +19,7 @@ SLURM = ["--executor", "slurm", "--set", "executor.cluster=local"]
 @pytest.fixture
 def grid(tmp_path: Path) -> Path:
     """The folder of a grid of two cells of some seconds each."""
-    write_long_grid(tmp_path, seeds=2, steps=4000)
+    write_long_grid(tmp_path, seeds=2, steps=1200)
     return tmp_path
 
 
@@ -81,7 +81,7 @@ def test_jobs_go_on_without_their_run_and_another_run_waits_for_them(
     check_same_as_local(grid, capfd)
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_plugin_that_raises_in_a_job_ends_the_run_with_its_reason(grid: Path) -> None:
     plugin = grid / "mine.py"
     raising = "import os\nif 'SUBMITIT_LOCAL_JOB_ID' in os.environ: raise RuntimeError('not in a job')\n"
@@ -114,7 +114,7 @@ def run_cell(cell, context):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_cell_that_takes_its_jobs_with_it_is_crashed_after_the_retries_and_the_others_are_done(grid: Path) -> None:
     (grid / "kills.py").write_text(KILLS_ITS_JOB, encoding="utf-8")
     command = ["run", "grid.toml", *RUN, "-p", str(grid / "kills.py"), *SLURM, "--set", "executor.retries=1"]
