@@ -63,6 +63,8 @@ class Death:
 def find_death(directory: ResultsDirectory, task: CellTask) -> Death | None:
     """Return what was left of the process that held a cell before this one; None if it has ended properly."""
     path = directory.cell_directory(task.cell) / DEATH
+    if not path.exists():
+        return None
     left_by = directory.left_by(task.cell).decode(errors="replace")
     found = _read(path)
     delete(path)
