@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -206,3 +208,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except json.JSONDecodeError:
         logger.warning("%s: corrupt, not lines of JSON; it is ignored", path)
         return []
+
+
+def digest_of_path(path: Path) -> str:
+    """Return a digest of the absolute path of a file or folder: results tell where they come from, not whose."""
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]

@@ -6,7 +6,6 @@ experiment again trains only the cells without a result. No torch here.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
@@ -339,11 +338,6 @@ class ResultsDirectory:
                 yield True
             finally:
                 del self._held[folder]
-
-
-def digest_of_path(path: Path) -> str:
-    """Return a digest of the absolute path of a file or folder: results tell where they come from, not whose."""
-    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
 
 
 def _describe(folder: Path, damage: Sequence[DamagedError]) -> str:

@@ -45,8 +45,7 @@ from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.merging import merge
 from decoderbench.config.overrides import add_variants
 from decoderbench.errors import ConfigError
-from decoderbench.records import is_failure
-from decoderbench.results_directory import digest_of_path
+from decoderbench.records import digest_of_path, is_failure
 from decoderbench.resume import Repeat
 
 if TYPE_CHECKING:

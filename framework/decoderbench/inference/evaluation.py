@@ -36,10 +36,10 @@ from decoderbench.options import ImageOptions
 from decoderbench.pack import is_pack, read_pack
 from decoderbench.planning.reading import reading
 from decoderbench.predictions import encode_predictions
-from decoderbench.records import Plan, RunRecord
+from decoderbench.records import Plan, RunRecord, digest_of_path
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory, digest_of_path
+from decoderbench.results_directory import ResultsDirectory
 from decoderbench.storage import write_atomically
 from decoderbench.training.devices import device_name
 from decoderbench.training.provenance import describe_arithmetic, describe_environment
