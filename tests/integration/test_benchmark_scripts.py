@@ -51,6 +51,9 @@ def _global_state() -> Iterator[None]:
         yield
 
 
+MINUTES_LONG = ("cluster.py", "jobs.py")
+
+
 @pytest.fixture
 def figures(tmp_path: Path) -> Figures:
     return Figures("test", CPU, tmp_path / "figures.jsonl")
@@ -60,8 +63,10 @@ def subject(kind: str, name: str) -> Subject:
     return next(each for each in subjects(small=True) if (each.kind, each.case[0]) == (kind, name))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", PARTS)
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(one, marks=pytest.mark.chaos if one in MINUTES_LONG else pytest.mark.slow) for one in PARTS],
+)
 def test_script_writes_figures_with_unique_names_and_ends_with_status_0(script: str, tmp_path: Path) -> None:
     out = tmp_path / "figures.jsonl"
     command = [sys.executable, str(BENCHMARKS / script), "--device", "cpu", "--small", "--out", str(out)]

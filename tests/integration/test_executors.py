@@ -91,7 +91,7 @@ def test_results_events_and_artifacts_are_those_of_one_process(
     [
         *((executor, signal.SIGTERM) for executor in ("inline", "local")),
         *(
-            pytest.param(executor, signal.SIGTERM, marks=pytest.mark.slow)
+            pytest.param(executor, signal.SIGTERM, marks=pytest.mark.chaos if executor == "slurm" else pytest.mark.slow)
             for executor in ("by_subprocess", "ray", "slurm")
         ),
         *(pytest.param(executor, signal.SIGINT, marks=pytest.mark.slow) for executor in ("inline", "local")),

@@ -80,7 +80,7 @@ def test_other_data_and_missing_plugins_are_named_and_nothing_is_trained(
     assert len(weights_of(place / "shared")) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_eight_workers_in_one_folder_train_each_cell_once(tmp_path: Path) -> None:
     write_grid(tmp_path, seeds=6)
     first = start_command(["run", "grid.toml", "--results", "x", "-k", "'seed 0' and ctc", *RUN], cwd=tmp_path)
