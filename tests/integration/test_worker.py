@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from helpers.commands import call, run_command
-from helpers.running import start_command
 from helpers.small_grid import RUN, write_grid
-
-from decoderbench.results_directory import ResultsDirectory
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +73,3 @@ def test_other_data_and_missing_plugins_are_named_and_nothing_is_trained(
     status, _, err = call(capfd, "worker", "mounted/data", *RUN)
     assert (status, "no plan.json" in err) == (3, True), err
     assert len(weights_of(place / "shared")) == 1
-
-
-@pytest.mark.chaos
-def test_eight_workers_in_one_folder_train_each_cell_once(tmp_path: Path) -> None:
-    write_grid(tmp_path, seeds=6)
-    first = start_command(["run", "grid.toml", "--results", "x", "-k", "'seed 0' and ctc", *RUN], cwd=tmp_path)
-    assert (first.communicate(timeout=120)[0], first.returncode)[1] == 0
-    workers = [start_command(["worker", "x", *RUN], cwd=tmp_path) for _ in range(8)]
-    printed = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == 8 * [0], printed
-    trained = Counter(re.findall(r"^\[\d+/\d+\] (.+?): ", "".join(printed), re.MULTILINE))
-    cells = ResultsDirectory(tmp_path / "x").read_plan().cells
-    left = {cell.title for cell in cells} - {"tiny / columns / ctc / seed 0"}
-    assert trained == dict.fromkeys(left, 1)
-    assert len(weights_of(tmp_path / "x")) == len(cells) == 12
