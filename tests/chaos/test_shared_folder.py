@@ -1,5 +1,6 @@
 """A9: several processes run one grid in one folder; each cell is trained once, and a killed holder's cell again."""
 
+import functools
 import os
 import random
 import signal
@@ -169,7 +170,8 @@ def test_processes_that_hold_nothing_are_noticed(small: Grid, mutate: Callable[[
 def test_process_that_was_paused_leaves_its_cell_to_the_one_that_has_taken_it_over(small: Grid) -> None:
     def hurry() -> None:
         beat_quickly()
-        measuring.PATIENCE = 1.0  # the paused process may be the one that measures
+        turn = measuring.MachineTurn  # the paused process may be the one that measures
+        turn.__init__ = functools.partialmethod(turn.__init__, patience=1.0)  # type: ignore[assignment, method-assign]
 
     attempt, campaign = Attempt.fresh(small), Campaign("A9 a paused process")
     paused = attempt.start(hurry)
