@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -160,13 +161,6 @@ def test_command_is_printable_and_can_be_typed_again(monkeypatch: pytest.MonkeyP
     assert command() == r"decoderbench run 'a b.toml' $'caf\xe9\x27\x5c' $'two\x0alines'"
 
 
-def test_command_works_without_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-    monkeypatch.setattr(sys, "argv", ["decoderbench", "new", "decoder", "mine", "--into", str(tmp_path)])
-    cli.main()
-    assert (tmp_path / "mine.py").is_file()
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_under_standard_output_is_named_and_one_under_standard_error_is_ignored() -> None:
     out, err = SafeConsole(), SafeConsole(stderr=True)
@@ -178,3 +172,16 @@ def test_full_disk_under_standard_output_is_named_and_one_under_standard_error_i
     for console in (out, err):
         with pytest.raises(OSError, match="No space left"):
             console.file.close()
+
+
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 2), ("2>&-", 0), ("<&-", 0), ("<&- >&-", 2), ("<&- 2>&-", 0)])
+def test_closed_output_is_refused_and_no_file_gets_the_number_of_a_closed_stream(closed: str, status: int) -> None:
+    program = """
+from decoderbench import cli
+cli.app = lambda **options: print(open("/dev/zero").fileno() > 2)
+cli.main()
+"""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (status, "" if status else "True\n")
+    assert ended.stderr == ("standard output is closed; send it to a file, or to /dev/null\n" if status else "")

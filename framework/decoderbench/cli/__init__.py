@@ -38,7 +38,7 @@ from decoderbench.cli import (
 )
 from decoderbench.cli.common import err, out
 from decoderbench.cli.interrupts import exit_status_of, raising_on_sigterm
-from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout
+from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout, refuse_closed_output
 from decoderbench.errors import DecoderBenchError, PluginError
 from decoderbench.exception_text import describe_error
 from decoderbench.storage import storage_error_of
@@ -105,6 +105,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("decoderbench").setLevel(logging.INFO)
     try:
+        refuse_closed_output()
         with raising_on_sigterm():
             if status := app(standalone_mode=False):
                 sys.exit(status)

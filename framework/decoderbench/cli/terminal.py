@@ -19,6 +19,7 @@ from typing import IO, Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from decoderbench.errors import ConfigError
 from decoderbench.storage import StorageError
 
 _UNSAFE = re.compile(
@@ -94,15 +95,35 @@ def accept_every_character() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def refuse_closed_output() -> None:
+    """Raise if standard output is closed, as after `>&-`: all that is printed would be lost without a word.
+
+    The number of a closed standard stream goes to the null device, so that no file which is opened next gets it, and
+    with it what libraries print.
+
+    Raises:
+        ConfigError: standard output is closed.
+    """
+    closed = []
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            closed.append(number)
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest free number
+            os.set_inheritable(number, True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
+    if 1 in closed:
+        raise ConfigError(["standard output is closed; send it to a file, or to /dev/null"])
+
+
 @contextmanager
 def keeping_stdout() -> Iterator[None]:
     """Keep standard output for our own consoles in the block; whatever else prints does so on standard error.
 
     That is `print` in a plugin, writes of libraries in C, and what child processes print.
     """
-    if sys.stdout is None or sys.stderr is None:  # it was closed before the start, and a file may have its number now
-        yield
-        return
     sys.stdout.flush()
     own, restore = _split_off_stdout()
     _kept.append(own)
