@@ -27,7 +27,7 @@ from decoderbench.execution.work import CellWork
 from decoderbench.planning.inputs import Inputs
 from decoderbench.planning.plan_record import plan_of
 from decoderbench.planning.prepare import Prepared, prepare
-from decoderbench.planning.selection import select_cells
+from decoderbench.planning.selection import select_cells, select_trials
 from decoderbench.records import Plan
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.plugin_manager import build_plugin_manager
@@ -208,8 +208,7 @@ def execute(
     prepared.refuse_if_infeasible()
     planned = prepared.decide(directory.read)
     selected = select_cells(planned, select)
-    rows = {(cell.variant, cell.fold) for cell in selected}
-    trials = [trial for trial in prepared.trials if (trial.variant, trial.fold) in rows]
+    trials = select_trials(prepared.trials, selected)
     chosen_threads = choose_threads(threads, device)
     chosen = choose_executor(prepared.registry, executor, executor_options, jobs=jobs, cell_timeout=cell_timeout)
     if chosen.component.in_process and not chosen.by_name:

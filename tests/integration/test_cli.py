@@ -222,6 +222,9 @@ def test_plan_prints_the_grid_and_writes_nothing(
     cells = json.loads(out)
     assert [cell["frames"] for cell in cells] == [8, 8, 8]
     assert all(cell["num_parameters"] > 0 and cell["gmacs"] > 0 for cell in cells)
+    status, out, _ = call(capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN), "-k", "loop")
+    assert (status, "1 cell: 1 variant, seed 0" in out, "ctc" in out.partition("feasible")[2]) == (0, True, False)
+    assert call(capfd, "plan", str(tiny_file), "-p", str(TINY_PLUGIN), "-k", "nowhere")[0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
 
 

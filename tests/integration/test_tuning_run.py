@@ -272,8 +272,11 @@ def test_plan_counts_trials_and_set_changes_their_steps(
         "4 trials of tuning, 2 per row, 3 steps, seed 7: each row chooses learning_rate 0.001 | learning_rate 0.01"
         in " ".join(printed.split())
     )
-    cells = json.loads(call(capfd, "plan", str(file), "-p", str(TINY_PLUGIN), "--json")[1])
-    assert [cell["purpose"] for cell in cells] == ["tuning"] * 4 + ["undecided"] * 2
+    for selection, rows in (("", 2), ("loop", 1)):
+        command = ("plan", str(file), "-p", str(TINY_PLUGIN), "-k", selection)
+        assert f"{2 * rows} trials of tuning, 2 per row" in " ".join(call(capfd, *command)[1].split())
+        cells = json.loads(call(capfd, *command, "--json")[1])
+        assert [cell["purpose"] for cell in cells] == ["tuning"] * 2 * rows + ["undecided"] * rows
 
 
 def test_example_of_the_readme_plans(tuned: dict[str, Any], tiny_registry: Registry) -> None:

@@ -51,7 +51,7 @@ Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda or cuda:N.  [default: CUDA if there is a device]")
 ]
 Select = Annotated[
-    str, typer.Option("-k", "--select", help="Run only cells whose name matches, as in 'ctc and not seed 1'.")
+    str, typer.Option("-k", "--select", help="Only cells whose name matches, as in 'ctc and not seed 1'.")
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")]
 RetrainChanged = Annotated[

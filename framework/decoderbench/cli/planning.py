@@ -15,6 +15,7 @@ from decoderbench.cli.common import (
     PluginFolders,
     PluginNames,
     Seeds,
+    Select,
     StopAfter,
     deadline_of,
     err,
@@ -62,26 +63,30 @@ def plan(
     plugin: PluginNames = None,
     plugins_dir: PluginFolders = None,
     allow: Allow = None,
+    select: Select = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show the grid: frames, parameters and MACs of every cell, and why a cell cannot be trained."""
     checked, registry = load(experiment, merge_overrides(overrides, seeds, allow), add, plugin, plugins_dir)
     from decoderbench.planning.grid import plan_table
     from decoderbench.planning.prepare import prepare
+    from decoderbench.planning.selection import select_cells, select_trials
 
     with showing_progress(registry, "images decoded so far are kept", console=err):
         prepared = prepare(checked, registry=registry, base_dir=experiment.parent)
+    cells = select_cells(prepared.cells, select)
+    trials = select_trials(prepared.trials, cells)
     if as_json:
-        cells = [
+        shown = [
             {"cell_id": cell.cell_id, "data_key": cell.data_key, **cell.model_dump(mode="json")}
-            for cell in (*prepared.trials, *prepared.cells)
+            for cell in (*trials, *cells)
         ]
-        out.write(json.dumps(cells, indent=1) + "\n")
+        out.write(json.dumps(shown, indent=1) + "\n")
     else:
         for inputs in prepared.data.values():
             for line in inputs.audit_so_far.lines(prepared.settings_of(inputs)):
                 out.print(line, markup=False)
-        out.print(plan_table(prepared.cells), markup=False)
-        if prepared.tuning and prepared.trials:
-            out.print(prepared.tuning.summary(), markup=False)
+        out.print(plan_table(cells), markup=False)
+        if prepared.tuning and trials:
+            out.print(prepared.tuning.summary(trials), markup=False)
     prepared.refuse_if_infeasible()

@@ -124,7 +124,7 @@ def _settings_that_say_the_same(cells: Sequence[Cell]) -> Iterator[tuple[Locatio
             yield ("grid", "settings", cell.setting), rule
 
 
-def plan_table(cells: tuple[Cell, ...]) -> str:
+def plan_table(cells: Sequence[Cell]) -> str:
     """Return the grid as a Markdown table, one row per variant, with the reasons of infeasible ones below."""
     seeds = sorted({cell.seed for cell in cells})
     # Of folds that differ, an infeasible one decides.

@@ -1,4 +1,4 @@
-"""Which cells `-k` selects: an expression such as `CTC and not seed 1`."""
+"""Which cells, and trials of tuning, `-k` selects: an expression such as `CTC and not seed 1`."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ def select_cells(cells: Sequence[Cell], expression: str) -> list[Cell]:
     if not selected:
         raise ConfigError([_explain(cells, expression, "it selects")])
     return selected
+
+
+def select_trials(trials: Sequence[Cell], cells: Sequence[Cell]) -> list[Cell]:
+    """Return the trials by which the rows of some cells choose values, in each of their folds."""
+    rows = {(cell.variant, cell.fold) for cell in cells}
+    return [trial for trial in trials if (trial.variant, trial.fold) in rows]
 
 
 def _parse(expression: str) -> list[list[Term]]:

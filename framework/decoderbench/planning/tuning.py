@@ -51,15 +51,15 @@ class Tuning:
         rows = [row for row in self.rows if not _is_infeasible(row)]
         return tuple(trial for row in rows for candidate in row for trial in candidate.trials)
 
-    def summary(self) -> str:
-        """Return the number of trials, and what each row chooses of, as one line."""
+    def summary(self, trials: Sequence[Cell]) -> str:
+        """Return the number of `trials`, which are all or some of these, and what each row chooses of, as one line."""
         of_row = [trial for candidate in self.rows[0] for trial in candidate.trials]
         values = " | ".join(dict.fromkeys(trial.tuned_text for trial in of_row))
         seeds = dict.fromkeys(str(trial.seed) for trial in of_row)
         steps = dict.fromkeys(f"{trial.training.steps:,}" for trial in self.trials)
         fold = " and fold" if any(trial.folds for trial in self.trials) else ""
         return (
-            f"{len(self.trials)} trials of tuning, {len(of_row)} per row{fold}, {', '.join(steps)} steps, "
+            f"{len(trials)} trials of tuning, {len(of_row)} per row{fold}, {', '.join(steps)} steps, "
             f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: each row chooses {values}"
         )
 
