@@ -21,7 +21,7 @@ from pathlib import Path
 from figure_file import append_synced, cut_incomplete_line, installed_versions
 from figure_table import print_table
 
-from decoderbench.records import read_lines
+from decoderbench.records.schema import read_lines
 
 ROOT = Path(__file__).parents[1]
 GRACE = 5.0  # seconds from SIGINT to SIGKILL

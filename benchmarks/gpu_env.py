@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from figures import Figures, parser, seconds, start
 from torch import Tensor
 
-from decoderbench.storage import write_atomically
+from decoderbench.files.storage import write_atomically
 from decoderbench.training.devices import use_ieee_float32
 from decoderbench.training.provenance import describe_arithmetic, describe_environment
 

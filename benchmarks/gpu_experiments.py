@@ -31,9 +31,9 @@ from pathlib import Path
 from figure_file import FigureWriter, installed_versions, parser, with_threads
 
 from decoderbench.errors import DataError, PendingCellsError
-from decoderbench.records import RunRecord
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import write_atomically
+from decoderbench.files.storage import write_atomically
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-c", "from decoderbench.cli import main; main()"]

@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from decoderbench.config.cell import Cell, ResolvedComponent, ResolvedLabels
+from decoderbench.files.storage import write_atomically
 from decoderbench.metrics import Transcriptions, built_in_definitions, edit_distances, sources_of
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, TrainingOptions
-from decoderbench.records import Cost, Plan, RunRecord, append_line
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import write_atomically
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Cost, Plan, RunRecord, append_line
 
 SIGNS = "abcdefghjkmnpqrstuvwxyz23456789"
 STEPS = 2000

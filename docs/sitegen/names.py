@@ -14,7 +14,7 @@ LONGEST_VALUE = 80
 """Values of constants are shown up to this number of characters."""
 
 GROUPS = {
-    "Experiments and runs": ("runner", "planning", "config", "deadline", "training"),
+    "Experiments and runs": ("runs", "planning", "config", "deadline", "training"),
     "Results": ("inference", "analysis", "report", "records"),
     "Stages and their specs": (
         "model.stages", "model.recognizer", "model.memory", "specs", "labels", "options", "component_options",
@@ -23,7 +23,7 @@ GROUPS = {
     "Families and parts of stages": ("model",),
     "Datasets": ("data",),
     "Plugins": ("registry", "metrics", "execution"),
-    "Errors": ("errors", "storage"),
+    "Errors": ("errors", "files"),
 }  # fmt: skip
 """The titles of the pages, and the modules whose names they have, in this order; the longest match decides."""
 

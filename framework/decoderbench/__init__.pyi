@@ -36,6 +36,7 @@ from .execution.node import Node as Node
 from .execution.travel import Reserved as Reserved
 from .execution.travel import TravelingWork as TravelingWork
 from .execution.watch import Watch as Watch
+from .files.storage import StorageError as StorageError
 from .identity import Introduced as Introduced
 from .identity import NotDecisive as NotDecisive
 from .identity import identity_of as identity_of
@@ -89,8 +90,8 @@ from .model.width_strides import probe_features as probe_features
 from .options import ComponentConfig as ComponentConfig
 from .planning.prepare import Prepared as Prepared
 from .planning.prepare import prepare as prepare
-from .records import Cost as Cost
-from .records import RunRecord as RunRecord
+from .records.schema import Cost as Cost
+from .records.schema import RunRecord as RunRecord
 from .registry.context import CellContext as CellContext
 from .registry.executor import CellEvent as CellEvent
 from .registry.executor import CellOutcome as CellOutcome
@@ -106,15 +107,14 @@ from .registry.registry import Registry as Registry
 from .report import Results as Results
 from .report import load_frame as load_frame
 from .report import write_report as write_report
-from .runner import execute as execute
-from .runner import open_results as open_results
-from .runner import run as run
+from .runs.runner import execute as execute
+from .runs.runner import open_results as open_results
+from .runs.runner import run as run
 from .sources import source_digest as source_digest
 from .specs import FeatureMapSpec as FeatureMapSpec
 from .specs import ImageSpec as ImageSpec
 from .specs import LabelSpec as LabelSpec
 from .specs import SequenceSpec as SequenceSpec
-from .storage import StorageError as StorageError
 from .training.devices import choose_device as choose_device
 
 __version__: str

@@ -20,8 +20,9 @@ from helpers.running import TINY_PLUGIN, to_toml
 
 from chaos import starts
 from chaos.processes import Child, fork, spawn_by_fork
-from decoderbench import cli, leases
-from decoderbench.records import Cost
+from decoderbench import cli
+from decoderbench.records import leases
+from decoderbench.records.schema import Cost
 from decoderbench.training import checkpoint, cores, timing
 
 INLINE = ("--executor", "inline")

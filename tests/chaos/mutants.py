@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from decoderbench import CellOutcome, leases
+from decoderbench import CellOutcome
+from decoderbench.records import leases
 from decoderbench_plugins.executors.local.executor import Local
 
 

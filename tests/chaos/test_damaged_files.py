@@ -13,8 +13,8 @@ from helpers.damage import DAMAGES, damage_file
 
 from chaos.campaign import Campaign
 from chaos.grid import Attempt, Grid
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.verification import verify
+from decoderbench.housekeeping.verification import verify
+from decoderbench.records.results_directory import ResultsDirectory
 
 CHECKED_BY_RUNS = ("result.json", "predictions.parquet", "val_predictions.parquet", "history.jsonl")
 FILES = (*CHECKED_BY_RUNS, "weights.safetensors", "cell.json", "plan.json")

@@ -13,7 +13,7 @@ from chaos import mutants
 from chaos.campaign import Campaign
 from chaos.grid import Attempt, Grid, nothing
 from chaos.processes import Child, descendants_of
-from decoderbench import leases
+from decoderbench.records import leases
 from decoderbench.training import measuring
 
 PROCESSES = (2, 4, 8)

@@ -14,7 +14,7 @@ from torch import nn
 from decoderbench import Charset, InfeasibleError, Labels, LabelSpec, Memory, SequenceSpec
 from decoderbench.config.grid import ComponentChoice
 from decoderbench.model.recognizer import weights_of
-from decoderbench.pack import Manifest, Pack
+from decoderbench.records.pack import Manifest, Pack
 from decoderbench.training.start import load_start
 
 TRAINED, PERMUTED = "abcdef", "fbdace"

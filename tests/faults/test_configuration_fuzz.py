@@ -16,9 +16,9 @@ from helpers.experiments import EXPERIMENTS, TINY_TOML
 from helpers.running import TINY_PLUGIN
 
 from decoderbench.cli import common
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
 
 VALUES = [
     *("-1", "0", "1", "7", str(2**31), str(2**63), str(2**70), "9" * 5000, "0.5", "-0.0", "1e308", "1e-320", "nan"),

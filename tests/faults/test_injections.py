@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from decoderbench.cli.terminal import SafeConsole
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.execution.work import CellWork
-from decoderbench.records import append_line
+from decoderbench.records.schema import append_line
 from decoderbench.registry.executor import CellTask
 from decoderbench.report import load_report, markdown_table, write_report
 

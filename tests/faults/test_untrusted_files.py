@@ -28,7 +28,7 @@ from pydantic import ValidationError
 import decoderbench
 import decoderbench_plugins
 from decoderbench import ComponentConfig, Dataset, Sample
-from decoderbench.integrity import Artifact
+from decoderbench.files.integrity import Artifact
 from decoderbench.registry.registry import Registry
 from decoderbench.training.checkpoint import Checkpoints
 

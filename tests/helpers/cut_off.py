@@ -21,7 +21,7 @@ from decoderbench.data.resident_dataset import Batch, ResidentDataset
 from decoderbench.deadline import Deadline
 from decoderbench.model.module_state import state_of
 from decoderbench.planning.prepare import prepare
-from decoderbench.records import RunRecord
+from decoderbench.records.schema import RunRecord
 from decoderbench.registry.registry import Registry
 from decoderbench.training.local_context import LocalContext
 from decoderbench.training.provenance import describe_environment

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from decoderbench.analysis import Analysis, load_report
-from decoderbench.records import Plan
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 from helpers.readings import make_predictions, make_row, read, write_result
 
 UNIFORM = ["ab", "ba"] * 20

@@ -16,9 +16,9 @@ from decoderbench.analysis import load_report
 from decoderbench.analysis.kept_images import encode_image
 from decoderbench.config.cell import Cell
 from decoderbench.metrics import Transcriptions, built_in_definitions
-from decoderbench.records import Plan, append_line
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, append_line
 from decoderbench.report.html import html_report
-from decoderbench.results_directory import ResultsDirectory
 from helpers.recording import make_cell, make_record
 
 VOID = {"meta", "link", "img", "input", "br"}

@@ -10,8 +10,8 @@ import pandas as pd
 
 from decoderbench.config.cell import Cell, ResolvedComponent
 from decoderbench.metrics import Transcriptions, built_in_definitions, edit_distances, sources_of
-from decoderbench.records import Plan
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 from helpers.recording import make_cell, make_record
 
 COLUMNS = ("rectifier", "encoder", "bridge", "decoder")

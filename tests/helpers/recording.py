@@ -10,8 +10,8 @@ from markdown_it import MarkdownIt
 
 from decoderbench.config.cell import Cell, ResolvedComponent, ResolvedLabels
 from decoderbench.options import AugmentationOptions, EvaluationOptions, ImageOptions, TrainingOptions
-from decoderbench.records import Cost, Plan, RunRecord
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Cost, Plan, RunRecord
 
 COMMAND = "decoderbench report results/demo"
 HOSTILE = [

@@ -65,7 +65,7 @@ def train(
     """
     with pytest.MonkeyPatch.context() as patch:
         if not (report or figures):
-            patch.setattr("decoderbench.runner.write_files", lambda analysis, command: None)
+            patch.setattr("decoderbench.runs.runner.write_files", lambda analysis, command: None)
         elif not figures:
             leave_out_figures(patch)
         return run(Experiment(**tiny), registry=registry, results=results, device="cpu", **options)

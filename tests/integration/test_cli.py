@@ -21,7 +21,7 @@ from helpers.running import TINY_PLUGIN, to_toml
 from PIL import Image, ImageDraw
 
 from decoderbench.cli.interrupts import Terminated
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.scaffold import new_component
 
 EIGHT_MISTAKES = """

@@ -16,9 +16,9 @@ from decoderbench import Experiment, deadline, hookimpl, load_frame
 from decoderbench.errors import DeviceLostError, PendingCellsError
 from decoderbench.execution import cell_runner
 from decoderbench.planning.prepare import prepare
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
 
 
 class Clock:

@@ -15,7 +15,7 @@ from helpers.training import train
 from PIL import Image
 
 from decoderbench import Registry, build_plugin_manager, load_recognizer, load_report
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
 
 PLUGIN = ("-p", str(TINY_PLUGIN))
 

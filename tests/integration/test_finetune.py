@@ -17,7 +17,7 @@ from PIL import Image
 
 from decoderbench import ConfigError, Experiment, Registry, build_plugin_manager
 from decoderbench.planning.prepare import prepare
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
 
 PLUGIN = ("-p", str(TINY_PLUGIN))
 BRIGHTNESS = {"a": 230, "b": 160, "c": 90, "d": 20}
@@ -389,7 +389,7 @@ def test_verify_and_clean_know_the_packs_that_cells_start_from(
 
 def test_other_components_start_as_without_a_pack(packs: Path, images: Path, own_registry: Registry) -> None:
     """The heads of both decoders have the same name and, by chance, the same shape, and other classes."""
-    from decoderbench.pack import read_pack
+    from decoderbench.records.pack import read_pack
     from decoderbench.training.building import build_recognizer
     from decoderbench.training.start import build_started
 

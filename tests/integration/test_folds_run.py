@@ -15,10 +15,10 @@ from helpers.training import train
 from decoderbench import Experiment, hookimpl, prepare
 from decoderbench.analysis import load_report
 from decoderbench.data.image_store import ImageStore
-from decoderbench.records import RunRecord
+from decoderbench.housekeeping.status import StatusReader
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.status import StatusReader
 
 FOLDS, IMAGES = 2, 40
 
@@ -36,7 +36,7 @@ def folded() -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the files of reports, which take longer than the runs."""
-    monkeypatch.setattr("decoderbench.runner.write_files", lambda analysis, command: None)
+    monkeypatch.setattr("decoderbench.runs.runner.write_files", lambda analysis, command: None)
 
 
 class Reads:

@@ -25,13 +25,13 @@ from helpers.training import add_variant, train
 import decoderbench
 from decoderbench import Experiment
 from decoderbench.analysis.frame import load_results
+from decoderbench.files.storage import StorageError
 from decoderbench.planning.prepare import Prepared, prepare
-from decoderbench.records import Cost
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Cost
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.runner import execute
-from decoderbench.storage import StorageError
+from decoderbench.runs.runner import execute
 from decoderbench_plugins.decoders.lstm_ctc import LSTMCTC
 
 EXPERIMENT = micro_experiment(train=8, val=2, steps=2)

@@ -17,10 +17,10 @@ from helpers.small_grid import EXPERIMENT, RUN, write_grid
 
 from decoderbench.analysis import kept_images
 from decoderbench.analysis.kept_images import ImageToKeep, keep_images, merge_images, read_images
-from decoderbench.integrity import DIGEST, artifact_of, seal
-from decoderbench.locks import holding
-from decoderbench.records import Plan
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.files.integrity import DIGEST, artifact_of, seal
+from decoderbench.files.locks import holding
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 
 COSTS = r"latency|per_sec|seconds|memory|date|measured|jobs"
 

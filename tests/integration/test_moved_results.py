@@ -18,9 +18,9 @@ from helpers.training import observe, train
 from PIL import Image
 
 from decoderbench import build_plugin_manager, hookimpl
-from decoderbench.records import Cost
+from decoderbench.housekeeping.status import StatusReader
+from decoderbench.records.schema import Cost
 from decoderbench.registry.registry import Registry
-from decoderbench.status import StatusReader
 
 DAY = 86_400.0
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_clock_that_jumps_changes_no_number(place: Path, monkeypatch: pytest.Mon
 
     monkeypatch.chdir(place)
     monkeypatch.setattr("decoderbench.execution.cell_runner.datetime", JumpingClock)
-    monkeypatch.setattr("decoderbench.cell_progress.datetime", JumpingClock)
+    monkeypatch.setattr("decoderbench.records.cell_progress.datetime", JumpingClock)
     monkeypatch.setattr(time, "time", lambda: real() + next(shifts))
     interrupt("jumped")
     # The order of the dates of the files is not that in which they were written, and some are from the future.

@@ -12,9 +12,9 @@ from helpers.training import RecordingObserver, observe, train
 from decoderbench import Experiment, build_plugin_manager, hookimpl, prepare
 from decoderbench.errors import PluginError
 from decoderbench.metrics import Metric
-from decoderbench.records import Plan
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
 
 
 def test_infeasible_cell_is_started_before_it_is_finished(

@@ -24,8 +24,8 @@ from PIL import Image
 from decoderbench import ConfigError, DataError, Registry, build_plugin_manager, load_recognizer
 from decoderbench.inference.choice import choose_model
 from decoderbench.inference.loading import kept_images
-from decoderbench.pack import read_pack
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.pack import read_pack
+from decoderbench.records.results_directory import ResultsDirectory
 
 GLYPH = 9  # columns per character
 PLUGIN = ("-p", str(TINY_PLUGIN))
@@ -485,7 +485,7 @@ def test_pack_of_an_impossible_size_is_refused_before_memory_is_taken(
     results: Path, own_registry: Registry, tmp_path: Path, folder: Path
 ) -> None:
     from decoderbench.inference.loading import pack
-    from decoderbench.pack import Pack, write_pack
+    from decoderbench.records.pack import Pack, write_pack
 
     pack(results, tmp_path / "reader.zip", own_registry, row="tiny / columns / ctc / pad")
     found = read_pack(tmp_path / "reader.zip")

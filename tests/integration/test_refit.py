@@ -15,8 +15,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from decoderbench.data.resident_dataset import ResidentDataset
-from decoderbench.pack import read_pack
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.pack import read_pack
+from decoderbench.records.results_directory import ResultsDirectory
 
 RUN = ("--device", "cpu", "--executor", "inline", "-p", str(TINY_PLUGIN))
 EXPERIMENT: dict[str, Any] = {

@@ -14,8 +14,8 @@ from helpers.running import to_toml
 from helpers.small_grid import write_images
 from PIL import Image
 
-from decoderbench.integrity import DIGEST, seal
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.files.integrity import DIGEST, seal
+from decoderbench.records.results_directory import ResultsDirectory
 
 PLUGIN = '''\
 """An encoder of one convolution, whose first weights depend on the environment, as no component's should."""

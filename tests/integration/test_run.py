@@ -19,9 +19,9 @@ from decoderbench.errors import ConfigError, InfeasibleError
 from decoderbench.metrics import nats_per_character
 from decoderbench.planning.grid import plan_table
 from decoderbench.planning.prepare import prepare
-from decoderbench.predictions import COLUMNS
-from decoderbench.record_files import read_result
-from decoderbench.records import read_lines, unpack_flags
+from decoderbench.records.predictions import COLUMNS
+from decoderbench.records.record_files import read_result
+from decoderbench.records.schema import read_lines, unpack_flags
 from decoderbench.registry.registry import Registry
 from decoderbench.report.html import html_report
 

@@ -167,8 +167,8 @@ def test_corrupt_result_is_renamed_and_its_cell_trained_again(
 HOLD_AND_PUBLISH = """
 import sys
 from decoderbench.config.cell import Cell
-from decoderbench.records import RunRecord
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
+from decoderbench.records.results_directory import ResultsDirectory
 cell, directory = Cell.model_validate_json(sys.argv[1]), ResultsDirectory(sys.argv[2])
 with directory.lease(cell) as held:
     print("held" if held else "refused", flush=True)

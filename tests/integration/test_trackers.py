@@ -16,7 +16,7 @@ from helpers.commands import call
 from helpers.running import TINY_PLUGIN
 
 from decoderbench import hookimpl, load_frame
-from decoderbench.records import read_lines
+from decoderbench.records.schema import read_lines
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 
@@ -285,7 +285,7 @@ def test_undefined_number_keeps_its_column_in_tensorboard(tmp_path: Path) -> Non
     pytest.importorskip("tensorboard", reason="tensorboard is not installed; install decoderbench[tensorboard]")
     from types import SimpleNamespace
 
-    from decoderbench.records import Cost
+    from decoderbench.records.schema import Cost
 
     module = importlib.import_module("decoderbench_plugins.trackers.tensorboard")
     cell = SimpleNamespace(cell_id="one", variant=("none", "a", "b", "c", ""), seed=7, scored_split="test")

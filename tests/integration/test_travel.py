@@ -32,10 +32,10 @@ from decoderbench import (
     build_plugin_manager,
     prepare,
 )
-from decoderbench.cell_progress import read_progress
 from decoderbench.execution.resident_data import DataSource
 from decoderbench.execution.work import CellWork
-from decoderbench.records import same_result
+from decoderbench.records.cell_progress import read_progress
+from decoderbench.records.schema import same_result
 from decoderbench.registry.registry import Registry
 
 Ask = Callable[..., Answer]

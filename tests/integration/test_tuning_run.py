@@ -20,13 +20,13 @@ from helpers.training import observe, train
 from decoderbench import Experiment, PluginError, deadline, hookimpl
 from decoderbench.analysis import load_report
 from decoderbench.analysis.tuning import notes_on_tuning
-from decoderbench.cleaning import find_in_results
 from decoderbench.data.image_store import ImageStore
 from decoderbench.errors import ConfigError, PendingCellsError
+from decoderbench.housekeeping.cleaning import find_in_results
+from decoderbench.housekeeping.status import StatusReader
 from decoderbench.planning.prepare import prepare
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.status import StatusReader
 
 DIVERGES = 1e30
 TRAIN, VAL, STEPS = 24, 8, 4
@@ -43,7 +43,7 @@ def tuned() -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the files of reports, which take longer than the runs."""
-    monkeypatch.setattr("decoderbench.runner.write_files", lambda analysis, command: None)
+    monkeypatch.setattr("decoderbench.runs.runner.write_files", lambda analysis, command: None)
 
 
 class ReadRows:

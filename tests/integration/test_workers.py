@@ -18,8 +18,8 @@ from helpers.training import observe, train
 from decoderbench import Cell, PendingCellsError, build_plugin_manager, hookimpl
 from decoderbench.errors import StoppedError
 from decoderbench.execution.output import OUTPUT_BYTES, CellOutput
+from decoderbench.files.storage import StorageError
 from decoderbench.registry.registry import Registry
-from decoderbench.storage import StorageError
 from decoderbench_plugins.executors.local import executor as local
 
 PLUGINS = [str(TINY_PLUGIN), str(TINY_PLUGIN.with_name("hostile.py"))]
@@ -177,7 +177,7 @@ def test_output_that_cannot_be_written_costs_no_cell(caplog: pytest.LogCaptureFi
 def test_signal_comes_before_a_full_disk_in_the_exit_status(
     tiny: dict[str, Any], tiny_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from decoderbench import runner
+    from decoderbench.runs import runner
     from decoderbench.training.checkpoint import Checkpoints
 
     def fail(*unused: Any, **options: Any) -> None:

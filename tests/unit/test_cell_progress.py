@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from decoderbench import cell_progress
-from decoderbench.cell_progress import FILE, Pace, ProgressFile, read_progress
+from decoderbench.records import cell_progress
+from decoderbench.records.cell_progress import FILE, Pace, ProgressFile, read_progress
 
 
 @pytest.fixture

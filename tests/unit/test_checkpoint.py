@@ -18,10 +18,10 @@ from helpers.recording import make_cell, make_record
 from torch import nn
 
 from decoderbench.errors import DivergedError, PendingCellsError
+from decoderbench.files.storage import StorageError
 from decoderbench.model.module_state import difference, load_state, state_of
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.registry.global_state import preserving_global_state
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import StorageError
 from decoderbench.training import checkpoint
 from decoderbench.training.attempt import Attempt
 from decoderbench.training.checkpoint import Checkpoints

@@ -14,7 +14,7 @@ from PIL import Image
 from decoderbench import ComponentConfig, Dataset, Sample
 from decoderbench.data.image_cache import open_store
 from decoderbench.options import ImageOptions
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
 
 DAY = 24 * 3600
 

@@ -13,8 +13,8 @@ from helpers.commands import call
 from helpers.readings import make_row, publish_rows, read, write_result
 
 from decoderbench.analysis import load_report
-from decoderbench.records import Plan, append_line
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, append_line
 from decoderbench.statistics import Scores, contrast, family, half_width, holm, seeds_needed
 
 CTC, ATTENTION = "LSTM + CTC", "attention"

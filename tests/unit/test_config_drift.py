@@ -18,13 +18,13 @@ from decoderbench.config.cell import Cell
 from decoderbench.config.merging import merge
 from decoderbench.errors import ConfigError
 from decoderbench.kinds import AXES
-from decoderbench.pack import Manifest, Pack, write_pack
 from decoderbench.planning.meta_probe import MetaProbe, Size
-from decoderbench.records import Plan
+from decoderbench.records.pack import Manifest, Pack, write_pack
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 from decoderbench.registry.registry import Registry
 from decoderbench.report import load_results
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.runner import open_results
+from decoderbench.runs.runner import open_results
 
 ALL, NONE = "all cells", "no cell"
 

@@ -15,15 +15,15 @@ from chaos.campaign import Campaign
 from helpers.damage import DAMAGES, Damage, damage_file, empty, flip_bit, swap, truncate, zero_block
 from helpers.recording import make_cell, make_record, publish
 
-from decoderbench import integrity
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError
-from decoderbench.records import RunRecord
+from decoderbench.execution.resume import Repeat, Resume
+from decoderbench.files import integrity
+from decoderbench.housekeeping.verification import verify
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 from decoderbench.report import load_report, load_results, markdown_table
 from decoderbench.report.tables import to_csv
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.resume import Repeat, Resume
-from decoderbench.verification import verify
 
 SEED = 20261127
 CELLS = [make_cell("CTC"), make_cell("loop"), make_cell("broken")]
@@ -137,7 +137,7 @@ def test_a_thousand_damaged_files_are_found_and_mended(pristine: ResultsDirector
 def test_damage_is_not_found_if_digests_are_not_compared(
     pristine: ResultsDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Damage
 ) -> None:
-    monkeypatch.setattr("decoderbench.record_files.check_content", integrity.check_size)
+    monkeypatch.setattr("decoderbench.records.record_files.check_content", integrity.check_size)
     with pytest.raises(AssertionError):
         assert_damage_is_found(pristine, tmp_path / "results", "predictions.parquet", damage, 0)
 
@@ -145,7 +145,7 @@ def test_damage_is_not_found_if_digests_are_not_compared(
 def test_edited_digit_is_not_found_if_a_record_need_not_have_its_own_digest(
     damaged: ResultsDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decoderbench.record_files.has_own_digest", lambda content, **replaced: True)
+    monkeypatch.setattr("decoderbench.records.record_files.has_own_digest", lambda content, **replaced: True)
     file = damaged.cell_directory(CELLS[0]) / "result.json"
     edit_digits(file)
     assert damaged.read(CELLS[0]) is not None
@@ -339,7 +339,7 @@ def test_record_that_names_files_outside_its_folder_is_damaged(damaged: ResultsD
 def test_plan_that_is_too_large_to_be_read_again_is_refused(
     pristine: ResultsDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decoderbench.results_directory.MAX_PLAN", 1000)
+    monkeypatch.setattr("decoderbench.records.results_directory.MAX_PLAN", 1000)
     with pytest.raises(ConfigError, match=r"grid: 3 cells make a plan of [\d,]+ bytes; divide the grid"):
         ResultsDirectory(tmp_path).write_plan(pristine.read_plan())
     assert not (tmp_path / "plan.json").exists()

@@ -20,7 +20,7 @@ from decoderbench.data.image_cache import open_store
 from decoderbench.data.image_store import DamagedImagesError, ImageStore, map_images, read_store
 from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.errors import DataError, PendingCellsError
-from decoderbench.locks import holding
+from decoderbench.files.locks import holding
 from decoderbench.options import ImageOptions
 from decoderbench.registry.registry import Registry
 

@@ -10,6 +10,7 @@ from helpers.readings import make_predictions, make_row, publish_rows, write_res
 from helpers.recording import make_record, publish
 
 from decoderbench.analysis import Analysis, load_report
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.report.error_tables import (
     MANY,
     agreement_table,
@@ -23,7 +24,6 @@ from decoderbench.report.error_tables import (
     wrong_text_table,
 )
 from decoderbench.report.tables import Table
-from decoderbench.results_directory import ResultsDirectory
 
 
 def publish_texts(path: Path, rows: dict[str, list[list[str]]], references: list[str], **more: object) -> Analysis:

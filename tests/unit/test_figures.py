@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from decoderbench.analysis import load_report
-from decoderbench.records import Cost, append_line
+from decoderbench.records.schema import Cost, append_line
 from decoderbench.report import figures
 from decoderbench.report.figures_cost import COST_AXES, draw_cost, pareto_front
 from decoderbench.report.figures_lines import LineAxes, draw_lines

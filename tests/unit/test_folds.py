@@ -25,7 +25,7 @@ from decoderbench.errors import DataError, PluginError
 from decoderbench.planning.data_report import audit_experiment
 from decoderbench.planning.grid import plan_table
 from decoderbench.planning.selection import select_cells
-from decoderbench.records import Plan, sizes_key
+from decoderbench.records.schema import Plan, sizes_key
 from decoderbench.registry.registry import Components, Registry
 from decoderbench.report.settings import notes_on_learning, settings_of
 from decoderbench.training.local_context import LocalContext

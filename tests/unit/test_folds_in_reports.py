@@ -19,10 +19,10 @@ from decoderbench.analysis.models import models_text
 from decoderbench.analysis.pilots import plan_pairs
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError
-from decoderbench.records import Plan, sizes_key
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, sizes_key
 from decoderbench.report import markdown_table
 from decoderbench.report.html_sections import build_sections
-from decoderbench.results_directory import ResultsDirectory
 from decoderbench.statistics import Scores, contrast, half_width, row
 
 LABELS = ("ab", "cde", "f", "ghij", "kl", "mno", "p")

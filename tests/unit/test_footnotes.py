@@ -11,7 +11,7 @@ import pytest
 from helpers.readings import publish_rows as publish_readings
 from helpers.recording import COMMAND, make_cell, make_record, publish, table_rows
 
-from decoderbench.records import Cost
+from decoderbench.records.schema import Cost
 from decoderbench.report import load_frame, load_report, load_results, markdown_table, summarize, write_report
 from decoderbench.report.comparison_tables import NOT_ALIKE, effect_tables
 

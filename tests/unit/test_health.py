@@ -10,8 +10,8 @@ from helpers.readings import make_predictions, make_row, read, write_result
 
 from decoderbench.alignments import MEASURES
 from decoderbench.analysis import load_report
-from decoderbench.records import Plan
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 
 
 def health(path: Path, *seeds: pd.DataFrame, **changes: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from decoderbench.errors import DataError
 from decoderbench.identity import Introduced, NotDecisive, identity_of
 from decoderbench.kinds import AXES
 from decoderbench.options import Options
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.runner import run
+from decoderbench.runs.runner import run
 from decoderbench.sources import source_digest
 from decoderbench.training.building import build_recognizer
 

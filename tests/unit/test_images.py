@@ -19,8 +19,8 @@ from decoderbench import DataError, Dataset, Sample
 from decoderbench.data.image_cache import compute_data_hash, default_cache_dir, open_store
 from decoderbench.data.image_decoding import to_pixels
 from decoderbench.data.image_store import read_store
+from decoderbench.files.storage import StorageError
 from decoderbench.options import ComponentConfig, ImageOptions
-from decoderbench.storage import StorageError
 
 SMALL = ImageOptions(height=4, width=8)
 

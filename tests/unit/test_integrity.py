@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 from helpers.recording import make_cell, make_record, publish
 
-from decoderbench.integrity import DamagedError, artifact_of, check_content, has_own_digest, seal
-from decoderbench.record_files import RESULT, OtherFormatError, collect_artifacts, encode, read_plan, read_result
-from decoderbench.records import UNVERIFIED_FORMAT, Plan, RunRecord
+from decoderbench.files.integrity import DamagedError, artifact_of, check_content, has_own_digest, seal
+from decoderbench.records.record_files import (
+    RESULT,
+    OtherFormatError,
+    collect_artifacts,
+    encode,
+    read_plan,
+    read_result,
+)
+from decoderbench.records.schema import UNVERIFIED_FORMAT, Plan, RunRecord
 
 PLAN = Plan(experiment="x", command="decoderbench run", cells=(), split_sizes={"train": 120}, data_notes=("é 1.5e-07",))
 

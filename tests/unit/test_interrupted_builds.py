@@ -22,8 +22,8 @@ from decoderbench import ComponentConfig, DataError, Dataset, Sample
 from decoderbench.data import image_cache
 from decoderbench.data.image_cache import open_store
 from decoderbench.data.image_store import ImageStore
+from decoderbench.files.storage import StorageError
 from decoderbench.options import ImageOptions
-from decoderbench.storage import StorageError
 
 COUNT = 400
 STRETCH = ImageOptions(height=6, width=20)

@@ -11,7 +11,7 @@ from helpers.running import TINY_PLUGIN, to_toml
 from decoderbench.config.learning_notes import learning_notes
 from decoderbench.data.dataset import Split
 from decoderbench.options import TrainingOptions
-from decoderbench.records import Plan
+from decoderbench.records.schema import Plan
 from decoderbench.report.settings import notes_on_learning, settings_of
 from decoderbench.training.optimizer import learning_rate
 

@@ -9,18 +9,18 @@ from typing import NoReturn
 import pytest
 from helpers.recording import make_cell, make_record
 
-from decoderbench import leases
 from decoderbench.errors import ConfigError, PendingCellsError
 from decoderbench.execution.death import Death, find_death, outcome_of_death
-from decoderbench.leases import Leases, LostLeaseError
+from decoderbench.files.storage import StorageError
+from decoderbench.records import leases
+from decoderbench.records.leases import Leases, LostLeaseError
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.registry.executor import CellTask
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import StorageError
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "nfs4")
+    monkeypatch.setattr("decoderbench.files.locks.network_filesystem_of", lambda path: "nfs4")
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(leases, "STALE_SECONDS", 0.5)
     monkeypatch.setattr(leases, "_locks", {})
@@ -100,7 +100,7 @@ def test_machine_that_cannot_see_locks_leaves_cells_that_may_be_locked(
     folder = tmp_path / "cells" / "cell"
     network, local = Leases(tmp_path), Leases(tmp_path)
     assert network.unsafe
-    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "")
+    monkeypatch.setattr("decoderbench.files.locks.network_filesystem_of", lambda path: "")
     assert local.unsafe == ""
     way_out = r"has locked cell, but .* once nothing runs there, delete .*/cells/\*/lock"
     with local.hold(folder) as held:
@@ -129,7 +129,7 @@ def test_lock_that_nobody_holds_is_deleted_by_a_machine_that_can_tell_and_ignore
     done, waiting = (tmp_path / "cells" / name for name in ("done", "waiting"))
     network, local = Leases(tmp_path), Leases(tmp_path)
     assert network.unsafe
-    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "")
+    monkeypatch.setattr("decoderbench.files.locks.network_filesystem_of", lambda path: "")
     for folder in (done, waiting):
         with local.hold(folder) as held:
             assert held is not None
@@ -206,7 +206,7 @@ def test_death_of_a_process_is_published_by_whoever_holds_its_cell_next(
 
 
 def test_run_that_had_begun_with_locks_changes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decoderbench.locks.network_filesystem_of", lambda path: "")
+    monkeypatch.setattr("decoderbench.files.locks.network_filesystem_of", lambda path: "")
     local, folder = Leases(tmp_path), tmp_path / "cells" / "cell"
     assert not local.by_heartbeats
     looks = iter([False])  # the first look comes before the folder is there

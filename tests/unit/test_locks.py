@@ -12,8 +12,8 @@ from filelock import FileLock
 from helpers.commands import call
 from helpers.running import TINY_PLUGIN, to_toml
 
-from decoderbench.locks import holding, network_filesystem_of, unsafe_locks
-from decoderbench.storage import StorageError
+from decoderbench.files.locks import holding, network_filesystem_of, unsafe_locks
+from decoderbench.files.storage import StorageError
 
 
 def without_links() -> None:

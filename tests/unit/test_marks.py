@@ -14,10 +14,10 @@ from helpers.readings import make_row, read, write_result
 from scipy import stats
 
 from decoderbench.analysis import Analysis, load_report
-from decoderbench.predictions import COLUMNS
-from decoderbench.records import Plan, pack_flags, unpack_flags
+from decoderbench.records.predictions import COLUMNS
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, pack_flags, unpack_flags
 from decoderbench.report.row_notes import remarks_on
-from decoderbench.results_directory import ResultsDirectory
 from decoderbench.statistics import Scores, contrast
 
 

@@ -11,9 +11,9 @@ import pytest
 from helpers.recording import make_cell
 
 from decoderbench import DataError
-from decoderbench.integrity import seal
-from decoderbench.pack import CARD, CHARSET, MANIFEST, WEIGHTS, Manifest, Pack, read_pack, write_pack
-from decoderbench.records import pack_flags
+from decoderbench.files.integrity import seal
+from decoderbench.records.pack import CARD, CHARSET, MANIFEST, WEIGHTS, Manifest, Pack, read_pack, write_pack
+from decoderbench.records.schema import pack_flags
 
 PACK = Pack(
     Manifest(cell=make_cell(), validation_log_prob=(-0.5, -1.0), validation_right=pack_flags([True, False])),

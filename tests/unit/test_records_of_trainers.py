@@ -13,7 +13,7 @@ from decoderbench import hookimpl
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PluginError
 from decoderbench.exception_text import MAX_TEXT
-from decoderbench.records import Cost, RunRecord
+from decoderbench.records.schema import Cost, RunRecord
 from decoderbench.registry import record_rules
 from decoderbench.registry.plugin_manager import Plugins, build_plugin_manager
 from decoderbench.registry.record_rules import accept_record

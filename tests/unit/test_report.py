@@ -15,10 +15,10 @@ from markdown_it import MarkdownIt
 from decoderbench.conditions import CONDITIONS
 from decoderbench.config.cell import ResolvedComponent
 from decoderbench.errors import DataError
-from decoderbench.records import append_line
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import append_line
 from decoderbench.report import load_frame, load_report, load_results, markdown_table, summarize, write_report
 from decoderbench.report.tables import format_fixed
-from decoderbench.results_directory import ResultsDirectory
 
 COLUMNS = [
     *("experiment", "dataset", "rectifier", "encoder", "bridge", "decoder"),

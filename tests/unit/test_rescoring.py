@@ -15,17 +15,17 @@ from helpers.recording import make_cell, publish
 from helpers.running import TINY_PLUGIN
 from helpers.training import observe, train
 
-from decoderbench import rescoring
 from decoderbench.analysis import Analysis
 from decoderbench.config.cell import Cell
 from decoderbench.metrics import Definition, Transcriptions, built_in_definitions, edit_distances, sources_of
-from decoderbench.records import RunRecord
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 from decoderbench.registry.metric_definitions import definitions_of
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.report import Results, load_report, load_results, markdown_table, write_files
-from decoderbench.rescoring import rescore
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.runs import rescoring
+from decoderbench.runs.rescoring import rescore
 
 REFERENCES = ["ab", "ba", "aab", "b"]
 RIGHT, HALF, WRONG = REFERENCES, ["ab", "ba", "x", "y"], ["", "a", "b", "bbb"]

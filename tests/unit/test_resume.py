@@ -10,10 +10,10 @@ from helpers.recording import make_cell, make_record, publish
 from helpers.training import observe, train
 
 from decoderbench import hookimpl
-from decoderbench.records import RunRecord
+from decoderbench.execution.resume import Repeat, Resume
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.resume import Repeat, Resume
 
 NOW = {
     "machine": "AMD EPYC",

@@ -15,13 +15,13 @@ from helpers.recording import header, make_record, table_rows
 
 from decoderbench.analysis import load_report
 from decoderbench.errors import ConfigError
-from decoderbench.records import Plan
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 from decoderbench.report import check_columns, markdown_table
 from decoderbench.report.comparison_tables import MANY, contrast_tables
 from decoderbench.report.main_table import main_table, paper_table
 from decoderbench.report.sections import frames_of
 from decoderbench.report.tables import to_csv
-from decoderbench.results_directory import ResultsDirectory
 from decoderbench.statistics import Scores, all_pairs, row
 
 GOOD = ["1" * 39 + "0", "0" + "1" * 39, "1" * 40]

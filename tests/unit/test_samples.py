@@ -14,8 +14,8 @@ from decoderbench.analysis import load_report
 from decoderbench.analysis.samples import ENDINGS, ROW_COLUMNS, Samples
 from decoderbench.config.cell import Cell
 from decoderbench.metrics import Definition, built_in_definitions
-from decoderbench.records import Plan, RunRecord
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, RunRecord
 
 
 def samples_of(directory: ResultsDirectory, **options: object) -> Samples:

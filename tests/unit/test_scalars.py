@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from decoderbench import CellEvent
 from decoderbench.metrics import Definition, Transcriptions
-from decoderbench.records import Cost, RunRecord, read_lines
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Cost, RunRecord, read_lines
 from decoderbench.registry.record_rules import accept_record
 from decoderbench.registry.registry import Registry
 from decoderbench.report import load_frame, load_results
 from decoderbench.report.tables import to_csv
-from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scalars import to_number, to_plain
 from decoderbench.training.local_context import LocalContext
 

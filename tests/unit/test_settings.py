@@ -12,7 +12,7 @@ import torch
 from helpers.recording import make_cell, make_record, publish
 from helpers.running import to_toml
 
-from decoderbench import Experiment, prepare, runner
+from decoderbench import Experiment, prepare
 from decoderbench.analysis.frame import load_results, summarize
 from decoderbench.cli.progress import short_names
 from decoderbench.config.cell import shown_axes
@@ -27,10 +27,11 @@ from decoderbench.options import ImageOptions
 from decoderbench.planning.data_report import audit_experiment
 from decoderbench.planning.grid import plan_table
 from decoderbench.planning.selection import select_cells
-from decoderbench.records import Plan
+from decoderbench.records.schema import Plan
 from decoderbench.registry.registry import Registry
 from decoderbench.report.footnotes import footnotes_of
 from decoderbench.report.settings import notes_on_learning, settings_of
+from decoderbench.runs import runner
 
 AS_IS, SHORT = {"as is": {}}, {"short": {"training": {"steps": 3}}}
 

@@ -13,15 +13,16 @@ import pytest
 from helpers.commands import call
 from helpers.recording import make_cell, make_record, publish
 
-from decoderbench import cell_progress, status
-from decoderbench.cell_progress import FILE, ProgressFile
 from decoderbench.command_line import with_results
 from decoderbench.config.cell import Cell
-from decoderbench.locks import is_held
+from decoderbench.files.locks import is_held
+from decoderbench.housekeeping import status
+from decoderbench.housekeeping.status import CellState, StatusReader
 from decoderbench.options import TrainingOptions
-from decoderbench.records import Cost
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.status import CellState, StatusReader
+from decoderbench.records import cell_progress
+from decoderbench.records.cell_progress import FILE, ProgressFile
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Cost
 from decoderbench.training.checkpoint import Checkpoints
 
 DAY = 86_400
@@ -89,8 +90,8 @@ def test_cell_whose_process_was_killed_is_not_running(tmp_path: Path) -> None:
     directory = publish(tmp_path, grid, [])
     program = (
         "import os, sys, pathlib\n"
-        "from decoderbench.locks import holding\n"
-        "from decoderbench.cell_progress import ProgressFile\n"
+        "from decoderbench.files.locks import holding\n"
+        "from decoderbench.records.cell_progress import ProgressFile\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "with holding(folder / 'lock'), ProgressFile(folder, 100):\n"
         "    print('running', flush=True)\n"

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from helpers.disk import Disk
 
-from decoderbench import storage
 from decoderbench.errors import PendingCellsError
-from decoderbench.storage import (
+from decoderbench.files import storage
+from decoderbench.files.storage import (
     StorageError,
     append_durably,
     delete,

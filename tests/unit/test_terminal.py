@@ -20,7 +20,7 @@ from rich.table import Table
 from decoderbench import cli
 from decoderbench.cli.common import command
 from decoderbench.cli.terminal import SafeConsole, SafeFormatter, escape_unsafe
-from decoderbench.storage import StorageError
+from decoderbench.files.storage import StorageError
 
 ATTACK = "\x1b]0;title\x07\x1b[2J\x9b31m\x00\r\b\x7f\u202e\u2066\u200f\u2028\udcff"
 ESCAPED = r"\x1b]0;title\x07\x1b[2J\x9b31m\x00\r\x08\x7f\u202e\u2066\u200f\u2028\udcff"

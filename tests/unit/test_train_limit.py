@@ -16,7 +16,7 @@ from decoderbench.data.dataset import Sample, Split
 from decoderbench.data.resident_dataset import ResidentDataset
 from decoderbench.data.train_limit import first_rows, limited_sizes
 from decoderbench.errors import DataError, PluginError
-from decoderbench.records import Plan
+from decoderbench.records.schema import Plan
 from decoderbench.registry.registry import Components, Registry
 from decoderbench.report.settings import notes_on_learning, settings_of
 from decoderbench.training.local_context import LocalContext

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from decoderbench.config.cell import Cell
 from decoderbench.config.tuning import TuningOptions
 from decoderbench.planning.tuning import Candidate, Tuning, candidate_of
-from decoderbench.records import RunRecord
+from decoderbench.records.schema import RunRecord
 
 RATES = (1e-3, 2e-3, 4e-3)
 SEEDS = (1000, 1001)

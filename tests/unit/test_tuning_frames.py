@@ -12,7 +12,7 @@ from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.tuning import notes_on_tuning
 from decoderbench.config.cell import Cell
 from decoderbench.options import TrainingOptions
-from decoderbench.records import Cost, RunRecord
+from decoderbench.records.schema import Cost, RunRecord
 from decoderbench.report.main_table import main_table
 from decoderbench.report.settings import settings_of
 

@@ -9,7 +9,7 @@ from helpers.commands import call
 from helpers.damage import damage_file, flip_bit
 from helpers.recording import make_cell, make_record, publish
 
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
 
 CELLS = [make_cell("CTC"), make_cell("loop")]
 

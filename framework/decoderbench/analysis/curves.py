@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from decoderbench.analysis.frame import VARIANT, Results
-from decoderbench.records import read_lines
+from decoderbench.records.schema import read_lines
 
 VALIDATED = ["val_exact_match", "val_cer", "val_nats_per_char", "train_loss"]
 """What is measured at each validation; rates are fractions of 1."""

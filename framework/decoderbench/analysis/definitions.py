@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decoderbench.analysis.models import cells_text
 from decoderbench.config.cell import Cell
 from decoderbench.metrics import BUILT_IN
-from decoderbench.records import RunRecord
+from decoderbench.records.schema import RunRecord
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from decoderbench.analysis.definitions import find_mixed_metrics, notes_on_missi
 from decoderbench.analysis.tuning import load_trials, seconds_of_tuning, state_of_tuning
 from decoderbench.conditions import CONDITIONS, COSTLY, conditions_of
 from decoderbench.config.cell import Cell
-from decoderbench.integrity import UnreadableError
+from decoderbench.files.integrity import UnreadableError
+from decoderbench.files.storage import StorageError
 from decoderbench.metrics import BUILT_IN, Definition, built_in_definitions, sources_of
-from decoderbench.record_files import missing_artifacts
-from decoderbench.records import UNVERIFIED_FORMAT, Plan, RunRecord
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.record_files import missing_artifacts
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import UNVERIFIED_FORMAT, Plan, RunRecord
 from decoderbench.scalars import to_plain
-from decoderbench.storage import StorageError
 
 logger = logging.getLogger("decoderbench")
 ExtraColumns = Callable[[RunRecord], Mapping[str, object]]

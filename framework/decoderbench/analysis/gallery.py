@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from decoderbench.alignments import Alignment, decode_alignments
 from decoderbench.analysis.samples import Samples
 from decoderbench.errors import DataError
-from decoderbench.integrity import read_bytes
+from decoderbench.files.integrity import read_bytes
 
 logger = logging.getLogger("decoderbench")
 

@@ -20,8 +20,8 @@ from decoderbench.data.audit import Audit
 from decoderbench.data.dataset import Split
 from decoderbench.data.image_store import DamagedImagesError, ImageStore
 from decoderbench.errors import DataError
-from decoderbench.integrity import read_bytes
-from decoderbench.storage import write_atomically
+from decoderbench.files.integrity import read_bytes
+from decoderbench.files.storage import write_atomically
 
 logger = logging.getLogger("decoderbench")
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from decoderbench.analysis.samples import Samples
 from decoderbench.config.cell import Cell
-from decoderbench.records import unpack_flags
+from decoderbench.records.schema import unpack_flags
 from decoderbench.statistics import Estimate, Scores, contrast
 
 if TYPE_CHECKING:

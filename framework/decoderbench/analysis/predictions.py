@@ -6,10 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from decoderbench.errors import DataError
-from decoderbench.integrity import read_bytes
+from decoderbench.files.integrity import read_bytes
 from decoderbench.metrics import Transcriptions
-from decoderbench.records import RunRecord
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 
 if TYPE_CHECKING:
     import pyarrow

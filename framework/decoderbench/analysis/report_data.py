@@ -25,8 +25,8 @@ from decoderbench.analysis.rows import find_rows
 from decoderbench.analysis.samples import Samples
 from decoderbench.analysis.tuning import summarize_trials
 from decoderbench.metrics import Definition
-from decoderbench.records import Plan
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 
 
 @dataclass(frozen=True, eq=False)

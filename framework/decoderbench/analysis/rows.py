@@ -8,7 +8,7 @@ import pandas as pd
 
 from decoderbench.analysis.frame import COSTS, VARIANT, summarize, values_of_seeds
 from decoderbench.analysis.samples import Samples
-from decoderbench.records import FAILED
+from decoderbench.records.schema import FAILED
 from decoderbench.statistics import ALPHA, Estimate, row
 
 

@@ -19,7 +19,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
 from decoderbench.errors import DataError
 from decoderbench.metrics import Terms, Transcriptions
-from decoderbench.records import RunRecord, read_lines
+from decoderbench.records.schema import RunRecord, read_lines
 from decoderbench.statistics import Scores
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from decoderbench.integrity import UnreadableError
+from decoderbench.files.integrity import UnreadableError
+from decoderbench.files.storage import StorageError
 from decoderbench.kinds import VARIANT
-from decoderbench.records import Plan, RunRecord
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import StorageError
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, RunRecord
 
 if TYPE_CHECKING:
     from decoderbench.config.cell import Cell

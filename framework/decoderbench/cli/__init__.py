@@ -41,7 +41,7 @@ from decoderbench.cli.interrupts import exit_status_of, raising_on_sigterm
 from decoderbench.cli.terminal import SafeFormatter, accept_every_character, keeping_stdout, refuse_closed_output
 from decoderbench.errors import DecoderBenchError, PluginError
 from decoderbench.exception_text import describe_error
-from decoderbench.storage import storage_error_of
+from decoderbench.files.storage import storage_error_of
 
 USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__base__)
 

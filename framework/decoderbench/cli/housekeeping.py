@@ -21,9 +21,9 @@ def clean(
 
     The cells of the last run and whatever a process is using stay.
     """
-    from decoderbench.cleaning import find_in_cache, find_in_results
     from decoderbench.data.image_cache import default_cache_dir
-    from decoderbench.results_directory import ResultsDirectory
+    from decoderbench.housekeeping.cleaning import find_in_cache, find_in_results
+    from decoderbench.records.results_directory import ResultsDirectory
 
     directory = ResultsDirectory(results)
     used = {cell.data_hash for cell in directory.read_plan().cells}

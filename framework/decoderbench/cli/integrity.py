@@ -17,8 +17,8 @@ def verify(
     ] = False,
 ) -> None:
     """Compare every file of the results with its recorded size and sha256. Exit status 1 if one is damaged."""
-    from decoderbench.results_directory import ResultsDirectory
-    from decoderbench.verification import verify as verify_folder
+    from decoderbench.housekeeping.verification import verify as verify_folder
+    from decoderbench.records.results_directory import ResultsDirectory
 
     found = verify_folder(ResultsDirectory(results), fix=fix, report=lambda line: out.print(line, markup=False))
     out.print(found.summary(), markup=False)

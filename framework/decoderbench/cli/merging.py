@@ -28,7 +28,7 @@ def merge(
     Differences in data, settings, source code and versions are named and refused, and so are different results of one
     cell, unless --allow accepts them.
     """
-    from decoderbench.merging.merge import merge as merge_folders
+    from decoderbench.housekeeping.merging.merge import merge as merge_folders
     from decoderbench.report import markdown_table, write_files
 
     merged = merge_folders(sources, into, allow=allow or (), command=command())

@@ -98,7 +98,7 @@ def _pack_refit(
     executor: str | None,
     stop_after: str | None,
 ) -> None:
-    from decoderbench.refit import refit
+    from decoderbench.runs.refit import refit
     from decoderbench.training.devices import choose_device
 
     where, deadline = choose_device(device), deadline_of(stop_after)

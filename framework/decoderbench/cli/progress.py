@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from decoderbench.cell_progress import Pace
 from decoderbench.config.cell import Cell
 from decoderbench.data.audit import Audit
 from decoderbench.kinds import VARIANT
-from decoderbench.records import RunRecord
+from decoderbench.records.cell_progress import Pace
+from decoderbench.records.schema import RunRecord
 from decoderbench.registry.hookspecs import hookimpl
 
 HEARTBEAT_SECONDS = 30.0

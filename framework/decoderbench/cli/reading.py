@@ -178,7 +178,7 @@ def evaluate(
     rows do not know count as wrong. Exit status 1 if an image cannot be read.
     """
     from decoderbench.data.dataset import SPLITS
-    from decoderbench.results_directory import ResultsDirectory
+    from decoderbench.records.results_directory import ResultsDirectory
 
     check_precision(precision)
     if split is not None and split not in SPLITS:
@@ -300,7 +300,7 @@ def _print_rows(rows: Iterable[_Row], as_json: bool, csv_file: Path | None) -> N
 
 
 def _write_csv(file: Path, rows: Iterable[_Row]) -> None:
-    from decoderbench.storage import write_atomically
+    from decoderbench.files.storage import write_atomically
 
     text = io.StringIO(newline="")
     writer: csv.DictWriter[str] | None = None

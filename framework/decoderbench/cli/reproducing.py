@@ -45,7 +45,7 @@ def reproduce(
     """
     deadline = deadline_of(stop_after)
     registry = load_registry(plugin, plugins_dir)
-    from decoderbench.reproduction import reproduce as train_again
+    from decoderbench.runs.reproduction import reproduce as train_again
     from decoderbench.training.devices import choose_device
 
     where = choose_device(device)

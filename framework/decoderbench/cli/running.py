@@ -45,8 +45,8 @@ from decoderbench.config.experiment import Experiment, parse_experiment
 from decoderbench.config.merging import merge
 from decoderbench.config.overrides import add_variants
 from decoderbench.errors import ConfigError
-from decoderbench.records import digest_of_path, is_failure
-from decoderbench.resume import Repeat
+from decoderbench.execution.resume import Repeat
+from decoderbench.records.schema import digest_of_path, is_failure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from decoderbench.config.cell import Cell
     from decoderbench.data.dataset import Dataset
     from decoderbench.deadline import Deadline
+    from decoderbench.records.results_directory import ResultsDirectory
     from decoderbench.registry.registry import Registry
-    from decoderbench.results_directory import ResultsDirectory
 
 
 def run(
@@ -239,10 +239,10 @@ def report(
 
 def load_records(results: Path, plugin: list[str] | None, plugins_dir: list[Path] | None) -> Analysis:
     """Return what the records of a results folder say, with metrics that have changed computed again."""
+    from decoderbench.records.results_directory import ResultsDirectory
     from decoderbench.registry.metric_definitions import definitions_of
     from decoderbench.report import load_report
-    from decoderbench.rescoring import rescore
-    from decoderbench.results_directory import ResultsDirectory
+    from decoderbench.runs.rescoring import rescore
 
     # Plugins can add columns and metrics. The built-in ones do not, and would import torch.
     plugins, directory = load_plugins(plugin, plugins_dir, builtin=False), ResultsDirectory(results)
@@ -282,7 +282,7 @@ def _prepare_and_execute(
 ) -> None:
     from decoderbench.execution.executors import choose_executor
     from decoderbench.planning.prepare import prepare
-    from decoderbench.runner import execute, open_results
+    from decoderbench.runs.runner import execute, open_results
     from decoderbench.training.devices import choose_device
 
     source, base_dir = where

@@ -86,7 +86,7 @@ def demo(
     from decoderbench.inference.choice import best_of_each_row
     from decoderbench.inference.demo import DemoRow, DemoServer
     from decoderbench.inference.loading import StoredModel, find_model
-    from decoderbench.pack import is_pack
+    from decoderbench.records.pack import is_pack
     from decoderbench.training.devices import choose_device, start_device
 
     where = choose_device(device)

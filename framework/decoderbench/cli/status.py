@@ -21,8 +21,8 @@ from decoderbench.command_line import with_results
 from decoderbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from decoderbench.cell_progress import CellProgress
-    from decoderbench.status import CellState, GridState, State, StatusReader
+    from decoderbench.housekeeping.status import CellState, GridState, State, StatusReader
+    from decoderbench.records.cell_progress import CellProgress
 
 LOOK_SECONDS = 1.0
 """Seconds between two looks of `--watch`."""
@@ -36,7 +36,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print the state of every cell as JSON.")] = False,
 ) -> None:
     """Show which cells are done, running, failed or waiting, and the time left, without changing anything."""
-    from decoderbench.status import StatusReader
+    from decoderbench.housekeeping.status import StatusReader
 
     if watch and as_json:
         raise ConfigError(["--watch and --json exclude each other; give one of them"])

@@ -20,7 +20,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from decoderbench.errors import ConfigError
-from decoderbench.storage import StorageError
+from decoderbench.files.storage import StorageError
 
 _UNSAFE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # control characters, but for tab and newline

@@ -58,9 +58,9 @@ def worker(
         raise ConfigError([f"--set {next(iter(changes))}: {rule}"])
     registry = load_registry(plugin, plugins_dir)
     from decoderbench.execution.executors import choose_executor
-    from decoderbench.results_directory import ResultsDirectory
+    from decoderbench.records.results_directory import ResultsDirectory
+    from decoderbench.runs.worker import work
     from decoderbench.training.devices import choose_device
-    from decoderbench.worker import work
 
     where = choose_device(device)
     how = {name: execution[name] for name in ("jobs", "cell_timeout")}

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from decoderbench.locks import holding
-from decoderbench.storage import StorageError, rename
+from decoderbench.files.locks import holding
+from decoderbench.files.storage import StorageError, rename
 
 ELSEWHERE = "or set DECODERBENCH_CACHE to another folder"
 SECONDS_KEPT = 7 * 24 * 3600  # of an interrupted build

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from decoderbench import integrity
 from decoderbench.data.build_log import BuildLog
 from decoderbench.data.cache_folders import ELSEWHERE, lock_of, mark_used, remove_abandoned_builds, set_aside
 from decoderbench.data.contact_sheet import contact_sheet
@@ -29,9 +28,8 @@ from decoderbench.data.decoding_workers import decode
 from decoderbench.data.image_store import STORE_VERSION, ImageStore, OtherVersionError, read_store, write_meta
 from decoderbench.data.width_buckets import write_buckets
 from decoderbench.errors import DataError
-from decoderbench.identity import identity_of
-from decoderbench.options import ImageOptions
-from decoderbench.storage import (
+from decoderbench.files import integrity
+from decoderbench.files.storage import (
     StorageError,
     explaining,
     make_folder,
@@ -40,6 +38,8 @@ from decoderbench.storage import (
     sync_folder,
     write_atomically,
 )
+from decoderbench.identity import identity_of
+from decoderbench.options import ImageOptions
 
 PIXELS_VERSION = 4
 """Part of the data hash, and so of the identity of cells: it rises only if pixels change."""

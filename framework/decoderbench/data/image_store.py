@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
-from decoderbench import integrity
 from decoderbench.data.cache_folders import set_aside
 from decoderbench.data.dataset import Split
 from decoderbench.data.width_buckets import assign_buckets
 from decoderbench.errors import DataError, PendingCellsError
-from decoderbench.locks import holding
-from decoderbench.storage import StorageError
+from decoderbench.files import integrity
+from decoderbench.files.locks import holding
+from decoderbench.files.storage import StorageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

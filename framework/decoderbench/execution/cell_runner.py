@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from decoderbench.cell_progress import ProgressFile
 from decoderbench.config.cell import Cell
 from decoderbench.data.image_store import DamagedImagesError
 from decoderbench.deadline import Deadline
@@ -21,14 +20,15 @@ from decoderbench.exception_text import format_traceback
 from decoderbench.execution.death import find_death, outcome_of_death
 from decoderbench.execution.origin import with_origin
 from decoderbench.execution.resident_data import ResidentData
+from decoderbench.files.storage import StorageError, write_atomically
 from decoderbench.kinds import AXES
-from decoderbench.leases import LostLeaseError
-from decoderbench.records import FAILED, RunRecord, same_result
+from decoderbench.records.cell_progress import ProgressFile
+from decoderbench.records.leases import LostLeaseError
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import FAILED, RunRecord, same_result
 from decoderbench.registry.executor import CellEvent, CellOutcome, CellTask, Report
 from decoderbench.registry.global_state import preserving_global_state, undoing_changes
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import StorageError, write_atomically
 from decoderbench.training.devices import release_memory, still_works, synchronize, use_ieee_float32
 from decoderbench.training.failures import classify, end_behind
 from decoderbench.training.local_context import LocalContext

@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from decoderbench.cell_progress import FILE as PROGRESS
 from decoderbench.exception_text import to_printable_line, to_printable_text
 from decoderbench.execution.origin import with_origin
-from decoderbench.leases import DEATH, holder_of
-from decoderbench.records import RunRecord, Status
+from decoderbench.files.storage import delete, is_alive, write_atomically
+from decoderbench.records.cell_progress import FILE as PROGRESS
+from decoderbench.records.leases import DEATH, holder_of
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord, Status
 from decoderbench.registry.executor import CellOutcome, CellTask
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import delete, is_alive, write_atomically
 
 
 @dataclass(frozen=True)

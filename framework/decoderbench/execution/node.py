@@ -21,11 +21,11 @@ from decoderbench.data.image_cache import default_cache_dir
 from decoderbench.data.image_store import read_store
 from decoderbench.errors import DataError, PendingCellsError, PluginError
 from decoderbench.execution.travel import TravelingWork, read_files, sources_of
+from decoderbench.files.storage import make_folder, rename, write_atomically
 from decoderbench.registry.executor import CellOutcome, CellTask, Executor, Report
 from decoderbench.registry.plugin_manager import Plugins
 from decoderbench.registry.plugin_sources import PluginSources
 from decoderbench.registry.registry import Registry
-from decoderbench.storage import make_folder, rename, write_atomically
 
 
 class Node:

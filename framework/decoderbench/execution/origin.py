@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from decoderbench.conditions import GIVEN
-from decoderbench.records import RunRecord
+from decoderbench.records.schema import RunRecord
 
 
 def with_origin(record: RunRecord, environment: Mapping[str, str]) -> RunRecord:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from decoderbench.errors import PendingCellsError
-from decoderbench.storage import open_to_append
+from decoderbench.files.storage import open_to_append
 
 logger = logging.getLogger("decoderbench")
 

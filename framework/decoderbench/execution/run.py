@@ -6,15 +6,15 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from decoderbench.cell_progress import read_progress
 from decoderbench.conditions import environment_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError, StoppedError
+from decoderbench.execution.resume import Repeat, Resume
 from decoderbench.execution.signals import StopSignals
+from decoderbench.records.cell_progress import read_progress
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.registry.executor import CellTask, Executor
 from decoderbench.registry.plugin_manager import Plugins
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.resume import Repeat, Resume
 from decoderbench.training.cores import warn_of_missing_cores
 
 logger = logging.getLogger("decoderbench")

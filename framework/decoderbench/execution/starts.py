@@ -9,12 +9,12 @@ import torch
 
 from decoderbench.config.cell import Cell
 from decoderbench.exception_text import describe_error
-from decoderbench.integrity import read_bytes
+from decoderbench.files.integrity import read_bytes
+from decoderbench.files.storage import write_atomically
 from decoderbench.planning.starts import Start
+from decoderbench.records.results_directory import ResultsDirectory
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import write_atomically
 from decoderbench.training.start import build_started, read_start
 
 logger = logging.getLogger("decoderbench")

@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
-from decoderbench.cell_progress import ProgressFile
 from decoderbench.errors import PluginError
 from decoderbench.execution.cell_runner import describe_wrappers, noting
 from decoderbench.execution.work import CellWork
+from decoderbench.files.storage import delete, write_atomically
 from decoderbench.kinds import KINDS
-from decoderbench.leases import LostLeaseError
-from decoderbench.record_files import RESULT, delete_checkpoints
-from decoderbench.records import same_result
+from decoderbench.records.cell_progress import ProgressFile
+from decoderbench.records.leases import LostLeaseError
+from decoderbench.records.record_files import RESULT, delete_checkpoints
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import same_result
 from decoderbench.registry.executor import CellOutcome, CellTask, Report
 from decoderbench.registry.executor import CellWork as Work
 from decoderbench.registry.hookspecs import PROJECT
 from decoderbench.registry.plugin_sources import BLOCK, PluginSources, is_file
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import package_digest, plugin_files
-from decoderbench.storage import delete, write_atomically
 
 OF_THE_PROCESS = {"lock", "holder", ".death.json", "progress.json"}
 """Files of a cell's folder that are of no use on another machine."""

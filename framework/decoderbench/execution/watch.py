@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from decoderbench.cell_progress import CellProgress, read_progress
 from decoderbench.execution.work import CellWork
-from decoderbench.record_files import RESULT
-from decoderbench.records import same_result
+from decoderbench.records.cell_progress import CellProgress, read_progress
+from decoderbench.records.record_files import RESULT
+from decoderbench.records.schema import same_result
 from decoderbench.registry.executor import CellEvent, CellOutcome, CellTask
 from decoderbench.registry.executor import CellWork as Work
 

@@ -20,14 +20,14 @@ from decoderbench.execution.jobs import BASE_BYTES
 from decoderbench.execution.output import CellOutput
 from decoderbench.execution.resident_data import DataSource, ResidentData
 from decoderbench.kinds import KINDS
-from decoderbench.records import Status, same_result
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Status, same_result
 from decoderbench.registry.executor import CellOutcome, CellTask
 from decoderbench.registry.hook_calls import TRAINER
 from decoderbench.registry.hookspecs import PROJECT
 from decoderbench.registry.plugin_manager import Plugins
 from decoderbench.registry.plugin_sources import PluginSources
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
 from decoderbench.sources import package_digest
 from decoderbench.training import trainer
 from decoderbench.training.devices import start_device

@@ -15,9 +15,9 @@ import pandas as pd
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.samples import Samples
 from decoderbench.errors import ConfigError, DataError, did_you_mean
-from decoderbench.integrity import check_content, read_bytes
-from decoderbench.records import RunRecord
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.files.integrity import check_content, read_bytes
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 
 WEIGHTS = "weights.safetensors"
 

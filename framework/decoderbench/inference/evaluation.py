@@ -28,19 +28,19 @@ from decoderbench.data.image_reading import read_image
 from decoderbench.data.problems import list_characters
 from decoderbench.errors import ConfigError, DataError, PendingCellsError
 from decoderbench.exception_text import to_printable_line
+from decoderbench.files.storage import write_atomically
 from decoderbench.inference.choice import finished_models
 from decoderbench.inference.image_batches import decode_images
 from decoderbench.inference.loading import StoredModel
 from decoderbench.metrics import Definition, Evaluation, Transcriptions, sources_of
 from decoderbench.options import ImageOptions
-from decoderbench.pack import is_pack, read_pack
 from decoderbench.planning.reading import reading
-from decoderbench.predictions import encode_predictions
-from decoderbench.records import Plan, RunRecord, digest_of_path
+from decoderbench.records.pack import is_pack, read_pack
+from decoderbench.records.predictions import encode_predictions
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, RunRecord, digest_of_path
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import write_atomically
 from decoderbench.training.devices import device_name
 from decoderbench.training.provenance import describe_arithmetic, describe_environment
 

@@ -27,9 +27,9 @@ from decoderbench import __version__
 from decoderbench.data.width_buckets import WIDTH_STEP, pad_right
 from decoderbench.errors import ConfigError, DataError, InfeasibleError
 from decoderbench.exception_text import describe_error
+from decoderbench.files.storage import write_atomically
 from decoderbench.inference.trained import TrainedRecognizer
 from decoderbench.model.recognizer import Recognizer
-from decoderbench.storage import write_atomically
 from decoderbench.training.transcription import read_batch
 
 if TYPE_CHECKING:

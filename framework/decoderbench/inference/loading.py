@@ -21,8 +21,8 @@ from decoderbench.inference.confidence import OF_FOLDS, Confidence
 from decoderbench.inference.model_card import model_card
 from decoderbench.inference.trained import TrainedRecognizer
 from decoderbench.kinds import AXES
-from decoderbench.pack import Manifest, Pack, PackedComponent, is_pack, read_pack, write_pack
-from decoderbench.records import RunRecord, pack_flags, unpack_flags
+from decoderbench.records.pack import Manifest, Pack, PackedComponent, is_pack, read_pack, write_pack
+from decoderbench.records.schema import RunRecord, pack_flags, unpack_flags
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.training.devices import choose_device, start_device

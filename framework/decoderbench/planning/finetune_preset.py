@@ -13,11 +13,11 @@ from decoderbench.config.typed_values import value_of
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
-from decoderbench.pack import read_pack
 from decoderbench.planning.compare_preset import look_at, name_after, valid_options
 from decoderbench.planning.dataset_path import open_dataset
 from decoderbench.planning.reading import reading
 from decoderbench.planning.recipe import Choice, choose_recipe, describe_recipe
+from decoderbench.records.pack import read_pack
 
 if TYPE_CHECKING:
     from decoderbench.data.dataset import Dataset

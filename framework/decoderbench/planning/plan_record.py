@@ -9,7 +9,7 @@ from pathlib import Path
 
 from decoderbench.config.cell import Cell
 from decoderbench.planning.prepare import Prepared
-from decoderbench.records import Plan, sizes_key
+from decoderbench.records.schema import Plan, sizes_key
 
 
 def plan_of(

@@ -11,7 +11,7 @@ from decoderbench.config.cell import Cell, ResolvedComponent, StartPoint, stages
 from decoderbench.config.experiment import Experiment
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.kinds import AXES
-from decoderbench.pack import read_pack
+from decoderbench.records.pack import read_pack
 
 
 @dataclass(frozen=True)

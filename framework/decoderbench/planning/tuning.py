@@ -17,7 +17,7 @@ from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment
 from decoderbench.config.tuning import TUNABLE, TuningOptions
 from decoderbench.options import Options
-from decoderbench.records import RunRecord
+from decoderbench.records.schema import RunRecord
 
 ReadRecord = Callable[[Cell], RunRecord | None]
 """A function that returns the record of a cell; None if it has none."""

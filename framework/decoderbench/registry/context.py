@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from decoderbench.data.resident_dataset import Batch, ResidentDataset
     from decoderbench.metrics import Evaluation
     from decoderbench.model.recognizer import Recognizer
-    from decoderbench.records import Cost, RunRecord
+    from decoderbench.records.schema import Cost, RunRecord
 
 
 class Resumable(Protocol):

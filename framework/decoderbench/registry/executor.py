@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from decoderbench.config.cell import Cell
-    from decoderbench.records import RunRecord, Status
+    from decoderbench.records.schema import RunRecord, Status
 
 
 @dataclass(frozen=True)

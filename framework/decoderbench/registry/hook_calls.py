@@ -17,7 +17,7 @@ import pluggy
 
 from decoderbench.errors import PluginError, did_you_mean
 from decoderbench.exception_text import describe_error, text_of
-from decoderbench.records import RunRecord
+from decoderbench.records.schema import RunRecord
 from decoderbench.registry import hookspecs
 from decoderbench.registry.global_state import OBSERVERS_MAY_CHANGE, undoing_changes
 from decoderbench.registry.plugin_loading import Origin

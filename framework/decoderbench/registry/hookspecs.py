@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from decoderbench.data.dataset import Dataset
     from decoderbench.metrics import Metric
     from decoderbench.model.stages import Bridge, Decoder, Encoder, Rectifier
-    from decoderbench.records import RunRecord
+    from decoderbench.records.schema import RunRecord
     from decoderbench.registry.context import CellContext
     from decoderbench.registry.executor import Executor
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from decoderbench.config.cell import Cell
 from decoderbench.exception_text import MAX_TEXT, describe_error, to_printable_line
-from decoderbench.record_files import MAX_RESULT
-from decoderbench.records import FORMAT, RunRecord
+from decoderbench.records.record_files import MAX_RESULT
+from decoderbench.records.schema import FORMAT, RunRecord
 
 MAX_RECORD = MAX_RESULT // 2
 """Characters of a record; sizes and digests of its files are added, and a larger file is not read."""

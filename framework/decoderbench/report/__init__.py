@@ -11,13 +11,13 @@ from pathlib import Path
 
 from decoderbench.analysis import Analysis, load_report
 from decoderbench.analysis.frame import ExtraColumns, Results, load_frame, load_results, summarize
+from decoderbench.files.storage import delete, write_atomically
+from decoderbench.records.results_directory import REPORT_FOLDERS
 from decoderbench.report.figures import draw_figures
 from decoderbench.report.main_table import check_columns, main_table, paper_table
 from decoderbench.report.page import markdown_report
 from decoderbench.report.sections import frames_of, sections_of
 from decoderbench.report.tables import Table, to_csv, to_single_line
-from decoderbench.results_directory import REPORT_FOLDERS
-from decoderbench.storage import delete, write_atomically
 
 __all__ = [
     "ExtraColumns",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from decoderbench.analysis import Analysis
 from decoderbench.conditions import CONDITIONS
-from decoderbench.records import RunRecord
+from decoderbench.records.schema import RunRecord
 from decoderbench.report.html_tables import (
     Grid,
     Row,

@@ -10,7 +10,7 @@ import pandas as pd
 from decoderbench.analysis.frame import Results
 from decoderbench.analysis.tuning import notes_on_tuning
 from decoderbench.data.dataset import Split
-from decoderbench.records import Plan
+from decoderbench.records.schema import Plan
 from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import join_distinct
 

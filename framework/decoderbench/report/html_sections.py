@@ -13,6 +13,7 @@ from decoderbench.analysis.frame import VARIANT, Results
 from decoderbench.analysis.gallery import KINDS
 from decoderbench.analysis.kept_images import read_images
 from decoderbench.analysis.tuning import notes_on_tuning
+from decoderbench.records.results_directory import LOGS
 from decoderbench.report.comparison_tables import effect_tables
 from decoderbench.report.error_tables import calibration_tables, error_tables
 from decoderbench.report.html_answer import answer_of
@@ -37,7 +38,6 @@ from decoderbench.report.main_table import main_table, row_labels
 from decoderbench.report.settings import settings_of
 from decoderbench.report.tables import join_distinct
 from decoderbench.report.training_tables import health_tables, tuning_tables
-from decoderbench.results_directory import LOGS
 
 
 def build_sections(analysis: Analysis, *, command: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from decoderbench.config.learning_notes import learning_notes, name_settings
 from decoderbench.data.folds import folds_text
 from decoderbench.data.train_limit import merge_sizes
 from decoderbench.options import LearningRateFactors, Stage
-from decoderbench.records import Plan
+from decoderbench.records.schema import Plan
 
 KEPT = {"best": "the best on the validation split", "last": "the last"}
 RESIZED = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from decoderbench import kinds
 from decoderbench.errors import ConfigError, did_you_mean
-from decoderbench.storage import write_atomically
+from decoderbench.files.storage import write_atomically
 
 KINDS = (*kinds.KINDS, "tracker")
 FAMILIES = ("autoregressive", "ctc", "per_character")

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from decoderbench.errors import DivergedError, PendingCellsError
-from decoderbench.leases import LostLeaseError
+from decoderbench.files.storage import StorageError, delete, write_atomically
 from decoderbench.model.module_state import difference, load_state, state_of
-from decoderbench.records import append_line
+from decoderbench.records.leases import LostLeaseError
+from decoderbench.records.schema import append_line
 from decoderbench.registry.context import Resumable
-from decoderbench.storage import StorageError, delete, write_atomically
 from decoderbench.training.checkpoint import Checkpoints
 from decoderbench.training.failures import is_out_of_memory
 from decoderbench.training.packing import PackingError

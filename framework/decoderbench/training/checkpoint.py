@@ -17,9 +17,9 @@ from typing import Any
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.exception_text import describe_error
-from decoderbench.integrity import DamagedError, UnreadableError, read_bytes
-from decoderbench.record_files import name_aside
-from decoderbench.storage import remove_leftovers, rename, write_atomically
+from decoderbench.files.integrity import DamagedError, UnreadableError, read_bytes
+from decoderbench.files.storage import remove_leftovers, rename, write_atomically
+from decoderbench.records.record_files import name_aside
 from decoderbench.training.packing import pack, unpack
 
 logger = logging.getLogger("decoderbench")

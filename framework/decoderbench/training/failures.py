@@ -10,8 +10,8 @@ import torch
 
 from decoderbench.errors import DivergedError, PendingCellsError
 from decoderbench.exception_text import describe_error, text_of
-from decoderbench.records import Status
-from decoderbench.storage import storage_error_of
+from decoderbench.files.storage import storage_error_of
+from decoderbench.records.schema import Status
 
 # The CUDA allocator's own error has a class. Those of CUDA, its libraries and the CPU's allocators have only a text.
 _OUT_OF_MEMORY = re.compile(

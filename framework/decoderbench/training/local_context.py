@@ -19,19 +19,19 @@ from decoderbench.data.augmentation import Augmentation
 from decoderbench.data.dataset import Split
 from decoderbench.data.resident_dataset import Batch, ResidentDataset
 from decoderbench.deadline import NO_DEADLINE, Deadline
+from decoderbench.files.storage import write_atomically
 from decoderbench.metrics import Definition, Evaluation, sources_of
 from decoderbench.model.recognizer import Recognizer, weights_of
-from decoderbench.predictions import encode_predictions
-from decoderbench.record_files import CHECKPOINTS
-from decoderbench.records import Cost, RunRecord, pack_flags
+from decoderbench.records.predictions import encode_predictions
+from decoderbench.records.record_files import CHECKPOINTS
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Cost, RunRecord, pack_flags
 from decoderbench.registry.context import Resumable
 from decoderbench.registry.executor import CellEvent, Report
 from decoderbench.registry.metric_definitions import definitions_with
 from decoderbench.registry.registry import Registry
-from decoderbench.results_directory import ResultsDirectory
 from decoderbench.scalars import to_number, to_plain
 from decoderbench.seeds import derive_seed
-from decoderbench.storage import write_atomically
 from decoderbench.training import timing
 from decoderbench.training.attempt import Attempt
 from decoderbench.training.checkpoint import CHECKPOINT_SECONDS, Checkpoints

@@ -19,7 +19,7 @@ from decoderbench.kinds import AXES
 from decoderbench.labels import Charset
 from decoderbench.model.recognizer import Recognizer
 from decoderbench.model.stages import Decoder
-from decoderbench.pack import Pack, read_pack
+from decoderbench.records.pack import Pack, read_pack
 from decoderbench.registry.global_state import preserving_global_state
 from decoderbench.registry.registry import Registry
 from decoderbench.specs import LabelSpec

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from decoderbench.config.cell import Cell
 from decoderbench.data.resident_dataset import Batch
 from decoderbench.errors import DivergedError, PluginError
-from decoderbench.records import Cost, RunRecord
+from decoderbench.records.schema import Cost, RunRecord
 from decoderbench.registry.context import CellContext
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.seeds import derive_seed

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from decoderbench.storage import explaining, make_folder
+from decoderbench.files.storage import explaining, make_folder
 
 if os.name == "posix":
     import fcntl

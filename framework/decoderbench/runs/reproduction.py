@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from decoderbench.analysis.predictions import read_predictions
-from decoderbench.cell_differences import why_missing
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing
 from decoderbench.config.cell import Cell
 from decoderbench.config.experiment import Experiment, parse_experiment
@@ -19,11 +18,12 @@ from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError
 from decoderbench.inference.choice import WEIGHTS, find_id
 from decoderbench.planning.prepare import Prepared, prepare
-from decoderbench.records import Plan, RunRecord
+from decoderbench.records.cell_differences import why_missing
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, RunRecord
 from decoderbench.registry.registry import Registry
 from decoderbench.report.metric_texts import metric_name, metric_text
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.runner import execute
+from decoderbench.runs.runner import execute
 
 logger = logging.getLogger("decoderbench")
 
@@ -92,7 +92,7 @@ def reproduce(
     base_dir: str | Path | None = None,
     threads: int | None = None,
     executor: str | None = None,
-    command: str = "decoderbench.reproduction.reproduce(...)",
+    command: str = "decoderbench.runs.reproduction.reproduce(...)",
     deadline: Deadline = NO_DEADLINE,
 ) -> Reproduction:
     """Train a finished cell again, and compare.

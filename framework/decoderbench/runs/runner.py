@@ -20,23 +20,23 @@ from decoderbench.errors import PendingCellsError
 from decoderbench.execution.executors import choose_executor
 from decoderbench.execution.jobs import choose_jobs, most_memory_of
 from decoderbench.execution.resident_data import DataSource
+from decoderbench.execution.resume import Repeat
 from decoderbench.execution.run import Run
 from decoderbench.execution.signals import StopSignals
 from decoderbench.execution.starts import keep_starts
 from decoderbench.execution.work import CellWork
+from decoderbench.files.storage import StorageError
 from decoderbench.planning.inputs import Inputs
 from decoderbench.planning.plan_record import plan_of
 from decoderbench.planning.prepare import Prepared, prepare
 from decoderbench.planning.selection import select_cells, select_trials
-from decoderbench.records import Plan
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 from decoderbench.registry.hookspecs import hookimpl
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
 from decoderbench.report import write_files
-from decoderbench.rescoring import rescore
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.resume import Repeat
-from decoderbench.storage import StorageError
+from decoderbench.runs.rescoring import rescore
 from decoderbench.training.cores import choose_threads, using_threads
 from decoderbench.training.devices import choose_device
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from decoderbench.analysis.kept_images import merge_images
 from decoderbench.errors import ConfigError, DataError, PendingCellsError
-from decoderbench.integrity import read_bytes
-from decoderbench.merging.arrangement import CODES, Arrangement, Entry
-from decoderbench.merging.sources import Source
-from decoderbench.record_files import PLAN, RESULT, files_of_result
-from decoderbench.records import Plan, RunRecord, same_result
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import find_leftovers, write_atomically
+from decoderbench.files.integrity import read_bytes
+from decoderbench.files.storage import find_leftovers, write_atomically
+from decoderbench.housekeeping.merging.arrangement import CODES, Arrangement, Entry
+from decoderbench.housekeeping.merging.sources import Source
+from decoderbench.records.record_files import PLAN, RESULT, files_of_result
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, RunRecord, same_result
 
 _OUTPUT = "output.txt"
 

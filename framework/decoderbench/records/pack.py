@@ -22,11 +22,11 @@ from decoderbench import __version__
 from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
 from decoderbench.exception_text import describe_error
-from decoderbench.integrity import DIGEST, Artifact, DamagedError, has_own_digest, parse, seal
+from decoderbench.files.integrity import DIGEST, Artifact, DamagedError, has_own_digest, parse, seal
+from decoderbench.files.storage import write_atomically
 from decoderbench.options import Options
-from decoderbench.records import unpack_flags
+from decoderbench.records.schema import unpack_flags
 from decoderbench.scalars import Count, Number
-from decoderbench.storage import write_atomically
 
 FORMAT = 1
 """Version of the manifest."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from decoderbench.errors import DataError
-from decoderbench.integrity import DamagedError
-from decoderbench.pack import damage_of_copy
-from decoderbench.record_files import damaged_artifacts, missing_artifacts, read_result
-from decoderbench.records import Plan, RunRecord
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.files.integrity import DamagedError
+from decoderbench.records.pack import damage_of_copy
+from decoderbench.records.record_files import damaged_artifacts, missing_artifacts, read_result
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan, RunRecord
 
 
 @dataclass(frozen=True)

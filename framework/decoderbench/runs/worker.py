@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from decoderbench.analysis import Analysis
-from decoderbench.cell_differences import why_missing
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import DataError
 from decoderbench.planning.prepare import Prepared
-from decoderbench.records import Plan
+from decoderbench.records.cell_differences import why_missing
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import Plan
 from decoderbench.registry.registry import Registry
-from decoderbench.reproduction import prepare_again
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.runner import execute
+from decoderbench.runs.reproduction import prepare_again
+from decoderbench.runs.runner import execute
 
 
 def work(

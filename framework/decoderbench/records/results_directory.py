@@ -16,10 +16,11 @@ from pathlib import Path
 
 from decoderbench.config.cell import Cell
 from decoderbench.errors import ConfigError, DataError
-from decoderbench.integrity import DamagedError
-from decoderbench.leases import Lease, Leases
+from decoderbench.files.integrity import DamagedError
+from decoderbench.files.storage import delete, explaining, remove_leftovers, rename, sync_folder, write_atomically
 from decoderbench.options import ImageOptions
-from decoderbench.record_files import (
+from decoderbench.records.leases import Lease, Leases
+from decoderbench.records.record_files import (
     CHECKPOINTS,
     MAX_PLAN,
     PLAN,
@@ -34,8 +35,7 @@ from decoderbench.record_files import (
     read_plan,
     set_aside_files,
 )
-from decoderbench.records import FORMAT, Plan, RunRecord
-from decoderbench.storage import delete, explaining, remove_leftovers, rename, sync_folder, write_atomically
+from decoderbench.records.schema import FORMAT, Plan, RunRecord
 
 logger = logging.getLogger("decoderbench")
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from decoderbench.errors import DataError
-from decoderbench.integrity import DamagedError, UnreadableError
-from decoderbench.pack import damage_of_copy
-from decoderbench.record_files import (
+from decoderbench.files.integrity import DamagedError, UnreadableError
+from decoderbench.files.storage import StorageError, rename
+from decoderbench.records.pack import damage_of_copy
+from decoderbench.records.record_files import (
     PLAN,
     OtherFormatError,
     damaged_artifacts,
@@ -20,9 +21,8 @@ from decoderbench.record_files import (
     read_plan,
     read_result,
 )
-from decoderbench.records import UNVERIFIED_FORMAT, RunRecord
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import StorageError, rename
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import UNVERIFIED_FORMAT, RunRecord
 
 
 @dataclass

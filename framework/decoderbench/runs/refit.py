@@ -10,16 +10,16 @@ import torch
 from decoderbench.analysis.predictions import TEST, read_predictions
 from decoderbench.deadline import NO_DEADLINE, Deadline
 from decoderbench.errors import ConfigError, DataError
+from decoderbench.files.integrity import read_bytes
 from decoderbench.inference.choice import WEIGHTS, Chosen, choose_model
 from decoderbench.inference.confidence import OF_FOLDS, Confidence
 from decoderbench.inference.loading import StoredModel, write_model
 from decoderbench.inference.model_card import model_card
-from decoderbench.integrity import read_bytes
-from decoderbench.records import RunRecord
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 from decoderbench.registry.registry import Registry
-from decoderbench.reproduction import plan_again
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.runner import execute
+from decoderbench.runs.reproduction import plan_again
+from decoderbench.runs.runner import execute
 
 FOLDER = "refit"
 
@@ -63,7 +63,7 @@ def refit(
     base_dir: str | Path | None = None,
     threads: int | None = None,
     executor: str | None = None,
-    command: str = "decoderbench.refit.refit(...)",
+    command: str = "decoderbench.runs.refit.refit(...)",
     deadline: Deadline = NO_DEADLINE,
 ) -> Refit:
     """Train a row of an experiment with folds once more, on all images, and keep its last weights.

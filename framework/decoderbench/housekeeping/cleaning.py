@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from decoderbench import leases
 from decoderbench.data.cache_folders import SECONDS_KEPT
 from decoderbench.data.image_store import read_store
 from decoderbench.errors import DataError
-from decoderbench.locks import holding, is_held
-from decoderbench.record_files import RESULT, set_aside_files
-from decoderbench.results_directory import REPORT_FOLDERS, ResultsDirectory
-from decoderbench.storage import delete, explaining, find_leftovers
+from decoderbench.files.locks import holding, is_held
+from decoderbench.files.storage import delete, explaining, find_leftovers
+from decoderbench.records import leases
+from decoderbench.records.record_files import RESULT, set_aside_files
+from decoderbench.records.results_directory import REPORT_FOLDERS, ResultsDirectory
 
 DAYS_UNUSED = 30
 """A store of images and a fingerprint that nobody has opened for so long can be removed."""

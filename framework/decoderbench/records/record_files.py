@@ -17,7 +17,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from decoderbench.errors import DataError
-from decoderbench.integrity import (
+from decoderbench.files.integrity import (
     DIGEST,
     Artifact,
     DamagedError,
@@ -29,8 +29,8 @@ from decoderbench.integrity import (
     read_bytes,
     seal,
 )
-from decoderbench.records import FORMAT, UNVERIFIED_FORMAT, VERIFIED_FORMATS, Plan, RunRecord
-from decoderbench.storage import delete
+from decoderbench.files.storage import delete
+from decoderbench.records.schema import FORMAT, UNVERIFIED_FORMAT, VERIFIED_FORMATS, Plan, RunRecord
 
 logger = logging.getLogger("decoderbench")
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, get_args
 
-from decoderbench.cell_progress import FILE, CellProgress, read_progress
 from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
-from decoderbench.record_files import read_result
-from decoderbench.records import FAILED, Plan, RunRecord
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import is_alive
+from decoderbench.files.storage import is_alive
+from decoderbench.records.cell_progress import FILE, CellProgress, read_progress
+from decoderbench.records.record_files import read_result
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import FAILED, Plan, RunRecord
 
 FRESH_SECONDS = 60.0
 """A cell whose lock cannot be seen is running if its `progress.json` has changed within this time."""

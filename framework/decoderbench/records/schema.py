@@ -17,10 +17,10 @@ from pydantic import Field
 from decoderbench.config.cell import Cell
 from decoderbench.data.dataset import Split
 from decoderbench.data.train_limit import limited_sizes
-from decoderbench.integrity import Artifact, ArtifactName
+from decoderbench.files.integrity import Artifact, ArtifactName
+from decoderbench.files.storage import append_durably
 from decoderbench.options import Options
 from decoderbench.scalars import Count, Number
-from decoderbench.storage import append_durably
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

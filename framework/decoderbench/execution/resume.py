@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from decoderbench.conditions import CONDITIONS, DECISIVE, conditions_of, differing, environment_of, given_conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import PendingCellsError
-from decoderbench.records import FAILED, RunRecord, same_result
-from decoderbench.results_directory import ResultsDirectory
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import FAILED, RunRecord, same_result
 
 logger = logging.getLogger("decoderbench")
 

@@ -9,9 +9,9 @@ from itertools import count
 from decoderbench.conditions import CONDITIONS, conditions_of
 from decoderbench.config.cell import Cell
 from decoderbench.exception_text import to_printable_line
-from decoderbench.merging.rows import Names, Row, clashes, is_undecided, rows_of
-from decoderbench.merging.sources import Source
-from decoderbench.records import FAILED, UNVERIFIED_FORMAT, RunRecord
+from decoderbench.housekeeping.merging.rows import Names, Row, clashes, is_undecided, rows_of
+from decoderbench.housekeeping.merging.sources import Source
+from decoderbench.records.schema import FAILED, UNVERIFIED_FORMAT, RunRecord
 
 CODES = {
     "other_data": "rows of other images or labels stand side by side",

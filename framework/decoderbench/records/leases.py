@@ -21,9 +21,9 @@ from uuid import uuid4
 from filelock import SoftReadWriteLock, Timeout
 
 from decoderbench.errors import ConfigError, PendingCellsError
-from decoderbench.locks import holding, is_held, unsafe_locks
-from decoderbench.record_files import RESULT
-from decoderbench.storage import StorageError, delete, explaining, make_folder, write_atomically
+from decoderbench.files.locks import holding, is_held, unsafe_locks
+from decoderbench.files.storage import StorageError, delete, explaining, make_folder, write_atomically
+from decoderbench.records.record_files import RESULT
 
 LOCK = "lock"
 """The file of a cell's folder that is locked."""

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from decoderbench.analysis.predictions import TEST, read_predictions, transcriptions_of
 from decoderbench.config.cell import Cell
 from decoderbench.errors import DataError
-from decoderbench.integrity import UnreadableError
+from decoderbench.files.integrity import UnreadableError
+from decoderbench.files.storage import StorageError
 from decoderbench.metrics import BUILT_IN, Definition, Transcriptions, built_in_definitions, sources_of
-from decoderbench.records import RunRecord
-from decoderbench.results_directory import ResultsDirectory
-from decoderbench.storage import StorageError
+from decoderbench.records.results_directory import ResultsDirectory
+from decoderbench.records.schema import RunRecord
 
 logger = logging.getLogger("decoderbench")
 

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from decoderbench.config.cell import Cell
+from decoderbench.housekeeping.merging.sources import Source
 from decoderbench.identity import identity_of
 from decoderbench.kinds import AXES
-from decoderbench.merging.sources import Source
 
 _DATA = {"images": "the images differ", "labels": "the labels, their split or their charset differ"}
 _TABLES = ("image", "augmentation", "training", "evaluation")

@@ -1,0 +1,1 @@
+"""Files: written durably, locked, and checked against damage. No torch here."""
