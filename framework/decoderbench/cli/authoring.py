@@ -143,7 +143,7 @@ def _run_checks(component: Registered[Any], checks: list[Check], *, verbose: boo
 
     out.print(f"{component.kind} {component.name}  ({component.origin})", markup=False)
     counts = Counter[str]()
-    reported: set[str] = set()
+    reported: dict[str, str] = {}
     for check in checks:
         started = time.monotonic()
         verdict, lines = PASS, list[str]()
@@ -152,11 +152,12 @@ def _run_checks(component: Registered[Any], checks: list[Check], *, verbose: boo
         except RuleSkipped as reason:
             verdict, lines = SKIP, [str(reason)]
         except ConformanceError as failure:
-            verdict, again = WARN if check.advisory else FAIL, failure.got in reported
-            reported.add(failure.got)
-            lines = [f"got {failure.got}" + ", as above" * again, *([failure.do] if failure.do and not again else [])]
-            if verbose and failure.__cause__ is not None and not again:
-                lines += _traceback(failure.__cause__)
+            verdict, first = WARN if check.advisory else FAIL, reported.setdefault(failure.got, check.name)
+            lines = [f"got the same as {first}"]
+            if first == check.name:
+                lines = [f"got {failure.got}", *([failure.do] if failure.do else [])]
+                if verbose and failure.__cause__ is not None:
+                    lines += _traceback(failure.__cause__)
         seconds = time.monotonic() - started
         out.print(f"  {verdict} {check.name}: {check.sentence}" + f"  ({seconds:.1f} s)" * (seconds >= 1), markup=False)
         for line in lines:
