@@ -148,7 +148,17 @@ def children_of(pid: int) -> list[int]:
 
 def is_alive(pid: int) -> bool:
     """Return whether a process runs; one that has ended but was not waited for does not."""
+    return _state_of(pid) not in "ZX"
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a process was stopped, as by SIGSTOP."""
+    return _state_of(pid) == "T"
+
+
+def _state_of(pid: int) -> str:
+    """Return the letter of the state of a process; X if there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"

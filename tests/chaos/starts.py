@@ -1,6 +1,7 @@
 """A plugin that logs when a cell starts and when it is reported finished, in the process that knows it."""
 
 import os
+import signal
 import time
 from collections.abc import Generator
 from typing import Any
@@ -9,6 +10,11 @@ from decoderbench import Cell, CellContext, RunRecord, hookimpl
 
 LOG = "CHAOS_LOG"
 """The environment variable that names the log."""
+
+STOP = "CHAOS_STOP"
+"""The environment variable that, if it is set, makes a process stop (SIGSTOP) where it starts its first cell."""
+
+_stopped: list[Cell] = []
 
 # Faults are injected into `os` later, and the log is not to suffer them.
 _open, _write, _close = os.open, os.write, os.close
@@ -24,6 +30,9 @@ def log(event: str, cell: Cell) -> None:
 @hookimpl(wrapper=True)
 def run_cell(cell: Cell, context: CellContext) -> Generator[None, RunRecord, RunRecord]:
     log("started", cell)
+    if STOP in os.environ and not _stopped:
+        _stopped.append(cell)
+        os.kill(os.getpid(), signal.SIGSTOP)
     return (yield)
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from chaos import mutants
+from chaos import mutants, starts
 from chaos.campaign import Campaign
 from chaos.grid import Attempt, Grid, nothing
-from chaos.processes import Child, descendants_of
+from chaos.processes import Child, descendants_of, is_stopped
 from decoderbench.records import leases
 from decoderbench.training import measuring
 
@@ -173,14 +173,17 @@ def test_process_that_was_paused_leaves_its_cell_to_the_one_that_has_taken_it_ov
         turn = measuring.MachineTurn  # the paused process may be the one that measures
         turn.__init__ = functools.partialmethod(turn.__init__, patience=1.0)  # type: ignore[assignment, method-assign]
 
+    def hurry_and_stop() -> None:
+        hurry()
+        os.environ[starts.STOP] = ""
+
     attempt, campaign = Attempt.fresh(small), Campaign("A9 a paused process")
-    paused = attempt.start(hurry)
+    paused = attempt.start(hurry_and_stop)
     try:
-        while not (begun := attempt.starts()):
+        while not is_stopped(paused.pid):
             assert paused.poll() is None, paused.printed()
-        os.kill(paused.pid, signal.SIGSTOP)
-        (cell,) = begun
-        assert not (attempt.results / "cells" / cell / "result.json").exists()
+            time.sleep(0.01)
+        (cell,) = attempt.starts()
         other = attempt.start(hurry)
         while attempt.starts()[cell] < 2:
             assert other.poll() is None, other.printed()
@@ -189,6 +192,7 @@ def test_process_that_was_paused_leaves_its_cell_to_the_one_that_has_taken_it_ov
         check_statuses([paused, other], campaign, "paused")
     finally:
         paused.kill_group()
+    assert not campaign.failures
     events = [(event, pid) for event, which, pid, _ in attempt.events() if which == cell]
     assert events == [("started", paused.pid), ("started", other.pid), ("finished", other.pid)]
     campaign.attempts += 1

@@ -117,6 +117,7 @@ class LocalContext:
     def recognizer(self) -> Recognizer:
         """Build the recognizer of the cell on the device."""
         self._recognizers.append(True)
+        self.deadline.pause()  # a process that was paused until now deletes nothing of the new holder
         self._attempt.begin()
         self._memory.restart()  # its baseline is taken before the recognizer exists
         start, pack = self.cell.start, None
@@ -144,6 +145,7 @@ class LocalContext:
 
     def resuming(self, trainer: Resumable) -> AbstractContextManager[None]:
         """Continue a cell in the block, from its last checkpoint if it has one, and save checkpoints of it."""
+        self.deadline.pause()  # as above
         return self._attempt.resuming(trainer)
 
     @property
