@@ -14,7 +14,7 @@ LOG = "CHAOS_LOG"
 STOP = "CHAOS_STOP"
 """The environment variable that, if it is set, makes a process stop (SIGSTOP) where it starts its first cell."""
 
-_stopped: list[Cell] = []
+_stopped: list[Cell] = []  # not the variable deleted, as the framework restores what plugins change of the environment
 
 # Faults are injected into `os` later, and the log is not to suffer them.
 _open, _write, _close = os.open, os.write, os.close

@@ -66,6 +66,8 @@ def test_holder_that_stops_loses_the_cell_and_is_told_before_it_writes(
                 paused.publish(make_record(cell))
             assert other.read(cell) is None
             other.publish(make_record(cell))
+            with pytest.raises(LostLeaseError):
+                paused.delete_result(cell)
     assert other.read(cell) is not None
 
 

@@ -267,7 +267,11 @@ class ResultsDirectory:
         """Delete the result of a cell and the files that the next one writes only if it gets as far.
 
         A cell with a result starts anew; one without goes on from its checkpoints, which stay.
+
+        Raises:
+            LostLeaseError: another process has taken the cell over; nothing was deleted.
         """
+        self.check_lease(cell, thoroughly=True)  # the result may be that of the other process
         if (self.cell_directory(cell) / RESULT).exists():
             delete_checkpoints(self.cell_directory(cell))
         delete(*(self.cell_directory(cell) / name for name in (RESULT, *OF_A_RESULT)))
