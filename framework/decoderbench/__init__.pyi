@@ -61,6 +61,7 @@ from .model.memory import Memory as Memory
 from .model.per_character import PerCharacterDecoder as PerCharacterDecoder
 from .model.per_character import best_text as best_text
 from .model.per_character import smoothed_text_nll as smoothed_text_nll
+from .model.per_character import text_to_first_end as text_to_first_end
 from .model.positions import memory_positions as memory_positions
 from .model.positions import sinusoidal_positions as sinusoidal_positions
 from .model.recognizer import Recognizer as Recognizer

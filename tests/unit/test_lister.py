@@ -17,12 +17,12 @@ DIM = 6
 
 def build(max_length: int = 4, **options: Any) -> Lister:
     """Build a small decoder whose maps are not all alike."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     memory = SequenceSpec(length=5, dim=DIM, left_to_right=False)
     decoder = Lister(Lister.Config(**options), memory, LabelSpec(charset=CHARSET, max_length=max_length)).eval()
     with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter *= 4
+        for name, parameter in decoder.named_parameters():
+            parameter.copy_(torch.randn(parameter.shape) * (0.5 if name.startswith("norm") else 1.5))
     return decoder
 
 
@@ -33,6 +33,7 @@ def softmax(scores: list[float]) -> list[float]:
 
 def maps_of(decoder: Lister, frames: Tensor, steps: int, *, sharpen: bool) -> list[list[float]]:
     """Return the maps of one image (T, D) by definition, with plain loops over the places."""
+    frames = decoder.norm(frames)
     places = [*frames.unbind(), decoder.end_place]
     keys = [decoder.key(place) for place in places]
     scale = math.sqrt(DIM)
@@ -56,7 +57,7 @@ def maps_of(decoder: Lister, frames: Tensor, steps: int, *, sharpen: bool) -> li
 
 
 def log_probs_of(decoder: Lister, frames: Tensor, maps: list[list[float]]) -> Tensor:
-    places = torch.cat([frames, decoder.end_place[None]])
+    places = torch.cat([decoder.norm(frames), decoder.end_place[None]])
     log_probs: Tensor = decoder.head(torch.tensor(maps) @ places).log_softmax(dim=1)
     return log_probs
 
@@ -65,7 +66,16 @@ def test_parameters_are_published_for_95_characters_and_the_end() -> None:
     labels = LabelSpec(charset=Charset("".join(map(chr, range(32, 127)))), max_length=25)
     with torch.device("meta"):
         decoder = Lister(Lister.Config(), SequenceSpec(length=64, dim=384, left_to_right=False), labels)
-    assert sum(parameter.numel() for parameter in decoder.parameters()) == 480_481
+    sizes = {name: parameter.numel() for name, parameter in decoder.named_parameters()}
+    of_encoder = sizes.pop("norm.weight") + sizes.pop("norm.bias")  # in the authors' code its last layer
+    assert (sum(sizes.values()), of_encoder) == (480_481, 2 * 384)
+
+
+@torch.no_grad()
+def test_maps_do_not_depend_on_the_scale_of_the_frames() -> None:
+    decoder, frames = build(), torch.randn(2, 5, DIM)
+    labels = Labels.from_texts(["cab", ""], CHARSET)
+    torch.testing.assert_close(decoder.nll(30 * frames, labels), decoder.nll(frames, labels), rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()

@@ -47,10 +47,12 @@ def test_heads_that_do_not_divide_the_width_are_infeasible() -> None:
         resolve_num_heads("nrtr", 12, 5)
 
 
-def test_memory_input_of_equal_width_adds_positions_only() -> None:
-    memory = Memory.of(torch.randn(2, 6, 4))
-    assert torch.equal(MemoryInput(4, 4, positions=False)(memory), memory.frames)
-    added = MemoryInput(4, 4, positions=True)(memory) - memory.frames
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_memory_input_brings_frames_to_one_scale_and_adds_positions(scale: float) -> None:
+    memory = Memory.of(scale * torch.randn(2, 6, 4))
+    normalized = torch.nn.functional.layer_norm(memory.frames, (4,))
+    torch.testing.assert_close(MemoryInput(4, 4, positions=False)(memory), normalized)
+    added = MemoryInput(4, 4, positions=True)(memory) - normalized
     angle = torch.arange(6.0)
     torch.testing.assert_close(added[1, :, 0], angle.sin())
     torch.testing.assert_close(added[0, :, 3], (angle / 100).cos())

@@ -1,8 +1,8 @@
 """The per-character family: all characters are predicted at once, none knows another.
 
-A leaf scores every position of a text, the family provides nll, loss and the most probable text. The first to read
-words like this: Jaderberg et al. 2014, "Synthetic Data and Artificial Neural Networks for Natural Scene Text
-Recognition", model CHAR.
+A leaf scores every position of a text, the family provides nll, loss and the search. The first to read words like
+this: Jaderberg et al. 2014, "Synthetic Data and Artificial Neural Networks for Natural Scene Text Recognition", model
+CHAR.
 """
 
 from abc import abstractmethod
@@ -48,8 +48,12 @@ class PerCharacterDecoder(Decoder):
         return smoothed_text_nll(self.log_probs(Memory.of(memory)), labels, self.label_smoothing)
 
     def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Return the most probable of all texts, for any `beam_size`."""
-        return best_text(self.log_probs(Memory.of(memory)))
+        """Return the most probable token of each position up to the first end; with a beam, the best of all texts.
+
+        The first is how such decoders are read where they were published (SRN, ViTSTR, MGP-STR).
+        """
+        log_probs = self.log_probs(Memory.of(memory))
+        return text_to_first_end(log_probs) if beam_size == 1 else best_text(log_probs)
 
     def transcribe_and_score(self, memory: Memory | Tensor, *, beam_size: int = 1) -> tuple[Hypotheses, Tensor]:
         """Return the texts that `transcribe` returns and their nll, (B,), which the search has summed up."""
@@ -74,7 +78,8 @@ def best_text(log_probs: Tensor) -> Hypotheses:
     """Return the most probable of all texts of at most S - 1 characters, for log probabilities (B, S, V), the end last.
 
     The best text of each length has the best character at each position, so one cumulative sum over positions scores
-    the best texts of all lengths. Stopping where the end is the most probable class can miss the best text.
+    the best texts of all lengths. It can be more probable than that of `text_to_first_end`. Where a model is unsure it
+    is short or empty, because each further character makes a text less probable.
     """
     characters, end = log_probs[:, :, :-1], log_probs[:, :, -1]
     best, ids = characters[:, :-1].max(dim=2)  # (B, S - 1)
@@ -83,3 +88,21 @@ def best_text(log_probs: Tensor) -> Hypotheses:
     inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     ended = (lengths < ids.shape[1]) | (end[:, -1] >= characters[:, -1].amax(dim=1))
     return Hypotheses(torch.where(inside, ids, 0), lengths, log_prob, ended)
+
+
+def text_to_first_end(log_probs: Tensor) -> Hypotheses:
+    """Return the most probable token of each position up to the first end, for log probabilities (B, S, V), V last it.
+
+    As in a reading from left to right, the end is forced at the last position.
+    """
+    end = log_probs.shape[2] - 1
+    scores, tokens = log_probs.max(dim=2)  # (B, S)
+    inside = (tokens[:, :-1] == end).cumsum(dim=1) == 0  # (B, S - 1)
+    lengths = inside.sum(dim=1)
+    at_end = log_probs[:, :, end].gather(1, lengths[:, None]).squeeze(1)
+    return Hypotheses(
+        ids=torch.where(inside, tokens[:, :-1], 0),
+        lengths=lengths,
+        log_prob=torch.where(inside, scores[:, :-1], 0.0).sum(dim=1) + at_end,
+        ended=tokens.gather(1, lengths[:, None]).squeeze(1) == end,
+    )

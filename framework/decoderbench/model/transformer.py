@@ -58,19 +58,22 @@ class Attention(nn.Module):
 
 
 class MemoryInput(nn.Module):
-    """Brings the frames of a memory to the width of a decoder, and adds their sinusoidal positions if wanted.
+    """Brings the frames of a memory to the width of a decoder and normalizes them; adds sinusoidal positions if wanted.
 
-    Attention alone reads frames as a set: without positions nothing says where a frame is, unless the bridge does.
+    Attention alone reads frames as a set: without positions nothing says where a frame is, unless the bridge does. The
+    frames that Transformer decoders were published with leave a LayerNorm. Those of a CNN have any scale, and beside
+    large ones positions, of at most 1, would hardly count.
     """
 
     def __init__(self, memory_dim: int, dim: int, *, positions: bool) -> None:
         super().__init__()
         self.project = nn.Identity() if memory_dim == dim else nn.Linear(memory_dim, dim)
+        self.norm = nn.LayerNorm(dim)
         self.positions = positions
 
     def forward(self, memory: Memory) -> Tensor:
         """Return frames (B, T, N)."""
-        memory = memory.with_frames(self.project(memory.frames))
+        memory = memory.with_frames(self.norm(self.project(memory.frames)))
         return memory.frames + memory_positions(memory) if self.positions else memory.frames
 
 

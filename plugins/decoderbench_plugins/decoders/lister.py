@@ -7,10 +7,12 @@ map follows by a product with the matrix. No character depends on another, and n
     "LISTER" = { use = "lister" }
 
 Where it differs from the paper: without the feature enhancement module, which belongs to an encoder. The paper ends a
-text where the end has more than .6 of the mass of a map; here it ends where the most probable text ends, by the
-probability that the head gives to the end, so that the probabilities of all texts sum to 1. With `sharpen`, nll is
-that of the sharpened maps, while training minimizes a loss of maps that are not sharpened, as in the paper. A frame
-that shows only padding is no place. Initial weights are torch's defaults.
+text where the end has more than .6 of the mass of a map; here the head gives the end a probability, as it does to each
+character, so that the probabilities of all texts sum to 1, and a text ends where that is the largest. With `sharpen`,
+nll is that of the sharpened maps, while training minimizes a loss of maps that are not sharpened, as in the paper. A
+frame that shows only padding is no place. Frames are normalized here, because scores grow with the square of their
+scale; the paper's encoder does it. Initial weights are torch's defaults: with the authors', which are smaller, it
+learned more slowly (results/LOG.md, 2026-11-29).
 """
 
 from typing import final
@@ -56,6 +58,7 @@ class Lister(PerCharacterDecoder):
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
         self.options, self.dim = config, memory.dim
+        self.norm = nn.LayerNorm(memory.dim)
         self.end_place = nn.Parameter(nn.init.trunc_normal_(torch.empty(memory.dim), std=0.02))
         self.query = nn.Linear(memory.dim, memory.dim)
         self.key = nn.Linear(memory.dim, memory.dim)
@@ -93,7 +96,7 @@ class Lister(PerCharacterDecoder):
 
     def maps(self, memory: Memory, steps: int, *, sharpen: bool) -> tuple[Tensor, Tensor]:
         """Return the maps (B, steps, T + 1), and the places (B, T + 1, D) that they weigh, the end last."""
-        frames = torch.where(memory.valid[:, :, None], memory.frames, 0.0)
+        frames = torch.where(memory.valid[:, :, None], self.norm(memory.frames), 0.0)
         mean = frames.sum(dim=1, keepdim=True) / memory.valid.sum(dim=1)[:, None, None]
         places = torch.cat([frames, self.end_place.expand(memory.batch, 1, -1)], dim=1)  # (B, T + 1, D)
         keys = self.key(places).transpose(1, 2) / self.dim**0.5

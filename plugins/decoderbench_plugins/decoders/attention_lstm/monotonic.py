@@ -10,6 +10,9 @@ divides by the cumulative product of 1 - p and loses all weights where that unde
 `linear_recurrence` is exact. In eval mode `nll` and `transcribe` read these weights too, unless `hard` is set: then
 each step reads the first frame with p above a half. So the two always agree.
 
+g begins at 1. In the paper it begins at N^-.5: energies then differ by less than a tenth of the noise, and a thousand
+steps of Adam do not change that.
+
 r begins with the value for which a step moves h frames on average where all energies are equal, r = -ln h: the mean of
 a geometric distribution, (1 - p) / p = exp(-r). h is the median frames per character of the training labels. In the
 paper a scan that finds no frame reads zeros. Here it stops at the last valid frame, so that the weights sum to 1.
@@ -33,7 +36,7 @@ class MonotonicAttention(AdditiveAttention):
     def __init__(self, memory_dim: int, hidden_dim: int, *, bias_of: str, frames_per_step: float, hard: bool) -> None:
         super().__init__(memory_dim, hidden_dim, bias_of=bias_of)
         self.hard = hard
-        self.gain = nn.Parameter(torch.full((), hidden_dim**-0.5))
+        self.gain = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.full((), -log(frames_per_step)))
 
     def prepare(self, values: Tensor, memory: Memory) -> tuple[Tensors, Tensors]:

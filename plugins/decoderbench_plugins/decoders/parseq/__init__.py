@@ -35,6 +35,7 @@ from decoderbench import (
     hookimpl,
     resolve_num_heads,
     smoothed_text_nll,
+    text_to_first_end,
 )
 
 from .network import Kept, TwoStreamDecoder
@@ -230,24 +231,6 @@ class PARSeq(AutoregressiveDecoder):
     def _inside(self, lengths: Tensor, steps: int) -> Tensor:
         """Return which content is the start or a character of a text, (B, 1, 1, S) bool, for lengths (B,)."""
         return torch.arange(steps, device=lengths.device) <= lengths[:, None, None, None]
-
-
-def text_to_first_end(log_probs: Tensor) -> Hypotheses:
-    """Return the most probable token of each position up to the first end, for log probabilities (B, S, V), V last it.
-
-    As in a reading from left to right, the end is forced at the last position.
-    """
-    end = log_probs.shape[2] - 1
-    scores, tokens = log_probs.max(dim=2)  # (B, S)
-    inside = (tokens[:, :-1] == end).cumsum(dim=1) == 0  # (B, S - 1)
-    lengths = inside.sum(dim=1)
-    at_end = log_probs[:, :, end].gather(1, lengths[:, None]).squeeze(1)
-    return Hypotheses(
-        ids=torch.where(inside, tokens[:, :-1], 0),
-        lengths=lengths,
-        log_prob=torch.where(inside, scores[:, :-1], 0.0).sum(dim=1) + at_end,
-        ended=tokens.gather(1, lengths[:, None]).squeeze(1) == end,
-    )
 
 
 @hookimpl
