@@ -204,4 +204,5 @@ class EvaluationOptions(Options):
     """Images per batch."""
 
     beam_size: int = Field(default=1, ge=1)
-    """Width of the beam; 1 means best path decoding for CTC and greedy decoding for autoregressive decoders."""
+    """Width of the beam; 1 means best path decoding for CTC, greedy decoding for autoregressive decoders, and for those
+    that predict all characters at once the text up to the first end."""

@@ -241,6 +241,27 @@ def test_pack_reads_like_the_results_that_it_was_made_of(
     assert "The experiment asked: Which?" in card
 
 
+def test_model_that_other_sources_of_decoderbench_trained_is_read_with_a_note(
+    results: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a family or the framework does may have changed where no component has."""
+    note = "note       decoderbench has other source code than when it was trained"
+    image = str(min(folder.glob("*.png")))
+    assert note not in call(capfd, "predict", str(results), image, *PLUGIN)[2]
+    copied = tmp_path / "results"
+    shutil.copytree(results, copied)
+    directory = ResultsDirectory(copied)
+    for cell in directory.read_plan().cells:
+        record = directory.read(cell)
+        assert record is not None
+        directory.publish(record.model_copy(update={"environment": {**record.environment, "sources": "0" * 16}}))
+    assert note in call(capfd, "predict", str(copied), image, *PLUGIN)[2]
+    file = tmp_path / "reader.zip"
+    assert note in call(capfd, "pack", str(copied), str(file), *PLUGIN)[2]
+    status, _, err = call(capfd, "predict", str(file), image, *PLUGIN)
+    assert (status, err.count(note)) == (0, 1)
+
+
 def test_best_row_and_model_are_those_with_the_best_validation(results: Path) -> None:
     plan = ResultsDirectory(results).read_plan()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decoderbench import Charset, Labels, LabelSpec, Memory, SequenceSpec
+from decoderbench import Charset, InfeasibleError, Labels, LabelSpec, Memory, SequenceSpec
 from decoderbench.testing import check_decoder
 from decoderbench_plugins.decoders.lister import Lister
 
@@ -72,7 +72,7 @@ def test_parameters_are_published_for_95_characters_and_the_end() -> None:
 
 
 @torch.no_grad()
-def test_maps_do_not_depend_on_the_scale_of_the_frames() -> None:
+def test_nll_does_not_depend_on_the_scale_of_the_frames() -> None:
     decoder, frames = build(), torch.randn(2, 5, DIM)
     labels = Labels.from_texts(["cab", ""], CHARSET)
     torch.testing.assert_close(decoder.nll(30 * frames, labels), decoder.nll(frames, labels), rtol=1e-3, atol=1e-3)
@@ -138,3 +138,12 @@ def test_frames_may_stand_in_any_order() -> None:
 @pytest.mark.slow
 def test_conforms_without_sharpening() -> None:
     check_decoder(Lister, sharpen=False, entropy_weight=0.0)
+
+
+def test_frames_of_a_single_number_are_infeasible() -> None:
+    with pytest.raises(InfeasibleError, match="this memory has D = 1; use a wider"):
+        Lister(
+            Lister.Config(),
+            SequenceSpec(length=5, dim=1, left_to_right=False),
+            LabelSpec(charset=CHARSET, max_length=4),
+        )

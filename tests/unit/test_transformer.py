@@ -52,7 +52,14 @@ def test_memory_input_brings_frames_to_one_scale_and_adds_positions(scale: float
     memory = Memory.of(scale * torch.randn(2, 6, 4))
     normalized = torch.nn.functional.layer_norm(memory.frames, (4,))
     torch.testing.assert_close(MemoryInput(4, 4, positions=False)(memory), normalized)
+    projected = MemoryInput(4, 6, positions=False)(memory)
+    torch.testing.assert_close(projected, torch.nn.functional.layer_norm(projected, (6,)), atol=1e-2, rtol=1e-2)
     added = MemoryInput(4, 4, positions=True)(memory) - normalized
     angle = torch.arange(6.0)
     torch.testing.assert_close(added[1, :, 0], angle.sin())
     torch.testing.assert_close(added[0, :, 3], (angle / 100).cos())
+
+
+def test_frames_of_a_single_number_cannot_be_normalized() -> None:
+    with pytest.raises(InfeasibleError, match="their width must be more than 1; use a wider bridge or a larger dim"):
+        MemoryInput(4, 1, positions=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from decoderbench.records.pack import Manifest, Pack, PackedComponent, is_pack, 
 from decoderbench.records.schema import RunRecord, pack_flags, unpack_flags
 from decoderbench.registry.plugin_manager import build_plugin_manager
 from decoderbench.registry.registry import Registry
+from decoderbench.sources import package_digest
 from decoderbench.training.devices import choose_device, start_device
 
 logger = logging.getLogger("decoderbench")
@@ -41,6 +42,7 @@ class StoredModel:
         origin: lines that say which model it is, and why.
         components: of a pack, what it needs and where that came from.
         validated_on: keys and labels of its validation images, which tell that images are those of its training.
+        environment: what it was trained with.
     """
 
     cell: Cell
@@ -49,6 +51,7 @@ class StoredModel:
     origin: tuple[str, ...] = ()
     components: tuple[PackedComponent, ...] = ()
     validated_on: frozenset[tuple[str, str]] = frozenset()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_results(cls, chosen: Chosen) -> StoredModel:
@@ -56,7 +59,15 @@ class StoredModel:
         confidence, seen = Confidence.of_predictions(chosen.validation), frozenset[tuple[str, str]]()
         if chosen.validation is not None:
             seen = frozenset(zip(chosen.validation["sample"], chosen.validation["reference"], strict=True))
-        return cls(chosen.record.cell, chosen.read_weights, confidence, chosen.reasons, validated_on=seen)
+        record = chosen.record
+        return cls(
+            record.cell,
+            chosen.read_weights,
+            confidence,
+            chosen.reasons,
+            validated_on=seen,
+            environment=record.environment,
+        )
 
     @classmethod
     def of_pack(cls, pack: Pack) -> StoredModel:
@@ -70,7 +81,7 @@ class StoredModel:
         of_all = "trained on all images; confidence by the models of the folds, which were not"
         model = of_all if is_refit else cell.model_title
         origin = f"row        {cell.variant_title}", f"model      {model}"
-        return cls(cell, lambda: weights, confidence, origin, manifest.components)
+        return cls(cell, lambda: weights, confidence, origin, manifest.components, environment=manifest.environment)
 
     def build(self, registry: Registry, device: torch.device, precision: str | None = None) -> TrainedRecognizer:
         """Return the recognizer with its weights.
@@ -84,8 +95,10 @@ class StoredModel:
         return TrainedRecognizer.build(self.cell, weights, self.confidence, registry, device, precision=precision)
 
     def changed_sources(self, registry: Registry) -> list[str]:
-        """Return a sentence on each component whose source code is not that of the training."""
-        return [
+        """Return a sentence on each component, and on decoderbench, whose source code is not that of the training."""
+        own = self.environment.get("sources", package_digest())
+        framework = ["decoderbench has other source code than when it was trained"] if own != package_digest() else []
+        return framework + [
             f"{axis} {component.use!r} has other source code than when it was trained"
             for axis in AXES
             for component in [getattr(self.cell, axis)]

@@ -48,9 +48,9 @@ class PerCharacterDecoder(Decoder):
         return smoothed_text_nll(self.log_probs(Memory.of(memory)), labels, self.label_smoothing)
 
     def transcribe(self, memory: Memory | Tensor, *, beam_size: int = 1) -> Hypotheses:
-        """Return the most probable token of each position up to the first end; with a beam, the best of all texts.
+        """Return the most probable token of each position up to the first end, as in SRN, ViTSTR and MGP-STR.
 
-        The first is how such decoders are read where they were published (SRN, ViTSTR, MGP-STR).
+        With a beam of any width above 1, return the most probable of all texts.
         """
         log_probs = self.log_probs(Memory.of(memory))
         return text_to_first_end(log_probs) if beam_size == 1 else best_text(log_probs)
@@ -91,9 +91,12 @@ def best_text(log_probs: Tensor) -> Hypotheses:
 
 
 def text_to_first_end(log_probs: Tensor) -> Hypotheses:
-    """Return the most probable token of each position up to the first end, for log probabilities (B, S, V), V last it.
+    """Return the most probable token of each position up to the first end.
 
     As in a reading from left to right, the end is forced at the last position.
+
+    Args:
+        log_probs: (B, S, V), the end last. Where the end of the last position has -inf, so may the text.
     """
     end = log_probs.shape[2] - 1
     scores, tokens = log_probs.max(dim=2)  # (B, S)

@@ -39,9 +39,9 @@ class Hypotheses:
     Attributes:
         ids: (B, S) int64, ids into the charset; positions past the end of a text hold 0 and have no meaning.
         lengths: (B,) int64, the number of characters of each text.
-        log_prob: (B,) float32, nats. For autoregressive decoders it is log p(text | image), including the end of the
-            text. For CTC it is the log probability of the best path or, with a beam, of all paths that the beam kept
-            for the text; both are lower bounds of log p(text | image).
+        log_prob: (B,) float32, nats. For autoregressive and per-character decoders it is log p(text | image), including
+            the end of the text. For CTC it is the log probability of the best path or, with a beam, of all paths that
+            the beam kept for the text; both are lower bounds of log p(text | image).
         ended: (B,) bool, whether the decoder itself ended the text. False where it would have gone on, but a text may
             have no more characters. None for decoders whose texts have no end of their own, such as CTC.
     """

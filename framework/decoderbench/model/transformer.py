@@ -60,13 +60,20 @@ class Attention(nn.Module):
 class MemoryInput(nn.Module):
     """Brings the frames of a memory to the width of a decoder and normalizes them; adds sinusoidal positions if wanted.
 
-    Attention alone reads frames as a set: without positions nothing says where a frame is, unless the bridge does. The
-    frames that Transformer decoders were published with leave a LayerNorm. Those of a CNN have any scale, and beside
-    large ones positions, of at most 1, would hardly count.
+    Attention alone reads frames as a set: without positions nothing says where a frame is, unless the bridge does.
+    Transformer decoders were published with encoders that end in a LayerNorm. Frames of a CNN may have any scale, and
+    positions, of at most 1, hardly count beside large ones.
+
+    Raises:
+        InfeasibleError: the width is 1, and a single normalized number is always 0.
     """
 
     def __init__(self, memory_dim: int, dim: int, *, positions: bool) -> None:
         super().__init__()
+        if dim == 1:
+            raise InfeasibleError(
+                "frames are normalized here, so their width must be more than 1; use a wider bridge or a larger dim"
+            )
         self.project = nn.Identity() if memory_dim == dim else nn.Linear(memory_dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.positions = positions

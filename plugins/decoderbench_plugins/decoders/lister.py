@@ -8,10 +8,10 @@ map follows by a product with the matrix. No character depends on another, and n
 
 Where it differs from the paper: without the feature enhancement module, which belongs to an encoder. The paper ends a
 text where the end has more than .6 of the mass of a map; here the head gives the end a probability, as it does to each
-character, so that the probabilities of all texts sum to 1, and a text ends where that is the largest. With `sharpen`,
-nll is that of the sharpened maps, while training minimizes a loss of maps that are not sharpened, as in the paper. A
-frame that shows only padding is no place. Frames are normalized here, because scores grow with the square of their
-scale; the paper's encoder does it. Initial weights are torch's defaults: with the authors', which are smaller, it
+character, so that the probabilities of all texts sum to 1, and a text ends where the end is the most probable. With
+`sharpen`, nll is that of the sharpened maps, while training minimizes a loss of maps that are not sharpened, as in the
+paper. A frame that shows only padding is no place. Frames are normalized here, because scores grow with the square of
+their scale; the paper's encoder does it. Initial weights are torch's defaults: with the authors', which are smaller, it
 learned more slowly (results/LOG.md, 2026-11-29).
 """
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from decoderbench import (
     ComponentConfig,
+    InfeasibleError,
     Labels,
     LabelSpec,
     Memory,
@@ -57,6 +58,11 @@ class Lister(PerCharacterDecoder):
 
     def __init__(self, config: Config, memory: SequenceSpec, labels: LabelSpec) -> None:
         super().__init__(config, memory, labels)
+        if memory.dim == 1:
+            raise InfeasibleError(
+                f"{self.name} normalizes frames, so their width must be more than 1; this memory has D = 1; use a "
+                f"wider bridge"
+            )
         self.options, self.dim = config, memory.dim
         self.norm = nn.LayerNorm(memory.dim)
         self.end_place = nn.Parameter(nn.init.trunc_normal_(torch.empty(memory.dim), std=0.02))

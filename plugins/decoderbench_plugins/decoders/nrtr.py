@@ -5,8 +5,8 @@ of Vaswani et al. 2017, normalized after each of their parts, and trained with s
 
     "NRTR" = { use = "nrtr", dim = 512, num_layers = 6 }
 
-The paper's encoder is a Transformer too, whose output says where each frame is. Here that is up to the bridge, so
-positions are added to the memory (`memory_positions`).
+The paper's encoder is a Transformer too, whose output is normalized and says where each frame is. Here the decoder
+normalizes the memory and adds positions to it (`memory_positions`).
 
 Training computes all characters of a text at once. Reading keeps the keys and values of the frames and of the earlier
 characters, so a step costs the same at every position but for the attention itself.

@@ -11,7 +11,7 @@ from decoderbench import ComponentConfig, LabelSpec, Memory, PerCharacterDecoder
 
 @final
 class MyComponent(PerCharacterDecoder):
-    """Scores each position; the family provides nll, loss and the most probable text."""
+    """Scores each position; the family provides nll, loss and search."""
 
     name = "my_component"
 

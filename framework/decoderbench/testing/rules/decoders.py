@@ -57,7 +57,7 @@ def rules_of_decoders(subject: DecoderSubject) -> list[Rule]:
     if subject.is_autoregressive:
         rules += [scoring.teacher_forcing_matches_step, scoring.step_works_row_by_row]
     rules += [transcription.log_prob_matches_nll, transcription.transcribe_and_score_agrees]
-    if subject.is_autoregressive or subject.is_ctc:
+    if subject.is_autoregressive or subject.is_ctc or subject.is_per_character:
         rules.append(transcription.wide_beam_finds_best_text)
     return [
         *rules,

@@ -13,6 +13,7 @@ from decoderbench.labels import Charset, Labels
 from decoderbench.model.autoregressive import AutoregressiveDecoder
 from decoderbench.model.ctc import CTCDecoder
 from decoderbench.model.memory import Memory
+from decoderbench.model.per_character import PerCharacterDecoder
 from decoderbench.model.regular_width import PROJECT_MEMORY, REGULAR_WIDTH
 from decoderbench.model.stages import Decoder, Hypotheses
 from decoderbench.registry.global_state import preserving_global_state
@@ -88,14 +89,19 @@ class DecoderSubject(ModuleSubject):
         return issubclass(self.cls, AutoregressiveDecoder)
 
     @property
+    def is_per_character(self) -> bool:
+        """Whether the decoder belongs to the family that predicts all characters at once."""
+        return issubclass(self.cls, PerCharacterDecoder)
+
+    @property
     def may_wait_in_inference(self) -> bool:  # type: ignore[override]
         """True for a class that derives directly from `Decoder`, because its search is its own."""
         return not (self.is_ctc or self.is_autoregressive)
 
     @property
     def max_text_length(self) -> int:
-        """The most characters of a transcription: T for CTC, `max_length` if autoregressive, else the larger one."""
-        if self.is_autoregressive:
+        """The most characters of a text: T for CTC, `max_length` in the other families, the larger one elsewhere."""
+        if self.is_autoregressive or self.is_per_character:
             return LABELS.max_length
         frames = self.memories[0].length
         return frames if self.is_ctc else max(frames, LABELS.max_length)

@@ -10,8 +10,8 @@ divides by the cumulative product of 1 - p and loses all weights where that unde
 `linear_recurrence` is exact. In eval mode `nll` and `transcribe` read these weights too, unless `hard` is set: then
 each step reads the first frame with p above a half. So the two always agree.
 
-g begins at 1. In the paper it begins at N^-.5: energies then differ by less than a tenth of the noise, and a thousand
-steps of Adam do not change that.
+g begins at 1. In the paper it begins at N^-.5 for keys N wide: with N = 128, energies differ by less than a tenth of
+the noise, and in a thousand steps the decoder learned little (results/LOG.md, 2026-11-29).
 
 r begins with the value for which a step moves h frames on average where all energies are equal, r = -ln h: the mean of
 a geometric distribution, (1 - p) / p = exp(-r). h is the median frames per character of the training labels. In the

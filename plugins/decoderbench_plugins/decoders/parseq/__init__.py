@@ -11,9 +11,9 @@ A stream of queries, one per position of a text, asks a stream of content, the c
 read. Training minimizes the mean over several orders of the characters. The end of a text is learned in the first two
 orders: left to right, and right to left with the end first.
 
-Where this differs from the paper: the encoder's output says where each frame is there, here positions are added to the
-memory (`memory_positions`). A refined text may be longer than the longest first reading of its batch. The loss is
-averaged per text, not per batch. So no text depends on the others.
+Where this differs from the paper: the encoder's output is normalized and says where each frame is there, here the
+decoder normalizes the memory and adds positions to it (`memory_positions`). A refined text may be longer than the
+longest first reading of its batch. The loss is averaged per text, not per batch. So no text depends on the others.
 """
 
 from typing import Literal, final
