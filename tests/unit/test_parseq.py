@@ -11,7 +11,7 @@ from torch import nn
 
 from decoderbench import AutoregressiveDecoder, Charset, Labels, LabelSpec, Memory, SequenceSpec
 from decoderbench.testing import check_decoder
-from decoderbench_plugins.decoders.parseq import PARSeq, text_to_first_end
+from decoderbench_plugins.decoders.parseq import PARSeq
 from decoderbench_plugins.decoders.parseq.orders import cloze_mask, draw_ranks, order_masks
 
 CHARSET = Charset("abcd")
@@ -179,23 +179,6 @@ def test_texts_with_caches_are_those_without(num_layers: int, beam_size: int) ->
     assert torch.equal(cached.ids, recomputed.ids)
     assert torch.equal(cached.lengths, recomputed.lengths)
     torch.testing.assert_close(cached.log_prob, recomputed.log_prob)
-
-
-def test_text_goes_up_to_the_first_end() -> None:
-    probabilities = torch.tensor(
-        [  # a, b, end; at most two characters
-            [[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.8, 0.1, 0.1]],
-            [[0.2, 0.7, 0.1], [0.6, 0.1, 0.3], [0.1, 0.3, 0.6]],
-            [[0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.1, 0.8, 0.1]],
-            [[0.1, 0.2, 0.7], [0.9, 0.0, 0.1], [0.1, 0.8, 0.1]],
-        ]
-    )
-    read = text_to_first_end(probabilities.log())
-    assert read.ids.tolist() == [[0, 0], [1, 0], [1, 1], [0, 0]]
-    assert read.lengths.tolist() == [1, 2, 2, 0]
-    assert read.ended is not None
-    assert read.ended.tolist() == [True, True, False, True]
-    torch.testing.assert_close(read.log_prob.exp(), torch.tensor([0.5 * 0.7, 0.7 * 0.6 * 0.6, 0.7 * 0.6 * 0.1, 0.7]))
 
 
 def test_reading_all_at_once_gives_no_character_to_any_position() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decoderbench import Charset, Hypotheses, InfeasibleError, Labels, LabelSpec, SequenceSpec
+from decoderbench import Charset, Hypotheses, InfeasibleError, Labels, LabelSpec, SequenceSpec, text_to_first_end
 from decoderbench.testing import check_decoder
 from decoderbench_plugins.decoders.per_position import PerPosition
 
@@ -171,3 +171,20 @@ def test_infeasible_options_raise(
 @pytest.mark.parametrize(("dim", "options"), [(12, CLOVA), (11, PARSEQ), (11, DOCTR), (1, {})])
 def test_smallest_feasible_memory(dim: int, options: dict[str, Any]) -> None:
     PerPosition(PerPosition.Config.model_validate(options), sequence(4, dim), labels_of("012", 3))
+
+
+def test_text_goes_up_to_the_first_end() -> None:
+    probabilities = torch.tensor(
+        [  # a, b, end; at most two characters
+            [[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.8, 0.1, 0.1]],
+            [[0.2, 0.7, 0.1], [0.6, 0.1, 0.3], [0.1, 0.3, 0.6]],
+            [[0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.1, 0.8, 0.1]],
+            [[0.1, 0.2, 0.7], [0.9, 0.0, 0.1], [0.1, 0.8, 0.1]],
+        ]
+    )
+    read = text_to_first_end(probabilities.log())
+    assert read.ids.tolist() == [[0, 0], [1, 0], [1, 1], [0, 0]]
+    assert read.lengths.tolist() == [1, 2, 2, 0]
+    assert read.ended is not None
+    assert read.ended.tolist() == [True, True, False, True]
+    torch.testing.assert_close(read.log_prob.exp(), torch.tensor([0.5 * 0.7, 0.7 * 0.6 * 0.6, 0.7 * 0.6 * 0.1, 0.7]))
